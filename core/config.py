@@ -1,0 +1,97 @@
+"""Settings of a services process: flags for what an operator chooses, environment for what is secret."""
+
+import argparse
+import os
+import secrets
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.domain.errors import InvalidInput
+from core.kafka.properties import KafkaConfig
+
+SERVICES = ("registry", "replayer", "switcher", "query")
+DEFAULT_LISTEN = "127.0.0.1:7400"
+POSTGRES_VARIABLE = "TURNOUT_POSTGRES"
+
+
+def _unique_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a process needs to know. Durations are in seconds."""
+
+    listen: str
+    kafka: KafkaConfig
+    postgres: str = field(repr=False)  # DSN, with a password
+    data_dir: Path
+    registry_target: str
+    replayer_target: str
+    switcher_target: str
+    run_lease_s: float = 10.0
+    reader_lease_s: float = 3.0
+    max_stale_active_s: float = 60.0
+    max_stale_experiment_s: float = 15.0
+    rollback_protection_s: float = 24 * 3600.0
+    instance: str = field(default_factory=_unique_name)  # unique among live processes: front, replica
+
+
+def parse(arguments: list[str]) -> tuple[list[str], Settings]:
+    """The services to run and their settings; InvalidInput says what is missing."""
+    parser = argparse.ArgumentParser(
+        prog="python -m services",
+        description="Run Turnout's services; without a name all four in one process.",
+    )
+    parser.add_argument("service", nargs="*", choices=[*SERVICES, []], help="services to run (default: all four)")
+    parser.add_argument("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="default: %(default)s")
+    kafka = parser.add_mutually_exclusive_group(required=True)
+    kafka.add_argument("--kafka", metavar="HOST:PORT", help="bootstrap servers, plain text")
+    kafka.add_argument("--kafka-config", type=Path, metavar="FILE", help="client properties, key=value lines")
+    parser.add_argument("--data-dir", type=Path, default=Path(".turnout"), help="default: %(default)s")
+    for name in ("registry", "replayer", "switcher"):
+        parser.add_argument(f"--{name}", metavar="HOST:PORT", help=f"where the {name} is (default: here)")
+    defaults = {
+        "run-lease-s": (Settings.run_lease_s, "time after which a silent worker loses its partitions"),
+        "reader-lease-s": (Settings.reader_lease_s, "time after which a silent front no longer counts"),
+        "max-stale-active-s": (Settings.max_stale_active_s, "time a front serves without the switcher"),
+        "max-stale-experiment-s": (
+            Settings.max_stale_experiment_s,
+            "the same for versions beside the active one",
+        ),
+        "rollback-protection-s": (
+            Settings.rollback_protection_s,
+            "time a cutover's way back is kept from retirement",
+        ),
+    }
+    for flag, (default, text) in defaults.items():
+        parser.add_argument(
+            f"--{flag}", type=_positive, default=default, metavar="S", help=f"{text} (default: {default:g})"
+        )
+    given = parser.parse_args(arguments)
+    postgres = os.environ.get(POSTGRES_VARIABLE)
+    if not postgres:
+        raise InvalidInput("POSTGRES_MISSING", f"Set {POSTGRES_VARIABLE} to the URL of a PostgreSQL database.")
+    settings = Settings(
+        listen=given.listen,
+        kafka=KafkaConfig.of_bootstrap(given.kafka) if given.kafka else KafkaConfig.of_file(given.kafka_config),
+        postgres=postgres,
+        data_dir=given.data_dir,
+        registry_target=given.registry or given.listen,
+        replayer_target=given.replayer or given.listen,
+        switcher_target=given.switcher or given.listen,
+        run_lease_s=given.run_lease_s,
+        reader_lease_s=given.reader_lease_s,
+        max_stale_active_s=given.max_stale_active_s,
+        max_stale_experiment_s=given.max_stale_experiment_s,
+        rollback_protection_s=given.rollback_protection_s,
+    )
+    return given.service or list(SERVICES), settings
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value

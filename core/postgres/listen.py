@@ -1,0 +1,59 @@
+"""LISTEN with reconnect: a hint that something may have changed. Whoever uses it polls behind it."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from core.postgres.away import is_away
+from core.postgres.pool import connect
+
+log = logging.getLogger(__name__)
+
+_RETRY_S = 0.5
+_CHECK_S = 5.0
+
+
+class Listener:
+    """Calls `on_notify` for each notification on `channel`, and once after every (re)connect."""
+
+    def __init__(self, dsn: str, channel: str, on_notify: Callable[[], None]) -> None:
+        self._dsn = dsn
+        self._channel = channel
+        self._on_notify = on_notify
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to listen, in the background."""
+        self._task = asyncio.create_task(self._run(), name=f"listen {self._channel}")
+
+    async def stop(self) -> None:
+        """End listening."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except Exception as error:
+                if not is_away(error):
+                    log.exception("listening on %s failed", self._channel)
+            await asyncio.sleep(_RETRY_S)
+
+    async def _listen(self) -> None:
+        connection = await connect(self._dsn, application_name=f"turnout listen {self._channel}")
+        try:
+            await connection.add_listener(self._channel, self._notified)
+            self._on_notify()
+            while not connection.is_closed():
+                await asyncio.sleep(_CHECK_S)
+                await connection.execute("select 1")
+        finally:
+            connection.terminate()
+
+    def _notified(self, *_: Any) -> None:
+        self._on_notify()

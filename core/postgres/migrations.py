@@ -1,0 +1,34 @@
+"""Migrations: numbered SQL files, each applied once, in order, in a transaction, by one process at a time."""
+
+import re
+from pathlib import Path
+
+from core.postgres.away import postgres_errors
+from core.postgres.pool import Pool
+
+_FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+_LOCK = 0x7475726E6F7574  # "turnout": one migration at a time in a database
+
+
+async def migrate(pool: Pool, schema: str, directory: Path) -> None:
+    """Bring the schema of a service up to the newest file in `directory`.
+
+    What has been applied stands in `<schema>.migrations`. ValueError for a file name that is not NNNN_words.sql.
+    """
+    files = sorted(directory.glob("*.sql"))
+    for file in files:
+        if _FILE.fullmatch(file.name) is None:
+            raise ValueError(f"{file.name} is not a migration's name; use NNNN_words.sql.")
+    with postgres_errors():
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute("select pg_advisory_xact_lock($1)", _LOCK)
+            await connection.execute(f'create schema if not exists "{schema}"')
+            await connection.execute(
+                f'create table if not exists "{schema}".migrations '
+                "(name text primary key, applied_at timestamptz not null default now())"
+            )
+            applied = {row["name"] for row in await connection.fetch(f'select name from "{schema}".migrations')}  # noqa: S608  # our own schema names
+            for file in files:
+                if file.name not in applied:
+                    await connection.execute(file.read_text(encoding="utf-8"))
+                    await connection.execute(f'insert into "{schema}".migrations (name) values ($1)', file.name)  # noqa: S608  # our own schema names

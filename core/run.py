@@ -1,0 +1,76 @@
+"""A services process from start to drain."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+import uvloop
+
+from core import config, telemetry
+from core.config import POSTGRES_VARIABLE, Settings
+from core.domain.errors import InvalidInput, TurnoutError
+from core.postgres import connect, is_away
+from core.rpc.server import RpcServer, ServiceApp
+
+log = logging.getLogger(__name__)
+
+_POSTGRES_RETRY_S = 0.5
+
+Build = Callable[[Settings], ServiceApp]
+
+
+def main(builders: dict[str, Build], arguments: list[str]) -> int:
+    """Run the named services until SIGTERM or SIGINT; the exit status."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # Clients log every reconnect as an error; the services say themselves what is away.
+    for noisy in ("aiokafka", "confluent_kafka"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    try:
+        names, settings = config.parse(arguments)
+        return uvloop.run(_serve(names, settings, builders))
+    except TurnoutError as error:
+        print(error.message, file=sys.stderr)
+        return 2
+
+
+async def _await_postgres(settings: Settings) -> None:
+    """Wait while PostgreSQL is away: services and database often start together."""
+    told = False
+    while True:
+        try:
+            connection = await connect(settings.postgres, application_name="turnout start")
+        except Exception as error:
+            if not is_away(error):
+                raise InvalidInput(
+                    "POSTGRES_REFUSED", f"PostgreSQL refuses the connection: {error}. Check {POSTGRES_VARIABLE}."
+                ) from None
+            if not told:
+                log.warning("PostgreSQL does not answer yet (%s); waiting for it", type(error).__name__)
+                told = True
+            await asyncio.sleep(_POSTGRES_RETRY_S)
+        else:
+            await connection.close()
+            return
+
+
+async def _serve(names: list[str], settings: Settings, builders: dict[str, Build]) -> int:
+    telemetry.setup("turnout" if len(names) > 1 else f"turnout-{names[0]}")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    if not settings.listen.startswith(("127.0.0.1:", "localhost:", "[::1]:", "unix:")):
+        log.warning("%s is open to others, and there is no authentication yet: protect it", settings.listen)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await _await_postgres(settings)
+    server = RpcServer(settings.listen, [builders[name](settings) for name in names])
+    try:
+        port = await server.start()
+        log.info("%s listening on %s (port %d)", ", ".join(names), settings.listen, port)
+        await stopping.wait()
+        log.info("stopping")
+    finally:
+        await server.stop()
+    return 0

@@ -1,0 +1,156 @@
+"""The chain of interceptors, over a real channel: errors with details, masking, deadlines, trace, health."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry import trace
+
+from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, TurnoutError, Unavailable, Violation
+from core.rpc.channel import connect
+from core.rpc.errors import CODES, from_rpc_error
+from core.rpc.server import RpcServer
+from core.telemetry import current_traceparent, remote_context
+from turnout.replayer.v1 import replayer_pb2 as pb
+from turnout.replayer.v1 import replayer_pb2_grpc as pb_grpc
+
+GATES = (Violation("catch-up", "v2", "flights/3: 40 behind"), Violation("schema", "v2", "on_time is gone"))
+
+
+class Replayer(pb_grpc.ReplayerServicer):
+    """Fails as the name in the request says."""
+
+    def __init__(self) -> None:
+        self.traceparent = ""
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
+        self.traceparent = current_traceparent()
+        if request.name == "bug":
+            raise ZeroDivisionError("secret detail")
+        if request.name in ERRORS:
+            raise ERRORS[request.name]
+        return pb.Run(name=request.name)
+
+    async def WatchRun(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.Run]:
+        yield pb.Run(name=request.name)
+        raise ERRORS["gates"]
+
+
+ERRORS: dict[str, TurnoutError] = {
+    "gates": FailedPrecondition("GATE_FAILED", "v2 may not serve.", violations=GATES, metadata={"job": "x"}),
+    **{kind.__name__: kind("SOME_REASON", "What happened.", metadata={"a": "b"}) for kind in CODES},
+}
+
+
+class App:
+    name = "replayer"
+    service_names: tuple[str, ...] = ("turnout.replayer.v1.Replayer",)
+
+    def __init__(self) -> None:
+        self.servicer = Replayer()  # type: ignore[abstract]  # only what these tests call
+        self.stopped = False
+
+    def register(self, server: grpc.aio.Server) -> None:
+        pb_grpc.add_ReplayerServicer_to_server(self.servicer, server)  # type: ignore[no-untyped-call, unused-ignore]
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.fixture
+async def app() -> AsyncIterator[tuple[App, Any, str]]:
+    app = App()
+    server = RpcServer("127.0.0.1:0", [app])
+    target = f"127.0.0.1:{await server.start()}"
+    channel = connect(target)
+    try:
+        yield app, pb_grpc.ReplayerStub(channel), target
+    finally:
+        await channel.close()
+        await server.stop()
+        assert app.stopped
+
+
+@pytest.mark.parametrize("name", ERRORS)
+async def test_each_domain_error_comes_back_as_itself(app: tuple[App, Any, str], name: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await app[1].GetRun(pb.GetRunRequest(name=name), timeout=5)
+    sent, back = ERRORS[name], from_rpc_error(caught.value, "replayer")
+    assert caught.value.code() is CODES[type(sent)]
+    assert (type(back), back.reason, back.message, back.metadata) == (
+        type(sent),
+        sent.reason,
+        sent.message,
+        sent.metadata,
+    )
+    if isinstance(sent, FailedPrecondition):
+        assert isinstance(back, FailedPrecondition)
+        assert back.violations == sent.violations
+
+
+async def test_an_unknown_error_is_masked(app: tuple[App, Any, str], caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await app[1].GetRun(pb.GetRunRequest(name="bug"), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in str(caught.value.details())
+    assert "secret detail" in caplog.text
+
+
+async def test_streams_are_covered_too(app: tuple[App, Any, str]) -> None:
+    call = app[1].WatchRun(pb.WatchRunRequest(name="a"))
+    assert (await call.read()).name == "a"
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call.read()
+    back = from_rpc_error(caught.value, "replayer")
+    assert isinstance(back, FailedPrecondition)
+    assert back.violations == GATES
+
+
+async def test_a_call_without_deadline_is_refused(app: tuple[App, Any, str]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await app[1].GetRun(pb.GetRunRequest(name="a"))
+    assert from_rpc_error(caught.value, "replayer").reason == "DEADLINE_REQUIRED"
+
+
+async def test_a_trace_crosses_the_channel(app: tuple[App, Any, str]) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    parent = trace.get_current_span(remote_context(traceparent))
+    with trace.use_span(parent):
+        await app[1].GetRun(pb.GetRunRequest(name="a"), timeout=5)
+    assert app[0].servicer.traceparent.split("-")[1] == traceparent.split("-")[1]
+
+
+async def test_a_service_that_is_away_is_named() -> None:
+    async with connect("127.0.0.1:1") as channel:
+        stub: Any = pb_grpc.ReplayerStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.GetRun(pb.GetRunRequest(name="a"), timeout=5)
+    back = from_rpc_error(caught.value, "replayer")
+    assert isinstance(back, Unavailable)
+    assert back.reason == "REPLAYER_UNAVAILABLE"
+
+
+async def test_health_is_there(app: tuple[App, Any, str]) -> None:
+    async with grpc.aio.insecure_channel(app[2]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for name in ("", *App.service_names):
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_taken_port_is_told(app: tuple[App, Any, str]) -> None:
+    second = RpcServer(app[2], [App()])
+    try:
+        with pytest.raises(InvalidInput, match="another process has it"):
+            await second.start()
+    finally:
+        await second.stop()
+
+
+def test_the_table_of_errors_is_one_to_one() -> None:
+    assert len(set(CODES.values())) == len(CODES)
+    assert {NotFound, Aborted} <= set(CODES)

@@ -1,0 +1,139 @@
+"""A TCP proxy that breaks the network on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from types import TracebackType
+
+_CHUNK_BYTES = 64 * 1024
+
+
+class TcpProxy:
+    """Forwards 127.0.0.1:PORT to a server, until told otherwise.
+
+        async with TcpProxy("127.0.0.1", 5432) as proxy:
+            client connects to proxy.port
+
+    - `cut()`: every connection is reset and new ones are refused, as when the server's machine is gone.
+    - `stall()`: connections stay open and accept bytes, nothing arrives any more, as when packets are dropped.
+    - `half_open()`: the server's side of every connection is reset, the client's side hears nothing of it.
+    - `restore()`: new connections work again; what was stalled flows on.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._server: asyncio.Server | None = None
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._connections: dict[asyncio.Task[None], _Connection] = {}
+        self.port = 0
+        """Port of the proxy on 127.0.0.1, kept while it is cut."""
+
+    async def __aenter__(self) -> TcpProxy:
+        await self._listen()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.cut()
+
+    @property
+    def connections(self) -> int:
+        """How many connections it carries now."""
+        return len(self._connections)
+
+    async def cut(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        tasks = list(self._connections)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def stall(self) -> None:
+        self._flowing.clear()
+
+    def half_open(self) -> None:
+        for connection in self._connections.values():
+            connection.forget_server()
+
+    async def restore(self) -> None:
+        self._flowing.set()
+        if self._server is None:
+            await self._listen()
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connection = _Connection(reader, writer, self._flowing)
+        self._connections[task] = connection
+        try:
+            await connection.carry(*self._target)
+        except asyncio.CancelledError:
+            pass  # a cut; asyncio's own callback for finished handlers expects an ordinary end
+        finally:
+            del self._connections[task]
+
+
+class _Connection:
+    """One client's connection and the one to the server behind it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._flowing = flowing
+        self._to_server: asyncio.StreamWriter | None = None
+        self._half_open = asyncio.Event()
+
+    async def carry(self, host: str, port: int) -> None:
+        """Forward both ways until one side ends, then reset both."""
+        pumps: list[asyncio.Task[None]] = []
+        try:
+            await self._flowing.wait()
+            from_server, self._to_server = await asyncio.open_connection(host, port)
+            pumps = [
+                asyncio.create_task(self._pump(self._reader, self._to_server)),
+                asyncio.create_task(self._pump(from_server, self._writer)),
+            ]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            if self._half_open.is_set():
+                await asyncio.Event().wait()  # the client hears nothing until the proxy is cut
+        except OSError:
+            pass  # the server refused; the client sees its connection reset
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for writer in (self._writer, self._to_server):
+                if writer is not None:
+                    _reset(writer)
+
+    def forget_server(self) -> None:
+        self._half_open.set()
+        if self._to_server is not None:
+            _reset(self._to_server)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(_CHUNK_BYTES):
+                await self._flowing.wait()
+                writer.write(chunk)
+                await writer.drain()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close at once and tell the other side with RST rather than an orderly end."""
+    connection = writer.get_extra_info("socket")
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

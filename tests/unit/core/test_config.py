@@ -1,0 +1,44 @@
+"""Flags and environment of a services process."""
+
+import pytest
+
+from core import config
+from core.domain.errors import InvalidInput
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(config.POSTGRES_VARIABLE, "postgresql://u:hush@127.0.0.1/db")
+
+
+def test_no_name_means_all_four_here() -> None:
+    names, settings = config.parse(["--kafka", "127.0.0.1:9092", "--listen", "127.0.0.1:7500"])
+    assert names == list(config.SERVICES)
+    assert {settings.registry_target, settings.replayer_target, settings.switcher_target} == {"127.0.0.1:7500"}
+
+
+def test_a_service_alone_finds_the_others() -> None:
+    names, settings = config.parse(["query", "--kafka", "k:1", "--switcher", "s:7400"])
+    assert names == ["query"]
+    assert settings.switcher_target == "s:7400"
+
+
+def test_each_process_has_an_instance_of_its_own_and_shows_no_secret() -> None:
+    _, one = config.parse(["--kafka", "k:1"])
+    _, two = config.parse(["--kafka", "k:1"])
+    assert one.instance != two.instance
+    assert "hush" not in repr(one)
+
+
+def test_without_a_database_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(config.POSTGRES_VARIABLE)
+    with pytest.raises(InvalidInput, match="Set TURNOUT_POSTGRES"):
+        config.parse(["--kafka", "k:1"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["nobody", "--kafka", "k:1"], ["--kafka", "k:1", "--run-lease-s", "0"]])
+def test_wrong_usage_ends_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        config.parse(arguments)
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
