@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import uvloop
 
@@ -21,7 +21,7 @@ _POSTGRES_RETRY_S = 0.5
 Build = Callable[[Settings], ServiceApp]
 
 
-def main(builders: dict[str, Build], arguments: list[str]) -> int:
+def main(builders: Mapping[str, Build], arguments: list[str]) -> int:
     """Run the named services until SIGTERM or SIGINT; the exit status."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # Clients log every reconnect as an error; the services say themselves what is away.
@@ -55,7 +55,7 @@ async def _await_postgres(settings: Settings) -> None:
             return
 
 
-async def _serve(names: list[str], settings: Settings, builders: dict[str, Build]) -> int:
+async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Build]) -> int:
     telemetry.setup("turnout" if len(names) > 1 else f"turnout-{names[0]}")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if not settings.listen.startswith(("127.0.0.1:", "localhost:", "[::1]:", "unix:")):

@@ -1,7 +1,6 @@
 """Pages of a list: sizes, and opaque tokens that say where the next page begins."""
 
 import base64
-import binascii
 import json
 
 from core.domain.errors import InvalidInput
@@ -27,11 +26,12 @@ def from_token(token: str, collection: str) -> str | None:
     if not token:
         return None
     try:
-        stored, after = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error):
-        stored, after = None, None
-    if stored != collection or not isinstance(after, str):
-        raise InvalidInput(
-            "INVALID_PAGE_TOKEN", "page_token is not one that this list gave out; leave it out to begin again."
-        )
-    return after
+        found = json.loads(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+    except ValueError:
+        found = None
+    match found:
+        case [stored, str(after)] if stored == collection:
+            return after
+    raise InvalidInput(
+        "INVALID_PAGE_TOKEN", "page_token is not one that this list gave out; leave it out to begin again."
+    )

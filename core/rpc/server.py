@@ -1,18 +1,22 @@
 """A gRPC server with the services of one process: start, health, reflection, drain."""
 
+import abc
 import asyncio
+import contextlib
 import logging
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from core.domain.errors import InvalidInput
-from core.rpc.interceptors import chain
+from core.rpc.interceptors import Watches, chain
 
 log = logging.getLogger(__name__)
 
+_HEALTH_EVERY_S = 0.5
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.so_reuseport", 0),  # else a second server binds the same port in silence
@@ -23,18 +27,30 @@ _OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-class ServiceApp(Protocol):
+class ServiceApp(abc.ABC):
     """One of the four services, as `services.<name>.app.build` makes it."""
 
     name: str
     service_names: tuple[str, ...]
 
+    @property
+    def ready(self) -> bool:
+        """Whether the service can do its work; its health follows."""
+        return True
+
+    @abc.abstractmethod
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers."""
 
+    @abc.abstractmethod
     async def start(self) -> None:
-        """Open pools and start background work. Called before the server listens."""
+        """Open pools and start background work. The server listens already: the services of a process need one
+        another; its health says NOT_SERVING until all have started."""
 
+    async def drain(self) -> None:  # noqa: B027  # most have nothing to say
+        """Tell others that this process is leaving, while it still answers."""
+
+    @abc.abstractmethod
     async def stop(self) -> None:
         """End background work, then close pools. Called after the last call has ended."""
 
@@ -46,38 +62,63 @@ class RpcServer:
         self._listen = listen
         self._apps = apps
         self._started: list[ServiceApp] = []
+        self._watches = Watches()
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(interceptors=chain(), options=_OPTIONS)
+        self._server = grpc.aio.server(interceptors=chain(self._watches), options=_OPTIONS)
+        self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """Start the apps, then listen; the port that was bound. InvalidInput when the port is taken."""
+        """Listen, then start the apps; the port that was bound. InvalidInput when the port is taken."""
         names = [name for app in self._apps for name in app.service_names]
         for app in self._apps:
             app.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        for name in [*names, ""]:
+            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         try:
             port = self._server.add_insecure_port(self._listen)
         except RuntimeError:
             raise InvalidInput(
-                "PORT_TAKEN",
-                f"Cannot listen on {self._listen}: another process has it. Choose another with --listen.",
+                "PORT_TAKEN", f"Cannot listen on {self._listen}: another process has it. Choose another with --listen."
             ) from None
         await self._server.start()
         for app in self._apps:
             # Noted before, not after: a start that fails half way has parts to stop.
             self._started.append(app)
             await app.start()
-        for name in [*names, ""]:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        await self._tell_health()
+        self._following = asyncio.create_task(self._follow_readiness(), name="health")
         return port
 
     async def stop(self, grace_s: float = 5.0) -> None:
-        """Say NOT_SERVING, let calls in flight end within the grace, then stop the apps in reverse order."""
+        """Say NOT_SERVING and goodbye, let calls in flight end within the grace, then stop the apps."""
+        if self._following is not None:
+            self._following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._following
         await self._health.enter_graceful_shutdown()
+        for app in self._started:
+            await self._in_time(app.drain(), app, grace_s)
+        self._watches.end()
         await self._server.stop(grace_s)
         for app in reversed(self._started):
-            try:
-                await asyncio.wait_for(app.stop(), grace_s * 2)
-            except Exception:
-                log.exception("%s did not stop cleanly", app.name)
+            await self._in_time(app.stop(), app, grace_s * 2)
+
+    async def _in_time(self, work: Coroutine[Any, Any, None], app: ServiceApp, within_s: float) -> None:
+        try:
+            await asyncio.wait_for(work, within_s)
+        except Exception:
+            log.exception("%s did not stop cleanly", app.name)
+
+    async def _follow_readiness(self) -> None:
+        while True:
+            await asyncio.sleep(_HEALTH_EVERY_S)
+            await self._tell_health()
+
+    async def _tell_health(self) -> None:
+        for app in self._apps:
+            state = health_pb2.HealthCheckResponse.SERVING if app.ready else health_pb2.HealthCheckResponse.NOT_SERVING
+            for name in app.service_names:
+                await self._health.set(name, state)

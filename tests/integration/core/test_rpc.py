@@ -1,5 +1,6 @@
 """The chain of interceptors, over a real channel: errors with details, masking, deadlines, trace, health."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,8 +12,9 @@ from opentelemetry import trace
 from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, TurnoutError, Unavailable, Violation
 from core.rpc.channel import connect
 from core.rpc.errors import CODES, from_rpc_error
-from core.rpc.server import RpcServer
+from core.rpc.server import RpcServer, ServiceApp
 from core.telemetry import current_traceparent, remote_context
+from tests.support.eventually import eventually
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as pb_grpc
 
@@ -35,6 +37,8 @@ class Replayer(pb_grpc.ReplayerServicer):
 
     async def WatchRun(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.Run]:
         yield pb.Run(name=request.name)
+        if request.name == "for ever":
+            await asyncio.Event().wait()
         raise ERRORS["gates"]
 
 
@@ -44,16 +48,21 @@ ERRORS: dict[str, TurnoutError] = {
 }
 
 
-class App:
+class App(ServiceApp):
     name = "replayer"
     service_names: tuple[str, ...] = ("turnout.replayer.v1.Replayer",)
 
     def __init__(self) -> None:
+        self.is_ready = True
         self.servicer = Replayer()  # type: ignore[abstract]  # only what these tests call
         self.stopped = False
 
     def register(self, server: grpc.aio.Server) -> None:
         pb_grpc.add_ReplayerServicer_to_server(self.servicer, server)  # type: ignore[no-untyped-call, unused-ignore]
+
+    @property
+    def ready(self) -> bool:
+        return self.is_ready
 
     async def start(self) -> None: ...
 
@@ -140,6 +149,37 @@ async def test_health_is_there(app: tuple[App, Any, str]) -> None:
         for name in ("", *App.service_names):
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_health_follows_readiness(app: tuple[App, Any, str]) -> None:
+    async with grpc.aio.insecure_channel(app[2]) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def health(service: str) -> int:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
+            return int(answer.status)
+
+        app[0].is_ready = False
+        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+
+        async def followed() -> bool:
+            return bool(await health(App.service_names[0]) == not_serving)
+
+        await eventually(followed, 10)
+        assert await health("") == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_a_stopping_server_ends_its_watches() -> None:
+    server = RpcServer("127.0.0.1:0", [App()])
+    async with connect(f"127.0.0.1:{await server.start()}") as channel:
+        stub: Any = pb_grpc.ReplayerStub(channel)
+        call = stub.WatchRun(pb.WatchRunRequest(name="for ever"))
+        assert (await call.read()).name == "for ever"
+        # Without an end of its own the watch would hold the server for the whole grace.
+        await asyncio.wait_for(server.stop(grace_s=100.0), 20)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert from_rpc_error(caught.value, "replayer").reason == "STOPPING"
 
 
 async def test_a_taken_port_is_told(app: tuple[App, Any, str]) -> None:

@@ -195,9 +195,9 @@ def loose(event: Event) -> Pair:
         3: Count(key="a", day=date(2013, 1, 1)),
         4: [Pair(key="a"), None],
         5: {"key": "a"},
-        6: Pair(key=None),
-        7: Pair(key="a", n="1"),
-    }  # type: ignore[arg-type]
+        6: Pair(key=None),  # type: ignore[arg-type]  # what a careless user's code may return
+        7: Pair(key="a", n="1"),  # type: ignore[arg-type]
+    }
     return shapes[event.n]  # type: ignore[no-any-return]
 
 

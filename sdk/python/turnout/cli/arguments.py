@@ -1,0 +1,131 @@
+"""Texts on the command line, as values. Each function raises a CommandError (USAGE) that shows a valid text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from uuid import UUID
+
+from turnout.cli.exits import usage
+from turnout.cli.quantities import percent
+from turnout.schema import ColumnType
+
+WHOLE_BASIS_POINTS = 10_000
+_VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
+_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_S_MAX = 10 * 366 * 86400.0
+
+
+def version_number(text: str) -> int:
+    """`v2` or `2` -> 2."""
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        raise usage(f"{text!r} is not a version: write v2 or 2.")
+    return int(match[1])
+
+
+def weights(texts: Sequence[str]) -> dict[int, int]:
+    """`v1=90 v2=10`, in percent -> {1: 9000, 2: 1000}, in basis points, which sum to 10000."""
+    arms: dict[int, int] = {}
+    for text in texts:
+        name, separator, share = text.partition("=")
+        if not separator:
+            raise usage(f"{text!r} is not a share: write a version and its percent, such as v2=10 or v2=0.25.")
+        version = version_number(name)
+        if version in arms:
+            raise usage(f"v{version} is given twice: name each version once.")
+        arms[version] = _basis_points(share, text)
+    total = sum(arms.values())
+    if total != WHOLE_BASIS_POINTS:
+        given = " + ".join(percent(share) for share in arms.values())
+        raise usage(f"The shares sum to {percent(total)}, not to 100 %: {given}.")
+    return arms
+
+
+def _basis_points(share: str, text: str) -> int:
+    match = _PERCENT.fullmatch(share)
+    if match is None:
+        raise usage(f"{text!r}: {share!r} is not a percentage from 0 to 100 with at most two decimals.")
+    points = int(match[1]) * 100 + int((match[2] or "").ljust(2, "0"))
+    if points > WHOLE_BASIS_POINTS:
+        raise usage(f"{text!r}: a share is at most 100 percent.")
+    return points
+
+
+def duration(text: str) -> timedelta:
+    """`30s`, `15m`, `24h`, `7d`, `500ms`, or plain seconds."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise usage(f"{text!r} is not a duration: write a number and ms, s, m, h or d, such as 30s or 24h.")
+    seconds = float(match[1]) * _UNIT_S[match[2] or "s"]
+    if seconds > _DURATION_S_MAX:
+        raise usage(f"{text!r} is longer than ten years.")
+    return timedelta(seconds=seconds)
+
+
+def order_by(texts: Iterable[str]) -> list[tuple[str, bool]]:
+    """`col`, `col:asc` or `col:desc` -> (column, descending)."""
+    orders = []
+    for text in texts:
+        column, _, direction = text.partition(":")
+        if not column or direction not in ("", "asc", "desc"):
+            raise usage(f"{text!r} is not an order: write column, column:asc or column:desc.")
+        orders.append((column, direction == "desc"))
+    return orders
+
+
+def key_columns(texts: Iterable[str]) -> dict[str, str]:
+    """`carrier=UA month=2013-01-01` -> the texts by column."""
+    values: dict[str, str] = {}
+    for text in texts:
+        column, separator, value = text.partition("=")
+        if not separator or not column:
+            raise usage(f"--key {text!r} is not column=value, such as --key carrier=UA.")
+        if column in values:
+            raise usage(f"--key names the column {column!r} twice.")
+        values[column] = value
+    return values
+
+
+KeyValue = int | bool | str | bytes | date | datetime | Decimal | UUID
+_BOOLS = {"true": True, "false": False}
+_EXAMPLES = {
+    ColumnType.INT64: "42",
+    ColumnType.BOOL: "true or false",
+    ColumnType.DATE: "2013-01-31",
+    ColumnType.DECIMAL: "1.50",
+    ColumnType.TIMESTAMP: "2013-01-31T12:00:00Z",
+    ColumnType.BYTES: "hexadecimal digits such as 00ff",
+    ColumnType.UUID: "123e4567-e89b-12d3-a456-426614174000",
+}
+
+
+def key_value(column: str, kind: ColumnType, text: str) -> KeyValue:
+    """The text as a value of a key column."""
+    try:
+        return _typed(kind, text)
+    except (ValueError, KeyError, InvalidOperation):
+        raise usage(f"{column} is of type {kind.value}: {text!r} is none; write {_EXAMPLES[kind]}.") from None
+
+
+def _typed(kind: ColumnType, text: str) -> KeyValue:
+    if kind is ColumnType.INT64:
+        return int(text)
+    if kind is ColumnType.BOOL:
+        return _BOOLS[text]
+    if kind is ColumnType.DATE:
+        return date.fromisoformat(text)
+    if kind is ColumnType.TIMESTAMP:
+        time = datetime.fromisoformat(text)
+        return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+    if kind is ColumnType.DECIMAL:
+        return Decimal(text)
+    if kind is ColumnType.UUID:
+        return UUID(text)
+    if kind is ColumnType.BYTES:
+        return bytes.fromhex(text)
+    return text

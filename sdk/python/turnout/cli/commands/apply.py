@@ -1,0 +1,168 @@
+"""`turnout apply`: register a job file as a version, say what it changes and takes, and replay it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from turnout.cli import arguments
+from turnout.cli.commands.parameters import JobFileArgument
+from turnout.cli.commands.watching import watch
+from turnout.cli.document import document
+from turnout.cli.exits import CommandError, ExitCode, usage
+from turnout.cli.invocation import command
+from turnout.cli.session import Session
+from turnout.cli.views.definitions import differences_view
+from turnout.cli.views.runs import estimate_view
+from turnout.errors import FailedPrecondition, NotFound
+from turnout.job import JobDefinitionError
+from turnout.results import Applied, Estimate, Run, RunState
+from turnout.schema import ColumnDifference, JobDefinition, difference
+
+if TYPE_CHECKING:
+    from turnout.client import Client
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "apply")(apply)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What applying a file came to, up to the start of its run."""
+
+    applied: Applied
+    active: int | None
+    differences: tuple[ColumnDifference, ...]
+    estimate: Estimate | None
+    run_before: Run | None
+
+
+async def apply(
+    session: Session,
+    file: JobFileArgument,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="vN", help="Refuse unless it is this version (exit code 7).")
+    ] = None,
+    no_run: Annotated[bool, typer.Option("--no-run", help="Register only; start no replay.")] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes, at most one a partition.")
+    ] = None,
+    rate: Annotated[int | None, typer.Option("--rate", min=1, metavar="N", help="Limit in records a second.")] = None,
+    watch_run: Annotated[
+        bool | None,
+        typer.Option(
+            "--watch/--no-watch", help="Watch until caught up; the default in a terminal.", show_default=False
+        ),
+    ] = None,
+) -> int:
+    """Register a job file as a version, show what it changes and takes, and replay it beside the live one."""
+    expected = arguments.version_number(version) if version is not None else None
+    if no_run and (workers is not None or rate is not None or watch_run):
+        raise usage("--no-run starts nothing: leave out --workers, --rate and --watch.")
+    async with session.client() as client:
+        plan = await _register(client, file, expected, no_run)
+        run = None
+        if not no_run:
+            done = plan.applied.version
+            run = plan.run_before or await client.start_run(done.job, done.number, workers=workers, rate_limit=rate)
+        session.output.answer(_document(plan, run), *_view(plan, run))
+        if run is None or run.state in (RunState.TAILING, RunState.STOPPED, RunState.FAILED, RunState.PAUSED):
+            return ExitCode.OK
+        wanted = session.output.interactive if watch_run is None else watch_run
+        return await watch(session, client, run.job, run.version, follow=False) if wanted else ExitCode.OK
+
+
+async def _register(client: Client, file: Path, expected: int | None, no_run: bool) -> _Plan:
+    try:
+        applied = await client.apply(file, expected_number=expected)
+    except JobDefinitionError as error:
+        raise refused(error) from None
+    job, number = applied.version.job, applied.version.number
+    active, old = await active_definition(client, job)
+    differences = () if old is None or active == number else difference(old, applied.version.definition)
+    run_before = None if applied.created else await _run_if_any(client, job, number)
+    estimate = None
+    if run_before is None:
+        try:
+            estimate = await client.estimate(job, number)
+        except FailedPrecondition:
+            if not no_run:  # a topic that is not there yet matters only to a run
+                raise
+    return _Plan(applied, active, differences, estimate, run_before)
+
+
+def refused(error: JobDefinitionError) -> CommandError:
+    """The error for a job file that is not accepted: where, why, what to do."""
+    place, _, _ = str(error).partition(f": {error.reason}")
+    where = f"{place}: " if place and place != str(error) else ""
+    return CommandError(
+        ExitCode.REFUSED,
+        "JOB_REFUSED",
+        f"The job is refused: {where}{error.reason}.",
+        next_step=f"{error.remedy[:1].upper()}{error.remedy[1:]}.",
+    )
+
+
+async def active_definition(client: Client, job: str) -> tuple[int | None, JobDefinition | None]:
+    """The active version of the job and its definition; None before the first cutover."""
+    try:
+        route = await client.route(job)
+    except NotFound:
+        return None, None
+    active = await client.get_version(job, route.active_version)
+    return active.number, active.definition
+
+
+async def _run_if_any(client: Client, job: str, number: int) -> Run | None:
+    try:
+        return await client.get_run(job, number)
+    except NotFound:
+        return None
+
+
+def _document(plan: _Plan, run: Run | None) -> dict[str, object]:
+    return {
+        "job_created": plan.applied.job_created,
+        "created": plan.applied.created,
+        "version": document(plan.applied.version),
+        "active_version": plan.active,
+        "column_differences": [differences_document(one) for one in plan.differences],
+        "estimate": document(plan.estimate),
+        "run": document(run),
+    }
+
+
+def differences_document(one: ColumnDifference) -> dict[str, object]:
+    """A difference for a program."""
+    return {"column": one.column, "change": one.change.value, "old": one.old, "new": one.new, "breaking": one.breaking}
+
+
+def _view(plan: _Plan, run: Run | None) -> list[RenderableType]:
+    applied = plan.applied
+    job, number = applied.version.job, applied.version.number
+    said = f"created v{number}" if applied.created else f"unchanged: v{number}"
+    first = Text(f"{job}: {said}", style="bold")
+    parts: list[RenderableType] = [Group(Text(f"{job}: created the job"), first) if applied.job_created else first]
+    if plan.active is not None and plan.active != number:
+        parts.append(differences_view(plan.differences, plan.active))
+    if plan.estimate is not None:
+        parts.append(estimate_view(plan.estimate, job, number))
+    parts.append(Text(_what_next(plan, run)))
+    return parts
+
+
+def _what_next(plan: _Plan, run: Run | None) -> str:
+    job, number = plan.applied.version.job, plan.applied.version.number
+    if run is None:
+        return "No replay was started. `turnout apply` without --no-run starts it."
+    if plan.run_before is None:
+        return f"The replay has started. `turnout run watch {job} v{number}` shows it."
+    if run.state in (RunState.PAUSED, RunState.STOPPED, RunState.FAILED):
+        return f"Its run is {run.state}. `turnout run resume {job} v{number}` takes it up again."
+    return f"Its run is {run.state}. `turnout run watch {job} v{number}` shows it."

@@ -1,0 +1,72 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from turnout.cli import targets
+from turnout.cli.exits import CommandError, usage
+from turnout.cli.failures import GATES
+from turnout.cli.suggestions import did_you_mean
+from turnout.errors import TurnoutError
+
+_COMPLETION_S = 2.0
+
+
+def complete_job(incomplete: str) -> list[str]:
+    """Names of jobs for the shell; none when the services do not answer."""
+    try:
+        found = targets.targets((), os.environ, Path.cwd())
+        return [job for job in asyncio.run(_jobs(found)) if job.startswith(incomplete)]
+    except (TurnoutError, CommandError):
+        return []
+
+
+async def _jobs(found: targets.Targets) -> list[str]:
+    from turnout.client import Client
+
+    async with Client(targets=found.addresses, timeout_s=_COMPLETION_S) as client:
+        return [job.job async for job in client.list_jobs()]
+
+
+def gates(given: list[str] | None) -> list[str]:
+    """Names of gates, given one by one or parted by commas."""
+    names = [name.strip() for text in given or [] for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in GATES:
+            raise usage(f"There is no gate {name!r}{did_you_mean(name, GATES)} Gates are {', '.join(GATES)}.")
+    return names
+
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", autocompletion=complete_job)]
+VersionArgument = Annotated[str, typer.Argument(metavar="vN", help="Version, such as v2 or 2.")]
+GatesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--override-gates",
+        metavar="GATE[,GATE]",
+        help="Pass over these gates (catch-up, coverage, schema); the audit keeps it.",
+    ),
+]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]
+KafkaOption = Annotated[
+    str, typer.Option("--kafka", metavar="HOST:PORT", help="Kafka; else TURNOUT_KAFKA, else that of `turnout dev`.")
+]
+KafkaConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--kafka-config",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        help="Kafka, by a file of client properties (security.protocol, sasl.*, ssl.*).",
+    ),
+]
+JobFileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", exists=True, help="A job file, or a folder that is one job.")
+]

@@ -1,0 +1,127 @@
+"""`turnout produce`: a file of records into a topic."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from turnout.cli.commands.parameters import KafkaConfigOption, KafkaOption
+from turnout.cli.invocation import command
+from turnout.cli.kafka import Sender, ensure_topic
+from turnout.cli.quantities import plural, rate
+from turnout.cli.session import Session
+from turnout.cli.source_file import Reading, source_file
+
+PARTITIONS = 4
+_SHOW_EVERY_RECORDS = 2000
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "produce")(produce)
+
+
+def produce(
+    session: Session,
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic; created when missing.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="JSON lines (.jsonl, .ndjson, .json) or .csv with a header; also .gz.",
+        ),
+    ],
+    key: Annotated[str, typer.Option("--key", metavar="FIELD", help="Field whose value is the record's key.")] = "",
+    partitions: Annotated[
+        int | None,
+        typer.Option("--partitions", min=1, metavar="N", help=f"Partitions of a new topic; {PARTITIONS} unless told."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--rate", min=1, metavar="N", help="Limit in records a second.")] = None,
+    kafka_address: KafkaOption = "",
+    kafka_config: KafkaConfigOption = None,
+) -> None:
+    """Send the records of a file to a Kafka topic, in the file's order, with the present time."""
+    source = source_file(file)
+    client = session.kafka(kafka_address, kafka_config)
+    reading = Reading(source, key)
+    count, created = ensure_topic(client, topic, partitions, PARTITIONS)
+    if created:
+        session.output.say(Text(f"Created the topic {topic}: {plural(count, 'partition')}, records are kept."))
+    sender = Sender(client, topic)
+    started = time.monotonic()
+    try:
+        with _bar(session, source.bytes_total) as bar:
+            _send_all(sender, reading, limit, bar)
+    except KeyboardInterrupt:
+        sender.finish()
+        session.output.note(f"Stopped; {plural(sender.acknowledged, 'record')} were produced.")
+        raise
+    spent_s = time.monotonic() - started
+    per_s = sender.acknowledged / spent_s if spent_s > 0 else 0.0
+    session.output.answer(
+        {
+            "topic": topic,
+            "created": created,
+            "partitions": count,
+            "records": sender.acknowledged,
+            "records_by_partition": {str(one): sender.by_partition[one] for one in sorted(sender.by_partition)},
+            "seconds": round(spent_s, 3),
+            "records_per_s": round(per_s, 1),
+        },
+        Text(f"Produced {plural(sender.acknowledged, 'record')} to {topic} in {spent_s:.1f} s ({rate(per_s)})."),
+    )
+
+
+class _Bar:
+    """Progress by the share of the file that has been read."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def show(self, bytes_read: int, records: int) -> None:
+        self._progress.update(self._task, completed=bytes_read, records=plural(records, "record"))
+
+
+def _send_all(sender: Sender, reading: Reading, per_s: int | None, bar: _Bar | None) -> None:
+    started = time.monotonic()
+    for record in reading:
+        sender.send(record.key, record.value)
+        if per_s is not None:
+            ahead_s = sender.sent / per_s - (time.monotonic() - started)
+            if ahead_s > 0.01:
+                sender.wait(ahead_s)
+        if bar is not None and sender.sent % _SHOW_EVERY_RECORDS == 0:
+            bar.show(reading.bytes_read, sender.sent)
+    sender.finish()
+
+
+class _Drawn(AbstractContextManager[_Bar]):
+    def __init__(self, session: Session, bytes_total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.fields[records]}"),
+            BarColumn(30),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            console=session.output.console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=bytes_total, records="0 records")
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return _Bar(self._progress, self._task)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+
+def _bar(session: Session, bytes_total: int) -> AbstractContextManager[_Bar | None]:
+    return _Drawn(session, bytes_total) if session.output.interactive else nullcontext()

@@ -1,0 +1,80 @@
+"""`turnout run ...`: watch, pause, resume, stop, and limit the run of a version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from turnout.cli import arguments
+from turnout.cli.commands.parameters import JobArgument, VersionArgument
+from turnout.cli.commands.watching import watch
+from turnout.cli.document import document
+from turnout.cli.exits import ExitCode
+from turnout.cli.invocation import command
+from turnout.cli.quantities import count
+from turnout.cli.session import Session
+from turnout.cli.views.runs import run_view
+from turnout.results import Run
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(no_args_is_help=True)
+    app.add_typer(group, name="run", help="Watch, pause, resume, stop or limit the run of a version.")
+    command(group, "watch")(watch_run)
+    command(group, "pause")(pause)
+    command(group, "resume")(resume)
+    command(group, "stop")(stop)
+    command(group, "rate")(rate)
+
+
+async def watch_run(
+    session: Session,
+    job: JobArgument,
+    version: VersionArgument,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on after it has caught up, until Ctrl-C.")] = False,
+) -> int:
+    """Show a run's progress until it has caught up; Ctrl-C ends the watching, not the run."""
+    number = arguments.version_number(version)
+    async with session.client(job, number) as client:
+        return await watch(session, client, job, number, follow=follow)
+
+
+async def pause(session: Session, job: JobArgument, version: VersionArgument) -> None:
+    """Let a run finish its batch and stand still until it is resumed."""
+    number = arguments.version_number(version)
+    async with session.client(job, number) as client:
+        _tell(session, await client.pause_run(job, number), "is paused; `turnout run resume` goes on from here")
+
+
+async def resume(session: Session, job: JobArgument, version: VersionArgument) -> None:
+    """Let a paused, stopped or failed run go on from its stored positions."""
+    number = arguments.version_number(version)
+    async with session.client(job, number) as client:
+        _tell(session, await client.resume_run(job, number), "is resumed")
+
+
+async def stop(session: Session, job: JobArgument, version: VersionArgument) -> None:
+    """End a run; its table stays, and resume takes it up again."""
+    number = arguments.version_number(version)
+    async with session.client(job, number) as client:
+        _tell(session, await client.stop_run(job, number), "is stopped; its table stays")
+
+
+async def rate(
+    session: Session,
+    job: JobArgument,
+    version: VersionArgument,
+    limit: Annotated[int, typer.Argument(metavar="N", min=0, help="Records a second over all workers; 0 = no limit.")],
+) -> int:
+    """Limit how many records a second a run reads."""
+    number = arguments.version_number(version)
+    async with session.client(job, number) as client:
+        run = await client.set_run_rate(job, number, limit or None)
+        _tell(session, run, f"is limited to {count(limit)} records/s" if limit else "reads without a limit")
+    return ExitCode.OK
+
+
+def _tell(session: Session, run: Run, done: str) -> None:
+    session.output.answer(document(run), Text(f"The run of {run.job} v{run.version} {done}."), run_view(run))

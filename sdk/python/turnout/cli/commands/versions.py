@@ -1,0 +1,74 @@
+"""`turnout compare`, `retire` and `unretire`: two versions side by side, and the end of one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from turnout.cli import arguments
+from turnout.cli.commands.parameters import JobArgument, VersionArgument
+from turnout.cli.document import document
+from turnout.cli.exits import ExitCode
+from turnout.cli.invocation import command
+from turnout.cli.session import Session
+from turnout.cli.views.jobs import retirement_lines
+from turnout.cli.views.tables import comparison_view, differs
+from turnout.results import Version
+
+
+def register(app: typer.Typer) -> None:
+    command(app, "compare")(compare)
+    command(app, "retire")(retire)
+    command(app, "unretire")(unretire)
+
+
+async def compare(
+    session: Session,
+    job: JobArgument,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The old version, such as v1.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The new version, such as v2.")],
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, max=1000, metavar="N", help="Most differing rows to show.")
+    ] = 10,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 when the tables differ.")] = False,
+) -> int:
+    """Compare the tables of two versions, row by row, in one snapshot."""
+    first, second = arguments.version_number(old), arguments.version_number(new)
+    async with session.client(job) as client:
+        found = await client.compare(job, first, second, sample_size=sample)
+    session.output.answer(document(found), comparison_view(found, job, first, second))
+    return ExitCode.NOT_SO if exit_code and differs(found) else ExitCode.OK
+
+
+async def retire(
+    session: Session,
+    job: JobArgument,
+    version: VersionArgument,
+    retain_for: Annotated[
+        str, typer.Option("--retain-for", metavar="DURATION", help="How long the table stays once stopped.")
+    ] = "24h",
+    forgo_rollback: Annotated[
+        bool, typer.Option("--forgo-rollback", help="Give up the way back to this version.")
+    ] = False,
+) -> None:
+    """Retire a version that serves nobody: its run stops, its table is retained, then dropped."""
+    number, retention = arguments.version_number(version), arguments.duration(retain_for)
+    async with session.client(job, number) as client:
+        _tell(
+            session,
+            await client.retire(job, number, retain_for=retention, forgo_rollback=forgo_rollback),
+            f"{job} v{number} is being retired; `turnout show {job}` tells how far it is.",
+        )
+
+
+async def unretire(session: Session, job: JobArgument, version: VersionArgument) -> None:
+    """Take a retirement back while the table exists; the run goes on from its positions."""
+    number = arguments.version_number(version)
+    async with session.client(job, number) as client:
+        _tell(session, await client.unretire(job, number), f"The retirement of {job} v{number} is taken back.")
+
+
+def _tell(session: Session, version: Version, done: str) -> None:
+    session.output.answer(document(version), Text("\n".join([done, *retirement_lines(version)])))

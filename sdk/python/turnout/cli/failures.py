@@ -1,0 +1,120 @@
+"""Faults of the client, the command line and the program, as the CommandError that is shown."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from turnout import errors
+from turnout.cli.exits import CommandError, ExitCode, Reason
+from turnout.cli.suggestions import did_you_mean
+from turnout.errors import NotFound, TurnoutError, Violation
+
+if TYPE_CHECKING:
+    from turnout.client import Client
+
+GATES = ("catch-up", "coverage", "schema")
+
+_CODES: dict[type[TurnoutError], ExitCode] = {
+    errors.InvalidInput: ExitCode.USAGE,
+    errors.NotFound: ExitCode.NOT_FOUND,
+    errors.AlreadyExists: ExitCode.CONFLICT,
+    errors.FailedPrecondition: ExitCode.REFUSED,
+    errors.Aborted: ExitCode.CONFLICT,
+    errors.OutOfRange: ExitCode.CONFLICT,
+    errors.ResourceExhausted: ExitCode.REFUSED,
+    errors.DataLoss: ExitCode.INTERNAL,
+    errors.Unavailable: ExitCode.UNAVAILABLE,
+    errors.DeadlineExceeded: ExitCode.UNAVAILABLE,
+    errors.ServerError: ExitCode.INTERNAL,
+}
+VERSION_MISMATCH = "VERSION_MISMATCH"
+
+
+def of_client(error: TurnoutError) -> CommandError:
+    """The client's error, with its class and, where gates refused, how to go on."""
+    code = ExitCode.VERSION_MISMATCH if error.reason == VERSION_MISMATCH else _CODES.get(type(error), ExitCode.INTERNAL)
+    failed = sorted({one.type for one in error.violations} & set(GATES), key=GATES.index)
+    step = ""
+    if failed:
+        step = f"--override-gates {','.join(failed)} passes over what failed, and the audit keeps it."
+    elif error.reason == "ROLLBACK_WINDOW":
+        step = "--forgo-rollback gives the way back up."
+    elif code is ExitCode.INTERNAL:
+        step = "The log of the services tells more."
+    said = tuple(one for one in error.violations if one.description not in error.message)
+    return CommandError(code, error.reason, error.message, next_step=step, reasons=reasons(said))
+
+
+def reasons(violations: tuple[Violation, ...]) -> tuple[Reason, ...]:
+    """The violations of a refusal, their subjects as a person writes them."""
+    return tuple(Reason(one.type, _subject(one.subject), one.description) for one in violations)
+
+
+def _subject(name: str) -> str:
+    """`jobs/carrier-punctuality/versions/2` -> `carrier-punctuality v2`."""
+    parts = name.split("/")
+    if parts[0] == "jobs" and len(parts) >= 4 and parts[2] == "versions":
+        return f"{parts[1]} v{parts[3]}"
+    return parts[1] if parts[0] == "jobs" and len(parts) >= 2 else name
+
+
+async def explained(client: Client, error: NotFound, job: str, version: int | None) -> CommandError:
+    """What is not there, what there is instead, and how to get it. Asks the services, whose failure changes nothing."""
+    plain = of_client(error)
+    try:
+        known = [one.job async for one in client.list_jobs()]
+        if job not in known:
+            return CommandError(
+                plain.code,
+                "JOB_NOT_FOUND",
+                f"There is no job {job!r}{did_you_mean(job, known)}",
+                next_step=_jobs_there(job, known),
+            )
+        numbers = sorted([one.number async for one in client.list_versions(job)])
+        if error.reason == "VERSION_NOT_FOUND" or (version is not None and version not in numbers):
+            there = ", ".join(f"v{number}" for number in numbers) or "none yet"
+            return CommandError(
+                plain.code,
+                "VERSION_NOT_FOUND",
+                f"There is no version {f'v{version} ' if version else ''}of {job}.",
+                next_step=f"Its versions: {there}.",
+            )
+    except TurnoutError:
+        return plain
+    if error.reason in ("ROUTE_NOT_FOUND", "JOB_NOT_ROUTED"):
+        plain.next_step = f"`turnout cutover {job} vN` makes a version serve readers; `turnout show {job}` lists them."
+    elif error.reason == "RUN_NOT_FOUND":
+        plain.next_step = "`turnout apply FILE` with the file of this version starts its run."
+    return plain
+
+
+def _jobs_there(job: str, known: list[str]) -> str:
+    if not known:
+        return "There is no job at all yet: `turnout apply FILE` registers one."
+    if difflib.get_close_matches(job, known, n=1, cutoff=0.6):
+        return ""
+    return f"Jobs are {', '.join(known[:10])}{' and more' if len(known) > 10 else ''}."
+
+
+def of_parser(error: Exception) -> CommandError | None:
+    """The parser's refusal of the command line; None for an exception of another kind.
+
+    Told by its shape, because the parser's own classes moved between releases of typer.
+    """
+    words = getattr(error, "format_message", None)
+    if words is None or not isinstance(getattr(error, "exit_code", None), int):
+        return None
+    context = getattr(error, "ctx", None)
+    step = f"`{context.command_path} --help` shows how it is written." if context is not None else ""
+    return CommandError(ExitCode.USAGE, "USAGE", str(words()).strip(), next_step=step)
+
+
+def of_program(error: Exception) -> CommandError:
+    """A fault of this program."""
+    return CommandError(
+        ExitCode.INTERNAL,
+        "INTERNAL",
+        f"turnout failed by a fault of its own: {type(error).__name__}: {error}",
+        next_step="Set TURNOUT_TRACEBACK=1 and run it again to see where, and report it with that.",
+    )

@@ -1,0 +1,48 @@
+"""What every command works with: its output, and the way to the services and to Kafka."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from turnout.cli import targets
+from turnout.cli.output import Output
+from turnout.cli.targets import KafkaClient
+from turnout.errors import NotFound
+
+if TYPE_CHECKING:
+    from turnout.client import Client
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One invocation. timeout_s: deadline of each call, None = each method's own."""
+
+    output: Output
+    target: tuple[str, ...]
+    actor: str | None
+    timeout_s: float | None
+
+    @asynccontextmanager
+    async def client(self, job: str = "", version: int | None = None) -> AsyncIterator[Client]:
+        """The client. With `job`, something that is not found is explained by what there is."""
+        from turnout.client import Client  # imports grpc, which help and mistakes need not wait for
+
+        found = targets.targets(self.target, os.environ, Path.cwd())
+        async with Client(targets=found.addresses, actor=self.actor, timeout_s=self.timeout_s) as client:
+            try:
+                yield client
+            except NotFound as error:
+                if not job:
+                    raise
+                from turnout.cli.failures import explained
+
+                raise await explained(client, error, job, version) from None
+
+    def kafka(self, bootstrap: str, config: Path | None) -> KafkaClient:
+        """How to reach Kafka."""
+        return targets.kafka(bootstrap, config, os.environ, Path.cwd())

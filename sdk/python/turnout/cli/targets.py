@@ -1,0 +1,153 @@
+"""Where the services and Kafka are: options, then the environment, then what `turnout dev` wrote, then the default."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from turnout.cli.exits import CommandError, ExitCode, usage
+from turnout.cli.suggestions import did_you_mean
+
+SERVICES = ("registry", "replayer", "switcher", "query")
+DEFAULT_TARGET = "127.0.0.1:7400"
+TARGET_VARIABLE = "TURNOUT_TARGET"
+KAFKA_VARIABLE = "TURNOUT_KAFKA"
+DEV_FILE = Path(".turnout") / "dev.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """An address for every service. `source` says where they come from, for errors."""
+
+    addresses: Mapping[str, str]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaClient:
+    """Properties for librdkafka, some of which may be secret."""
+
+    properties: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"KafkaClient({self.properties['bootstrap.servers']})"
+
+
+@dataclass(frozen=True, slots=True)
+class DevStack:
+    """What `turnout dev` says of itself in `.turnout/dev.json`; Kafka by its address or by a file of properties."""
+
+    path: Path
+    target: str
+    kafka: str | None
+    kafka_config: Path | None
+
+
+def find_dev_stack(directory: Path) -> DevStack | None:
+    """The dev.json of the directory or of the nearest parent that has one."""
+    for folder in (directory, *directory.parents):
+        path = folder / DEV_FILE
+        if path.is_file():
+            return _read_dev_stack(path)
+    return None
+
+
+def _read_dev_stack(path: Path) -> DevStack:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        config = found.get("kafka_config")
+        return DevStack(path, str(found["target"]), found["kafka"], Path(config) if config else None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise CommandError(
+            ExitCode.USAGE,
+            "DEV_FILE",
+            f"{path} is not what `turnout dev` writes.",
+            next_step="Start `turnout dev` again, or name the services with --target HOST:PORT.",
+        ) from None
+
+
+def targets(options: Sequence[str], environment: Mapping[str, str], directory: Path) -> Targets:
+    """The services' addresses. Options and TURNOUT_TARGET (commas between) are [SERVICE=]HOST:PORT."""
+    if options:
+        return Targets(_addresses(options, "--target"), "--target")
+    variable = environment.get(TARGET_VARIABLE, "")
+    if variable:
+        return Targets(_addresses(variable.split(","), TARGET_VARIABLE), TARGET_VARIABLE)
+    dev = find_dev_stack(directory)
+    if dev is not None:
+        return Targets(_addresses([dev.target], str(dev.path)), str(dev.path))
+    return Targets(_addresses([DEFAULT_TARGET], "default"), "the default")
+
+
+def _addresses(texts: Sequence[str], source: str) -> dict[str, str]:
+    every = ""
+    single: dict[str, str] = {}
+    for text in texts:
+        service, separator, address = text.strip().rpartition("=")
+        _check_address(address, source)
+        if not separator:
+            every = address
+        elif service in SERVICES:
+            single[service] = address
+        else:
+            raise usage(
+                f"{source}: there is no service {service!r}{did_you_mean(service, SERVICES)} "
+                f"Services are {', '.join(SERVICES)}."
+            )
+    missing = [service for service in SERVICES if service not in single]
+    if not every and missing:
+        raise usage(
+            f"{source} names no address for {', '.join(missing)}: give one HOST:PORT for all, or "
+            f"SERVICE=HOST:PORT for each."
+        )
+    return {service: single.get(service, every) for service in SERVICES}
+
+
+def _check_address(address: str, source: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise usage(f"{source}: {address!r} is not an address: write HOST:PORT, such as {DEFAULT_TARGET}.")
+
+
+def kafka(bootstrap: str, config: Path | None, environment: Mapping[str, str], directory: Path) -> KafkaClient:
+    """How to reach Kafka: HOST:PORT, else a file of client properties, else TURNOUT_KAFKA, else dev.json."""
+    if bootstrap and config is not None:
+        raise usage("--kafka and --kafka-config both say where Kafka is: give one of them.")
+    if config is not None:
+        return KafkaClient(_properties(config))
+    address = bootstrap or environment.get(KAFKA_VARIABLE, "")
+    if not address:
+        dev = find_dev_stack(directory)
+        if dev is not None and dev.kafka_config is not None:
+            return KafkaClient(_properties(dev.kafka_config))
+        address = (dev.kafka if dev is not None else None) or ""
+    if not address:
+        raise CommandError(
+            ExitCode.USAGE,
+            "KAFKA_NOT_NAMED",
+            "This command needs Kafka, and nothing says where it is.",
+            next_step=f"Give --kafka HOST:PORT or --kafka-config FILE, set {KAFKA_VARIABLE}, or start `turnout dev`.",
+        )
+    for one in address.split(","):
+        _check_address(one, "--kafka" if bootstrap else KAFKA_VARIABLE)
+    return KafkaClient({"bootstrap.servers": address})
+
+
+def _properties(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise usage(f"--kafka-config: {path} cannot be read: {error}.") from None
+    properties: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith(("#", "!")):
+            continue
+        name, separator, value = line.partition("=")
+        if not separator:
+            raise usage(f"--kafka-config: {path}, line {number} is not key=value.")
+        properties[name.strip()] = value.strip()
+    if not properties.get("bootstrap.servers"):
+        raise usage(f"--kafka-config: {path} has no bootstrap.servers.")
+    return properties

@@ -1,0 +1,53 @@
+"""Small pieces that several views share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from rich.console import RenderableType
+from rich.text import Text
+
+from turnout.cli.quantities import percent
+
+_STATE_STYLES = {
+    "TAILING": "green",
+    "MOVED": "green",
+    "FAILED": "bold red",
+    "PENDING": "yellow",
+    "PAUSED": "yellow",
+    "RETIRING": "yellow",
+    "STOPPED": "dim",
+    "RETIRED": "dim",
+    "DROPPED": "dim",
+}
+
+
+def state(name: str) -> Text:
+    """A state's name, in its colour."""
+    return Text(name, style=_STATE_STYLES.get(name, ""))
+
+
+def lines(sentences: Iterable[str]) -> list[RenderableType]:
+    """Each sentence on a line of its own."""
+    return [Text(sentence) for sentence in sentences]
+
+
+def weights_text(weights: Mapping[int, int]) -> str:
+    """`v1 90 %, v2 10 %`, versions without a share left out."""
+    return ", ".join(f"v{version} {percent(share)}" for version, share in sorted(weights.items()) if share)
+
+
+def value_text(value: object) -> str:
+    """A value of a row, on one line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float):
+        return f"{value:.6g}" if abs(value) < 1e15 else repr(value)
+    if isinstance(value, dict | list):
+        return msgspec.json.encode(value).decode()
+    return str(value).replace("\n", "\\n")

@@ -1,0 +1,73 @@
+"""What the methods of all services share: the connections, the actor, names, request ids, paging."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
+
+from turnout.client.connection import Connections
+from turnout.errors import InvalidInput
+from turnout.schema import SchemaError, check_job_id
+
+T = TypeVar("T")
+
+
+class Calls:
+    """Base of the groups of methods that make up the client."""
+
+    _connections: Connections
+    _actor: str
+
+
+def job_name(job: str) -> str:
+    """The resource name of a job. InvalidInput unless `job` is an id."""
+    try:
+        check_job_id(job)
+    except SchemaError as error:
+        raise InvalidInput("INVALID_NAME", str(error)) from None
+    return f"jobs/{job}"
+
+
+def version_name(job: str, number: int) -> str:
+    """The resource name of a version. InvalidInput unless the number is one."""
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise InvalidInput("INVALID_NAME", f"{number!r} is not the number of a version; versions count from 1.")
+    return f"{job_name(job)}/versions/{number}"
+
+
+def run_name(job: str, version: int) -> str:
+    """The resource name of a version's run."""
+    return f"{version_name(job, version)}/run"
+
+
+def route_name(job: str) -> str:
+    """The resource name of a job's route."""
+    return f"{job_name(job)}/route"
+
+
+def split_version(name: str) -> tuple[str, int]:
+    """The job's id and the version's number in a name that a server sent, with or without "/run" behind."""
+    _, job, _, number, *_ = name.split("/")
+    return job, int(number)
+
+
+def split_job(name: str) -> str:
+    """The job's id in a name that a server sent."""
+    return name.split("/")[1]
+
+
+def new_request_id() -> str:
+    """An id that makes the retries of one change one change."""
+    return str(uuid.uuid4())
+
+
+async def pages(fetch: Callable[[str], Awaitable[tuple[list[T], str]]]) -> AsyncIterator[T]:
+    """All items of all pages; `fetch` takes a page token and gives the items and the next token."""
+    token = ""
+    while True:
+        items, token = await fetch(token)
+        for item in items:
+            yield item
+        if not token:
+            return

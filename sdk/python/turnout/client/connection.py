@@ -1,0 +1,282 @@
+"""Channels, deadlines, retries, and gRPC statuses as errors: what every call of the client has in common."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from turnout import errors
+from turnout.errors import InvalidInput, TurnoutError, Unavailable, Violation
+from turnout.query.v1.query_pb2_grpc import QueryStub
+from turnout.registry.v1.registry_pb2_grpc import RegistryStub
+from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
+from turnout.switcher.v1.switcher_pb2_grpc import SwitcherStub
+from turnout.tracing import client_interceptors
+
+_STUBS: dict[str, Callable[[grpc.aio.Channel], Any]] = {
+    "registry": RegistryStub,
+    "replayer": ReplayerStub,
+    "switcher": SwitcherStub,
+    "query": QueryStub,
+}
+SERVICES = tuple(_STUBS)
+
+# Default deadlines in seconds.
+QUICK_S = 10.0
+CHANGE_S = 60.0  # a change of a route waits for every front
+LONG_S = 120.0
+
+_FIRST_CONTACT_S = 2.0  # a target that never answered is most likely not there: say so soon
+_BACKOFF_S = 0.05
+_BACKOFF_S_MAX = 1.0
+
+# The servers' own limit; pieces and pages are far smaller, a batch of 10000 rows may not be.
+_MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.enable_retries", 0),  # this module retries
+]
+
+_ERRORS: dict[grpc.StatusCode, type[TurnoutError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
+    grpc.StatusCode.ABORTED: errors.Aborted,
+    grpc.StatusCode.OUT_OF_RANGE: errors.OutOfRange,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
+    grpc.StatusCode.DATA_LOSS: errors.DataLoss,
+    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    grpc.StatusCode.CANCELLED: errors.Unavailable,  # by the server, as it stops
+    grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
+}
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+
+class Connections:
+    """The channels to the services, and calls over them."""
+
+    def __init__(self, targets: Mapping[str, str], timeout_s: float | None) -> None:
+        if timeout_s is not None and timeout_s <= 0:
+            raise InvalidInput("INVALID_TIMEOUT", f"timeout_s is {timeout_s:g}; give a number of seconds above 0.")
+        self._targets = targets
+        self._timeout_s = timeout_s
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._stubs: dict[str, Any] = {}
+        self._answered: set[str] = set()
+
+    def open(self) -> None:
+        """Make the channels; they connect with the first call."""
+        for service, target in self._targets.items():
+            if target not in self._channels:
+                self._channels[target] = grpc.aio.insecure_channel(
+                    target, options=_OPTIONS, interceptors=client_interceptors()
+                )
+            self._stubs[service] = _STUBS[service](self._channels[target])
+
+    async def close(self) -> None:
+        """Close the channels; calls in flight are cancelled."""
+        channels, self._channels = self._channels, {}
+        self._stubs.clear()
+        for channel in channels.values():
+            await channel.close()
+
+    async def unary(
+        self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None, default_s: float
+    ) -> M:
+        """One request, one answer. `timeout_s`: the caller's own deadline; `default_s`: the method's."""
+        call = getattr(self._stub(service), method)
+
+        async def attempt(left_s: float) -> M:
+            response = await call(request, timeout=left_s)
+            assert isinstance(response, answer)
+            return response
+
+        return await self._retried(service, method, attempt, self._deadline_s(timeout_s, default_s))
+
+    async def upload(
+        self,
+        service: str,
+        method: str,
+        requests: Callable[[], AsyncIterator[Message]],
+        answer: type[M],
+        *,
+        timeout_s: float | None,
+    ) -> M:
+        """A stream of requests, one answer. A retry calls `requests` again and begins at its start."""
+        call = getattr(self._stub(service), method)
+
+        async def attempt(left_s: float) -> M:
+            response = await call(requests(), timeout=left_s)
+            assert isinstance(response, answer)
+            return response
+
+        return await self._retried(service, method, attempt, self._deadline_s(timeout_s, LONG_S))
+
+    async def stream(
+        self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None
+    ) -> AsyncGenerator[M, None]:
+        """One request, a stream of answers, retried only while none has come. The stream is cancelled at the end."""
+        call = getattr(self._stub(service), method)
+        deadline_s = self._deadline_s(timeout_s, LONG_S)
+        opened, message = await self._retried(
+            service, method, lambda left_s: _begun(call(request, timeout=left_s)), deadline_s
+        )
+        try:
+            while message is not grpc.aio.EOF:
+                assert isinstance(message, answer)
+                yield message
+                try:
+                    message = await _read(opened)
+                except grpc.aio.AioRpcError as error:
+                    raise self._error(error, service, method, deadline_s) from None
+        finally:
+            opened.cancel()
+
+    async def watch(
+        self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None
+    ) -> AsyncGenerator[M, None]:
+        """A stream without an end. It is opened again when the server goes away, for as long as a call would retry."""
+        call = getattr(self._stub(service), method)
+        deadline_s = self._deadline_s(timeout_s, QUICK_S)
+
+        async def begun_soon(left_s: float) -> tuple[Any, Any]:
+            async with asyncio.timeout(left_s):
+                return await _begun(call(request))
+
+        while True:
+            try:
+                opened, message = await self._retried(service, method, begun_soon, deadline_s)
+            except TimeoutError:
+                raise _too_late(method, deadline_s) from None
+            try:
+                while message is not grpc.aio.EOF:
+                    assert isinstance(message, answer)
+                    yield message
+                    message = await _read(opened)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                    raise self._error(error, service, method, deadline_s) from None
+                await asyncio.sleep(_BACKOFF_S)
+            else:
+                return
+            finally:
+                opened.cancel()
+
+    def _stub(self, service: str) -> Any:
+        if service not in self._targets:
+            raise InvalidInput("INVALID_TARGETS", f"This client has no target for the {service}; name it in targets.")
+        if not self._channels:
+            raise RuntimeError("the client is not open: use it as `async with Client() as client:`")
+        return self._stubs[service]
+
+    def _deadline_s(self, timeout_s: float | None, default_s: float) -> float:
+        own = timeout_s if timeout_s is not None else self._timeout_s
+        return default_s if own is None else own
+
+    async def _retried(
+        self, service: str, method: str, attempt: Callable[[float], Awaitable[T]], deadline_s: float
+    ) -> T:
+        started = time.monotonic()
+        backoff_s = _BACKOFF_S
+        while True:
+            spent_s = time.monotonic() - started
+            try:
+                result = await attempt(max(deadline_s - spent_s, 0.001))
+            except grpc.aio.AioRpcError as error:
+                spent_s = time.monotonic() - started
+                if _from_turnout(error):
+                    self._answered.add(self._targets[service])
+                wait_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311  # spreads retries, keeps no secret
+                patience_s = deadline_s if self._targets[service] in self._answered else _FIRST_CONTACT_S
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or spent_s + wait_s >= min(deadline_s, patience_s):
+                    raise self._error(error, service, method, deadline_s) from None
+            else:
+                self._answered.add(self._targets[service])
+                return result
+            await asyncio.sleep(wait_s)
+            backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
+
+    def _error(self, error: grpc.aio.AioRpcError, service: str, method: str, deadline_s: float) -> TurnoutError:
+        kind = _ERRORS.get(error.code(), errors.ServerError)
+        info, failure = _details(error)
+        if info is not None:
+            violations = tuple(Violation(v.type, v.subject, v.description) for v in failure.violations)
+            message = error.details() or info.reason
+            return kind(info.reason, message, metadata=dict(info.metadata), violations=violations)
+        if kind is errors.DeadlineExceeded:
+            return _too_late(method, deadline_s)
+        target = self._targets[service]
+        if kind is not Unavailable:
+            return kind("UNKNOWN", f"{method} at {target} failed: {error.code().name}: {error.details()}")
+        if target in self._answered:
+            return kind(
+                "CONNECTION_LOST",
+                f"Turnout at {target} has stopped answering. Look at its log, or start it again with `turnout dev`.",
+            )
+        return kind("NOT_RUNNING", f"There is no Turnout at {target}; start one with `turnout dev`.")
+
+
+async def _begun(call: Any) -> tuple[Any, Any]:
+    """A stream with its first message, or EOF."""
+    try:
+        return call, await _read(call)
+    except BaseException:
+        call.cancel()
+        raise
+
+
+async def _read(call: Any) -> Any:
+    """The next message of a stream, or EOF. A stream that ends with an error raises it."""
+    message = await call.read()
+    if message is grpc.aio.EOF and await call.code() is not grpc.StatusCode.OK:
+        raise grpc.aio.AioRpcError(
+            await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+        )
+    return message
+
+
+def _too_late(method: str, deadline_s: float) -> errors.DeadlineExceeded:
+    return errors.DeadlineExceeded(
+        "DEADLINE_EXCEEDED",
+        f"{method} had no answer within {deadline_s:g} s. It may still take effect: look before you repeat it.",
+    )
+
+
+def _details(
+    error: grpc.aio.AioRpcError,
+) -> tuple[error_details_pb2.ErrorInfo | None, error_details_pb2.PreconditionFailure]:
+    found: error_details_pb2.ErrorInfo | None = None
+    failure = error_details_pb2.PreconditionFailure()
+    try:
+        status = rpc_status.from_call(error)
+    except ValueError:  # a status from something else than a Turnout server, with details that do not fit it
+        status = None
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            found = info
+        else:
+            detail.Unpack(failure)
+    return found, failure
+
+
+def _from_turnout(error: grpc.aio.AioRpcError) -> bool:
+    info, _ = _details(error)
+    return info is not None and info.domain == "turnout"

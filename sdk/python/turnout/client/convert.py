@@ -1,0 +1,259 @@
+"""Messages of the contract -> results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from turnout import results
+from turnout.client.calls import split_job, split_version
+from turnout.client.values import from_row, from_value
+from turnout.definition_proto import from_proto
+from turnout.query.v1 import query_pb2
+from turnout.registry.v1 import registry_pb2
+from turnout.replayer.v1 import replayer_pb2
+from turnout.switcher.v1 import switcher_pb2
+
+T = TypeVar("T")
+
+
+def _time(stamp: Timestamp) -> datetime:
+    return stamp.ToDatetime(tzinfo=UTC)
+
+
+def _time_of(message: Message, field: str) -> datetime | None:
+    return _time(getattr(message, field)) if message.HasField(field) else None
+
+
+def _duration_of(message: Message, field: str) -> timedelta | None:
+    if not message.HasField(field):
+        return None
+    duration: Duration = getattr(message, field)
+    return duration.ToTimedelta()
+
+
+# --- registry -------------------------------------------------------------------------------------------------------
+
+
+def job(message: registry_pb2.Job) -> results.Job:
+    return results.Job(
+        job=split_job(message.name),
+        description=message.description,
+        create_time=_time(message.create_time),
+        newest_version=message.newest_version or None,
+    )
+
+
+def version(message: registry_pb2.Version) -> results.Version:
+    name, number = split_version(message.name)
+    return results.Version(
+        job=name,
+        number=number,
+        state=results.VersionState(registry_pb2.Version.State.Name(message.state)),
+        definition=from_proto(message.definition),
+        artifact_digest=message.artifact_digest,
+        artifact_bytes=message.artifact_bytes,
+        create_time=_time(message.create_time),
+        retirement=_retirement(message.retirement) if message.HasField("retirement") else None,
+    )
+
+
+def _retirement(message: registry_pb2.Retirement) -> results.Retirement:
+    return results.Retirement(
+        step=results.RetirementStep(registry_pb2.Retirement.Step.Name(message.step)),
+        drop_time=_time_of(message, "drop_time"),
+        waiting_for=message.waiting_for,
+        claimed_actor=message.claimed_actor,
+        start_time=_time(message.start_time),
+    )
+
+
+# --- replayer -------------------------------------------------------------------------------------------------------
+
+
+def run(message: replayer_pb2.Run) -> results.Run:
+    name, number = split_version(message.name)
+    return results.Run(
+        job=name,
+        version=number,
+        state=results.RunState(replayer_pb2.Run.State.Name(message.state)),
+        status_message=message.status_message,
+        failure_reason=message.failure_reason,
+        workers=message.workers,
+        live_workers=message.live_workers,
+        rate_limit=message.rate_limit or None,
+        table=message.table,
+        partitions=tuple(_partition(partition) for partition in message.partitions),
+        records=message.records,
+        records_per_s=message.records_per_s,
+        lag=message.lag,
+        progress=message.progress,
+        eta=_duration_of(message, "eta"),
+        records_set_aside=message.records_set_aside,
+        worker_restarts=message.worker_restarts,
+        create_time=_time(message.create_time),
+        catch_up_time=_time_of(message, "catch_up_time"),
+    )
+
+
+def _partition(message: replayer_pb2.PartitionProgress) -> results.PartitionProgress:
+    return results.PartitionProgress(
+        topic=message.topic,
+        partition=message.partition,
+        start_offset=message.start_offset,
+        next_offset=message.next_offset,
+        log_start_offset=message.log_start_offset,
+        end_offset=message.end_offset,
+        event_time=_time_of(message, "event_time"),
+        records_per_s=message.records_per_s,
+        owner=message.owner,
+    )
+
+
+def estimate(message: replayer_pb2.EstimateRunResponse) -> results.Estimate:
+    return results.Estimate(
+        records=message.records,
+        log_bytes=message.log_bytes,
+        sampled_records=message.sampled_records,
+        table_bytes=message.table_bytes if message.HasField("table_bytes") else None,
+        partitions=message.partitions,
+        remarks=tuple(message.remarks),
+    )
+
+
+def gate_check(message: replayer_pb2.CheckGatesResponse, candidate: int) -> results.GateCheck:
+    gates = tuple(
+        results.Gate(gate.gate, candidate, gate.passed, overridden=False, evidence=tuple(gate.evidence))
+        for gate in message.gates
+    )
+    return results.GateCheck(gates, tuple(_partition(partition) for partition in message.partitions))
+
+
+def comparison(message: replayer_pb2.CompareTablesResponse) -> results.Comparison:
+    return results.Comparison(
+        exact=message.exact,
+        rows_old=message.rows_old,
+        rows_new=message.rows_new,
+        rows_only_old=message.rows_only_old,
+        rows_only_new=message.rows_only_new,
+        rows_changed=message.rows_changed,
+        columns=tuple(_column_difference(column) for column in message.columns),
+        columns_added=tuple(message.columns_added),
+        columns_removed=tuple(message.columns_removed),
+        samples=tuple(_row_difference(row) for row in message.samples),
+        positions_old=_positions(message.positions_old),
+        positions_new=_positions(message.positions_new),
+    )
+
+
+def _column_difference(message: replayer_pb2.ColumnDifference) -> results.ColumnDifference:
+    return results.ColumnDifference(
+        column=message.column,
+        rows=message.rows,
+        largest_absolute=message.largest_absolute if message.HasField("largest_absolute") else None,
+        total=message.total if message.HasField("total") else None,
+    )
+
+
+def _row_difference(message: replayer_pb2.RowDifference) -> results.RowDifference:
+    def side(values: Sequence[query_pb2.Value]) -> dict[str, object] | None:
+        return _by_column(message.columns, values) if values else None
+
+    key = _by_column(message.key_columns, message.key)
+    return results.RowDifference(key, old=side(message.old_values), new=side(message.new_values))
+
+
+def _by_column(columns: Iterable[str], values: Sequence[query_pb2.Value]) -> dict[str, object]:
+    return {name: from_value(value) for name, value in zip(columns, values, strict=True)}
+
+
+# --- switcher -------------------------------------------------------------------------------------------------------
+
+
+def route(message: switcher_pb2.Route) -> results.Route:
+    return results.Route(
+        job=split_job(message.name),
+        epoch=message.epoch,
+        active_version=message.active_version,
+        weights={arm.version: arm.weight for arm in message.arms},
+        salt=message.salt,
+        intervals=tuple(
+            results.Interval(interval.low, interval.high, interval.version, interval.acquired_epoch)
+            for interval in message.intervals
+        ),
+        rollback_version=message.rollback_version or None,
+        rollback_protected_until=_time_of(message, "rollback_protected_until"),
+        update_time=_time_of(message, "update_time"),
+        etag=message.etag,
+        view=_view(message.view) if message.HasField("view") else None,
+    )
+
+
+def _view(message: switcher_pb2.View) -> results.View | None:
+    if message.state == switcher_pb2.View.STATE_UNSPECIFIED:
+        return None
+    state = results.ViewState(switcher_pb2.View.State.Name(message.state))
+    return results.View(state, message.version or None, message.waiting_for)
+
+
+def route_change(message: switcher_pb2.RouteChange) -> results.RouteChange:
+    return results.RouteChange(
+        route=route(message.route),
+        command=results.Command(switcher_pb2.RouteChange.Command.Name(message.command)),
+        claimed_actor=message.claimed_actor,
+        reason=message.reason,
+        gates=tuple(
+            results.Gate(gate.gate, gate.version, gate.passed, gate.overridden, tuple(gate.evidence))
+            for gate in message.gates
+        ),
+        commit_time=_time_of(message, "commit_time"),
+        adoptions=tuple(
+            results.Adoption(adoption.front, _duration_of(adoption, "adoption_time")) for adoption in message.adoptions
+        ),
+        fronts_not_counted=tuple(message.fronts_not_counted),
+        adoption_time=_duration_of(message, "adoption_time"),
+        warnings=tuple(message.warnings),
+        changed=message.changed,
+    )
+
+
+# --- query ----------------------------------------------------------------------------------------------------------
+
+
+def read(served: query_pb2.ServedVersion, row: query_pb2.Row | None) -> results.Read:
+    return results.Read(
+        row=None if row is None else from_row(served.columns, row),
+        version=served.version,
+        epoch=served.epoch,
+        applied_positions=_positions(served.applied_positions),
+        cause=results.Cause(query_pb2.ServedVersion.Cause.Name(served.cause)),
+    )
+
+
+def explanation(message: query_pb2.ExplainRouteResponse) -> results.Explanation:
+    return results.Explanation(
+        unit=message.unit,
+        unit_hash=message.unit_hash,
+        version=message.version,
+        active_version=message.active_version,
+        epoch=message.epoch,
+        interval_low=message.interval_low,
+        interval_high=message.interval_high,
+        acquired_epoch=message.acquired_epoch,
+        front=message.front,
+        route_age_s=message.route_age_s,
+    )
+
+
+def _positions(messages: Iterable[query_pb2.AppliedPosition]) -> tuple[results.AppliedPosition, ...]:
+    return tuple(
+        results.AppliedPosition(
+            position.topic, position.partition, position.next_offset, _time_of(position, "event_time")
+        )
+        for position in messages
+    )

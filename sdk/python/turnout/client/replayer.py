@@ -1,0 +1,157 @@
+"""Runs, gates, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from turnout.client import convert
+from turnout.client.calls import Calls, job_name, new_request_id, pages, run_name, version_name
+from turnout.client.connection import LONG_S, QUICK_S
+from turnout.replayer.v1 import replayer_pb2
+from turnout.results import Comparison, Estimate, GateCheck, Run
+
+
+class ReplayerCalls(Calls):
+    """Methods of the replayer."""
+
+    async def estimate(self, job: str, version: int, *, timeout_s: float | None = None) -> Estimate:
+        """What a run of the version would read and write; starts nothing."""
+        request = replayer_pb2.EstimateRunRequest(version=version_name(job, version))
+        return convert.estimate(
+            await self._connections.unary(
+                "replayer",
+                "EstimateRun",
+                request,
+                replayer_pb2.EstimateRunResponse,
+                timeout_s=timeout_s,
+                default_s=LONG_S,
+            )
+        )
+
+    async def start_run(
+        self,
+        job: str,
+        version: int,
+        *,
+        workers: int | None = None,
+        rate_limit: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Run:
+        """Create the version's table and replay into it from the start of the retained log.
+
+        workers: processes during the copy phase, at most one a partition; None = the service's default. rate_limit:
+        records a second over all workers; None = none. Repeating it answers the run there is.
+        FailedPrecondition (TOPIC_NOT_FOUND, VERSION_RETIRED).
+        """
+        request = replayer_pb2.StartRunRequest(
+            version=version_name(job, version),
+            workers=workers or 0,
+            rate_limit=rate_limit or 0,
+            request_id=new_request_id(),
+        )
+        return await self._run("StartRun", request, timeout_s)
+
+    async def get_run(self, job: str, version: int, *, timeout_s: float | None = None) -> Run:
+        """The run of a version. NotFound (RUN_NOT_FOUND)."""
+        return await self._run("GetRun", replayer_pb2.GetRunRequest(name=run_name(job, version)), timeout_s)
+
+    async def list_runs(
+        self, job: str | None = None, *, page_size: int = 0, timeout_s: float | None = None
+    ) -> AsyncIterator[Run]:
+        """The runs of a job, or of every job, ordered by name. timeout_s: of each request."""
+        parent = "jobs/-" if job is None else job_name(job)
+
+        async def fetch(token: str) -> tuple[list[Run], str]:
+            answer = await self._connections.unary(
+                "replayer",
+                "ListRuns",
+                replayer_pb2.ListRunsRequest(parent=parent, page_size=page_size, page_token=token),
+                replayer_pb2.ListRunsResponse,
+                timeout_s=timeout_s,
+                default_s=QUICK_S,
+            )
+            return [convert.run(message) for message in answer.runs], answer.next_page_token
+
+        async for run in pages(fetch):
+            yield run
+
+    async def watch_run(self, job: str, version: int, *, timeout_s: float | None = None) -> AsyncGenerator[Run, None]:
+        """The run now and after every change, at most four times a second, until the caller breaks off.
+
+        Goes on when the replayer restarts. timeout_s: how long to try to reach it, then Unavailable.
+        Break off with `contextlib.aclosing` around it to end the stream at once.
+        """
+        stream = self._connections.watch(
+            "replayer",
+            "WatchRun",
+            replayer_pb2.WatchRunRequest(name=run_name(job, version)),
+            replayer_pb2.Run,
+            timeout_s=timeout_s,
+        )
+        try:
+            async for message in stream:
+                yield convert.run(message)
+        finally:
+            await stream.aclose()
+
+    async def pause_run(self, job: str, version: int, *, timeout_s: float | None = None) -> Run:
+        """Let the workers finish their batch and stop. FailedPrecondition from a state that cannot be paused."""
+        return await self._run("PauseRun", replayer_pb2.PauseRunRequest(name=run_name(job, version)), timeout_s)
+
+    async def resume_run(self, job: str, version: int, *, timeout_s: float | None = None) -> Run:
+        """Go on from the stored positions. FailedPrecondition (TOPIC_RECREATED, POSITION_BEYOND_END)."""
+        return await self._run("ResumeRun", replayer_pb2.ResumeRunRequest(name=run_name(job, version)), timeout_s)
+
+    async def stop_run(self, job: str, version: int, *, timeout_s: float | None = None) -> Run:
+        """End the run; its table stays, and resume_run takes it up again."""
+        return await self._run("StopRun", replayer_pb2.StopRunRequest(name=run_name(job, version)), timeout_s)
+
+    async def set_run_rate(
+        self, job: str, version: int, rate_limit: int | None, *, timeout_s: float | None = None
+    ) -> Run:
+        """Limit how many records a second the run reads, all workers together; None = no limit."""
+        request = replayer_pb2.SetRunRateRequest(name=run_name(job, version), rate_limit=rate_limit or 0)
+        return await self._run("SetRunRate", request, timeout_s)
+
+    async def check_gates(
+        self, job: str, candidate: int, *, baseline: int | None = None, timeout_s: float | None = None
+    ) -> GateCheck:
+        """Ask the gates of a candidate against the version that serves now; baseline None = a job's first version."""
+        request = replayer_pb2.CheckGatesRequest(
+            candidate=version_name(job, candidate), baseline=version_name(job, baseline) if baseline else ""
+        )
+        answer = await self._connections.unary(
+            "replayer",
+            "CheckGates",
+            request,
+            replayer_pb2.CheckGatesResponse,
+            timeout_s=timeout_s,
+            default_s=QUICK_S,
+        )
+        return convert.gate_check(answer, candidate)
+
+    async def compare(
+        self, job: str, old: int, new: int, *, sample_size: int = 10, timeout_s: float | None = None
+    ) -> Comparison:
+        """Compare the tables of two versions in one snapshot. sample_size: most differing rows in the answer."""
+        request = replayer_pb2.CompareTablesRequest(
+            old_version=version_name(job, old), new_version=version_name(job, new), sample_size=sample_size
+        )
+        return convert.comparison(
+            await self._connections.unary(
+                "replayer",
+                "CompareTables",
+                request,
+                replayer_pb2.CompareTablesResponse,
+                timeout_s=timeout_s,
+                default_s=LONG_S,
+            )
+        )
+
+    async def _run(self, method: str, request: Any, timeout_s: float | None) -> Run:
+        return convert.run(
+            await self._connections.unary(
+                "replayer", method, request, replayer_pb2.Run, timeout_s=timeout_s, default_s=QUICK_S
+            )
+        )

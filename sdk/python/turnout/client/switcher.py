@@ -1,0 +1,167 @@
+"""Routes and their changes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from turnout.client import convert
+from turnout.client.calls import Calls, new_request_id, pages, route_name
+from turnout.client.connection import CHANGE_S, QUICK_S
+from turnout.errors import InvalidInput
+from turnout.results import Route, RouteChange
+from turnout.switcher.v1 import switcher_pb2
+
+
+def basis_points(percent: Decimal | float) -> int:
+    """A percentage as basis points: 12.5 -> 1250. InvalidInput outside 0 to 100 or finer than a hundredth."""
+    points = Decimal(str(percent)) * 100
+    if not points.is_finite() or not 0 <= points <= 10_000:
+        raise InvalidInput("INVALID_WEIGHT", f"{percent} % is not a share; use 0 to 100.")
+    if points != int(points):
+        raise InvalidInput("INVALID_WEIGHT", f"{percent} % is finer than 0.01 %, the smallest share.")
+    return int(points)
+
+
+class SwitcherCalls(Calls):
+    """Methods of the switcher."""
+
+    async def route(self, job: str, *, timeout_s: float | None = None) -> Route:
+        """Which version serves which share of readers. NotFound (ROUTE_NOT_FOUND) before the first cutover."""
+        return convert.route(
+            await self._connections.unary(
+                "switcher",
+                "GetRoute",
+                switcher_pb2.GetRouteRequest(name=route_name(job)),
+                switcher_pb2.Route,
+                timeout_s=timeout_s,
+                default_s=QUICK_S,
+            )
+        )
+
+    async def routes(self, *, page_size: int = 0, timeout_s: float | None = None) -> AsyncIterator[Route]:
+        """All routes, ordered by name. timeout_s: of each request."""
+
+        async def fetch(token: str) -> tuple[list[Route], str]:
+            answer = await self._connections.unary(
+                "switcher",
+                "ListRoutes",
+                switcher_pb2.ListRoutesRequest(page_size=page_size, page_token=token),
+                switcher_pb2.ListRoutesResponse,
+                timeout_s=timeout_s,
+                default_s=QUICK_S,
+            )
+            return [convert.route(message) for message in answer.routes], answer.next_page_token
+
+        async for route in pages(fetch):
+            yield route
+
+    async def set_traffic(
+        self,
+        job: str,
+        weights: Mapping[int, int],
+        *,
+        override_gates: Iterable[str] = (),
+        etag: str = "",
+        validate_only: bool = False,
+        reason: str = "",
+        timeout_s: float | None = None,
+    ) -> RouteChange:
+        """Give each version its share: weights of version -> basis points, summing to 10000 (see `basis_points`).
+
+        A version left out gets 0; the active version stays active. etag: of the route the change rests on, Aborted
+        (STALE_ETAG) when it has moved on; "" = whatever it is now. validate_only: ask the gates, change nothing.
+        FailedPrecondition lists each failed gate with its evidence; override_gates passes over gates by name.
+        """
+        for version, weight in weights.items():
+            if isinstance(weight, bool) or not isinstance(weight, int):
+                raise InvalidInput(
+                    "INVALID_WEIGHT",
+                    f"The weight of v{version} is {weight!r}; use whole basis points, such as basis_points(12.5).",
+                )
+        request = switcher_pb2.SetTrafficRequest(
+            name=route_name(job),
+            arms=[switcher_pb2.Arm(version=version, weight=weight) for version, weight in weights.items()],
+            override_gates=override_gates,
+            etag=etag,
+            request_id=new_request_id(),
+            validate_only=validate_only,
+            claimed_actor=self._actor,
+            reason=reason,
+        )
+        return await self._change("SetTraffic", request, timeout_s)
+
+    async def cut_over(
+        self,
+        job: str,
+        version: int,
+        *,
+        override_gates: Iterable[str] = (),
+        etag: str = "",
+        validate_only: bool = False,
+        reason: str = "",
+        timeout_s: float | None = None,
+    ) -> RouteChange:
+        """Make a version the active one with all the traffic; the first call for a job creates its route.
+
+        Parameters and errors as for set_traffic; also Aborted (NOT_PREPARED) when a front could not follow.
+        """
+        request = switcher_pb2.CutOverRouteRequest(
+            name=route_name(job),
+            version=version,
+            override_gates=override_gates,
+            etag=etag,
+            request_id=new_request_id(),
+            validate_only=validate_only,
+            claimed_actor=self._actor,
+            reason=reason,
+        )
+        return await self._change("CutOverRoute", request, timeout_s)
+
+    async def roll_back(
+        self,
+        job: str,
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        reason: str = "",
+        timeout_s: float | None = None,
+    ) -> RouteChange:
+        """Restore the route as it was before the last cutover; how stale that is stands in the answer's warnings."""
+        request = switcher_pb2.RollBackRouteRequest(
+            name=route_name(job),
+            etag=etag,
+            request_id=new_request_id(),
+            validate_only=validate_only,
+            claimed_actor=self._actor,
+            reason=reason,
+        )
+        return await self._change("RollBackRoute", request, timeout_s)
+
+    async def route_changes(
+        self, job: str, *, page_size: int = 0, timeout_s: float | None = None
+    ) -> AsyncIterator[RouteChange]:
+        """The audit of a route, newest first. timeout_s: of each request."""
+        parent = route_name(job)
+
+        async def fetch(token: str) -> tuple[list[RouteChange], str]:
+            answer = await self._connections.unary(
+                "switcher",
+                "ListRouteChanges",
+                switcher_pb2.ListRouteChangesRequest(parent=parent, page_size=page_size, page_token=token),
+                switcher_pb2.ListRouteChangesResponse,
+                timeout_s=timeout_s,
+                default_s=QUICK_S,
+            )
+            return [convert.route_change(message) for message in answer.route_changes], answer.next_page_token
+
+        async for change in pages(fetch):
+            yield change
+
+    async def _change(self, method: str, request: Any, timeout_s: float | None) -> RouteChange:
+        return convert.route_change(
+            await self._connections.unary(
+                "switcher", method, request, switcher_pb2.RouteChange, timeout_s=timeout_s, default_s=CHANGE_S
+            )
+        )

@@ -1,0 +1,373 @@
+"""What the client returns: frozen values in the units of the contract, without grpc or protobuf types.
+
+Jobs are named by their id and versions by their number. Times are aware datetimes in UTC, durations timedeltas, shares
+basis points (10000 = all). None stands for "absent", never for zero.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from turnout.schema import JobDefinition
+
+
+class VersionState(enum.StrEnum):
+    """The life of a version."""
+
+    REGISTERED = "REGISTERED"  # may be run and named by routes
+    RETIRING = "RETIRING"  # a retirement is under way, or is being taken back
+    RETIRED = "RETIRED"  # released and stopped; the table is retained until drop_time
+    DROPPED = "DROPPED"  # the table is gone; final
+
+
+class RetirementStep(enum.StrEnum):
+    """The step of a retirement that is done next."""
+
+    RELEASE = "RELEASE"  # the switcher is asked to let nobody name the version
+    STOP_RUN = "STOP_RUN"  # the run is stopped
+    RETAIN = "RETAIN"  # the table is retained until drop_time
+    DROP = "DROP"  # every front has drained and the table is dropped
+    DONE = "DONE"  # nothing is left to do
+    REINSTATE = "REINSTATE"  # the retirement was taken back; the version is being reinstated
+
+
+class RunState(enum.StrEnum):
+    """The state of a run."""
+
+    QUEUED = "QUEUED"  # no worker has taken a partition yet
+    REPLAYING = "REPLAYING"  # copying the retained log
+    TAILING = "TAILING"  # at the end of the log, following it
+    PAUSED = "PAUSED"  # stopped for a while by a person
+    STOPPED = "STOPPED"  # ended; the table stays
+    FAILED = "FAILED"  # ended by a fault; can be resumed once mended
+
+
+class ViewState(enum.StrEnum):
+    """Whether the SQL view has followed the route."""
+
+    MOVED = "MOVED"
+    PENDING = "PENDING"
+
+
+class Command(enum.StrEnum):
+    """What changed a route."""
+
+    SET_TRAFFIC = "SET_TRAFFIC"
+    CUT_OVER = "CUT_OVER"
+    ROLL_BACK = "ROLL_BACK"
+
+
+class Cause(enum.StrEnum):
+    """Why a version answered a read."""
+
+    ROUTED = "ROUTED"  # the route gave it to the unit
+    PINNED = "PINNED"  # the request named it
+    ACTIVE = "ACTIVE"  # a scan without a unit reads the active version
+
+
+# --- registry -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A stream job. newest_version: None before the first one."""
+
+    job: str
+    description: str
+    create_time: datetime
+    newest_version: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """How far a retirement is. drop_time: known once the run has stopped. waiting_for: empty while it moves."""
+
+    step: RetirementStep
+    drop_time: datetime | None
+    waiting_for: str
+    claimed_actor: str
+    start_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An immutable version of a job. artifact_digest: SHA-256, hexadecimal. retirement: None while REGISTERED."""
+
+    job: str
+    number: int
+    state: VersionState
+    definition: JobDefinition
+    artifact_digest: str
+    artifact_bytes: int
+    create_time: datetime
+    retirement: Retirement | None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedVersion:
+    """Answer of create_version. created: False where the same code was already the newest version."""
+
+    version: Version
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Answer of apply. job_created, created: whether the job and the version are new."""
+
+    version: Version
+    created: bool
+    job_created: bool
+
+
+# --- replayer -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionProgress:
+    """How far a run is in one partition; offsets. owner: empty = nobody holds the run lease at the moment."""
+
+    topic: str
+    partition: int
+    start_offset: int
+    next_offset: int
+    log_start_offset: int
+    end_offset: int
+    event_time: datetime | None
+    records_per_s: float
+    owner: str
+
+    @property
+    def lag(self) -> int:
+        """Offsets still to read; an upper bound of the records."""
+        return max(0, self.end_offset - self.next_offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The execution of a version.
+
+    status_message: why it FAILED or what it waits for. rate_limit: records a second, None = none. lag: offsets to the
+    end of the log. progress: 0 to 1. eta: None when unknown or tailing. catch_up_time: when it first came to the end.
+    """
+
+    job: str
+    version: int
+    state: RunState
+    status_message: str
+    failure_reason: str
+    workers: int
+    live_workers: int
+    rate_limit: int | None
+    table: str
+    partitions: tuple[PartitionProgress, ...]
+    records: int
+    records_per_s: float
+    lag: int
+    progress: float
+    eta: timedelta | None
+    records_set_aside: int
+    worker_restarts: int
+    create_time: datetime
+    catch_up_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a run would read and write. records: an upper bound. table_bytes: None = nothing to go by yet."""
+
+    records: int
+    log_bytes: int
+    sampled_records: int
+    table_bytes: int | None
+    partitions: int
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The answer of a gate: "catch-up", "coverage" or "schema". version: the one it was asked for."""
+
+    gate: str
+    version: int
+    passed: bool
+    overridden: bool
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GateCheck:
+    """The answers of all gates, and the candidate's positions behind them."""
+
+    gates: tuple[Gate, ...]
+    partitions: tuple[PartitionProgress, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate passes."""
+        return all(gate.passed for gate in self.gates)
+
+
+@dataclass(frozen=True, slots=True)
+class AppliedPosition:
+    """Every record of the partition before next_offset is in the rows. event_time: the newest applied."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    event_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnDifference:
+    """A common column that differs. largest_absolute, total (sum of new - old): numeric columns only."""
+
+    column: str
+    rows: int
+    largest_absolute: float | None
+    total: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RowDifference:
+    """A row that differs, by column name. old, new: only what differs; None = that side has no such row."""
+
+    key: Mapping[str, object]
+    old: Mapping[str, object] | None
+    new: Mapping[str, object] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two tables in one snapshot. exact: both stood at equal positions, so that every difference is the code's."""
+
+    exact: bool
+    rows_old: int
+    rows_new: int
+    rows_only_old: int
+    rows_only_new: int
+    rows_changed: int
+    columns: tuple[ColumnDifference, ...]
+    columns_added: tuple[str, ...]
+    columns_removed: tuple[str, ...]
+    samples: tuple[RowDifference, ...]
+    positions_old: tuple[AppliedPosition, ...]
+    positions_new: tuple[AppliedPosition, ...]
+
+
+# --- switcher -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """Hashes low <= h < high belong to the version, since acquired_epoch."""
+
+    low: int
+    high: int
+    version: int
+    acquired_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where the SQL view named like the job is. version: None = there is no view yet."""
+
+    state: ViewState
+    version: int | None
+    waiting_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which version serves which share. weights: version -> basis points, which sum to 10000.
+
+    rollback_version: what roll_back would return to; None = nothing. view: None while it is not known.
+    """
+
+    job: str
+    epoch: int
+    active_version: int
+    weights: Mapping[int, int]
+    salt: str
+    intervals: tuple[Interval, ...]
+    rollback_version: int | None
+    rollback_protected_until: datetime | None
+    update_time: datetime | None
+    etag: str
+    view: View | None
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """One front's adoption of a change. adoption_time: from the commit; None = not within the deadline."""
+
+    front: str
+    adoption_time: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChange:
+    """A change of a route. changed: False where it asked for what was already so, or was only validated.
+
+    adoptions, fronts_not_counted, adoption_time: only in the answer to the change itself.
+    """
+
+    route: Route
+    command: Command
+    claimed_actor: str
+    reason: str
+    gates: tuple[Gate, ...]
+    commit_time: datetime | None
+    adoptions: tuple[Adoption, ...]
+    fronts_not_counted: tuple[str, ...]
+    adoption_time: timedelta | None
+    warnings: tuple[str, ...]
+    changed: bool
+
+
+# --- query ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One row and who answered. row: column name -> value, in the table's order; None = there is no such row.
+
+    epoch: 0 for a pinned read of a job without a route.
+    """
+
+    row: Mapping[str, object] | None
+    version: int
+    epoch: int
+    applied_positions: tuple[AppliedPosition, ...]
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Answer of batch_get: one read for each key, in the order of the keys."""
+
+    reads: tuple[Read, ...]
+
+    @property
+    def versions(self) -> tuple[int, ...]:
+        """The versions that answered, in ascending order."""
+        return tuple(sorted({read.version for read in self.reads}))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Which version a unit reads and why. The hash lies in interval_low <= hash < interval_high."""
+
+    unit: str
+    unit_hash: int
+    version: int
+    active_version: int
+    epoch: int
+    interval_low: int
+    interval_high: int
+    acquired_epoch: int
+    front: str
+    route_age_s: float

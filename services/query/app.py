@@ -1,0 +1,78 @@
+"""The query service: the only place that constructs its parts."""
+
+import grpc
+
+from core.clock import SystemClock
+from core.config import Settings
+from core.rpc.channel import connect
+from core.rpc.server import ServiceApp
+from services.query.freshness import Limits
+from services.query.front import Front
+from services.query.keeper import RoutesKeeper
+from services.query.neighbours import RegistryVersions, SwitcherRoutes
+from services.query.reads import Reads
+from services.query.routes_file import RoutesFile
+from services.query.servicer import QueryServicer
+from services.query.table import Tables
+from services.query.watch import RouteWatch
+from turnout.query.v1 import query_pb2, query_pb2_grpc
+
+_STORE_EVERY_SHARE = 20  # the stored time is at most this share of max_stale_active_s older than it could be
+_ROUTES_WITHIN_S = 2.0
+
+
+class QueryApp(ServiceApp):
+    """A front in this process."""
+
+    name = "query"
+    service_names: tuple[str, ...] = (query_pb2.DESCRIPTOR.services_by_name["Query"].full_name,)
+
+    def __init__(self, settings: Settings) -> None:
+        clock = SystemClock()
+        limits = Limits(active_s=settings.max_stale_active_s, experiment_s=settings.max_stale_experiment_s)
+        self._front = Front(settings.instance, clock, limits)
+        self._tables = Tables(settings.postgres)
+        self._switcher = connect(settings.switcher_target)
+        self._registry = connect(settings.registry_target)
+        file = RoutesFile(settings.data_dir / "query" / "routes.json")
+        self._keeper = RoutesKeeper(self._front, file, clock, every_s=settings.max_stale_active_s / _STORE_EVERY_SHARE)
+        self._watch = RouteWatch(self._front, self._tables, self._keeper, self._switcher, clock, settings.listen)
+        routes, registry = SwitcherRoutes(self._front, self._switcher), RegistryVersions(self._registry)
+        self._servicer = QueryServicer(Reads(self._front, self._tables, routes, registry), self._front)
+
+    @property
+    def ready(self) -> bool:
+        """Whether routed reads can be answered. The process is healthy without it, the service is not."""
+        return self._front.ready
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        query_pb2_grpc.add_QueryServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        """Take the routes from disk, begin to watch, and without routes give the switcher a moment to send them.
+
+        Waits for neither PostgreSQL nor the switcher: reads say what is away until it is there.
+        """
+        await self._tables.open()
+        self._keeper.start()
+        self._watch.start()
+        if not self.ready:
+            await self._watch.wait_for_routes(_ROUTES_WITHIN_S)
+
+    async def drain(self) -> None:
+        """Say goodbye to the switcher, so that no change waits for this front. Reads go on until the server stops."""
+        await self._watch.leave()
+
+    async def stop(self) -> None:
+        """End the watch, store the routes, and close what is open."""
+        await self._watch.stop()
+        await self._keeper.stop()
+        await self._tables.close()
+        await self._switcher.close()
+        await self._registry.close()
+
+
+def build(settings: Settings) -> QueryApp:
+    """The query service."""
+    return QueryApp(settings)

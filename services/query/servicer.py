@@ -1,0 +1,55 @@
+"""The gRPC edge: message in, read, message out."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from core.domain.names import parse_job
+from services.query import convert
+from services.query.front import Front
+from services.query.reads import Reads, Request
+from services.query.table import Deadline
+from turnout.query.v1 import query_pb2, query_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class QueryServicer(query_pb2_grpc.QueryServicer):
+    """`turnout.query.v1.Query`."""
+
+    def __init__(self, reads: Reads, front: Front) -> None:
+        self._reads = reads
+        self._front = front
+
+    async def Get(self, request: query_pb2.GetRequest, context: Context) -> query_pb2.GetResponse:
+        served, row = await self._reads.get(convert.request_of(request), request.key, _deadline(context))
+        return convert.get_response(served, row)
+
+    async def BatchGet(self, request: query_pb2.BatchGetRequest, context: Context) -> query_pb2.BatchGetResponse:
+        served, results = await self._reads.batch(convert.request_of(request), request.keys, _deadline(context))
+        return convert.batch_response(served, results)
+
+    async def Scan(self, request: query_pb2.ScanRequest, context: Context) -> AsyncIterator[query_pb2.ScanResponse]:
+        order = [(one.column, one.descending) for one in request.order_by]
+        read = self._reads.scan(convert.request_of(request), order, request.limit, _deadline(context))
+        first = True
+        async with aclosing(read) as pages:
+            async for served, page in pages:
+                for response in convert.scan_responses(served, page, first=first):
+                    yield response
+                first = False
+
+    async def ExplainRoute(
+        self, request: query_pb2.ExplainRouteRequest, context: Context
+    ) -> query_pb2.ExplainRouteResponse:
+        key = request.key if request.HasField("key") else None
+        asked = Request(parse_job(request.job), request.unit, 0)
+        return convert.explain_response(await self._reads.explain(asked, key, _deadline(context)), self._front.name)
+
+
+def _deadline(context: Context) -> Deadline:
+    remaining_s = context.time_remaining()
+    assert remaining_s is not None, "the chain of interceptors refuses calls without a deadline"
+    return Deadline(remaining_s)

@@ -1,0 +1,1 @@
+"""Jobs, immutable versions of their code, and the retirement of versions."""

@@ -1,0 +1,49 @@
+"""What the registry stores, as values."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.domain.names import VersionId
+from services.registry.lifecycle import State
+from services.registry.retirement import Retirement
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job. last_number: the highest number ever given to a version, 0 = none yet."""
+
+    job: str
+    description: str
+    create_time: datetime
+    last_number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version. definition_json: canonical, as `turnout.schema.encode` writes it."""
+
+    id: VersionId
+    state: State
+    definition_json: str
+    artifact_digest: str
+    artifact_bytes: int
+    create_time: datetime
+    retirement: Retirement | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """What CreateVersion stores: a definition and the artefact it was loaded from."""
+
+    definition_json: str
+    artifact_digest: str
+    artifact: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """A request that may come again. fingerprint: SHA-256 of what it asks, so that an id is not used for two things."""
+
+    method: str
+    request_id: str
+    fingerprint: bytes

@@ -1,0 +1,66 @@
+"""The replayer service: the only place that constructs its parts."""
+
+import grpc
+
+from core.clock import SystemClock
+from core.config import Settings
+from core.rpc.channel import connect
+from core.rpc.server import ServiceApp
+from services.replayer.artifacts import Artifacts
+from services.replayer.fleet import Fleet
+from services.replayer.gates import Limits
+from services.replayer.runs import Runs
+from services.replayer.sampler import Sampler
+from services.replayer.servicer import ReplayerServicer
+from services.replayer.store import Store
+from services.replayer.supervisor import Surroundings
+from services.replayer.topics import EndsWatch, Topics
+from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
+
+
+class ReplayerApp(ServiceApp):
+    """The replayer in this process, and its worker processes."""
+
+    name = "replayer"
+    service_names: tuple[str, ...] = (replayer_pb2.DESCRIPTOR.services_by_name["Replayer"].full_name,)
+
+    def __init__(self, settings: Settings) -> None:
+        clock = SystemClock()
+        topics = Topics(settings.kafka)
+        ends = EndsWatch(topics)
+        self._store = Store(settings.postgres)
+        self._sampler = Sampler(self._store, ends, clock)
+        self._registry = connect(settings.registry_target)
+        around = Surroundings(
+            settings=settings,
+            store=self._store,
+            topics=topics,
+            ends=ends,
+            sampler=self._sampler,
+            artifacts=Artifacts(self._registry, settings.data_dir / "artifacts"),
+            limits=Limits(),
+        )
+        self._fleet = Fleet(around)
+        self._servicer = ReplayerServicer(around, self._fleet, Runs(around, self._fleet, clock), clock)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        replayer_pb2_grpc.add_ReplayerServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        """Open the database, begin to measure, and take up the runs that should run."""
+        await self._store.open()
+        self._sampler.start()
+        await self._fleet.start()
+
+    async def stop(self) -> None:
+        """End all workers in order, then close what is open. What the runs want stays stored."""
+        await self._fleet.stop()
+        await self._sampler.stop()
+        await self._store.close()
+        await self._registry.close()
+
+
+def build(settings: Settings) -> ReplayerApp:
+    """The replayer service."""
+    return ReplayerApp(settings)

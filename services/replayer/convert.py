@@ -1,0 +1,215 @@
+"""Between the contract's messages and what the replayer works with."""
+
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.replayer.comparison import Comparison
+from services.replayer.estimate import Estimate
+from services.replayer.gates import Gate
+from services.replayer.progress import PartitionRates, measure
+from services.replayer.protocol import TopicPartition
+from services.replayer.run import Position, Positions, Run, Sample
+from services.replayer.states import State
+from turnout.query.v1 import query_pb2 as query
+from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.schema import ColumnType, JobDefinition
+
+_DAY_ZERO = date(1970, 1, 1).toordinal()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NOTHING = PartitionRates(0.0, 0.0, 0.0)
+_STATES = {state: replayer.Run.State.Value(state.value) for state in State}
+
+
+def timestamp(value: datetime | None) -> Timestamp | None:
+    """An instant as the contract's timestamp, to the microsecond."""
+    if value is None:
+        return None
+    if value.tzinfo is None:  # the driver's form of PostgreSQL's infinity
+        value = value.replace(tzinfo=UTC)
+    micros = (value - _EPOCH) // timedelta(microseconds=1)
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+
+
+def duration(seconds: float | None) -> Duration | None:
+    """Seconds as the contract's duration, to the millisecond."""
+    if seconds is None:
+        return None
+    ms = round(seconds * 1000)
+    return Duration(seconds=ms // 1000, nanos=ms % 1000 * 1_000_000)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def run_message(run: Run, samples: Sequence[Sample], status: str, live_workers: int) -> replayer.Run:
+    """A run with its progress as the samples, oldest first, tell it."""
+    progress = measure(samples, run.version)
+    return replayer.Run(
+        name=run.name,
+        state=_STATES[run.state],
+        status_message=run.failure_message if run.state is State.FAILED else status,
+        failure_reason=run.failure_reason,
+        workers=run.workers,
+        rate_limit=run.rate_limit,
+        table=run.table,
+        partitions=partition_messages(run, samples),
+        records=progress.records,
+        records_per_s=progress.records_per_s,
+        lag=progress.lag,
+        progress=progress.share,
+        eta=duration(progress.eta_s) if run.state is not State.TAILING else None,
+        records_set_aside=progress.set_aside,
+        worker_restarts=run.worker_restarts,
+        create_time=timestamp(run.create_time),
+        catch_up_time=timestamp(run.catch_up_time),
+        live_workers=live_workers,
+    )
+
+
+def partition_messages(run: Run, samples: Sequence[Sample]) -> list[replayer.PartitionProgress]:
+    """Progress of each partition, by topic and number."""
+    if not samples:
+        return []
+    newest, rates = samples[-1], measure(samples, run.version).partitions
+    return [
+        _partition(tp, position, newest, rates.get(tp, _NOTHING))
+        for tp, position in sorted(newest.of(run.version).items())
+    ]
+
+
+def _partition(
+    tp: TopicPartition, position: Position, sample: Sample, rates: PartitionRates
+) -> replayer.PartitionProgress:
+    ends = sample.ends.get(tp)
+    return replayer.PartitionProgress(
+        topic=tp.topic,
+        partition=tp.partition,
+        start_offset=position.start_offset,
+        next_offset=position.next_offset,
+        log_start_offset=ends.start if ends is not None else position.start_offset,
+        end_offset=max(ends.end, position.next_offset) if ends is not None else position.next_offset,
+        event_time=timestamp(position.event_time),
+        records_per_s=rates.records,
+        owner=position.owner,
+    )
+
+
+def estimate_message(estimate: Estimate) -> replayer.EstimateRunResponse:
+    """The answer of EstimateRun."""
+    return replayer.EstimateRunResponse(
+        records=estimate.records,
+        log_bytes=estimate.log_bytes,
+        sampled_records=estimate.sampled_records,
+        table_bytes=estimate.table_bytes,
+        partitions=estimate.partitions,
+        remarks=estimate.remarks,
+    )
+
+
+def gate_messages(gates: Sequence[Gate]) -> list[replayer.Gate]:
+    """The answers of gates."""
+    return [replayer.Gate(gate=one.gate, passed=one.passed, evidence=one.evidence) for one in gates]
+
+
+# --- comparison -----------------------------------------------------------------------------------------------------
+
+
+def comparison_message(found: Comparison, definition: JobDefinition) -> replayer.CompareTablesResponse:
+    """The answer of CompareTables; `definition` is the new version's, for the types of its key."""
+    totals = found.totals
+    return replayer.CompareTablesResponse(
+        exact=found.exact,
+        rows_old=totals["rows_old"],
+        rows_new=totals["rows_new"],
+        rows_only_old=totals["only_old"],
+        rows_only_new=totals["only_new"],
+        rows_changed=totals["changed"],
+        columns=_column_differences(found),
+        columns_added=found.plan.added,
+        columns_removed=found.plan.removed,
+        samples=[_sample(found, row, _json_columns(definition)) for row in found.samples],
+        positions_old=_applied(found.old_positions),
+        positions_new=_applied(found.new_positions),
+    )
+
+
+def _column_differences(found: Comparison) -> list[replayer.ColumnDifference]:
+    differences = []
+    for number, column in enumerate(found.plan.columns):
+        rows = found.totals[f"differing_{number}"]
+        if rows:
+            differences.append(
+                replayer.ColumnDifference(
+                    column=column.name,
+                    rows=rows,
+                    largest_absolute=found.totals[f"largest_{number}"] if column.numeric else None,
+                    total=found.totals[f"total_{number}"] if column.numeric else None,
+                )
+            )
+    return differences
+
+
+def _sample(found: Comparison, row: Any, json_columns: frozenset[str]) -> replayer.RowDifference:
+    side = row["side"]
+    shown = [
+        (number, column.name) for number, column in enumerate(found.plan.columns) if side or row[f"differs_{number}"]
+    ]
+
+    def values(prefix: str) -> list[query.Value]:
+        return [value_message(row[f"{prefix}_{number}"], is_json=name in json_columns) for number, name in shown]
+
+    return replayer.RowDifference(
+        key=[value_message(row[f"key_{number}"]) for number in range(len(found.plan.key))],
+        key_columns=found.plan.key,
+        columns=[name for _, name in shown],
+        old_values=[] if side > 0 else values("old"),
+        new_values=[] if side < 0 else values("new"),
+    )
+
+
+def _json_columns(definition: JobDefinition) -> frozenset[str]:
+    return frozenset(column.name for column in definition.columns if column.type is ColumnType.JSON)
+
+
+def _applied(positions: Positions) -> list[query.AppliedPosition]:
+    return [
+        query.AppliedPosition(
+            topic=tp.topic,
+            partition=tp.partition,
+            next_offset=position.next_offset,
+            event_time=timestamp(position.event_time),
+        )
+        for tp, position in sorted(positions.items())
+    ]
+
+
+def value_message(value: Any, *, is_json: bool = False) -> query.Value:
+    """A value as the driver gives it, as the contract's. Types without a kind of their own go as text."""
+    match value:
+        case None:
+            return query.Value()
+        case bool():
+            return query.Value(bool_value=value)
+        case int():
+            return query.Value(int64_value=value)
+        case float():
+            return query.Value(double_value=value)
+        case str():
+            return query.Value(json_value=value) if is_json else query.Value(string_value=value)
+        case bytes():
+            return query.Value(bytes_value=value)
+        case datetime():
+            return query.Value(timestamp_value=timestamp(value))
+        case date():
+            return query.Value(date_days=value.toordinal() - _DAY_ZERO)
+        case Decimal():
+            return query.Value(decimal_value=f"{value:f}")
+        case UUID():
+            return query.Value(uuid_value=str(value))
+    return query.Value(string_value=str(value))

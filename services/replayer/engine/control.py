@@ -1,0 +1,118 @@
+"""What the worker was told, and what it tells: assignment, rate, stop in; progress and waiting out."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from services.replayer.engine.ingest import Log
+from services.replayer.engine.leases import Lease
+from services.replayer.engine.pace import Pace
+from services.replayer.protocol import (
+    Assign,
+    PartitionState,
+    Progress,
+    Rate,
+    Start,
+    TopicPartition,
+    ToSupervisor,
+    ToWorker,
+    Waiting,
+)
+
+REPORT_S: Final = 0.25
+
+
+class Control:
+    """Shared by everything in the worker; used on the event loop only."""
+
+    def __init__(self, start: Start, send: Callable[[ToSupervisor], None]) -> None:
+        self.partitions = frozenset(start.partitions)
+        self.pace = Pace(start.rate_per_s, time.monotonic())
+        self.stopping = False
+        self.stopped = asyncio.Event()
+        self._send = send
+        self._reassigned = False
+        self._held: Mapping[TopicPartition, Lease] = {}
+        self._log: Log | None = None
+        self._waiting: dict[str, str] = {}
+
+    def heard(self, message: ToWorker | None) -> None:
+        """A message of the supervisor's; None = it is gone, which ends the worker like Stop."""
+        if isinstance(message, Rate):
+            self.pace.change(message.per_s, time.monotonic())
+        elif isinstance(message, Assign):
+            self.partitions = frozenset(message.partitions)
+            self._reassigned = True
+        else:
+            self.stopping = True
+            self.stopped.set()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether what is going on now should come to an orderly end."""
+        return self.stopping or self._reassigned
+
+    def assignment_seen(self) -> None:
+        """`partitions` is about to be acted upon."""
+        self._reassigned = False
+
+    async def pause(self, seconds: float) -> None:
+        """Wait; not once told to stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopped.wait()
+        except TimeoutError:
+            pass
+
+    # --- to the supervisor ------------------------------------------------------------------------------------------
+
+    def report_on(self, log: Log) -> None:
+        """The log whose ends go into the progress."""
+        self._log = log
+
+    def report(self, held: Mapping[TopicPartition, Lease]) -> None:
+        """The leases whose positions are the progress, from now on; kept up to date by their owner."""
+        self._held = held
+
+    def wait_for(self, reason: str, message: str) -> None:
+        """Something holds the worker up."""
+        if reason not in self._waiting:
+            self._send(Waiting(reason=reason, message=message))
+        self._waiting[reason] = message
+
+    def goes_on(self, reason: str) -> None:
+        """That no longer holds it up."""
+        self._waiting.pop(reason, None)
+
+    async def report_regularly(self) -> None:
+        """Send Progress, or Waiting instead, until cancelled."""
+        while True:
+            await asyncio.sleep(REPORT_S)
+            self.report_now()
+
+    def report_now(self) -> None:
+        """Send Progress, or Waiting instead."""
+        if self._waiting:
+            reason, message = next(iter(self._waiting.items()))
+            self._send(Waiting(reason=reason, message=message))
+        elif self._held and self._log is not None:
+            self._send(Progress(partitions=tuple(_states(self._held.values(), self._log))))
+
+
+def _states(held: Iterable[Lease], log: Log) -> Iterable[PartitionState]:
+    for lease in held:
+        if lease.tp not in log.ranges:
+            continue  # the log has not been asked yet
+        end = log.end_of(lease.tp)
+        yield PartitionState(
+            topic=lease.tp.topic,
+            partition=lease.tp.partition,
+            next_offset=lease.next_offset,
+            end_offset=max(end, lease.next_offset),
+            log_start=log.ranges[lease.tp].start,
+            event_time_ms=lease.event_time_ms,
+            records=lease.records,
+            set_aside=lease.set_aside,
+            at_end=lease.next_offset >= end,
+        )

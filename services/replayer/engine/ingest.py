@@ -1,0 +1,213 @@
+"""The log as a worker reads it: partitions assigned by hand, positions kept by us, only committed records.
+
+No consumer group: a lease in PostgreSQL owns a partition, and Kafka's rebalances would only move it elsewhere. With
+transactions the offsets have gaps (control records), so how far was read is the consumer's position, never the last
+record's offset plus one.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import aiokafka
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+
+from core.kafka.admin import LogRange
+from core.kafka.properties import KafkaConfig
+from services.replayer.engine.faults import LogAwayError, RunFaultError
+from services.replayer.engine.identity import LogFinding, RecordIdentity, identity_of, judge_position, same_record
+from services.replayer.protocol import TopicPartition
+from turnout.job.rows import Message
+
+_FETCH_BYTES: Final = 4 << 20  # of one partition in one answer
+_FETCH_WAIT_MS: Final = 100  # a partition left out of a waiting fetch is asked for after at most this
+_REQUEST_MS: Final = 10_000
+_ANSWER_S: Final = 5.0  # after which the broker counts as away
+_PROBE_S: Final = 3.0  # for the last applied records; one that does not come was compacted away
+_CONFIRM_S: Final = 1.0  # a broker that has just come back may not know its log's end yet
+
+# What aiokafka says of a broker that is away, every 100 ms; we say it once, as Waiting.
+logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+
+
+class Log:
+    """Reads the topics of one job. `start` first; `close` at the end."""
+
+    def __init__(self, properties: dict[str, str]) -> None:
+        self._config = KafkaConfig.of_properties(properties, "the run's Kafka properties")
+        self._consumer: Any = None
+        self._names: dict[Any, TopicPartition] = {}
+        self.ranges: dict[TopicPartition, LogRange] = {}
+
+    async def start(self) -> None:
+        """Connect. LogAwayError while no broker answers."""
+        consumer = aiokafka.AIOKafkaConsumer(
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=_FETCH_BYTES,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            request_timeout_ms=_REQUEST_MS,
+            **self._config.aiokafka(),
+        )
+        try:
+            await consumer.start()
+        except (KafkaError, OSError) as error:
+            await consumer.stop()
+            raise LogAwayError(_away(error)) from error
+        self._consumer = consumer
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions, and no others, from these offsets on."""
+        self._names = {aiokafka.TopicPartition(tp.topic, tp.partition): tp for tp in positions}
+        self.ranges = {tp: known for tp, known in self.ranges.items() if tp in positions}
+        if positions:
+            self._consumer.assign(list(self._names))
+            self.seek(positions)
+        else:
+            self._consumer.unsubscribe()
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Go on from these offsets; what was fetched from elsewhere is thrown away."""
+        for tp, offset in positions.items():
+            self._consumer.seek(_theirs(tp), offset)
+
+    async def fetch(
+        self, records_max: int, wait_s: float, only: TopicPartition | None = None
+    ) -> dict[TopicPartition, list[Message]]:
+        """The next records of some partitions, in order within each; empty if none come within `wait_s`.
+
+        RunFaultError when a position is not within the log any more.
+        """
+        partitions = [_theirs(only)] if only is not None else []
+        try:
+            fetched = await self._consumer.getmany(*partitions, timeout_ms=int(wait_s * 1000), max_records=records_max)
+        except OffsetOutOfRangeError:
+            await self.check_positions()
+            return {}
+        except KafkaError as error:
+            raise LogAwayError(_away(error)) from error
+        return {self._names[tp]: messages for tp, messages in fetched.items()}
+
+    async def position(self, tp: TopicPartition) -> int:
+        """Where the partition is read on: everything before it was fetched or is no record."""
+        try:
+            return int(await self._consumer.position(_theirs(tp)))
+        except KafkaError as error:
+            raise LogAwayError(_away(error)) from error
+
+    def end_of(self, tp: TopicPartition) -> int:
+        """The newest known end of the log, as a read_committed reader sees it."""
+        known = self.ranges[tp].end if tp in self.ranges else 0
+        try:
+            fetched = self._consumer.last_stable_offset(_theirs(tp))
+        except IllegalStateError:  # just unassigned
+            fetched = None
+        return max(known, fetched or 0)
+
+    async def refresh(self) -> None:
+        """Ask for the ends of the log of all partitions. LogAwayError if no answer comes."""
+        names = dict(self._names)
+        if not names:
+            return
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                ends = await self._consumer.end_offsets(list(names))
+                starts = await self._consumer.beginning_offsets(list(names))
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise LogAwayError(_away(error)) from error
+        for theirs, tp in names.items():
+            if theirs in self._names and theirs in ends and theirs in starts:
+                self.ranges[tp] = LogRange(starts[theirs], ends[theirs])
+
+    async def check_positions(self, positions: Mapping[TopicPartition, int] | None = None) -> None:
+        """RunFaultError if the log cannot be read on at a position (where none are given: the consumer's own)."""
+        await self.refresh()
+        if not await self._unreadable(positions):
+            return
+        await asyncio.sleep(_CONFIRM_S)
+        await self.refresh()
+        for tp, offset, finding in await self._unreadable(positions):
+            raise _fault(tp, offset, finding, self.ranges[tp])
+
+    async def _unreadable(
+        self, positions: Mapping[TopicPartition, int] | None
+    ) -> list[tuple[TopicPartition, int, LogFinding]]:
+        if positions is None:
+            positions = {tp: await self.position(tp) for tp in self._names.values()}
+        judged = [
+            (tp, offset, judge_position(offset, self.ranges[tp].start, self.end_of(tp)))
+            for tp, offset in positions.items()
+            if tp in self.ranges
+        ]
+        return [one for one in judged if one[2] is not LogFinding.READABLE]
+
+    async def check_identity(self, applied: Mapping[TopicPartition, RecordIdentity]) -> None:
+        """Compare the last applied records with those that the log holds; RunFaultError if one is another record.
+        Leaves the consumer's positions there: seek afterwards. Ranges must be fresh."""
+        waiting = {
+            tp: identity
+            for tp, identity in applied.items()
+            if tp in self.ranges and self.ranges[tp].start <= identity.offset < self.ranges[tp].end
+        }
+        self.seek({tp: identity.offset for tp, identity in waiting.items()})
+        deadline = time.monotonic() + _PROBE_S
+        while waiting and time.monotonic() < deadline:
+            partitions = [_theirs(tp) for tp in waiting]
+            try:
+                fetched = await self._consumer.getmany(*partitions, timeout_ms=200, max_records=1)
+            except KafkaError as error:
+                raise LogAwayError(_away(error)) from error
+            for theirs, messages in fetched.items():
+                tp = self._names[theirs]
+                _compare(tp, waiting.pop(tp), messages)
+
+
+def _compare(tp: TopicPartition, applied: RecordIdentity, messages: Sequence[Message]) -> None:
+    message = messages[0]
+    found = identity_of(message.offset, message.timestamp, message.key, message.value)
+    if not same_record(applied, found):
+        raise RunFaultError(
+            "TOPIC_RECREATED",
+            f"The log of {tp.topic}, partition {tp.partition} holds another record at offset {applied.offset} than the "
+            f"one that was applied: the topic was deleted and created again. Its positions mean nothing any more; "
+            f"apply a new version, which replays the topic from its start.",
+            tp,
+            applied.offset,
+        )
+
+
+def _fault(tp: TopicPartition, offset: int, finding: LogFinding, known: LogRange) -> RunFaultError:
+    where = f"{tp.topic}, partition {tp.partition}"
+    if finding is LogFinding.TRUNCATED:
+        return RunFaultError(
+            "LOG_TRUNCATED",
+            f"The log of {where} now begins at offset {known.start}, but the run has read to {offset} only: "
+            f"retention deleted {known.start - offset} offsets unread. Lengthen the topic's retention and apply a new "
+            f"version; this table would miss those records.",
+            tp,
+            offset,
+        )
+    return RunFaultError(
+        "POSITION_BEYOND_END",
+        f"The run stands at offset {offset} of {where}, but the log ends at {known.end}: the topic was deleted and "
+        f"created again, or lost records. Apply a new version, which replays the topic from its start.",
+        tp,
+        offset,
+    )
+
+
+def _theirs(tp: TopicPartition) -> Any:
+    return aiokafka.TopicPartition(tp.topic, tp.partition)
+
+
+def _away(error: BaseException) -> str:
+    return f"Kafka does not answer ({type(error).__name__}); the run goes on by itself once it does."

@@ -1,0 +1,182 @@
+"""Rows and positions, in one transaction.
+
+The position rows come first: they are updated only where fence, owner and next_offset are exactly what this worker
+believes, and unless all match nothing is written. So a batch is in the table once, whatever was cut off, retried,
+forgotten by a crashed server, or taken over in between.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.replayer import ddl
+from services.replayer.engine.batch import Batch
+from services.replayer.engine.faults import DataRefusedError, LeaseLostError, RunFaultError, reason_of, refused_for_data
+from services.replayer.engine.leases import Lease, rows_of, time_of
+from services.replayer.engine.session import Session
+from services.replayer.protocol import TopicPartition
+from turnout.job.compiled import DELETED, PARTITION
+from turnout.schema import JobDefinition, JobKind, Keep
+
+_MOVE = """
+update serving.positions p
+set next_offset = b.next_offset, event_time = greatest(p.event_time, b.event_time),
+    records = p.records + b.records, set_aside = p.set_aside + b.set_aside,
+    last_offset = coalesce(b.last_offset, p.last_offset),
+    last_timestamp_ms = coalesce(b.last_timestamp_ms, p.last_timestamp_ms),
+    last_crc = coalesce(b.last_crc, p.last_crc)
+from unnest($3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[], $9::bigint[],
+            $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+  as b(topic, partition, fence, start, next_offset, event_time, records, set_aside,
+       last_offset, last_timestamp_ms, last_crc)
+where p.version = $1 and p.owner = $2 and p.topic = b.topic and p.partition = b.partition
+  and p.fence = b.fence and p.next_offset = b.start"""
+
+_SET_ASIDE = """
+insert into serving.dead_letters (version, topic, partition, "offset", reason, key, value)
+select $1, * from unnest($2::text[], $3::integer[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])
+on conflict (version, topic, partition, "offset")
+do update set reason = excluded.reason, key = excluded.key, value = excluded.value, recorded_at = now()"""
+
+# With an expiry every transaction must see the event time of all partitions: its job's transactions go one by one.
+_ONE_BY_ONE = "select pg_advisory_xact_lock(hashtextextended('turnout expiry ' || $1, 0))"
+
+
+@dataclass(slots=True)
+class Rows:
+    """What a batch changes in the table, no key twice. `staged` in the order of `ddl.staged_columns`; `deleted` are
+    changes of jobs keyed by partition."""
+
+    staged: Sequence[Sequence[Any]] = ()
+    deleted: list[Sequence[Any]] = field(default_factory=list)
+
+
+class OutputTable:
+    """Writes one version's table over one connection."""
+
+    def __init__(self, session: Session, definition: JobDefinition, table: str, version: str, owner: str) -> None:
+        self._session = session
+        self._connection = session.connection
+        self._definition = definition
+        self._version = version
+        self._owner = owner
+        self._table = table
+        self._columns = ddl.staged_columns(definition)
+        self._merge = ddl.merge(definition, table)
+        self._expire = ddl.expire(definition, table)
+        self._purge = ddl.purge_tombstones(definition, table)
+        # Whether a key from another partition shows as a staged row that was not written.
+        self._all_written = definition.keyed_by_partition and definition.keep is not Keep.FIRST
+
+    async def prepare(self) -> None:
+        """Make the session's staging table."""
+        await self._connection.execute(ddl.create_staging(self._definition))
+
+    async def write(self, batch: Batch, rows: Rows, leases: Mapping[TopicPartition, Lease]) -> None:
+        """Commit the batch: all of it or nothing.
+
+        LeaseLostError: a position is not ours or not where we left it. DataRefusedError: the rows are at fault.
+        RunFaultError: a key from another partition. After anything else it is unknown whether it was committed.
+        """
+        with self._session.patience():
+            await self._write(batch, rows, leases)
+
+    async def _write(self, batch: Batch, rows: Rows, leases: Mapping[TopicPartition, Lease]) -> None:
+        async with self._connection.transaction():
+            await self._move(batch, leases)
+            try:
+                await self._change_rows(rows)
+            except Exception as error:
+                if refused_for_data(error):
+                    raise DataRefusedError(reason_of(error)) from error
+                raise
+            if batch.dead_letters:
+                await self._set_aside(batch)
+
+    async def _move(self, batch: Batch, leases: Mapping[TopicPartition, Lease]) -> None:
+        if self._expire is not None:
+            await self._connection.execute(_ONE_BY_ONE, self._version)
+        moved = [(tp, span, leases[tp].fence) for tp, span in sorted(batch.spans.items()) if span.moved]
+        spans = [span for _, span, _ in moved]
+        done = await self._connection.execute(
+            _MOVE,
+            self._version,
+            self._owner,
+            [tp.topic for tp, _, _ in moved],
+            [tp.partition for tp, _, _ in moved],
+            [fence for _, _, fence in moved],
+            [span.start for span in spans],
+            [span.next_offset for span in spans],
+            [None if span.event_time_ms is None else time_of(span.event_time_ms) for span in spans],
+            [span.records for span in spans],
+            [span.set_aside for span in spans],
+            [span.last and span.last.offset for span in spans],
+            [span.last and span.last.timestamp_ms for span in spans],
+            [span.last and span.last.crc for span in spans],
+        )
+        if rows_of(done) != len(moved):
+            raise LeaseLostError(f"{len(moved) - rows_of(done)} of {len(moved)} positions are not where they were left")
+
+    async def _change_rows(self, rows: Rows) -> None:
+        if rows.deleted:
+            await self._delete(rows.deleted)
+        if rows.staged:
+            await self._connection.copy_records_to_table(
+                "staging", schema_name="pg_temp", columns=self._columns, records=rows.staged
+            )
+            written = rows_of(await self._connection.execute(self._merge))
+            if self._definition.keyed_by_partition and written < len(rows.staged):
+                await self._look_for_conflict()
+        if self._expire is not None:
+            await self._connection.execute(self._expire, self._version)
+
+    async def _delete(self, deleted: list[Sequence[Any]]) -> None:
+        keys = [[change[position] for change in deleted] for position in self._definition.key_positions]
+        partitions = [change[PARTITION] for change in deleted]
+        conflict = await self._connection.fetchrow(ddl.delete(self._definition, self._table), *keys, partitions)
+        if conflict is not None:
+            raise _conflict(conflict)
+
+    async def _look_for_conflict(self) -> None:
+        conflict = await self._connection.fetchrow(ddl.conflicts(self._definition, self._table))
+        if conflict is not None:
+            raise _conflict(conflict)
+        assert not self._all_written, "rows were not written, and no other partition holds them"
+
+    async def _set_aside(self, batch: Batch) -> None:
+        letters = batch.dead_letters
+        await self._connection.execute(
+            _SET_ASIDE,
+            self._version,
+            [letter.topic for letter in letters],
+            [letter.partition for letter in letters],
+            [letter.offset for letter in letters],
+            [letter.reason for letter in letters],
+            [letter.key for letter in letters],
+            [letter.value for letter in letters],
+        )
+
+    async def purge_tombstones(self) -> None:
+        """Delete tombstones that every partition has passed."""
+        if self._purge is not None:
+            with self._session.patience():
+                await self._connection.execute(self._purge, self._version)
+
+
+def rows_of_changes(definition: JobDefinition, changes: Sequence[Sequence[Any]]) -> Rows:
+    """A map's or fold's changes as rows: where rows are keyed by partition, deletions take their own way."""
+    if definition.kind is JobKind.AGGREGATE or not definition.keyed_by_partition:
+        return Rows(changes)
+    deleted = [change for change in changes if change[DELETED]]
+    return Rows([change for change in changes if not change[DELETED]] if deleted else changes, deleted)
+
+
+def _conflict(row: Any) -> RunFaultError:
+    values = tuple(row.values())[:-2]
+    key = values[0] if len(values) == 1 else values
+    return RunFaultError(
+        "KEY_FROM_ANOTHER_PARTITION",
+        f"The row with key {key!r} was written by partition {row['was']} and now comes from partition {row['now']}: "
+        f"its rows are ordered within one partition only. Was the topic widened, or is it not partitioned by this key? "
+        f"Replay from a topic that is partitioned by the row key, or declare order_by=.",
+    )

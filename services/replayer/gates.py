@@ -1,0 +1,361 @@
+"""The gates before any reader: has the candidate caught up, does it cover what the active version has, and can readers
+of the active version's table read the candidate's?
+
+Every gate answers from facts that are passed in, and says everything that stands against it in sentences with numbers.
+
+Catch-up compares committed positions, not what was merely read. The baseline is the active version's position in the
+same partition or, where there is none, the end of the log. A partition passes at once when it stands at the baseline or
+at the end of the log, so that an idle partition holds nothing up. Otherwise it may lack what the baseline got within
+the last moments and nothing older: a lag allowed in offsets would be nothing on a busy topic and everything on a small
+one. The event time that it is behind must be within its limit too; it is compared with the baseline's, never with the
+clock, and stamps in the future count as now. All partitions must have passed at every moment of a stable window that
+lies in the past already: it is measured all the time, hence asking never waits.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from services.replayer.progress import expiry, measure
+from services.replayer.protocol import TopicPartition
+from services.replayer.run import LogEnds, Position, Run, Sample
+from services.replayer.states import State
+from turnout.schema import Change, JobKind, difference
+
+CATCH_UP = "catch-up"
+COVERAGE = "coverage"
+SCHEMA = "schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What "caught up" allows."""
+
+    lag_s: float = 2.0  # what came to the baseline within this time may be missing
+    event_lag_s: float = 10.0  # of event time, in one partition
+    stable_s: float = 1.0  # how long both must have held
+    sample_age_s: float = 3.0  # an older measurement is no evidence
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """The answer of one gate: `evidence` is everything that says no, or what says yes."""
+
+    gate: str
+    passed: bool
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """One partition that has not caught up: the offsets and seconds of event time that are missing."""
+
+    tp: TopicPartition
+    offsets: int
+    event_s: float
+    of: str  # behind what
+
+    def __str__(self) -> str:
+        time = f" and {span(self.event_s)} of event time" if self.event_s > 0 else ""
+        return f"{self.tp.topic}/{self.tp.partition}: {self.offsets:,} offsets{time} behind {self.of}"
+
+
+# --- catch-up -------------------------------------------------------------------------------------------------------
+
+
+def catch_up(
+    candidate: Run,
+    baseline: Run | None,
+    samples: Sequence[Sample],
+    now_s: float,
+    limits: Limits,
+    retention_s: Mapping[str, float] | None = None,
+) -> Gate:
+    """Whether the candidate has caught up with the baseline, or with the log where it is the first version.
+
+    `retention_s`: by topic, of those that forget; for the warning that the log expires first.
+    """
+    if not samples or now_s - samples[-1].monotonic_s > limits.sample_age_s:
+        return Gate(
+            CATCH_UP, False, ("nothing has been measured lately, for the database or Kafka is away; ask again",)
+        )
+    against = list(_problems(candidate, baseline, samples, limits, retention_s or {}))
+    if against:
+        return Gate(CATCH_UP, False, tuple(against))
+    of = _label(baseline)
+    count = len(samples[-1].of(candidate.version))
+    return Gate(
+        CATCH_UP, True, (f"all {count} partitions have been level with {of} for {span(limits.stable_s)} or longer",)
+    )
+
+
+def caught_up_with_log(candidate: Run, samples: Sequence[Sample], limits: Limits) -> bool:
+    """Whether every partition stands at the end of the log now, within the allowed lag: the copy phase is over."""
+    return bool(samples and samples[-1].of(candidate.version)) and not behind(candidate, None, samples, limits)
+
+
+def behind(candidate: Run, baseline: Run | None, samples: Sequence[Sample], limits: Limits) -> list[Behind]:
+    """The partitions that have not caught up in the newest of these samples."""
+    newest, before = samples[-1], _before(candidate, samples, limits)
+    ours = newest.of(candidate.version)
+    theirs = newest.of(baseline.version) if baseline is not None else {}
+    found = []
+    for tp, position in sorted(ours.items()):
+        if baseline is not None and tp in theirs:
+            target_before = before.of(baseline.version).get(tp, theirs[tp])
+            one = _behind_baseline(tp, position, theirs[tp], target_before, newest, baseline, limits)
+        else:
+            one = _behind_log(tp, position, newest.ends.get(tp), before.ends.get(tp))
+        if one is not None:
+            found.append(one)
+    read = {tp.topic for tp in ours}
+    found += [
+        Behind(tp, target.next_offset, 0.0, f"{_label(baseline)}, for it has not taken up this new partition yet")
+        for tp, target in sorted(theirs.items())
+        if tp not in ours and tp.topic in read
+    ]
+    return found
+
+
+def _before(candidate: Run, samples: Sequence[Sample], limits: Limits) -> Sample:
+    """The newest sample that is older than the allowed lag and knows the candidate; without one, the newest of all.
+
+    A candidate that was not there yet is allowed no lag: it has begun nowhere near.
+    """
+    newest = samples[-1]
+    for sample in reversed(samples):
+        if newest.monotonic_s - sample.monotonic_s >= limits.lag_s:
+            return sample if sample.of(candidate.version) else newest
+    return newest
+
+
+def _label(baseline: Run | None) -> str:
+    return baseline.label if baseline is not None else "the end of the log"
+
+
+def _behind_baseline(
+    tp: TopicPartition,
+    position: Position,
+    target: Position,
+    target_before: Position,
+    sample: Sample,
+    baseline: Run,
+    limits: Limits,
+) -> Behind | None:
+    ends = sample.ends.get(tp)
+    at_end = ends is not None and position.next_offset >= ends.end
+    offsets = target.next_offset - position.next_offset
+    if offsets <= 0 or at_end:
+        return None
+    event_s = _event_lag_s(position.event_time, target.event_time, sample.at)
+    if position.next_offset >= target_before.next_offset and event_s <= limits.event_lag_s:
+        return None
+    return Behind(tp, offsets, event_s, baseline.label)
+
+
+def _behind_log(tp: TopicPartition, position: Position, ends: LogEnds | None, before: LogEnds | None) -> Behind | None:
+    if ends is None:
+        return Behind(tp, 0, 0.0, "the end of the log, which is not known: Kafka has not answered yet")
+    if position.next_offset >= min(ends.end, before.end if before is not None else ends.end):
+        return None
+    return Behind(tp, ends.end - position.next_offset, 0.0, "the end of the log")
+
+
+def _event_lag_s(ours: datetime | None, theirs: datetime | None, now: datetime) -> float:
+    """Seconds of event time that the candidate is behind; all future stamps count as now."""
+    if ours is None or theirs is None:
+        return 0.0
+    return max(0.0, (min(theirs, now) - min(ours, now)).total_seconds())
+
+
+def _problems(
+    candidate: Run,
+    baseline: Run | None,
+    samples: Sequence[Sample],
+    limits: Limits,
+    retention_s: Mapping[str, float],
+) -> Iterator[str]:
+    newest = samples[-1]
+    if candidate.state is not State.TAILING:
+        yield _state_problem(candidate)
+    if not newest.of(candidate.version):
+        yield f"{candidate.label} has no position in any partition"
+    lagging = behind(candidate, baseline, samples, limits)
+    yield from (str(one) for one in lagging)
+    if lagging:
+        yield from forecast(candidate, samples, retention_s)
+        return
+    since_s = _level_since(candidate, baseline, samples, limits)
+    held_s = newest.monotonic_s - since_s
+    if held_s < limits.stable_s:
+        yield f"all partitions are level for {held_s:.1f} s only; {limits.stable_s:.1f} s are asked for"
+
+
+def _state_problem(candidate: Run) -> str:
+    if candidate.state is State.FAILED:
+        return f"the run of {candidate.label} has FAILED ({candidate.failure_reason}): {candidate.failure_message}"
+    if not candidate.state.wants_workers:
+        return f"the run of {candidate.label} is {candidate.state.value}: nothing keeps its table fresh; resume it"
+    if candidate.indexes_built or not candidate.definition.indexes:
+        return f"the run of {candidate.label} is {candidate.state.value}, still copying the retained log"
+    return f"the run of {candidate.label} is {candidate.state.value}, and the indexes of its table are not built yet"
+
+
+def _level_since(candidate: Run, baseline: Run | None, samples: Sequence[Sample], limits: Limits) -> float:
+    """Monotonic seconds of the first sample of the unbroken stretch, up to the newest, in which all were level."""
+    since_s = samples[-1].monotonic_s
+    for count in range(len(samples), 0, -1):
+        until = samples[:count]
+        if not until[-1].of(candidate.version) or behind(candidate, baseline, until, limits):
+            break
+        since_s = until[-1].monotonic_s
+    return since_s
+
+
+def forecast(candidate: Run, samples: Sequence[Sample], retention_s: Mapping[str, float]) -> Iterator[str]:
+    """When the run reaches the end of the log, or why it never does."""
+    yield from warnings(candidate, samples, retention_s)
+    progress = measure(samples, candidate.version)
+    if progress.eta_s is not None:
+        rate = f"{progress.records_per_s:,.0f} records/s"
+        yield f"at {rate} it reaches the end of the log in about {span(progress.eta_s)}"
+
+
+def warnings(candidate: Run, samples: Sequence[Sample], retention_s: Mapping[str, float]) -> Iterator[str]:
+    """Why the run will not get to the end of the log as it goes now."""
+    progress = measure(samples, candidate.version)
+    rate = f"{progress.records_per_s:,.0f} records/s"
+    lost = expiry(samples, candidate, retention_s)
+    if lost is not None:
+        yield (
+            f"{lost.tp.topic}/{lost.tp.partition}: at {rate} the topic's retention overtakes the run in about "
+            f"{span(lost.in_s)}, and it fails: lengthen the retention, or raise its rate limit or its workers"
+        )
+    if progress.never:
+        yield f"at {rate} it never catches up, for the log grows faster: raise its rate limit or its workers"
+
+
+# --- coverage -------------------------------------------------------------------------------------------------------
+
+
+def coverage(
+    candidate: Run,
+    baseline: Run | None,
+    starts: Mapping[TopicPartition, int],
+    baseline_starts: Mapping[TopicPartition, int],
+    compacted: frozenset[str] = frozenset(),
+) -> Gate:
+    """Whether the candidate began no later than the content of the baseline does."""
+    against = list(_compaction_problems(candidate, compacted))
+    if baseline is not None:
+        against += _coverage_problems(candidate, baseline, starts, baseline_starts)
+    if against:
+        return Gate(COVERAGE, False, tuple(against))
+    if baseline is None:
+        return Gate(COVERAGE, True, ("the first version: there is nothing that it could lack",))
+    return Gate(
+        COVERAGE,
+        True,
+        (f"{candidate.label} begins no later than {baseline.label} in each of {len(starts)} partitions",),
+    )
+
+
+def _coverage_problems(
+    candidate: Run,
+    baseline: Run,
+    starts: Mapping[TopicPartition, int],
+    baseline_starts: Mapping[TopicPartition, int],
+) -> Iterator[str]:
+    missing = sorted({tp.topic for tp in baseline_starts} - {tp.topic for tp in starts})
+    for topic in missing:
+        yield (
+            f"{candidate.label} does not read {topic}, from which {baseline.label} is made: offsets cannot tell "
+            f"whether it covers the same; override this gate if you know that it does"
+        )
+    moved = False
+    for tp, begins in sorted(baseline_starts.items()):
+        ours = starts.get(tp)
+        if ours is None or ours <= begins:
+            continue
+        moved = True
+        yield (
+            f"{tp.topic}/{tp.partition}: {baseline.label} begins at offset {begins:,}, {candidate.label} only at "
+            f"{ours:,}: readers would lose {ours - begins:,} offsets{_lost_time(tp, candidate, baseline)}"
+        )
+    if moved:
+        yield (
+            f"the log start has moved since {baseline.label} began: {candidate.label} is not cut over silently; "
+            f"override this gate if readers may lose that span"
+        )
+
+
+def _lost_time(tp: TopicPartition, candidate: Run, baseline: Run) -> str:
+    begins, ours = baseline.start_times.get(tp), candidate.start_times.get(tp)
+    if begins is None or ours is None:
+        return ""
+    return f", written from {begins:%Y-%m-%d %H:%M:%S} to {ours:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _compaction_problems(candidate: Run, compacted: frozenset[str]) -> Iterator[str]:
+    if candidate.definition.kind is JobKind.MAP:
+        return
+    for source in candidate.definition.topics:
+        if source.topic in compacted:
+            yield (
+                f"{source.topic} is compacted, so that older records of a key are gone: {_article(candidate)} computed "
+                f"from what is left differs from one that saw every record; override this gate if the latest is enough"
+            )
+
+
+def _article(candidate: Run) -> str:
+    return "an aggregate" if candidate.definition.kind is JobKind.AGGREGATE else "a fold"
+
+
+# --- schema ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedTypes:
+    """PostgreSQL types of derived columns, which only the database knows; by column name."""
+
+    candidate: Mapping[str, str] = field(default_factory=dict)
+    baseline: Mapping[str, str] = field(default_factory=dict)
+
+
+def schema(candidate: Run, baseline: Run | None, derived: DerivedTypes) -> Gate:
+    """Whether whoever reads the baseline's table can read the candidate's."""
+    if baseline is None:
+        return Gate(SCHEMA, True, ("the first version: nobody reads another table yet",))
+    against, fine = [], []
+    for one in difference(baseline.definition, candidate.definition):
+        if one.breaking:
+            against.append(str(one))
+        elif one.change is Change.ADDED:
+            fine.append(str(one))
+        elif derived.baseline.get(one.column) != derived.candidate.get(one.column):
+            against.append(
+                f"{one.column}: type changed from {derived.baseline.get(one.column)} to "
+                f"{derived.candidate.get(one.column)} with the expression it is derived by"
+            )
+        else:
+            fine.append(f"{one.column}: derived by another expression of the same type")
+    if against:
+        return Gate(SCHEMA, False, tuple(against))
+    return Gate(SCHEMA, True, tuple(fine) or (f"the columns are those of {baseline.label}",))
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def span(seconds: float) -> str:
+    """A length of time as a person says it: "0.4 s", "90 s", "12 min", "5 h", "23 days"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    whole = timedelta(seconds=seconds)
+    if whole < timedelta(hours=2):
+        return f"{seconds / 60:.0f} min"
+    if whole < timedelta(days=2):
+        return f"{seconds / 3600:.0f} h"
+    return f"{whole.days:,} days"

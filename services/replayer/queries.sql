@@ -1,0 +1,127 @@
+-- Every statement of the replayer on its own tables and on positions. Output tables and the view: ddl.py, view.py.
+
+-- name: run
+select * from replayer.runs where version = $1;
+
+-- name: run_for_update
+select * from replayer.runs where version = $1 for update;
+
+-- name: run_by_request
+select * from replayer.runs where request_id = $1;
+
+-- name: runs
+select * from replayer.runs;
+
+-- name: runs_page
+select * from replayer.runs
+where ($1::text is null or job = $1) and (job, number) > ($2::text, $3::integer)
+order by job, number
+limit $4;
+
+-- name: runs_of_job
+select * from replayer.runs where job = $1 order by number;
+
+-- name: insert_run
+insert into replayer.runs
+    (version, job, number, state, artifact_digest, definition, workers, rate_limit, output_table, topic_ids,
+     start_times, indexes_built, request_id)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+on conflict (version) do nothing
+returning *;
+
+-- name: set_state
+update replayer.runs
+set state = $2, failure_reason = $3, failure_message = $4, revision = revision + 1,
+    catch_up_time = coalesce(catch_up_time, case when $2 = 'TAILING' then now() end)
+where version = $1
+returning *;
+
+-- name: set_rate
+update replayer.runs set rate_limit = $2, revision = revision + 1 where version = $1 returning *;
+
+-- name: count_restart
+update replayer.runs set worker_restarts = worker_restarts + 1, revision = revision + 1 where version = $1
+returning *;
+
+-- name: set_indexes_built
+update replayer.runs set indexes_built = true, revision = revision + 1 where version = $1 returning *;
+
+-- name: set_dropped
+update replayer.runs set drop_time = now(), revision = revision + 1 where version = $1 returning *;
+
+-- name: insert_positions
+insert into serving.positions (version, topic, partition, start_offset, next_offset)
+select $1, t.topic, t.partition, t.start_offset, t.start_offset
+from unnest($2::text[], $3::integer[], $4::bigint[]) as t (topic, partition, start_offset)
+on conflict (version, topic, partition) do nothing;
+
+-- name: positions
+select version, topic, partition, start_offset, next_offset, event_time, records, set_aside, owner
+from serving.positions;
+
+-- name: positions_of
+select version, topic, partition, start_offset, next_offset, event_time, records, set_aside, owner
+from serving.positions where version = any($1::text[]);
+
+-- name: delete_positions
+delete from serving.positions where version = $1;
+
+-- name: delete_dead_letters
+delete from serving.dead_letters where version = $1;
+
+-- name: end_backends
+-- A process id is used again one day: only a backend that began before the lease was last renewed is the owner's.
+select pg_terminate_backend(a.pid, $3::bigint)
+from serving.positions p join pg_stat_activity a on a.pid = p.owner_pid
+where p.version = $1 and p.owner = $2 and a.datname = current_database() and a.backend_start < p.lease_expires;
+
+-- name: free_leases
+update serving.positions set owner = null, owner_pid = null, lease_expires = '-infinity'
+where version = $1 and owner = $2;
+
+-- name: table_bytes
+select pg_total_relation_size(to_regclass($1));
+
+-- name: blockers
+-- Sessions that hold any lock on a relation: each would keep DROP waiting. The oldest first.
+select a.pid, coalesce(nullif(a.application_name, ''), 'unnamed') as application,
+       extract(epoch from now() - coalesce(a.xact_start, a.state_change, now()))::float8 as age_s,
+       coalesce(a.state, '') as state
+from pg_locks l join pg_stat_activity a on a.pid = l.pid
+where l.locktype = 'relation' and l.granted and l.database = (select oid from pg_database where datname = current_database())
+  and l.relation = to_regclass($1) and l.pid <> pg_backend_pid()
+order by 3 desc limit 1;
+
+-- name: view_for_update
+select * from replayer.views where job = $1 for update;
+
+-- name: set_view
+insert into replayer.views (job, version, epoch) values ($1, $2, $3)
+on conflict (job) do update set version = excluded.version, epoch = excluded.epoch;
+
+-- name: grants
+-- Privileges on a relation that somebody gave to others than its owner; grantee 0 is everybody.
+select case when g.grantee = 0 then null else pg_get_userbyid(g.grantee) end as grantee,
+       g.privilege_type as privilege, g.is_grantable as grantable, null::text as column_name
+from pg_class c cross join lateral aclexplode(c.relacl) g
+where c.oid = to_regclass($1) and g.grantee <> c.relowner
+union all
+select case when g.grantee = 0 then null else pg_get_userbyid(g.grantee) end,
+       g.privilege_type, g.is_grantable, t.attname::text
+from pg_class c join pg_attribute t on t.attrelid = c.oid and not t.attisdropped
+cross join lateral aclexplode(t.attacl) g
+where c.oid = to_regclass($1) and g.grantee <> c.relowner;
+
+-- name: relation_comment
+select obj_description(to_regclass($1), 'pg_class');
+
+-- name: column_types
+select attname::text as name, format_type(atttypid, atttypmod) as type
+from pg_attribute where attrelid = to_regclass($1) and attnum > 0 and not attisdropped order by attnum;
+
+-- name: index_is_valid
+select indisvalid from pg_index where indexrelid = to_regclass($1);
+
+-- name: comment_on_view
+-- The statement that puts a comment back: COMMENT takes no parameters, so the server quotes the text.
+select format('comment on view %s is %L', $1::text, $2::text);

@@ -1,0 +1,89 @@
+"""What the replayer knows of a run: the stored record, the committed positions, the ends of the log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from core.domain.names import VersionId
+from services.replayer.protocol import TopicPartition
+from services.replayer.states import Facts, State
+from turnout.schema import JobDefinition
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One row of replayer.runs. Changed by `dataclasses.replace`, stored by `store`.
+
+    topic_ids: topic -> id that the broker gave it when the run started; another id is another topic.
+    start_times: when the first record at the start of each partition was written, where there was one; tells people
+    what a later version can no longer read.
+    """
+
+    version: VersionId
+    state: State
+    failure_reason: str
+    failure_message: str
+    artifact_digest: str
+    definition: JobDefinition
+    workers: int
+    rate_limit: int  # records a second over all workers; 0 = none
+    table: str
+    topic_ids: Mapping[str, str]
+    start_times: Mapping[TopicPartition, datetime]
+    indexes_built: bool
+    worker_restarts: int
+    revision: int  # grows with every change
+    request_id: str
+    create_time: datetime
+    catch_up_time: datetime | None = None
+    drop_time: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return self.version.run_name
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(table_exists=self.drop_time is None, indexes_built=self.indexes_built)
+
+    @property
+    def label(self) -> str:
+        """The version as people write it beside its job: "version 2"."""
+        return f"version {self.version.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """One row of serving.positions, as committed with the rows of the table."""
+
+    start_offset: int
+    next_offset: int
+    event_time: datetime | None
+    records: int
+    set_aside: int
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnds:
+    """The retained offsets of a partition: first one still there, and the end as a read_committed reader sees it."""
+
+    start: int
+    end: int
+
+
+Positions = Mapping[TopicPartition, Position]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Everything measured at one instant: all runs, their positions from one snapshot, and the ends of the log."""
+
+    monotonic_s: float
+    at: datetime
+    runs: Mapping[VersionId, Run]
+    positions: Mapping[VersionId, Positions]
+    ends: Mapping[TopicPartition, LogEnds]
+
+    def of(self, version: VersionId) -> Positions:
+        return self.positions.get(version, {})

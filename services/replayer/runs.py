@@ -1,0 +1,187 @@
+"""What people do with runs: start, read, pause, resume, stop, limit."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from core.clock import Clock
+from core.domain.errors import FailedPrecondition, InvalidInput
+from core.domain.names import VersionId
+from core.kafka import TopicInfo
+from services.replayer import ddl
+from services.replayer.fleet import Fleet
+from services.replayer.protocol import TopicPartition
+from services.replayer.run import LogEnds, Run
+from services.replayer.states import FIRST, Command, Event
+from services.replayer.store import Failure
+from services.replayer.supervisor import Surroundings
+from turnout.schema import JobDefinition, table_name
+
+WORKERS_DEFAULT = 2
+WORKERS_MAX = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """The topics as they stood when the run was started."""
+
+    topic_ids: dict[str, str]
+    ends: dict[TopicPartition, LogEnds]
+    first_times: dict[TopicPartition, datetime]
+
+
+class Runs:
+    """Commands on runs. What is answered is stored; the processes have followed where a method says so."""
+
+    def __init__(self, around: Surroundings, fleet: Fleet, clock: Clock) -> None:
+        self._around = around
+        self._fleet = fleet
+        self._clock = clock
+
+    async def start(self, version: VersionId, workers: int, rate_limit: int, request_id: str) -> Run:
+        """Create the version's table and positions and start its run; the run that exists when there is one already.
+
+        FailedPrecondition (VERSION_RETIRED, VERSION_DROPPED, TOPIC_NOT_FOUND, TABLE_REFUSED).
+        """
+        _check_limits(workers, rate_limit)
+        existing = await self._existing(version, request_id)
+        if existing is not None:
+            return existing
+        registered = await self._around.artifacts.version(version)
+        if not registered.runnable:
+            raise FailedPrecondition(
+                "VERSION_RETIRED", f"{version} is retired or being retired; take that back first, or start another one."
+            )
+        await self._around.artifacts.unpacked(version, registered.artifact_digest)
+        definition = registered.definition
+        log = await self._log(definition)
+        run = Run(
+            version=version,
+            state=FIRST,
+            failure_reason="",
+            failure_message="",
+            artifact_digest=registered.artifact_digest,
+            definition=definition,
+            workers=workers or WORKERS_DEFAULT,
+            rate_limit=rate_limit,
+            table=table_name(version.job, version.number),
+            topic_ids=log.topic_ids,
+            start_times=log.first_times,
+            indexes_built=not definition.indexes,
+            worker_restarts=0,
+            revision=1,
+            request_id=request_id,
+            create_time=self._clock.now(),
+        )
+        stored = await self._store_new(run, {tp: ends.start for tp, ends in log.ends.items()})
+        self._fleet.follow(stored)
+        return stored
+
+    async def _existing(self, version: VersionId, request_id: str) -> Run | None:
+        if request_id:
+            repeated = await self._around.store.find_by_request(request_id)
+            if repeated is not None and repeated.version != version:
+                raise InvalidInput(
+                    "REQUEST_ID_REUSED",
+                    f"The request id {request_id!r} belongs to the start of {repeated.version}; use a new one.",
+                )
+        existing = await self._around.store.find(version)
+        if existing is not None and existing.drop_time is not None:
+            raise FailedPrecondition(
+                "VERSION_DROPPED", f"The table of {version} was dropped; register and start a new version instead."
+            )
+        return existing
+
+    async def _log(self, definition: JobDefinition) -> _Log:
+        infos = await self._around.topics.describe(definition)
+        ends = await self._around.topics.ends(infos)
+        first_times = await self._around.topics.first_times(ends)
+        return _Log({topic: info.topic_id for topic, info in infos.items()}, ends, first_times)
+
+    async def _store_new(self, run: Run, starts: dict[TopicPartition, int]) -> Run:
+        """Run, table and positions in one transaction; of two callers the second gets the first one's run."""
+        store = self._around.store
+        async with store.transaction() as connection:
+            stored = await store.insert(connection, run)
+            if stored is not None:
+                await _create_table(connection, run.definition, run.table)
+                await store.insert_positions(connection, run.version, starts)
+        return stored if stored is not None else await store.get(run.version)
+
+    async def pause(self, version: VersionId) -> Run:
+        """Pause; answers when the workers have finished their batch and are gone."""
+        return await self._command(version, Command.PAUSE)
+
+    async def stop(self, version: VersionId) -> Run:
+        """Stop; answers when the workers have finished their batch and are gone."""
+        return await self._command(version, Command.STOP)
+
+    async def _command(self, version: VersionId, command: Command) -> Run:
+        _, run = await self._around.store.change(version, command)
+        self._fleet.follow(run)
+        await self._fleet.idle(version)
+        return await self._around.store.get(version)
+
+    async def resume(self, version: VersionId) -> Run:
+        """Go on from the stored positions, once the topics are found to be those that the positions belong to.
+
+        FailedPrecondition (TOPIC_RECREATED, POSITION_BEYOND_END, LOG_TRUNCATED, RUN_STATE).
+        """
+        run = await self._around.store.get(version)
+        if not run.state.wants_workers and run.drop_time is None:
+            await self.check_topics(run)
+        _, run = await self._around.store.change(version, Command.RESUME)
+        self._fleet.follow(run)
+        return run
+
+    async def check_topics(self, run: Run) -> dict[str, TopicInfo]:
+        """The run's topics, when all of them are those that its positions belong to.
+
+        Otherwise the run has FAILED and FailedPrecondition says why.
+        """
+        try:
+            infos = await self._around.topics.check_identity(run)
+            positions = await self._around.store.positions([run.version])
+            await self._around.topics.check_positions(run, positions.get(run.version, {}))
+        except FailedPrecondition as error:
+            failure = Failure(error.reason, error.message)
+            _, failed = await self._around.store.change(run.version, Event.FAULT, failure)
+            self._fleet.follow(failed)
+            raise
+        return infos
+
+    async def set_rate(self, version: VersionId, rate_limit: int) -> Run:
+        """Limit the records a second of all workers together, at once; 0 = no limit."""
+        _check_limits(0, rate_limit)
+        run = await self._around.store.set_rate(version, rate_limit)
+        self._fleet.follow(run)
+        return run
+
+
+def _check_limits(workers: int, rate_limit: int) -> None:
+    if not 0 <= workers <= WORKERS_MAX:
+        raise InvalidInput("INVALID_WORKERS", f"workers is {workers}; give 1 to {WORKERS_MAX}, or 0 for the default.")
+    if rate_limit < 0:
+        raise InvalidInput(
+            "INVALID_RATE", f"rate_limit is {rate_limit}; give records a second above 0, or 0 for no limit."
+        )
+
+
+async def _create_table(connection: Any, definition: JobDefinition, table: str) -> None:
+    try:
+        types: dict[str, str] = {}
+        question = ddl.derived_types(definition)
+        if question is not None:
+            # Prepared, so that text which is more than an expression is refused.
+            types = dict(await (await connection.prepare(question)).fetchrow())
+        await connection.execute(ddl.create_table(definition, table, types))
+        for statement in ddl.create_upkeep_indexes(definition, table):
+            await connection.execute(statement)
+    except (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError) as error:
+        raise FailedPrecondition(
+            "TABLE_REFUSED",
+            f"PostgreSQL refuses the table of {definition.job}: {error}. Mend the columns or derived expressions of "
+            f"the job and register a new version.",
+        ) from None

@@ -1,0 +1,101 @@
+"""Measuring all the time: four times a second the committed positions of all runs and the ends of the log.
+
+One history answers everybody: progress, gates, watches. Asking costs nothing and never waits.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Sequence
+
+from core.clock import Clock
+from core.domain.errors import Unavailable
+from services.replayer.run import Sample
+from services.replayer.store import Store
+from services.replayer.topics import EndsWatch
+
+log = logging.getLogger(__name__)
+
+
+class Sampler:
+    """Keeps the samples of the last seconds, oldest first."""
+
+    EVERY_S = 0.25
+    KEPT_S = 12.0
+
+    def __init__(self, store: Store, ends: EndsWatch, clock: Clock) -> None:
+        self._store = store
+        self._ends = ends
+        self._clock = clock
+        self._samples: deque[Sample] = deque()
+        self._taken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.away = ""  # why nothing is measured at the moment; empty = all is well
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        return tuple(self._samples)
+
+    @property
+    def newest(self) -> Sample | None:
+        return self._samples[-1] if self._samples else None
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._tasks = [
+            asyncio.create_task(self._sample(), name="sample positions"),
+            asyncio.create_task(self._watch_ends(), name="watch log ends"),
+        ]
+
+    async def stop(self) -> None:
+        """End measuring."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def next_sample(self) -> None:
+        """Wait until another sample was taken, or was tried in vain."""
+        await self._taken.wait()
+
+    async def fresh(self) -> Sequence[Sample]:
+        """The history with a sample of this moment at its end, for one answer. Unavailable while PostgreSQL is away."""
+        return (*self._samples, await self._measure())
+
+    async def _measure(self) -> Sample:
+        runs = {run.version: run for run in await self._store.all()}
+        positions = await self._store.positions()
+        return Sample(
+            monotonic_s=self._clock.monotonic_s(),
+            at=self._clock.now(),
+            runs=runs,
+            positions=positions,
+            ends=self._ends.ends,
+        )
+
+    async def _sample(self) -> None:
+        while True:
+            try:
+                self._samples.append(await self._measure())
+                while self._samples[-1].monotonic_s - self._samples[0].monotonic_s > self.KEPT_S:
+                    self._samples.popleft()
+                self.away = ""
+            except Unavailable as error:
+                self.away = error.message
+            except Exception:
+                log.exception("measuring failed")
+            taken, self._taken = self._taken, asyncio.Event()
+            taken.set()
+            await asyncio.sleep(self.EVERY_S)
+
+    async def _watch_ends(self) -> None:
+        while True:
+            runs = self.newest.runs.values() if self.newest is not None else ()
+            topics = {topic for run in runs if run.drop_time is None for topic in run.topic_ids}
+            try:
+                await self._ends.refresh(sorted(topics))
+            except Exception:
+                log.exception("asking for the ends of the log failed")
+            await asyncio.sleep(self._ends.EVERY_S if self._samples else self.EVERY_S)

@@ -1,0 +1,123 @@
+"""The gRPC edge: validate, call, map."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from core.clock import Clock
+from core.domain.names import VersionId, parse_job, parse_run, parse_version
+from core.domain.paging import from_token, page_size, to_token
+from services.replayer import convert
+from services.replayer.comparison import compare_tables
+from services.replayer.drop import drop_table
+from services.replayer.estimate import estimate_run
+from services.replayer.fleet import Fleet
+from services.replayer.judging import check_gates
+from services.replayer.run import Run
+from services.replayer.runs import Runs
+from services.replayer.supervisor import Surroundings
+from services.replayer.view import move_view
+from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import replayer_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_ANY_JOB = "jobs/-"
+
+
+class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
+    """`turnout.replayer.v1.Replayer`."""
+
+    def __init__(self, around: Surroundings, fleet: Fleet, runs: Runs, clock: Clock) -> None:
+        self._around = around
+        self._fleet = fleet
+        self._runs = runs
+        self._clock = clock
+
+    async def EstimateRun(self, request: replayer.EstimateRunRequest, context: Context) -> replayer.EstimateRunResponse:
+        return convert.estimate_message(await estimate_run(self._around, parse_version(request.version)))
+
+    async def StartRun(self, request: replayer.StartRunRequest, context: Context) -> replayer.Run:
+        version = parse_version(request.version)
+        run = await self._runs.start(version, request.workers, request.rate_limit, request.request_id)
+        return await self._message(run)
+
+    async def GetRun(self, request: replayer.GetRunRequest, context: Context) -> replayer.Run:
+        return await self._message(await self._around.store.get(parse_run(request.name)))
+
+    async def ListRuns(self, request: replayer.ListRunsRequest, context: Context) -> replayer.ListRunsResponse:
+        job = None if request.parent == _ANY_JOB else parse_job(request.parent)
+        size = page_size(request.page_size)
+        token = from_token(request.page_token, request.parent)
+        after = parse_run(token) if token is not None else VersionId("", 0)
+        runs = await self._around.store.page(job, (after.job, after.number), size + 1)
+        samples = await self._around.sampler.fresh()
+        more = to_token(request.parent, runs[size - 1].name) if len(runs) > size else ""
+        shown = [self._with_progress(run, samples) for run in runs[:size]]
+        return replayer.ListRunsResponse(runs=shown, next_page_token=more)
+
+    async def WatchRun(self, request: replayer.WatchRunRequest, context: Context) -> AsyncIterator[replayer.Run]:
+        version = parse_run(request.name)
+        told = await self._message(await self._around.store.get(version))
+        yield told
+        sampler = self._around.sampler
+        while True:
+            await sampler.next_sample()
+            sample = sampler.newest
+            if sample is None or version not in sample.runs:
+                continue
+            now = self._with_progress(sample.runs[version], sampler.samples)
+            if now != told:
+                told = now
+                yield told
+
+    async def PauseRun(self, request: replayer.PauseRunRequest, context: Context) -> replayer.Run:
+        return await self._message(await self._runs.pause(parse_run(request.name)))
+
+    async def ResumeRun(self, request: replayer.ResumeRunRequest, context: Context) -> replayer.Run:
+        return await self._message(await self._runs.resume(parse_run(request.name)))
+
+    async def StopRun(self, request: replayer.StopRunRequest, context: Context) -> replayer.Run:
+        return await self._message(await self._runs.stop(parse_run(request.name)))
+
+    async def SetRunRate(self, request: replayer.SetRunRateRequest, context: Context) -> replayer.Run:
+        return await self._message(await self._runs.set_rate(parse_run(request.name), request.rate_limit))
+
+    async def CheckGates(self, request: replayer.CheckGatesRequest, context: Context) -> replayer.CheckGatesResponse:
+        candidate = parse_version(request.candidate)
+        baseline = parse_version(request.baseline) if request.baseline else None
+        judgement = await check_gates(self._around, self._runs, self._clock, candidate, baseline)
+        partitions = convert.partition_messages(judgement.candidate, self._around.sampler.samples)
+        return replayer.CheckGatesResponse(gates=convert.gate_messages(judgement.gates), partitions=partitions)
+
+    async def CompareTables(
+        self, request: replayer.CompareTablesRequest, context: Context
+    ) -> replayer.CompareTablesResponse:
+        old, new = parse_version(request.old_version), parse_version(request.new_version)
+        found = await compare_tables(self._around.store, old, new, request.sample_size, _remaining_s(context))
+        return convert.comparison_message(found, (await self._around.store.get(new)).definition)
+
+    async def MoveView(self, request: replayer.MoveViewRequest, context: Context) -> replayer.MoveViewResponse:
+        done = await move_view(self._around.store, parse_version(request.version), request.epoch)
+        return replayer.MoveViewResponse(moved=done.moved, waiting_for=done.waiting_for)
+
+    async def DropTable(self, request: replayer.DropTableRequest, context: Context) -> replayer.DropTableResponse:
+        version = parse_version(request.version)
+        run = await self._around.store.find(version)
+        if run is not None and not run.state.wants_workers:
+            await self._fleet.idle(version)
+        return replayer.DropTableResponse(dropped=await drop_table(self._around.store, version))
+
+    async def _message(self, run: Run) -> replayer.Run:
+        return self._with_progress(run, await self._around.sampler.fresh())
+
+    def _with_progress(self, run: Run, samples: Any) -> replayer.Run:
+        status = self._around.sampler.away or self._fleet.status(run.version)
+        return convert.run_message(run, samples, status, self._fleet.live_workers(run.version))
+
+
+def _remaining_s(context: Context) -> float:
+    remaining_s = context.time_remaining()
+    assert remaining_s is not None, "the chain of interceptors refuses calls without a deadline"
+    return float(remaining_s)

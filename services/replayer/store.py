@@ -1,0 +1,298 @@
+"""Runs, positions and leases in PostgreSQL. Statements are in queries.sql; decisions are not made here.
+
+Every method raises Unavailable (POSTGRES_UNAVAILABLE) while PostgreSQL is away.
+"""
+
+import functools
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from core.domain.errors import FailedPrecondition, NotFound, Unavailable
+from core.domain.names import VersionId, parse_version
+from core.postgres import Pool, load_queries, migrate, open_pool, postgres_errors
+from services.replayer.protocol import TopicPartition
+from services.replayer.run import Position, Positions, Run
+from services.replayer.states import Command, Event, IllegalCommandError, State, after
+from turnout.schema import JobDefinition, decode, encode
+
+HERE = Path(__file__).parent
+MIGRATIONS = HERE / "migrations"
+QUERIES = load_queries(HERE / "queries.sql")
+
+POOL_SIZE_MAX = 8
+END_BACKEND_MS = 5000  # how long a backend that was told to end is waited for
+
+Row: TypeAlias = Any
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a run failed: stable reason, and words for a person."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A session that holds a lock which somebody waits for."""
+
+    pid: int
+    application: str
+    age_s: float
+    state: str
+
+    def __str__(self) -> str:
+        return f"session {self.pid} ({self.application}, {self.state}, for {self.age_s:.0f} s)"
+
+
+class Store:
+    """The replayer's tables through one pool, which `open` makes. Before it every method raises Unavailable."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._pool: Pool | None = None
+
+    async def open(self) -> None:
+        """Bring the schema up to date and open the pool."""
+        with postgres_errors():
+            pool = await open_pool(self._dsn, application_name="turnout replayer", max_size=POOL_SIZE_MAX)
+        try:
+            await migrate(pool, "replayer", MIGRATIONS)
+        except BaseException:
+            await pool.close()
+            raise
+        self._pool = pool
+
+    async def close(self) -> None:
+        """Close the pool."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    @property
+    def pool(self) -> Pool:
+        if self._pool is None:
+            raise Unavailable("STARTING", "The replayer is starting; try again.")
+        return self._pool
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """A connection inside a transaction."""
+        with postgres_errors():
+            async with self.pool.acquire() as connection, connection.transaction():
+                yield connection
+
+    # --- runs ---
+
+    async def find(self, version: VersionId) -> Run | None:
+        """The run, or None."""
+        with postgres_errors():
+            row = await self.pool.fetchrow(QUERIES.run, version.name)
+        return None if row is None else run_of(row)
+
+    async def get(self, version: VersionId) -> Run:
+        """The run; NotFound (RUN_NOT_FOUND)."""
+        run = await self.find(version)
+        if run is None:
+            raise _not_found(version)
+        return run
+
+    async def find_by_request(self, request_id: str) -> Run | None:
+        """The run that a StartRun with this request id began, or None."""
+        with postgres_errors():
+            row = await self.pool.fetchrow(QUERIES.run_by_request, request_id)
+        return None if row is None else run_of(row)
+
+    async def all(self) -> list[Run]:
+        """Every run."""
+        with postgres_errors():
+            return [run_of(row) for row in await self.pool.fetch(QUERIES.runs)]
+
+    async def page(self, job: str | None, after_run: tuple[str, int], limit: int) -> list[Run]:
+        """At most `limit` runs by (job, number) after the given one; of one job, or of all with None."""
+        with postgres_errors():
+            return [run_of(row) for row in await self.pool.fetch(QUERIES.runs_page, job, *after_run, limit)]
+
+    async def of_job(self, job: str) -> list[Run]:
+        """The runs of a job by number."""
+        with postgres_errors():
+            return [run_of(row) for row in await self.pool.fetch(QUERIES.runs_of_job, job)]
+
+    async def insert(self, connection: Any, run: Run) -> Run | None:
+        """Store a new run inside the caller's transaction; None when there is one of that version already."""
+        times = [[tp.topic, tp.partition, _unix_ms(time)] for tp, time in sorted(run.start_times.items())]
+        row = await connection.fetchrow(
+            QUERIES.insert_run,
+            run.version.name,
+            run.version.job,
+            run.version.number,
+            run.state.value,
+            run.artifact_digest,
+            encode(run.definition).decode(),
+            run.workers,
+            run.rate_limit,
+            run.table,
+            json.dumps(dict(run.topic_ids)),
+            json.dumps(times),
+            run.indexes_built,
+            run.request_id,
+        )
+        return None if row is None else run_of(row)
+
+    async def change(
+        self, version: VersionId, happening: Command | Event, failure: Failure | None = None
+    ) -> tuple[Run, Run]:
+        """Apply a command or an event: the run before and after it, in one transaction.
+
+        NotFound (RUN_NOT_FOUND); FailedPrecondition (RUN_STATE) for a command that the state does not allow.
+        """
+        async with self.transaction() as connection:
+            run = _found_row(await connection.fetchrow(QUERIES.run_for_update, version.name), version)
+            try:
+                state = after(run.state, happening, run.facts)
+            except IllegalCommandError as error:
+                raise FailedPrecondition("RUN_STATE", f"{version}: {error}", metadata={"run": run.name}) from None
+            if state is run.state:
+                return run, run
+            reason, message = (failure.reason, failure.message) if failure is not None else ("", "")
+            row = await connection.fetchrow(QUERIES.set_state, version.name, state.value, reason, message)
+            return run, run_of(row)
+
+    async def set_rate(self, version: VersionId, rate_limit: int) -> Run:
+        """Set the limit in records a second; 0 = none. NotFound (RUN_NOT_FOUND)."""
+        with postgres_errors():
+            return _found_row(await self.pool.fetchrow(QUERIES.set_rate, version.name, rate_limit), version)
+
+    async def count_restart(self, version: VersionId) -> Run:
+        """One more worker was started in the place of a dead one."""
+        with postgres_errors():
+            return _found_row(await self.pool.fetchrow(QUERIES.count_restart, version.name), version)
+
+    async def set_indexes_built(self, version: VersionId) -> Run:
+        """The secondary indexes of the table exist."""
+        with postgres_errors():
+            return _found_row(await self.pool.fetchrow(QUERIES.set_indexes_built, version.name), version)
+
+    # --- positions and leases ---
+
+    async def insert_positions(self, connection: Any, version: VersionId, starts: Mapping[TopicPartition, int]) -> None:
+        """Positions that start at the given offsets; those that exist stay as they are."""
+        tps = sorted(starts)
+        await connection.execute(
+            QUERIES.insert_positions,
+            version.name,
+            [tp.topic for tp in tps],
+            [tp.partition for tp in tps],
+            [starts[tp] for tp in tps],
+        )
+
+    async def add_partitions(self, version: VersionId, partitions: Iterable[TopicPartition]) -> None:
+        """Positions at offset 0 for partitions that a topic was widened by."""
+        async with self.transaction() as connection:
+            await self.insert_positions(connection, version, dict.fromkeys(partitions, 0))
+
+    async def positions(self, versions: Collection[VersionId] | None = None) -> dict[VersionId, Positions]:
+        """The committed positions of the given runs, or of all, from one snapshot."""
+        with postgres_errors():
+            if versions is None:
+                rows = await self.pool.fetch(QUERIES.positions)
+            else:
+                rows = await self.pool.fetch(QUERIES.positions_of, [version.name for version in versions])
+        return positions_of(rows)
+
+    async def release(self, version: VersionId, owner: str) -> None:
+        """End what is left of a dead worker in the database and free its leases, so that another takes over at once."""
+        with postgres_errors():
+            await self.pool.execute(QUERIES.end_backends, version.name, owner, END_BACKEND_MS)
+            await self.pool.execute(QUERIES.free_leases, version.name, owner)
+
+    # --- tables ---
+
+    async def table_bytes(self, table: str) -> int | None:
+        """Bytes of an output table with its indexes; None when there is none."""
+        with postgres_errors():
+            found = await self.pool.fetchval(QUERIES.table_bytes, serving(table))
+        return None if found is None else int(found)
+
+    async def column_types(self, table: str) -> dict[str, str]:
+        """PostgreSQL type of each column of an output table; empty when there is none."""
+        with postgres_errors():
+            rows = await self.pool.fetch(QUERIES.column_types, serving(table))
+        return {row["name"]: row["type"] for row in rows}
+
+    async def blocker(self, relation: str) -> Blocker | None:
+        """The session with the oldest lock on a table or view of the schema "serving", if there is one."""
+        with postgres_errors():
+            row = await self.pool.fetchrow(QUERIES.blockers, serving(relation))
+        return None if row is None else Blocker(row["pid"], row["application"], row["age_s"], row["state"])
+
+
+def serving(name: str) -> str:
+    """A quoted name in the schema "serving". Our names hold no quotes, see turnout.schema."""
+    return f'serving."{name}"'
+
+
+@functools.lru_cache(maxsize=512)
+def _definition(text: str) -> JobDefinition:
+    return decode(text)
+
+
+def run_of(row: Row) -> Run:
+    """A run from its row."""
+    return Run(
+        version=parse_version(row["version"]),
+        state=State(row["state"]),
+        failure_reason=row["failure_reason"],
+        failure_message=row["failure_message"],
+        artifact_digest=row["artifact_digest"],
+        definition=_definition(row["definition"]),
+        workers=row["workers"],
+        rate_limit=row["rate_limit"],
+        table=row["output_table"],
+        topic_ids=json.loads(row["topic_ids"]),
+        start_times={
+            TopicPartition(topic, partition): datetime.fromtimestamp(ms / 1000, UTC)
+            for topic, partition, ms in json.loads(row["start_times"])
+        },
+        indexes_built=row["indexes_built"],
+        worker_restarts=row["worker_restarts"],
+        revision=row["revision"],
+        request_id=row["request_id"],
+        create_time=row["create_time"],
+        catch_up_time=row["catch_up_time"],
+        drop_time=row["drop_time"],
+    )
+
+
+def _found_row(row: Row | None, version: VersionId) -> Run:
+    if row is None:
+        raise _not_found(version)
+    return run_of(row)
+
+
+def _not_found(version: VersionId) -> NotFound:
+    return NotFound("RUN_NOT_FOUND", f"{version} has no run; start one first.", metadata={"run": version.run_name})
+
+
+def _unix_ms(time: datetime) -> int:
+    return round(time.timestamp() * 1000)
+
+
+def positions_of(rows: Iterable[Row]) -> dict[VersionId, Positions]:
+    """Positions by version from rows of serving.positions."""
+    found: dict[VersionId, dict[TopicPartition, Position]] = {}
+    for row in rows:
+        found.setdefault(parse_version(row["version"]), {})[TopicPartition(row["topic"], row["partition"])] = Position(
+            start_offset=row["start_offset"],
+            next_offset=row["next_offset"],
+            event_time=row["event_time"],
+            records=row["records"],
+            set_aside=row["set_aside"],
+            owner=row["owner"] or "",
+        )
+    return dict(found)

@@ -1,0 +1,202 @@
+"""Kafka's side of a run: is the topic still the one that the positions belong to, and which offsets does it hold?"""
+
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaPartition
+from aiokafka.errors import KafkaError
+
+from core.domain.errors import FailedPrecondition, Unavailable
+from core.kafka import KafkaConfig, TopicAdmin, TopicInfo
+from services.replayer.protocol import TopicPartition
+from services.replayer.run import LogEnds, Positions, Run
+from turnout.schema import JobDefinition
+
+log = logging.getLogger(__name__)
+
+_READ_WAIT_MS = 1000  # a committed record that the broker holds comes at once; control records alone never do
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Records read for a sample: how many, and the bytes of their keys and values."""
+
+    records: int
+    size_bytes: int
+
+
+class Topics:
+    """The topics of runs. Every method raises Unavailable (KAFKA_UNAVAILABLE) while no broker answers."""
+
+    def __init__(self, config: KafkaConfig) -> None:
+        self._config = config
+        self._admin = TopicAdmin(config)
+
+    async def describe(self, definition: JobDefinition) -> dict[str, TopicInfo]:
+        """The job's topics by name. FailedPrecondition (TOPIC_NOT_FOUND, TOPICS_NOT_CO_PARTITIONED)."""
+        found = {source.topic: await self._admin.describe(source.topic) for source in definition.topics}
+        if definition.co_partitioned and len({info.partitions for info in found.values()}) > 1:
+            counts = ", ".join(f"{info.topic} has {info.partitions}" for info in found.values())
+            raise FailedPrecondition(
+                "TOPICS_NOT_CO_PARTITIONED",
+                f"{definition.job} folds several topics by one key, which needs equally many partitions in each: "
+                f"{counts}. Copy one of them into a topic with the other's number of partitions.",
+            )
+        return found
+
+    async def ends(self, topics: Collection[str]) -> dict[TopicPartition, LogEnds]:
+        """The retained offsets of every partition of the topics."""
+        found: dict[TopicPartition, LogEnds] = {}
+        for topic in sorted(topics):
+            for partition, one in (await self._admin.log_range(topic)).items():
+                found[TopicPartition(topic, partition)] = LogEnds(one.start, one.end)
+        return found
+
+    async def check_identity(self, run: Run) -> dict[str, TopicInfo]:
+        """The run's topics, when they are those that it was started on. FailedPrecondition (TOPIC_RECREATED ...)."""
+        found = await self.describe(run.definition)
+        for topic, info in found.items():
+            if run.topic_ids.get(topic) != info.topic_id:
+                raise FailedPrecondition(
+                    "TOPIC_RECREATED",
+                    f"The topic {topic} was deleted and created again since the run of {run.version} began: its stored "
+                    f"positions belong to the topic before. Register a new version to replay the new topic.",
+                    metadata={"topic": topic, "run": run.name},
+                )
+        return found
+
+    async def check_positions(self, run: Run, positions: Positions) -> None:
+        """FailedPrecondition (POSITION_BEYOND_END, LOG_TRUNCATED) unless the log still holds what comes next."""
+        ends = await self.ends(run.topic_ids)
+        for tp, position in sorted(positions.items()):
+            at = ends.get(tp)
+            if at is None:
+                continue
+            where = f"{tp.topic}/{tp.partition}"
+            if position.next_offset > at.end:
+                raise FailedPrecondition(
+                    "POSITION_BEYOND_END",
+                    f"{where}: the table of {run.version} reflects the log up to offset {position.next_offset:,}, and "
+                    f"the log ends at {at.end:,}: the topic lost records. Register a new version to replay it.",
+                )
+            if position.next_offset < at.start:
+                raise FailedPrecondition(
+                    "LOG_TRUNCATED",
+                    f"{where}: the next record of {run.version} is at offset {position.next_offset:,}, and the log "
+                    f"begins at {at.start:,} by now: {at.start - position.next_offset:,} offsets are gone for ever. "
+                    f"Lengthen the topic's retention and register a new version to replay what is left.",
+                )
+
+    async def first_times(self, starts: Mapping[TopicPartition, LogEnds]) -> dict[TopicPartition, datetime]:
+        """When the first record of each partition was written; partitions without a record are left out."""
+        held = {tp: ends.start for tp, ends in starts.items() if ends.end > ends.start}
+        found: dict[TopicPartition, datetime] = {}
+        for tp, messages in (await self._read(held, 1)).items():
+            if messages:
+                found[tp] = datetime.fromtimestamp(messages[0].timestamp / 1000, UTC)
+        return found
+
+    async def sample(self, ends: Mapping[TopicPartition, LogEnds], places: int, at_each: int) -> Sampled:
+        """Read `at_each` records at `places` offsets spread evenly over each partition."""
+        records = size = 0
+        for place in range(places):
+            offsets = {
+                tp: one.start + (one.end - one.start) * place // places
+                for tp, one in ends.items()
+                if one.end - one.start > place
+            }
+            for messages in (await self._read(offsets, at_each)).values():
+                records += len(messages)
+                size += sum(len(m.key or b"") + len(m.value or b"") for m in messages)
+        return Sampled(records, size)
+
+    async def _read(self, offsets: Mapping[TopicPartition, int], count: int) -> dict[TopicPartition, list[Any]]:
+        """At most `count` records of each partition from its offset on; fewer when the log has no more there."""
+        if not offsets:
+            return {}
+        consumer = AIOKafkaConsumer(
+            **self._config.aiokafka(),
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+        )
+        try:
+            await consumer.start()
+            return await self._collect(consumer, offsets, count)
+        except (KafkaError, OSError) as error:
+            raise Unavailable(
+                "KAFKA_UNAVAILABLE", f"Kafka does not answer ({type(error).__name__}); try again."
+            ) from None
+        finally:
+            await consumer.stop()
+
+    async def _collect(
+        self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int], count: int
+    ) -> dict[TopicPartition, list[Any]]:
+        partitions = {KafkaPartition(tp.topic, tp.partition): tp for tp in offsets}
+        consumer.assign(list(partitions))
+        for kafka_partition, tp in partitions.items():
+            consumer.seek(kafka_partition, offsets[tp])
+        found: dict[TopicPartition, list[Any]] = {tp: [] for tp in offsets}
+        while any(len(messages) < count for messages in found.values()):
+            batch = await consumer.getmany(timeout_ms=_READ_WAIT_MS, max_records=count * len(offsets))
+            if not batch:
+                break
+            for kafka_partition, messages in batch.items():
+                tp = partitions[kafka_partition]
+                found[tp] = (found[tp] + messages)[:count]
+                if len(found[tp]) == count:
+                    consumer.pause(kafka_partition)
+        return found
+
+
+def retention_s(infos: Mapping[str, TopicInfo]) -> dict[str, float]:
+    """How long each topic keeps a record, of those that forget by time."""
+    return {topic: i.retention_ms / 1000 for topic, i in infos.items() if i.retention_ms >= 0 and not i.compacted}
+
+
+class EndsWatch:
+    """The newest known ends of the log of all partitions that runs read: asked for once a second, and told by workers.
+
+    While Kafka is away the last ones known stay; `away` says so in words.
+    """
+
+    EVERY_S = 1.0
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        self._ends: dict[TopicPartition, LogEnds] = {}
+        self.away = ""
+
+    @property
+    def ends(self) -> Mapping[TopicPartition, LogEnds]:
+        return dict(self._ends)
+
+    def told(self, tp: TopicPartition, ends: LogEnds) -> None:
+        """A worker read these ends. Of two workers' news the later may be the older; ends only ever move on."""
+        known = self._ends.get(tp)
+        self._ends[tp] = ends if known is None else LogEnds(max(known.start, ends.start), max(known.end, ends.end))
+
+    def forget(self, topic: str) -> None:
+        """The topic was created again: its ends begin anew."""
+        for tp in [tp for tp in self._ends if tp.topic == topic]:
+            del self._ends[tp]
+
+    async def refresh(self, topics: Collection[str]) -> None:
+        """Ask Kafka about all these topics; one that is missing is passed over, for its run learns it elsewhere."""
+        away = ""
+        for topic in topics:
+            try:
+                # Put in place rather than joined: the topic may have been created again, and begin anew.
+                self._ends.update(await self._topics.ends([topic]))
+            except FailedPrecondition:
+                self.forget(topic)
+            except Unavailable as error:
+                away = error.message
+        if away and not self.away:
+            log.warning("%s", away)
+        self.away = away

@@ -1,0 +1,94 @@
+"""Where the switcher is put together."""
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any
+
+import grpc
+
+from core.config import Settings
+from core.postgres import Listener, migrate, open_pool
+from core.rpc.channel import connect
+from core.rpc.server import ServiceApp
+from services.switcher.change import Changes, Limits
+from services.switcher.feed import Feed
+from services.switcher.hint import Hint
+from services.switcher.presence import FrontStore
+from services.switcher.reconcile import Reconcile
+from services.switcher.replayer_client import ReplayerClient
+from services.switcher.servicer import Parts, SwitcherServicer
+from services.switcher.store import CHANNEL, MIGRATIONS, RouteStore
+from services.switcher.views import Views
+from services.switcher.watch import Watch
+from turnout.switcher.v1.switcher_pb2_grpc import add_SwitcherServicer_to_server
+
+# The longest that a front lets one read take: a read begun under a route may last so long beyond it.
+_READ_DEADLINE_MAX_S = 60.0
+
+
+class SwitcherApp(ServiceApp):
+    """The switcher service of one process."""
+
+    name = "switcher"
+    service_names: tuple[str, ...] = ("turnout.switcher.v1.Switcher",)
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._servicer = SwitcherServicer()
+        self._closing = contextlib.AsyncExitStack()
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add the servicer."""
+        add_SwitcherServicer_to_server(self._servicer, server)
+
+    async def start(self) -> None:
+        """Open the pool, bring the schema up to date, begin to feed watches and to reconcile."""
+        settings = self._settings
+        pool = await open_pool(
+            settings.postgres,
+            application_name="turnout switcher",
+            # A replica that hangs in a transaction must not keep the locks that every change needs.
+            settings={"idle_in_transaction_session_timeout": "10s"},
+        )
+        self._closing.push_async_callback(pool.close)
+        await migrate(pool, "switcher", MIGRATIONS)
+        channel = connect(settings.replayer_target)
+        self._closing.push_async_callback(channel.close)
+        hint = Hint()
+        listener = Listener(settings.postgres, CHANNEL, hint.give)
+        listener.start()
+        self._closing.push_async_callback(listener.stop)
+
+        may_serve_for = timedelta(seconds=settings.max_stale_active_s + _READ_DEADLINE_MAX_S)
+        limits = Limits(timedelta(seconds=settings.rollback_protection_s), may_serve_for)
+        store = RouteStore(pool, limits.protection)
+        fronts = FrontStore(pool, timedelta(seconds=settings.reader_lease_s))
+        replayer = ReplayerClient(channel)
+        views = Views(store, replayer)
+        feed = Feed(store, hint)
+        self._run("feed", feed.run())
+        self._run("reconcile", Reconcile(store, views, may_serve_for).run())
+        changes = Changes(store, fronts, replayer, views, hint, limits)
+        self._servicer.started = Parts(store, changes, Watch(fronts, feed), may_serve_for)
+
+    async def stop(self) -> None:
+        """End the background work, then close the pool."""
+        self._servicer.started = None
+        await self._closing.aclose()
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"switcher {name}")
+
+        async def end() -> None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+        self._closing.push_async_callback(end)
+
+
+def build(settings: Settings) -> ServiceApp:
+    """The switcher for these settings."""
+    return SwitcherApp(settings)

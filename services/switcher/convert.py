@@ -1,0 +1,208 @@
+"""Between the wire and the domain."""
+
+import hashlib
+from datetime import datetime, timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from core.domain.errors import InvalidInput
+from core.domain.names import route_name
+from core.domain.routing import Route
+from services.switcher.presence import Registration
+from services.switcher.records import (
+    ChangeRecord,
+    CommandKind,
+    GateAnswer,
+    Intent,
+    Proposal,
+    ProposalState,
+    RouteRecord,
+    View,
+)
+from services.switcher.switch import etag_of
+from turnout.switcher.v1 import switcher_pb2 as pb
+
+TEXT_MAX = 1000
+"""Most characters of a text that a caller chooses, such as a reason."""
+_REPORTED = (pb.Report.PREPARED, pb.Report.SERVING, pb.Report.DRAINED, pb.Report.NACK)
+
+
+ChangeRequest = pb.SetTrafficRequest | pb.CutOverRouteRequest | pb.RollBackRouteRequest
+"""The requests that change a route."""
+
+
+def intent_of(command: CommandKind, request: ChangeRequest) -> Intent:
+    """Who wants what; InvalidInput for a text without measure."""
+    for field in ("request_id", "claimed_actor", "reason"):
+        if len(getattr(request, field)) > TEXT_MAX:
+            raise InvalidInput("TEXT_TOO_LONG", f"{field} has more than {TEXT_MAX} characters.")
+    content = command.value.encode() + request.SerializeToString(deterministic=True)
+    fingerprint = hashlib.sha256(content).digest()
+    return Intent(command, request.claimed_actor, request.reason, request.request_id, fingerprint)
+
+
+def report_of(report: pb.Report) -> tuple[str, str, str]:
+    """Proposal, state and reason of a front's report."""
+    if report.state not in _REPORTED or not report.proposal:
+        raise InvalidInput("INVALID_REPORT", "A report names a proposal and one of the states of a front.")
+    return report.proposal, pb.Report.State.Name(report.state), report.reason[:TEXT_MAX]
+
+
+def route_record_message(record: RouteRecord) -> pb.Route:
+    """A committed route with its circumstances."""
+    back = record.state.open_way_back
+    assert record.state.route is not None, "only committed routes are answered"
+    return _route_message(
+        record.state.route,
+        rollback_version=back.active_version if back else 0,
+        protected_until=record.state.protected_until if back else None,
+        update_time=record.update_time,
+        view=record.view,
+    )
+
+
+def change_message(record: ChangeRecord) -> pb.RouteChange:
+    """A change of a route, as the audit or the caller gets it."""
+    message = pb.RouteChange(
+        route=_route_message(
+            record.route,
+            rollback_version=record.rollback_version,
+            protected_until=record.protected_until,
+            update_time=record.commit_time,
+            view=record.view,
+        ),
+        command=pb.RouteChange.Command.Value(record.command.value),
+        claimed_actor=record.claimed_actor,
+        reason=record.reason,
+        gates=[_gate_message(gate) for gate in record.gates],
+        commit_time=_timestamp(record.commit_time),
+        fronts_not_counted=record.fronts_not_counted,
+        warnings=record.warnings,
+        changed=record.changed,
+    )
+    times = [adoption.after for adoption in record.adoptions if adoption.after is not None]
+    for adoption in record.adoptions:
+        message.adoptions.add(front=adoption.front, adoption_time=_duration(adoption.after))
+    if times and len(times) == len(record.adoptions):
+        message.adoption_time.FromTimedelta(max(times))
+    return message
+
+
+def encode_change(record: ChangeRecord) -> bytes:
+    """A change as it is stored for a repeated request."""
+    return change_message(record).SerializeToString()
+
+
+def decode_change(stored: bytes) -> pb.RouteChange:
+    """The answer that `encode_change` stored."""
+    return pb.RouteChange.FromString(stored)
+
+
+def release_message(version: str, time: datetime | None, undrained: list[str], view_pending: bool) -> pb.Release:
+    """How far a release is."""
+    return pb.Release(
+        version=version,
+        release_time=_timestamp(time),
+        drained=not undrained,
+        undrained_fronts=undrained,
+        view_pending=view_pending,
+    )
+
+
+def snapshot_message(registration: Registration, lease: timedelta) -> pb.WatchRoutesResponse:
+    """The first message of a watch."""
+    routes = [
+        pb.RouteCommitted(
+            revision=record.revision,
+            proposal=record.proposal,
+            route=route_record_message(record),
+            traceparent=record.traceparent,
+        )
+        for record in registration.routes
+    ]
+    snapshot = pb.Snapshot(revision=registration.revision, routes=routes, lease_time=_duration(lease))
+    return pb.WatchRoutesResponse(snapshot=snapshot)
+
+
+def watch_message(proposal: Proposal) -> pb.WatchRoutesResponse:
+    """What fronts are told of a proposal in its present state."""
+    if proposal.state is ProposalState.CANCELLED:
+        return pb.WatchRoutesResponse(proposal_cancelled=pb.ProposalCancelled(proposal=proposal.proposal))
+    route = _route_message(proposal.route)
+    if proposal.state is ProposalState.OPEN:
+        return pb.WatchRoutesResponse(
+            proposal=pb.Proposal(proposal=proposal.proposal, route=route, traceparent=proposal.traceparent)
+        )
+    return pb.WatchRoutesResponse(
+        route_committed=pb.RouteCommitted(
+            revision=proposal.revision,
+            proposal=proposal.proposal,
+            route=route,
+            traceparent=proposal.traceparent,
+        )
+    )
+
+
+def acknowledgement(sequence: int) -> pb.WatchRoutesResponse:
+    """The answer to a heartbeat."""
+    return pb.WatchRoutesResponse(heartbeat_acknowledged=pb.HeartbeatAcknowledged(sequence=sequence))
+
+
+def _route_message(
+    route: Route,
+    *,
+    rollback_version: int = 0,
+    protected_until: datetime | None = None,
+    update_time: datetime | None = None,
+    view: View | None = None,
+) -> pb.Route:
+    return pb.Route(
+        name=route_name(route.job),
+        epoch=route.epoch,
+        active_version=route.active_version,
+        arms=[pb.Arm(version=arm.version, weight=arm.weight) for arm in route.arms],
+        salt=route.salt,
+        intervals=[
+            pb.Interval(low=i.low, high=i.high, version=i.version, acquired_epoch=i.acquired_epoch)
+            for i in route.intervals
+        ],
+        rollback_version=rollback_version,
+        rollback_protected_until=_timestamp(protected_until),
+        update_time=_timestamp(update_time),
+        etag=etag_of(route.epoch),
+        view=_view_message(view),
+    )
+
+
+def _view_message(view: View | None) -> pb.View | None:
+    if view is None:
+        return None
+    state = pb.View.PENDING if view.pending else pb.View.MOVED
+    return pb.View(state=state, version=view.version, waiting_for=view.waiting_for)
+
+
+def _gate_message(gate: GateAnswer) -> pb.Gate:
+    return pb.Gate(
+        gate=gate.gate,
+        version=gate.version,
+        passed=gate.passed,
+        overridden=gate.overridden,
+        evidence=gate.evidence,
+    )
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp
+
+
+def _duration(time: timedelta | None) -> Duration | None:
+    if time is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(time)
+    return duration

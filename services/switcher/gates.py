@@ -1,0 +1,42 @@
+"""What failed gates mean for a change. Pure."""
+
+from collections.abc import Sequence
+
+from core.domain.errors import FailedPrecondition, Violation
+from core.domain.names import VersionId
+from services.switcher.records import GateAnswer
+
+_NO_EVIDENCE = "no evidence was given"
+
+
+def refuse_failed(job: str, gates: Sequence[GateAnswer]) -> None:
+    """FailedPrecondition where a gate fails and is not passed over; one violation for each sentence of evidence."""
+    failed = [gate for gate in gates if not gate.passed and not gate.overridden]
+    if not failed:
+        return
+    violations = tuple(
+        Violation(gate.gate, VersionId(job, gate.version).name, sentence)
+        for gate in failed
+        for sentence in gate.evidence or (_NO_EVIDENCE,)
+    )
+    raise FailedPrecondition("GATES_FAILED", _message(job, failed), violations=violations)
+
+
+def _message(job: str, failed: Sequence[GateAnswer]) -> str:
+    sentences = [_sentence(job, gate) for gate in failed]
+    late = sorted({gate.version for gate in failed if gate.gate == "catch-up"})
+    watch = "".join(f" Watch it with `turnout run watch {job} v{version}`," for version in late)
+    names = ",".join(dict.fromkeys(gate.gate for gate in failed))
+    over = f"pass over {'it' if len(failed) == 1 else 'them'} with override_gates={names}"
+    return " ".join(sentences) + (f"{watch} or {over}." if watch else f" To do it all the same, {over}.")
+
+
+def _sentence(job: str, gate: GateAnswer) -> str:
+    first = (gate.evidence or (_NO_EVIDENCE,))[0].rstrip(".")
+    more = f" (and {len(gate.evidence) - 1} more)" if len(gate.evidence) > 1 else ""
+    failure = {
+        "catch-up": "is not caught up",
+        "coverage": "does not cover what readers have now",
+        "schema": "does not fit the present schema",
+    }.get(gate.gate, f"does not pass the gate {gate.gate}")
+    return f"v{gate.version} of {job} {failure}: {first}{more}."

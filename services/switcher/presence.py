@@ -1,0 +1,79 @@
+"""The fronts in PostgreSQL: leases, reports, and which front may still read which version. One transaction a method."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+from core.domain.errors import Aborted
+from core.postgres import Pool
+from services.switcher.adoption import Front
+from services.switcher.records import Proposal, RouteRecord
+from services.switcher.store import SQL, fronts_of, proposal_of, record_of, transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a front gets when it registers: its stream's right to the lease, and all routes at a revision."""
+
+    front: str
+    stream: str
+    revision: int
+    routes: tuple[RouteRecord, ...]
+    open_proposals: tuple[Proposal, ...]
+
+
+class FrontStore:
+    """Leases and reports of the query fronts."""
+
+    def __init__(self, pool: Pool, lease: timedelta) -> None:
+        self._pool = pool
+        self.lease = lease
+
+    async def register(self, front: str, address: str) -> Registration:
+        """Take a lease and the snapshot, such that every commit sees the one or is in the other."""
+        stream = secrets.token_hex(8)
+        async with transaction(self._pool) as connection:
+            revision = await connection.fetchval(SQL.share_revision)
+            await connection.execute(SQL.take_lease, front, stream, address, self.lease)
+            await connection.execute(SQL.serve_all_routes, front)
+            routes = await connection.fetch(SQL.list_routes, "", None)
+            proposals = await connection.fetch(SQL.proposals_open)
+            await connection.execute(SQL.notify)
+        return Registration(
+            front=front,
+            stream=stream,
+            revision=revision,
+            routes=tuple(record_of(row["job"], row) for row in routes),
+            open_proposals=tuple(proposal_of(row) for row in proposals),
+        )
+
+    async def renew(self, front: str, stream: str) -> None:
+        """Extend the lease. Aborted when it has expired or another stream has it: the front must say hello again."""
+        async with transaction(self._pool) as connection:
+            renewed = await connection.fetchval(SQL.renew_lease, front, stream, self.lease)
+        if renewed is None:
+            raise Aborted(
+                "LEASE_EXPIRED",
+                f"The reader lease of {front} has expired or belongs to a newer stream; open the watch again.",
+            )
+
+    async def end(self, front: str, stream: str) -> None:
+        """End the lease at once: the front said goodbye."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.end_lease, front, stream)
+            await connection.execute(SQL.notify)
+
+    async def report(self, front: str, proposal: str, state: str, reason: str) -> None:
+        """Keep what a front says about a proposal. Of a proposal that is long forgotten nothing is kept."""
+        async with transaction(self._pool) as connection:
+            if state == "DRAINED":
+                # Orders the change of this front's rows with a commit, which writes them too.
+                await connection.fetchval(SQL.share_revision)
+                await connection.execute(SQL.drain, front, proposal)
+            await connection.execute(SQL.report, front, proposal, state, reason)
+            await connection.execute(SQL.notify)
+
+    async def fronts(self, proposal: str) -> list[Front]:
+        """Every front that is remembered, and what it said about a proposal."""
+        async with transaction(self._pool) as connection:
+            return await fronts_of(connection, proposal)

@@ -1,0 +1,156 @@
+"""What the switcher keeps: routes with their circumstances, proposals, audited changes. Pure; also their JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from core.domain.routing import Arm, Interval, Route
+from services.switcher.switch import State
+
+
+class CommandKind(Enum):
+    """What was asked; the audit's word for it."""
+
+    SET_TRAFFIC = "SET_TRAFFIC"
+    CUT_OVER = "CUT_OVER"
+    ROLL_BACK = "ROLL_BACK"
+
+
+class ProposalState(Enum):
+    """A proposal's way: OPEN, then one of the others for good."""
+
+    OPEN = "OPEN"
+    COMMITTED = "COMMITTED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The SQL view: the version it shows (0 = there is none), and what a pending move waits for."""
+
+    pending: bool
+    version: int
+    waiting_for: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRecord:
+    """A job's route as it is stored."""
+
+    state: State
+    now: datetime  # the database's clock when it was read
+    proposal: str
+    revision: int
+    traceparent: str
+    update_time: datetime | None
+    view: View
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A route on its way to the fronts."""
+
+    proposal: str
+    route: Route
+    state: ProposalState
+    revision: int
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """What a gate said about a version; overridden = it failed and was passed over by name."""
+
+    gate: str
+    version: int
+    passed: bool
+    overridden: bool
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """Who wants what, as the caller claims, and the request it came by."""
+
+    command: CommandKind
+    claimed_actor: str
+    reason: str
+    request_id: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """A front, and how long after the commit it served the new route; None = not within the time limit."""
+
+    front: str
+    after: timedelta | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """A change of a route, or one that was not needed (`changed` is False) or only checked (no `commit_time`)."""
+
+    route: Route
+    command: CommandKind
+    claimed_actor: str
+    reason: str
+    rollback_version: int = 0
+    protected_until: datetime | None = None
+    gates: tuple[GateAnswer, ...] = ()
+    warnings: tuple[str, ...] = ()
+    commit_time: datetime | None = None
+    view: View | None = None
+    adoptions: tuple[Adoption, ...] = ()
+    fronts_not_counted: tuple[str, ...] = ()
+    changed: bool = True
+
+
+def route_to_json(route: Route) -> str:
+    """A route as it is kept: one array an arm `[version, weight]` and an interval `[low, high, version, epoch]`."""
+    return json.dumps(
+        {
+            "epoch": route.epoch,
+            "active_version": route.active_version,
+            "arms": [[arm.version, arm.weight] for arm in route.arms],
+            "salt": route.salt,
+            "intervals": [[i.low, i.high, i.version, i.acquired_epoch] for i in route.intervals],
+        }
+    )
+
+
+def route_from_json(job: str, text: str) -> Route:
+    """The route that `route_to_json` wrote."""
+    kept: Mapping[str, Any] = json.loads(text)
+    return Route(
+        job=job,
+        epoch=kept["epoch"],
+        active_version=kept["active_version"],
+        arms=tuple(Arm(*arm) for arm in kept["arms"]),
+        salt=kept["salt"],
+        intervals=tuple(Interval(*interval) for interval in kept["intervals"]),
+    )
+
+
+def gates_to_json(gates: tuple[GateAnswer, ...]) -> str:
+    """Gates as the audit keeps them."""
+    return json.dumps(
+        [
+            {
+                "gate": gate.gate,
+                "version": gate.version,
+                "passed": gate.passed,
+                "overridden": gate.overridden,
+                "evidence": list(gate.evidence),
+            }
+            for gate in gates
+        ]
+    )
+
+
+def gates_from_json(text: str) -> tuple[GateAnswer, ...]:
+    """The gates that `gates_to_json` wrote."""
+    return tuple(GateAnswer(**{**gate, "evidence": tuple(gate["evidence"])}) for gate in json.loads(text))

@@ -1,0 +1,97 @@
+"""What the switcher asks of the replayer: gates, runs, the SQL view."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from core.domain.errors import TurnoutError
+from core.domain.names import VersionId
+from core.rpc.errors import from_rpc_error
+from services.switcher.records import GateAnswer
+from services.switcher.store import PendingView
+from services.switcher.switch import GateQuestion
+from turnout.replayer.v1 import replayer_pb2 as pb
+from turnout.replayer.v1 import replayer_pb2_grpc as rpc
+
+_GATES_TIMEOUT_S = 5.0
+_VIEW_TIMEOUT_S = 5.0
+_RUN_TIMEOUT_S = 1.0  # a rollback does not wait for a replayer that is away
+_RESTARTED = (pb.Run.PAUSED, pb.Run.STOPPED)
+
+
+class ReplayerClient:
+    """Calls to the replayer, with its errors as domain errors."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = rpc.ReplayerStub(channel)
+
+    async def gates(
+        self, job: str, questions: Iterable[GateQuestion], overridden: frozenset[str]
+    ) -> tuple[GateAnswer, ...]:
+        """All gates of every candidate, with their evidence; those that fail and are to be passed over are marked."""
+        answers = await asyncio.gather(*(self._gates(job, question, overridden) for question in questions))
+        return tuple(gate for answer in answers for gate in answer)
+
+    async def _gates(self, job: str, question: GateQuestion, overridden: frozenset[str]) -> list[GateAnswer]:
+        request = pb.CheckGatesRequest(
+            candidate=VersionId(job, question.candidate).name,
+            baseline="" if question.baseline is None else VersionId(job, question.baseline).name,
+        )
+        try:
+            response = await self._stub.CheckGates(request, timeout=_GATES_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "replayer") from error
+        return [
+            GateAnswer(
+                gate=gate.gate,
+                version=question.candidate,
+                passed=gate.passed,
+                overridden=not gate.passed and gate.gate in overridden,
+                evidence=tuple(gate.evidence),
+            )
+            for gate in response.gates
+        ]
+
+    async def wake_runs(self, job: str, versions: Iterable[int], *, restart: bool) -> tuple[str, ...]:
+        """Take up the runs that a rollback returns to, if `restart`; what a person must know of them. Never fails."""
+        told = await asyncio.gather(*(self._wake_run(VersionId(job, version), restart) for version in sorted(versions)))
+        return tuple(warning for warnings in told for warning in warnings)
+
+    async def _wake_run(self, version: VersionId, restart: bool) -> list[str]:
+        warnings: list[str] = []
+        try:
+            run = await self._stub.GetRun(pb.GetRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
+            warnings += _remarks(version, run)
+            if run.state in _RESTARTED:
+                was = pb.Run.State.Name(run.state)
+                if restart:
+                    request = pb.ResumeRunRequest(name=version.run_name)
+                    await self._stub.ResumeRun(request, timeout=_RUN_TIMEOUT_S)
+                    warnings.append(f"The run of {version} was {was}; it was resumed.")
+                else:
+                    warnings.append(f"The run of {version} is {was}; the rollback would resume it.")
+        except grpc.aio.AioRpcError as error:
+            said = from_rpc_error(error, "replayer").message
+            warnings.append(f"The run of {version} could not be looked at or resumed: {said}")
+        return warnings
+
+    async def move_view(self, view: PendingView) -> str | None:
+        """Let the SQL view show a version; None once it does, else what it waits for."""
+        request = pb.MoveViewRequest(version=VersionId(view.job, view.version).name, epoch=view.epoch)
+        try:
+            response = await self._stub.MoveView(request, timeout=_VIEW_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            failure: TurnoutError = from_rpc_error(error, "replayer")
+            return failure.message
+        return None if response.moved else response.waiting_for or "the replayer, which does not say for what"
+
+
+def _remarks(version: VersionId, run: pb.Run) -> list[str]:
+    warnings = []
+    if run.state == pb.Run.FAILED:
+        warnings.append(f"The run of {version} has FAILED, so its table goes stale: {run.status_message}")
+    if run.lag > 0:
+        warnings.append(f"{version} is {run.lag:,} offsets behind the end of the log.")
+    return warnings

@@ -1,0 +1,121 @@
+"""The gRPC edge: check the form, call, convert."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import grpc
+
+from core.domain.errors import NotFound, Unavailable
+from core.domain.names import parse_route, parse_version
+from core.domain.paging import from_token, page_size, to_token
+from services.switcher import convert
+from services.switcher.change import Changes, RouteCommand
+from services.switcher.records import CommandKind
+from services.switcher.store import RouteStore
+from services.switcher.switch import CutOver, Reinstate, Release, RollBack, SetTraffic
+from services.switcher.watch import Watch
+from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import switcher_pb2_grpc as rpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the servicer calls; there once the app has started."""
+
+    store: RouteStore
+    changes: Changes
+    watch: Watch
+    may_serve_for: timedelta
+
+
+class SwitcherServicer(rpc.SwitcherServicer):
+    """turnout.switcher.v1.Switcher"""
+
+    def __init__(self) -> None:
+        self.started: Parts | None = None
+
+    @property
+    def _parts(self) -> Parts:
+        if self.started is None:
+            raise Unavailable("SWITCHER_STARTING", "The switcher is starting; try again.")
+        return self.started
+
+    async def GetRoute(self, request: pb.GetRouteRequest, context: Context) -> pb.Route:
+        job = parse_route(request.name)
+        record = await self._parts.store.read(job)
+        if record.state.route is None:
+            raise NotFound("ROUTE_NOT_FOUND", f"{job} has no route yet: its first cutover creates it.")
+        return convert.route_record_message(record)
+
+    async def ListRoutes(self, request: pb.ListRoutesRequest, context: Context) -> pb.ListRoutesResponse:
+        size, after = page_size(request.page_size), from_token(request.page_token, "routes")
+        records = await self._parts.store.list_routes(after or "", size + 1)
+        token = to_token("routes", records[size - 1].state.job) if len(records) > size else ""
+        routes = [convert.route_record_message(record) for record in records[:size]]
+        return pb.ListRoutesResponse(routes=routes, next_page_token=token)
+
+    async def SetTraffic(self, request: pb.SetTrafficRequest, context: Context) -> pb.RouteChange:
+        weights = tuple((arm.version, arm.weight) for arm in request.arms)
+        command = SetTraffic(weights, tuple(request.override_gates), request.etag)
+        return await self._change(CommandKind.SET_TRAFFIC, command, request, context)
+
+    async def CutOverRoute(self, request: pb.CutOverRouteRequest, context: Context) -> pb.RouteChange:
+        command = CutOver(request.version, tuple(request.override_gates), request.etag)
+        return await self._change(CommandKind.CUT_OVER, command, request, context)
+
+    async def RollBackRoute(self, request: pb.RollBackRouteRequest, context: Context) -> pb.RouteChange:
+        return await self._change(CommandKind.ROLL_BACK, RollBack(request.etag), request, context)
+
+    async def ReleaseVersion(self, request: pb.ReleaseVersionRequest, context: Context) -> pb.Release:
+        version = parse_version(request.version)
+        parts = self._parts
+        await parts.store.release(version.job, Release(version.number, request.forgo_rollback))
+        progress = await parts.store.release_progress(version.job, version.number, parts.may_serve_for)
+        return convert.release_message(version.name, *progress)
+
+    async def ReinstateVersion(
+        self, request: pb.ReinstateVersionRequest, context: Context
+    ) -> pb.ReinstateVersionResponse:
+        version = parse_version(request.version)
+        await self._parts.store.reinstate(version.job, Reinstate(version.number))
+        return pb.ReinstateVersionResponse()
+
+    async def WatchRoutes(
+        self, request_iterator: AsyncIterator[pb.WatchRoutesRequest], context: Context
+    ) -> AsyncIterator[pb.WatchRoutesResponse]:
+        def whole() -> bool:
+            return not context.cancelled() and not context.done()
+
+        async with aclosing(self._parts.watch.serve(request_iterator, whole)) as responses:
+            async for response in responses:
+                yield response
+
+    async def ListRouteChanges(
+        self, request: pb.ListRouteChangesRequest, context: Context
+    ) -> pb.ListRouteChangesResponse:
+        job, size = parse_route(request.parent), page_size(request.page_size)
+        last = from_token(request.page_token, request.parent)
+        records = await self._parts.store.list_changes(job, int(last) if last else None, size + 1)
+        token = to_token(request.parent, str(records[size - 1].route.epoch)) if len(records) > size else ""
+        changes = [convert.change_message(record) for record in records[:size]]
+        return pb.ListRouteChangesResponse(route_changes=changes, next_page_token=token)
+
+    async def _change(
+        self,
+        kind: CommandKind,
+        command: RouteCommand,
+        request: convert.ChangeRequest,
+        context: Context,
+    ) -> pb.RouteChange:
+        return await self._parts.changes.change(
+            parse_route(request.name),
+            command,
+            convert.intent_of(kind, request),
+            validate_only=request.validate_only,
+            time_left_s=context.time_remaining() or 0.0,
+        )

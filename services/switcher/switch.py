@@ -1,0 +1,340 @@
+"""The rules of a route: what each command makes of it. Pure; the whole decision is in `decide`.
+
+A route is created by the first cutover of its job (epoch 1); every change adds one to its epoch.
+
+=============  =====================  =========================================================================
+command        needs a route          result
+=============  =====================  =========================================================================
+SetTraffic     yes                    the weights asked for; the active version stays; gates for every other
+                                      version that had no weight
+CutOver        no                     the version is active with all traffic; gates for it. The route as it was
+                                      becomes the *way back*. Of the version already active: like SetTraffic, so
+                                      that giving up a split never needs a gate nor loses the way back
+RollBack       yes, with a way back   the route as it was before the last cutover, wholly; no gate. Afterwards
+                                      there is no way back: a second RollBack is refused, so that two people who
+                                      press it at once go back once; what was left is reached by a CutOver,
+                                      through its gates
+Release        no                     the version is released: no later command may name it. Refused while the
+                                      route names it, and while the way back names it, is protected and is not
+                                      forgone
+Reinstate      no                     no longer released; a way back that names it can be taken again
+=============  =====================  =========================================================================
+
+A cutover asks the gates of its version also when that has a share already: from then on it is what every other
+version is measured by, and nobody is left on the old one to notice. What is asked for already: nothing changes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
+from core.domain.routing import HASHES, WHOLE, Arm, Route
+from services.switcher.intervals import redraw, whole
+
+GATES = ("catch-up", "coverage", "schema")
+"""Every gate, in the order in which they are asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What the switcher knows of a job's route."""
+
+    job: str
+    route: Route | None = None  # None before the first cutover
+    way_back: Route | None = None  # the route as it was before the last cutover
+    protected_until: datetime | None = None  # until when a release must not take the way back
+    released: frozenset[int] = frozenset()
+
+    @property
+    def epoch(self) -> int:
+        return self.route.epoch if self.route else 0
+
+    @property
+    def open_way_back(self) -> Route | None:
+        """The way back, if no version on it is released."""
+        return None if self.way_back is None or self.way_back.versions & self.released else self.way_back
+
+
+@dataclass(frozen=True, slots=True)
+class SetTraffic:
+    """Give each named version its weight in basis points, as pairs in the caller's order."""
+
+    weights: tuple[tuple[int, int], ...]
+    override_gates: tuple[str, ...] = ()
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CutOver:
+    """Make a version the active one, with all the traffic."""
+
+    version: int
+    override_gates: tuple[str, ...] = ()
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Go back to the route as it was before the last cutover."""
+
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let no later command name a version."""
+
+    version: int
+    forgo_rollback: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reinstate:
+    """Let commands name a released version again."""
+
+    version: int
+
+
+Command = SetTraffic | CutOver | RollBack | Release | Reinstate
+
+
+@dataclass(frozen=True, slots=True)
+class GateQuestion:
+    """Gates to ask for a candidate version against a baseline; None = it is the job's first."""
+
+    candidate: int
+    baseline: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A route to propose and commit, on top of the epoch that it was decided on."""
+
+    route: Route
+    way_back: Route | None
+    protected_until: datetime | None
+    gates: tuple[GateQuestion, ...] = ()
+    overridden: frozenset[str] = frozenset()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """What was asked for is already so."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarkReleased:
+    """The version becomes released."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkReinstated:
+    """The version is no longer released."""
+
+    version: int
+
+
+Decision = Change | Nothing | MarkReleased | MarkReinstated
+
+
+def etag_of(epoch: int) -> str:
+    """The etag of a route at an epoch."""
+    return f"epoch-{epoch}"
+
+
+def salt_of(job: str) -> str:
+    """The salt of a job's unit hash: another one a job, so that the same users are not always the first."""
+    return f"jobs/{job}/route"
+
+
+def decide(state: State, command: Command, now: datetime, protection: timedelta) -> Decision:
+    """What a command makes of a route; an error (and no change) where it must not.
+
+    `protection` is how long a cutover's way back is kept from retirement.
+    """
+    match command:
+        case SetTraffic():
+            return _set_traffic(state, command)
+        case CutOver():
+            return _cut_over(state, command, now, protection)
+        case RollBack():
+            return _roll_back(state, command)
+        case Release():
+            return _release(state, command, now)
+        case Reinstate():
+            released = command.version in state.released
+            return MarkReinstated(command.version) if released else Nothing()
+
+
+def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
+    overridden = _known_gates(command.override_gates)
+    weights = _valid_weights(command.weights)
+    route = _existing(state, command.etag)
+    if route.active_version not in weights:
+        raise InvalidInput(
+            "ACTIVE_VERSION_MISSING",
+            f"The weights leave out v{route.active_version}, the active version of {state.job}. Name it too "
+            f"(v{route.active_version}=0 is allowed), or cut over to another version.",
+        )
+    serving = {v: weight for v, weight in weights.items() if weight or v == route.active_version}
+    _refuse_released(state, serving)
+    return _reweighed(state, route, serving, overridden)
+
+
+def _reweighed(state: State, route: Route, weights: Mapping[int, int], overridden: frozenset[str]) -> Change | Nothing:
+    """The same active version with other weights; the way back stays."""
+    if weights == {arm.version: arm.weight for arm in route.arms}:
+        return Nothing()
+    gates = tuple(
+        GateQuestion(version, route.active_version)
+        for version in sorted(weights)
+        if version != route.active_version and not route.weight(version)
+    )
+    drawn, warnings = _redrawn(route, weights, route.active_version)
+    return Change(drawn, state.way_back, state.protected_until, gates, overridden, warnings)
+
+
+def _cut_over(state: State, command: CutOver, now: datetime, protection: timedelta) -> Change | Nothing:
+    overridden = _known_gates(command.override_gates)
+    version = _valid_version(command.version)
+    _refuse_stale(state, command.etag)
+    _refuse_released(state, {version: WHOLE})
+    route = state.route
+    if route is None:
+        first = Route(state.job, 1, version, (Arm(version, WHOLE),), salt_of(state.job), whole(version, 1))
+        return Change(first, None, None, (GateQuestion(version, None),), overridden)
+    if version == route.active_version:
+        return _reweighed(state, route, {version: WHOLE}, overridden)
+    drawn, warnings = _redrawn(route, {version: WHOLE}, version)
+    gates = (GateQuestion(version, route.active_version),)
+    return Change(drawn, route, now + protection, gates, overridden, warnings)
+
+
+def _redrawn(route: Route, weights: Mapping[int, int], active: int) -> tuple[Route, tuple[str, ...]]:
+    epoch = route.epoch + 1
+    redrawn = redraw(route.intervals, weights, epoch)
+    arms = tuple(Arm(version, weights[version]) for version in sorted(weights))
+    warnings: tuple[str, ...] = ()
+    if redrawn.compacted:
+        share = redrawn.compacted / HASHES
+        warnings = (f"The interval map was compacted; {share:.3%} of the units changed version for it.",)
+    changed = replace(route, epoch=epoch, active_version=active, arms=arms, intervals=redrawn.intervals)
+    return changed, warnings
+
+
+def _roll_back(state: State, command: RollBack) -> Change:
+    route = _existing(state, command.etag)
+    target = state.way_back
+    if target is None:
+        raise FailedPrecondition(
+            "NOTHING_TO_RETURN_TO",
+            f"There is no cutover of {state.job} to roll back: v{route.active_version} is its first version, or "
+            "the last cutover was rolled back already. To serve another version, cut over to it.",
+        )
+    _refuse_released(state, {arm.version: arm.weight for arm in target.arms})
+    return Change(replace(target, epoch=route.epoch + 1), None, None)
+
+
+def _release(state: State, command: Release, now: datetime) -> MarkReleased | Nothing:
+    version = _valid_version(command.version)
+    if version in state.released:
+        return Nothing()
+    named = f"v{version} of {state.job}"
+    if state.route and version in state.route.versions:
+        active = version == state.route.active_version
+        todo = "cut over to another version" if active else "give its traffic to the active version"
+        role = "is the active version" if active else f"has {state.route.weight(version) / 100:g} % of the units"
+        _in_use("VERSION_IN_USE", named, f"{named} {role}; {todo} first.")
+    back = state.way_back
+    until = state.protected_until
+    if back and version in back.versions and until and now < until and not command.forgo_rollback:
+        _in_use(
+            "ROLLBACK_WINDOW",
+            named,
+            f"A rollback of {state.job} would return to {named}, which is kept for that until "
+            f"{until:%Y-%m-%d %H:%M:%S %Z}. Wait, or give up the way back with forgo_rollback.",
+        )
+    return MarkReleased(version)
+
+
+def _in_use(reason: str, subject: str, message: str) -> NoReturn:
+    raise FailedPrecondition(reason, message, violations=(Violation(reason, subject, message),))
+
+
+def _existing(state: State, etag: str) -> Route:
+    _refuse_stale(state, etag)
+    if state.route is None:
+        raise NotFound(
+            "ROUTE_NOT_FOUND",
+            f"{state.job} has no route yet: its first cutover creates it.",
+            metadata={"job": state.job},
+        )
+    return state.route
+
+
+def _refuse_stale(state: State, etag: str) -> None:
+    if etag and etag != etag_of(state.epoch):
+        raise stale(state.job, state.epoch)
+
+
+def stale(job: str, epoch: int) -> Aborted:
+    """The error of a change that rests on a route which is no longer the present one."""
+    return Aborted(
+        "STALE_ETAG",
+        f"The route of {job} has changed meanwhile: it is at epoch {epoch}. Nothing was done; read the route "
+        "again and decide anew.",
+        metadata={"epoch": str(epoch), "etag": etag_of(epoch)},
+    )
+
+
+def _refuse_released(state: State, weights: Mapping[int, int]) -> None:
+    for version in sorted(state.released & weights.keys()):
+        raise released_error(state.job, version)
+
+
+def released_error(job: str, version: int) -> FailedPrecondition:
+    """The error of a command that names a released version."""
+    message = (
+        f"v{version} of {job} is being retired and was released by its routes. Un-retire it first, or choose "
+        "another version."
+    )
+    named = f"v{version} of {job}"
+    return FailedPrecondition("VERSION_RELEASED", message, violations=(Violation("VERSION_RELEASED", named, message),))
+
+
+def _valid_weights(pairs: tuple[tuple[int, int], ...]) -> Mapping[int, int]:
+    weights: dict[int, int] = {}
+    for version, weight in pairs:
+        if _valid_version(version) in weights:
+            raise InvalidInput("INVALID_WEIGHTS", f"v{version} is named twice; give each version one weight.")
+        if not 0 <= weight <= WHOLE:
+            raise InvalidInput(
+                "INVALID_WEIGHTS",
+                f"v{version} has the weight {weight}; a weight is in basis points, 0 to {WHOLE}.",
+            )
+        weights[version] = weight
+    total = sum(weights.values())
+    if total != WHOLE:
+        raise InvalidInput(
+            "INVALID_WEIGHTS",
+            f"The weights sum to {total} basis points ({total / 100:g} %) instead of {WHOLE} (100 %).",
+        )
+    return weights
+
+
+def _valid_version(version: int) -> int:
+    if version < 1:
+        raise InvalidInput("INVALID_VERSION", f"{version} is not a version's number; versions count from 1.")
+    return version
+
+
+def _known_gates(names: tuple[str, ...]) -> frozenset[str]:
+    for name in names:
+        if name not in GATES:
+            raise InvalidInput("UNKNOWN_GATE", f"There is no gate {name!r}; the gates are {', '.join(GATES)}.")
+    return frozenset(names)

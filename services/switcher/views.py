@@ -1,0 +1,36 @@
+"""The SQL view follows the committed route: asked for right after a change, and again until it has."""
+
+from core.domain.errors import Unavailable
+from services.switcher.records import View
+from services.switcher.replayer_client import ReplayerClient
+from services.switcher.store import PendingView, RouteStore
+
+
+class Views:
+    """Moves views through the replayer and notes how that went."""
+
+    def __init__(self, store: RouteStore, replayer: ReplayerClient) -> None:
+        self._store = store
+        self._replayer = replayer
+
+    async def follow(self, job: str) -> View:
+        """Try to move the view of one job, if it is pending; how it stands."""
+        try:
+            for view in await self._store.pending_views():
+                if view.job == job:
+                    await self._move(view)
+            return (await self._store.read(job)).view
+        except Unavailable as error:
+            return View(pending=True, version=0, waiting_for=error.message)
+
+    async def follow_all(self) -> None:
+        """Try to move every pending view."""
+        for view in await self._store.pending_views():
+            await self._move(view)
+
+    async def _move(self, view: PendingView) -> None:
+        waiting_for = await self._replayer.move_view(view)
+        if waiting_for is None:
+            await self._store.view_moved(view)
+        else:
+            await self._store.view_waiting(view, waiting_for)

@@ -1,0 +1,194 @@
+"""The life cycle of a job by the command line alone: from a CSV file to a dropped table."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.cli.conftest import Program
+from tests.acceptance.orders import JOB, Orders
+from tests.support.eventually import eventually
+from tests.support.processes import SERVICES, ServiceProcesses
+from tests.support.topics import Topics
+
+CSV_JOB = '''\
+"""How many flights did each carrier have?"""
+from turnout import Key, Record, Row, Sum, aggregate
+
+
+class Flight(Record):
+    carrier: str
+    delay: int | None
+
+
+class Carrier(Row):
+    carrier: Key[str]
+    flights: Sum[int] = 1
+    late: Sum[int] = 0
+
+
+@aggregate("carriers", topic="{topic}")
+def carriers(flight: Flight) -> Carrier:
+    return Carrier(carrier=flight.carrier, late=(flight.delay or 0) > 15)
+'''
+
+
+@pytest.fixture
+async def topic(kafka: Topics) -> AsyncIterator[str]:
+    """A name for the program to create; deleted afterwards."""
+    name = f"test-{secrets.token_hex(6)}"
+    yield name
+    await kafka.delete(name)
+
+
+async def serving(program: Program, orders: Orders) -> None:
+    """Version 1 of the orders serves."""
+    await orders.produce(3_000)
+    await program.run("apply", orders.code(1), "--watch")
+    await cut_over(program, "v1")
+
+
+async def cut_over(program: Program, version: str) -> None:
+    """Cut over once the gates, which ask for a stable while, agree."""
+
+    async def accepted() -> bool:
+        async with program.started("cutover", JOB, version) as process:
+            _, err = await process.communicate()
+        assert process.returncode in (0, 4), err.decode()
+        return process.returncode == 0
+
+    await eventually(accepted, 60, every_s=0.2)
+
+
+async def test_from_a_csv_file_to_a_row(program: Program, topic: str) -> None:
+    data = program.directory / "flights.csv"
+    data.write_text("carrier,delay,tail\n" + "UA,20,N1\nUA,,\nAA,-3,N2\n" * 100)
+    made = (await program.run("produce", topic, data, "--key", "tail", "--partitions", "3", "-o", "json")).document
+    assert (made["records"], made["created"], made["partitions"]) == (300, True, 3)
+    assert sum(made["records_by_partition"].values()) == 300
+    again = await program.run("produce", topic, data, "--key", "tail")
+    assert again.out.startswith("Produced 300 records")
+    refused = await program.run("produce", topic, data, "--partitions", "5", code=4)
+    assert "has 3 partitions, not 5" in refused.err
+    assert "did you mean tail?" in (await program.run("produce", topic, data, "--key", "tial", code=2)).err
+
+    job = program.directory / "carriers.py"
+    job.write_text(CSV_JOB.format(topic=topic))
+    checked = (await program.run("check", job, "--sample", "2", "-o", "json")).document
+    assert 0 < len(checked["sample"]) <= 6
+    assert all(one["failure"] is None and len(one["rows"]) == 1 for one in checked["sample"])
+    lines = (await program.run("apply", job, "--watch")).out.splitlines()
+    assert lines[:2] == ["carriers: created the job", "carriers: created v1"]
+    assert any("at most 600 in 3 partitions" in line for line in lines)
+    assert lines[-1].startswith("Caught up")
+    read = (await program.run("read", "carriers", "UA", "--version", "1", "-o", "json")).document
+    assert read["row"] == {"carrier": "UA", "flights": 400, "late": 200}
+    assert (read["version"], read["cause"]) == (1, "PINNED")
+
+
+async def test_a_failing_sample_names_the_record(program: Program, orders: Orders) -> None:
+    await orders.produce(100)
+    await orders.produce_value(b'{"user": 7}')
+    found = (await program.run("check", orders.code(1), "--sample", "1000", "-o", "json", code=1)).document
+    (failed,) = [one for one in found["sample"] if one["failure"]]
+    assert (failed["topic"], len(found["sample"])) == (orders.topic, 101)
+    text = (await program.run("check", orders.code(1), "--sample", "1000", code=1)).out
+    assert f"{orders.topic}/{failed['partition']} offset {failed['offset']}: {failed['failure']}" in text
+    missing = program.directory / "missing.py"
+    missing.write_text(orders.code(1).read_text().replace(orders.topic, orders.topic + "x"))
+    assert f"did you mean {orders.topic}?" in (await program.run("check", missing, "--sample", "1", code=4)).err
+
+
+async def test_two_versions_side_by_side(program: Program, orders: Orders) -> None:
+    await serving(program, orders)
+    assert (await program.run("apply", orders.code(1))).out.startswith(f"{JOB}: unchanged: v1\n")
+
+    mismatch = await program.run("apply", orders.code(2), "--version", "3", "-o", "json", code=7)
+    assert mismatch.out == ""
+    assert '"reason":"VERSION_MISMATCH"' in mismatch.err
+    applied = (await program.run("apply", orders.code(2), "--version", "v2", "--no-run", "-o", "json")).document
+    assert (applied["created"], applied["run"], applied["active_version"]) == (True, None, 1)
+    assert [one["change"] for one in applied["column_differences"]] == ["added"]
+    assert "has no run" in (await program.run("cutover", JOB, "v2", code=3)).err
+    assert "at most 3,000 in 4 partitions" in (await program.run("estimate", JOB, "v2")).out
+
+    # Held back, so that the gate refuses; then let go.
+    await program.run("apply", orders.code(2), "--workers", "2", "--rate", "100", "--no-watch")
+    refused = await program.run("cutover", JOB, "2", code=4)
+    assert "  - catch-up" in refused.err
+    assert "--override-gates catch-up" in refused.err
+    assert "is paused" in (await program.run("run", "pause", JOB, "v2")).out
+    assert (await program.run("run", "resume", JOB, "v2", "-o", "json")).document["rate_limit"] == 100
+    assert "without a limit" in (await program.run("run", "rate", JOB, "v2", "0")).out
+    watched = (await program.run("run", "watch", JOB, "v2", "-o", "json")).documents
+    assert watched[-1]["state"] == "TAILING"
+    lines = (await program.run("run", "watch", JOB, "v2")).out.splitlines()
+    assert lines[0].startswith(f"{JOB} v2 TAILING  100.0 %  3,000 records")
+
+    compared = (await program.run("compare", JOB, "v1", "v2", "--sample", "2", "--exit-code", code=1)).out
+    assert "Columns only in v2: refunds." in compared
+    assert "Exact: " in compared
+    await program.run("compare", JOB, "v1", "v1", "--exit-code")
+    assert "sum to 101 %" in (await program.run("traffic", "set", JOB, "v1=90", "v2=11", code=2)).err
+
+
+async def test_readers_move_and_the_old_version_goes(program: Program, orders: Orders) -> None:
+    await serving(program, orders)
+    await program.run("apply", orders.code(2), "--watch")
+
+    async def first_readers() -> bool:
+        async with program.started("traffic", "set", JOB, "v1=87.5", "v2=12.5", "--reason", "a look") as process:
+            await process.communicate()
+        return process.returncode == 0
+
+    await eventually(first_readers, 60, every_s=0.2)
+    assert "v1 87.5 %, v2 12.5 %" in (await program.run("traffic", "show", JOB)).out
+    unit = ("--unit", "user-17")
+    explained = (await program.run("explain", JOB, *unit, "-o", "json")).document
+    read = (await program.run("read", JOB, "--key", "user=user-1", *unit, "-o", "json")).document
+    assert read["version"] == explained["version"]
+    assert read["row"] == orders.table(read["version"])["user-1"]
+    assert "There is no row with that key." in (await program.run("read", JOB, "nobody", code=3)).out
+    rows = (
+        await program.run("read", JOB, "--scan", "--order-by", "cents:desc", "--limit", "5", "-o", "json")
+    ).documents
+    largest = sorted(orders.table(1).values(), key=lambda row: -int(str(row["cents"])))[:5]
+    assert [one["row"]["cents"] for one in rows] == [row["cents"] for row in largest]
+
+    await cut_over(program, "v2")
+    assert "Nothing to change" in (await program.run("cutover", JOB, "v2")).out
+    assert "rolled back to v1 87.5 %, v2 12.5 %" in (await program.run("rollback", JOB, "--reason", "odd")).out
+    await cut_over(program, "v2")
+    assert "--forgo-rollback" in (await program.run("retire", JOB, "v1", code=4)).err
+    await program.run("retire", JOB, "v1", "--retain-for", "1h", "--forgo-rollback")
+
+    async def state(wanted: str) -> bool:
+        shown = (await program.run("show", JOB, "v1", "-o", "json")).document
+        return bool(shown["version"]["state"] == wanted)
+
+    await eventually(lambda: state("RETIRED"), 60, every_s=0.2)
+    assert "`turnout unretire` takes it back" in (await program.run("show", JOB)).out
+    await program.run("unretire", JOB, "v1")
+    await eventually(lambda: state("REGISTERED"), 60, every_s=0.2)
+    await program.run("retire", JOB, "v1", "--retain-for", "0s", "--forgo-rollback")
+    await eventually(lambda: state("DROPPED"), 90, every_s=0.2)
+    history = (await program.run("show", JOB, "--history", "-o", "json")).document["route_changes"]
+    assert [one["command"] for one in history] == ["CUT_OVER", "ROLL_BACK", "CUT_OVER", "SET_TRAFFIC", "CUT_OVER"]
+    assert [one["reason"] for one in history] == ["", "odd", "", "a look", ""]
+    assert f"{JOB}" in (await program.run("show")).out
+
+
+async def test_each_service_at_its_own_address(
+    separate_services: ServiceProcesses, orders: Orders, tmp_path: Path
+) -> None:
+    program = Program(tmp_path, {"TURNOUT_TARGET": "127.0.0.1:1"})
+    named = [part for name in SERVICES for part in ("--target", f"{name}={separate_services.target(name)}")]
+    await orders.produce(200)
+    await program.run(*named, "apply", orders.code(1), "--watch", "--actor", "ada")
+    found = (
+        await program.run("read", JOB, "--scan", "--version", "1", "--limit", "1000", "-o", "json", *named)
+    ).documents
+    assert {one["row"]["user"]: one["row"] for one in found} == orders.table(1)

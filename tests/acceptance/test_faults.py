@@ -1,0 +1,140 @@
+"""Parts die or are away; the table is the reference table all the same, and reads recover."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from deploy.local.stack import LocalStack
+from tests.acceptance.conftest import LEASES, client_of
+from tests.acceptance.orders import JOB, Orders
+from tests.acceptance.test_life_cycle import caught_up, holds_reference, serve_version_1
+from tests.support.databases import fresh_database
+from tests.support.eventually import eventually
+from tests.support.processes import SERVICES, ServiceProcesses
+from tests.support.topics import Topics
+from turnout.client import Client
+from turnout.errors import TurnoutError, Unavailable
+from turnout.results import RunState
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_killed_service_comes_back(
+    service: str, postgres: str, kafka: Topics, orders: Orders, tmp_path: Path
+) -> None:
+    async with (
+        ServiceProcesses(
+            postgres=postgres, kafka=kafka.bootstrap, data_dir=tmp_path / "services", separate=True, options=LEASES
+        ) as processes,
+        client_of(processes) as client,
+    ):
+        await serve_version_1(client, orders)
+        await client.apply(orders.code(2))
+        await client.start_run(JOB, 2, rate_limit=2_000)
+        await eventually(lambda: has_read(client, 2, 500), 30)
+        await processes.kill(service)
+        await orders.produce(500)
+        await processes.start(service)
+        await eventually(lambda: without_limit(client), 30)
+        await holds_reference(client, 1, orders)
+        await holds_reference(client, 2, orders)
+        await caught_up(client, 2)
+        change = await client.cut_over(JOB, 2)
+        assert change.route.active_version == 2
+        assert (await client.get(JOB, {"user": "user-1"})).version == 2
+
+
+async def test_killed_workers_lose_and_double_nothing(client: Client, orders: Orders) -> None:
+    await orders.produce(20_000)
+    await client.apply(orders.code(1))
+    await client.start_run(JOB, 1, workers=2, rate_limit=8_000)
+    for round_number in range(3):
+        await eventually(lambda goal=1 + round_number * 4_000: has_read(client, 1, goal), 60)  # type: ignore[misc]
+        for pid in await asyncio.to_thread(worker_pids):
+            os.kill(pid, signal.SIGKILL)
+    await client.set_run_rate(JOB, 1, None)
+    await holds_reference(client, 1, orders)
+    assert (await client.get_run(JOB, 1)).worker_restarts > 0
+
+
+async def test_postgres_and_kafka_away_for_a_while(fault_stack: LocalStack, tmp_path: Path) -> None:
+    topics = Topics(fault_stack.kafka)
+    orders = Orders(topics, await topics.create(partitions=4), tmp_path / "jobs")
+    async with (
+        fresh_database(fault_stack.postgres) as postgres,
+        ServiceProcesses(
+            postgres=postgres, kafka=fault_stack.kafka, data_dir=tmp_path / "services", options=LEASES
+        ) as processes,
+        client_of(processes) as client,
+    ):
+        await serve_version_1(client, orders)
+
+        await fault_stack.kill_postgres()
+        with pytest.raises(Unavailable):
+            await client.get(JOB, {"user": "user-1"}, timeout_s=3)
+        await orders.produce(500)
+        await fault_stack.start_postgres()
+        await eventually(lambda: answers(client), 30)
+        await holds_reference(client, 1, orders)
+
+        await fault_stack.kill_kafka()
+        assert await answers(client), "reads do not need Kafka"
+        await eventually(lambda: is_waiting(client), 30)
+        await fault_stack.start_kafka()
+        await orders.produce(500)
+        await holds_reference(client, 1, orders)
+    await topics.delete_all()
+
+
+async def has_read(client: Client, version: int, records: int) -> bool:
+    run = await client.get_run(JOB, version)
+    assert run.records >= records, f"{run.records} read"
+    return True
+
+
+async def without_limit(client: Client) -> bool:
+    try:
+        await client.set_run_rate(JOB, 2, None)
+    except TurnoutError as error:
+        raise AssertionError(str(error)) from None
+    return True
+
+
+async def answers(client: Client) -> bool:
+    try:
+        return (await client.get(JOB, {"user": "user-1"}, timeout_s=3)).row is not None
+    except TurnoutError as error:
+        raise AssertionError(str(error)) from None
+
+
+async def is_waiting(client: Client) -> bool:
+    run = await client.get_run(JOB, 1)
+    assert run.state is RunState.TAILING
+    assert "Kafka" in run.status_message, run.status_message
+    return True
+
+
+def worker_pids() -> list[int]:
+    """Worker processes below this test: children of the services that it started."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
+            # The worker's session is its services process's; that one's parent is this test process.
+            if b"services.replayer.engine" in command and _is_below_us(int(process.name)):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def _is_below_us(pid: int) -> bool:
+    while pid > 1:
+        if pid == os.getpid():
+            return True
+        pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
+    return False

@@ -1,0 +1,83 @@
+"""A front on a real PostgreSQL, watched over by a scripted switcher."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from deploy.local.ports import free_port
+from tests.integration.query.fronts import FrontProcess, Serving
+from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess
+
+MakeFront = Callable[..., Awaitable[FrontProcess]]
+
+
+@pytest.fixture
+async def serving(postgres: str) -> AsyncIterator[Serving]:
+    """The schema `serving`, with positions and no output table."""
+    made = await Serving.create(postgres)
+    yield made
+    await made.connection.close()
+
+
+@pytest.fixture
+async def switcher_process() -> AsyncIterator[SwitcherProcess]:
+    """The switcher's server, to be stopped and started."""
+    process = SwitcherProcess(ScriptedSwitcher(), free_port())  # type: ignore[abstract]  # only what fronts call
+    await process.start()
+    yield process
+    await process.stop()
+
+
+@pytest.fixture
+def switcher(switcher_process: SwitcherProcess) -> ScriptedSwitcher:
+    """What the switcher says."""
+    return switcher_process.script
+
+
+@pytest.fixture
+def spans() -> Iterator[InMemorySpanExporter]:
+    """Spans that end during the test. A process has one provider for good, so an existing one is listened to."""
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    exporter = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield exporter
+    exporter.shutdown()
+
+
+@pytest.fixture
+async def make_front(
+    postgres: str, serving: Serving, switcher_process: SwitcherProcess, tmp_path: Path
+) -> AsyncIterator[MakeFront]:
+    """Starts a front with other settings; stopped at the end, unless the test did."""
+    async with AsyncExitStack() as stack:
+
+        async def make(**settings: Any) -> FrontProcess:
+            given: dict[str, Any] = {
+                "postgres": postgres,
+                "switcher": switcher_process.target,
+                "data_dir": tmp_path,
+            } | settings
+            front = FrontProcess(**given)
+            await front.start()
+            stack.push_async_callback(front.stop)
+            return front
+
+        yield make
+
+
+@pytest.fixture
+async def front(make_front: MakeFront) -> FrontProcess:
+    """A front that runs."""
+    return await make_front()

@@ -1,0 +1,201 @@
+"""The replayer with everything around it that it needs, real, and jobs to run on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import asyncpg
+import grpc
+
+from core.config import Settings
+from core.domain.errors import TurnoutError
+from core.kafka import KafkaConfig
+from core.rpc.channel import connect
+from core.rpc.errors import from_rpc_error
+from core.rpc.server import RpcServer
+from services.replayer.app import ReplayerApp, build
+from tests.integration.replayer.registry import Registered, SmallRegistry
+from tests.support.eventually import eventually
+from tests.support.topics import Record, Topics
+from turnout import testing
+from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import replayer_pb2_grpc
+
+if TYPE_CHECKING:
+    from turnout.replayer.v1.replayer_pb2_grpc import ReplayerAsyncStub
+
+CALL_S = 30.0
+
+AGGREGATE = '''
+"""Departures and their delays by carrier."""
+from turnout import Key, Record, Row, Sum, aggregate
+
+class Flight(Record):
+    carrier: str
+    delay: int | None
+
+class Punctuality(Row):
+    carrier: Key[str]
+    flights: Sum[int] = 1
+    on_time: Sum[int] = 0
+{columns}
+@aggregate("punctuality", topic="{topic}", derived={{"share": "{share}"}}{options})
+def punctuality(flight: Flight) -> Punctuality:
+    return Punctuality(carrier=flight.carrier, on_time={on_time}{values})
+'''
+LATE_COUNTS_MISSING_AS_ON_TIME = "(flight.delay or 0) < 15"
+ON_TIME = "flight.delay is not None and flight.delay < 15"
+
+
+def aggregate_source(
+    topic: str,
+    *,
+    on_time: str = LATE_COUNTS_MISSING_AS_ON_TIME,
+    columns: str = "",
+    values: str = "",
+    options: str = "",
+    share: str = "on_time::float8 / flights",
+) -> str:
+    """A job file: flights and those on time by carrier."""
+    return AGGREGATE.format(topic=topic, on_time=on_time, columns=columns, values=values, options=options, share=share)
+
+
+def flights(count: int, *, first: int = 0, partitions: int = 4) -> list[Record]:
+    """Records numbered from `first`, spread over the partitions; each 7th has no delay."""
+    return [
+        Record(
+            json.dumps({"carrier": f"C{n % 13}", "delay": None if n % 7 == 0 else n % 40}).encode(),
+            partition=n % partitions,
+        )
+        for n in range(first, first + count)
+    ]
+
+
+class Stage:
+    """A replayer in this process, its workers as real processes, on the test's own database and topics."""
+
+    def __init__(self, postgres: str, kafka: Topics, directory: Path, *, bootstrap: str | None = None) -> None:
+        self.kafka = kafka
+        self.postgres = postgres
+        self.directory = directory
+        self.registry = SmallRegistry(directory)  # type: ignore[abstract]  # the others are UNIMPLEMENTED
+        self._bootstrap = bootstrap or kafka.bootstrap
+        self._server: RpcServer | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self.app: ReplayerApp | None = None
+        self.run_lease_s = 10.0
+
+    async def start(self) -> None:
+        settings = Settings(
+            listen="127.0.0.1:0",
+            kafka=KafkaConfig.of_bootstrap(self._bootstrap),
+            postgres=self.postgres,
+            data_dir=self.directory / "data",
+            registry_target=self.registry.target,
+            replayer_target="",
+            switcher_target="",
+            run_lease_s=self.run_lease_s,
+        )
+        self.app = build(settings)
+        self._server = RpcServer(settings.listen, [self.app])
+        self._channel = connect(f"127.0.0.1:{await self._server.start()}")
+
+    async def stop(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+        if self._server is not None:
+            await self._server.stop(grace_s=5.0)
+            self._server = None
+
+    @property
+    def stub(self) -> ReplayerAsyncStub:
+        assert self._channel is not None
+        return cast("ReplayerAsyncStub", replayer_pb2_grpc.ReplayerStub(self._channel))
+
+    # --- calls ---
+
+    async def call(self, method: str, request: Any, timeout_s: float = CALL_S) -> Any:
+        """Call; a failed call raises the domain error behind it."""
+        try:
+            return await getattr(self.stub, method)(request, timeout=timeout_s)
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "replayer") from None
+
+    async def begin(self, version: str, **changes: Any) -> replayer.Run:
+        return cast(replayer.Run, await self.call("StartRun", replayer.StartRunRequest(version=version, **changes)))
+
+    async def get(self, version: str) -> replayer.Run:
+        return cast(replayer.Run, await self.call("GetRun", replayer.GetRunRequest(name=f"{version}/run")))
+
+    async def resume(self, version: str) -> replayer.Run:
+        return cast(replayer.Run, await self.call("ResumeRun", replayer.ResumeRunRequest(name=f"{version}/run")))
+
+    async def pause(self, version: str) -> replayer.Run:
+        return cast(replayer.Run, await self.call("PauseRun", replayer.PauseRunRequest(name=f"{version}/run")))
+
+    async def end(self, version: str) -> replayer.Run:
+        return cast(replayer.Run, await self.call("StopRun", replayer.StopRunRequest(name=f"{version}/run")))
+
+    async def gates(self, candidate: str, baseline: str = "") -> dict[str, replayer.Gate]:
+        request = replayer.CheckGatesRequest(candidate=candidate, baseline=baseline)
+        answer = await self.call("CheckGates", request)
+        return {gate.gate: gate for gate in answer.gates}
+
+    # --- waiting ---
+
+    async def in_state(self, version: str, *states: str, deadline_s: float = 60.0) -> replayer.Run:
+        """The run once it is in one of the states."""
+
+        async def there() -> replayer.Run | None:
+            run = await self.get(version)
+            assert replayer.Run.State.Name(run.state) in states, f"{replayer.Run.State.Name(run.state)}: {run}"
+            return run
+
+        found = await eventually(there, deadline_s)
+        assert found is not None
+        return found
+
+    async def applied(self, version: str, records: int, deadline_s: float = 60.0) -> replayer.Run:
+        """The run once it has read so many records and is at the end of the log."""
+
+        async def there() -> replayer.Run | None:
+            run = await self.get(version)
+            assert (run.records, run.lag) == (records, 0), f"{run.records} records, lag {run.lag}: {run}"
+            return run
+
+        found = await eventually(there, deadline_s)
+        assert found is not None
+        return found
+
+    # --- tables ---
+
+    async def query(self, statement: str, *arguments: Any) -> list[Any]:
+        connection = await asyncpg.connect(self.postgres)
+        try:
+            return list(await connection.fetch(statement, *arguments))
+        finally:
+            await connection.close()
+
+    async def rows(self, relation: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        listed = ", ".join(columns)
+        return [tuple(row) for row in await self.query(f"select {listed} from serving.{relation} order by 1")]
+
+    async def table_is_that_of(self, version: Registered, records: Iterable[Record], number: int = 1) -> None:
+        """The stored rows equal those that the job makes of the records in memory."""
+        columns = [column.name for column in version.job.definition.columns]
+        expected = testing.run(version.job, [record.value for record in records if record.value is not None])
+        stored = await self.rows(f"punctuality__v{number}", columns)
+        assert stored == [tuple(getattr(row, column) for column in columns) for row in expected]
+
+
+async def refused(work: Any) -> TurnoutError:
+    """The domain error that the awaited call fails with."""
+    try:
+        answer = await work
+    except TurnoutError as error:
+        return error
+    raise AssertionError(f"it was not refused: {answer}")

@@ -1,0 +1,329 @@
+"""Faults of runs: dead workers, restarts of the service, topics that change underneath, records that are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
+
+from core.rpc.channel import connect
+from deploy.local.ports import free_port
+from tests.integration.replayer.stage import Stage, aggregate_source, flights, refused
+from tests.support.eventually import eventually
+from tests.support.proxy import TcpProxy
+from tests.support.topics import Record
+from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
+
+if TYPE_CHECKING:
+    from turnout.replayer.v1.replayer_pb2_grpc import ReplayerAsyncStub
+
+
+def _worker_pids(parent: int) -> list[int]:
+    """Processes of the engine that this process started."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            ppid = int(Path(f"/proc/{name}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            command = Path(f"/proc/{name}/cmdline").read_text(encoding="utf-8")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if ppid == parent and "services.replayer.engine" in command:
+            found.append(int(name))
+    return found
+
+
+async def _reading(stage: Stage, version: str, records: int) -> replayer.Run:
+    async def there() -> replayer.Run | None:
+        run = await stage.get(version)
+        return run if run.records >= records else None
+
+    run = await eventually(there)
+    assert run is not None
+    return run
+
+
+async def test_a_killed_worker_is_replaced_at_once(stage: Stage) -> None:
+    stage.run_lease_s = 600.0  # nobody could wait for this lease to run out
+    await stage.stop()
+    await stage.start()
+    topic = await stage.kafka.create()
+    records = flights(6000)
+    await stage.kafka.produce(topic, records)
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name, rate_limit=3000)
+    await _reading(stage, v1.name, 500)
+    pids = _worker_pids(os.getpid())
+    assert len(pids) == 2
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    run = await stage.applied(v1.name, 6000)
+    assert run.worker_restarts == 2
+    await stage.in_state(v1.name, "TAILING")
+    await stage.table_is_that_of(v1, records)
+
+
+async def test_secrets_are_in_neither_arguments_nor_environment(stage: Stage) -> None:
+    topic = await stage.kafka.create(1)
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    password = urlsplit(stage.postgres).password or ""
+    assert password
+    os.environ["TURNOUT_POSTGRES"] = stage.postgres
+    try:
+        await stage.begin(v1.name)
+        await stage.in_state(v1.name, "TAILING")
+    finally:
+        del os.environ["TURNOUT_POSTGRES"]
+    (pid,) = _worker_pids(os.getpid())
+    for name in ("cmdline", "environ"):
+        content = Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8")
+        assert "TURNOUT_POSTGRES" not in content
+        assert stage.postgres not in content
+
+
+async def test_a_restart_of_the_service_takes_the_runs_up(stage: Stage) -> None:
+    topic = await stage.kafka.create()
+    records = flights(5000)
+    await stage.kafka.produce(topic, records)
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    v2 = stage.registry.register(aggregate_source(topic), 2)
+    await stage.begin(v1.name, rate_limit=3000)
+    await stage.begin(v2.name)
+    await stage.in_state(v2.name, "TAILING")
+    await stage.pause(v2.name)
+    await _reading(stage, v1.name, 500)
+    await stage.stop()
+    assert _worker_pids(os.getpid()) == []
+    owners = await stage.query("select owner from serving.positions where owner is not null")
+    assert owners == []
+
+    await stage.start()
+    await stage.applied(v1.name, 5000)
+    await stage.in_state(v1.name, "TAILING")
+    await stage.table_is_that_of(v1, records)
+    run = await stage.get(v2.name)
+    assert (run.state, run.live_workers) == (replayer.Run.PAUSED, 0)
+
+
+async def test_a_killed_service_is_replaced_and_its_workers_end(stage: Stage) -> None:
+    topic = await stage.kafka.create()
+    records = flights(6000)
+    await stage.kafka.produce(topic, records)
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.stop()
+    service = await _service_process(stage)
+    try:
+        async with connect(service.target) as channel:
+            stub = cast("ReplayerAsyncStub", ReplayerStub(channel))
+            request = replayer.StartRunRequest(version=v1.name, rate_limit=3000)
+            await stub.StartRun(request, timeout=30, wait_for_ready=True)
+
+            async def reading() -> bool:
+                run = await stub.GetRun(replayer.GetRunRequest(name=f"{v1.name}/run"), timeout=30)
+                return run.records > 500
+
+            assert await eventually(reading)
+        workers = _worker_pids(service.process.pid)
+        assert len(workers) == 2
+    finally:
+        service.process.kill()
+        await service.process.wait()
+
+    await stage.start()  # another process, as far as leases can tell
+    await stage.applied(v1.name, 6000)
+    await stage.table_is_that_of(v1, records)
+
+    async def workers_are_gone() -> bool:
+        return not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+    assert await eventually(workers_are_gone)
+
+
+@dataclass
+class Service:
+    """The replayer alone, in a process of its own."""
+
+    process: asyncio.subprocess.Process
+    target: str
+
+
+async def _service_process(stage: Stage) -> Service:
+    main = (
+        "import sys; from core.run import main; from services.replayer.app import build; "
+        "sys.exit(main({'replayer': build}, sys.argv[1:]))"
+    )
+    target = f"127.0.0.1:{free_port()}"
+    arguments = ["replayer", "--listen", target, "--kafka", stage.kafka.bootstrap, "--registry", stage.registry.target]
+    arguments += ["--data-dir", str(stage.directory / "data")]
+    with (stage.directory / "service.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            main,
+            *arguments,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "TURNOUT_POSTGRES": stage.postgres},
+        )
+    return Service(process, target)
+
+
+async def test_the_log_running_away_under_a_worker_fails_the_run(stage: Stage) -> None:
+    topic = await stage.kafka.create(1)
+    # Much more than a worker fetches ahead: what it has fetched already it may still apply.
+    wide = [Record((record.value or b"").ljust(20_000), partition=0) for record in flights(5000)]
+    await stage.kafka.produce(topic, wide, compression="none")
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name, rate_limit=20)
+    await _reading(stage, v1.name, 5)
+    await stage.kafka.delete_records_before(topic, {0: 4990})
+    await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{v1.name}/run", rate_limit=0))
+    run = await stage.in_state(v1.name, "FAILED", "TAILING")
+    assert run.failure_reason == "LOG_TRUNCATED"
+
+
+async def test_a_topic_created_again_is_refused_at_resume(stage: Stage) -> None:
+    topic = await stage.kafka.create()
+    await stage.kafka.produce(topic, flights(100))
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name)
+    await stage.in_state(v1.name, "TAILING")
+    await stage.pause(v1.name)
+
+    await stage.kafka.delete(topic)
+    error = await refused(_once_deleted(stage, v1.name))
+    assert error.reason == "TOPIC_NOT_FOUND"
+
+    await stage.kafka.create(name=topic)
+    await stage.kafka.produce(topic, flights(500))
+    error = await refused(stage.resume(v1.name))
+    assert error.reason == "TOPIC_RECREATED"
+    assert topic in error.message
+    run = await stage.get(v1.name)
+    assert run.state == replayer.Run.FAILED
+
+    error = await refused(stage.gates(v1.name))
+    assert error.reason == "TOPIC_RECREATED"
+
+    v2 = stage.registry.register(aggregate_source(topic), 2)  # a new version replays the new topic
+    await stage.begin(v2.name)
+    await stage.applied(v2.name, 500)
+
+
+async def _once_deleted(stage: Stage, version: str) -> object:
+    """Deleting a topic takes the broker a moment."""
+
+    async def missing() -> bool:
+        try:
+            await stage.call("EstimateRun", replayer.EstimateRunRequest(version=version))
+        except Exception:
+            return True
+        return False
+
+    await eventually(missing)
+    return await stage.resume(version)
+
+
+async def test_the_log_running_away_under_a_paused_run_is_said(stage: Stage) -> None:
+    topic = await stage.kafka.create(1)
+    await stage.kafka.produce(topic, flights(100, partitions=1))
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name)
+    await stage.applied(v1.name, 100)
+    await stage.pause(v1.name)
+    await stage.kafka.produce(topic, flights(100, first=100, partitions=1))
+    await stage.kafka.delete_records_before(topic, {0: 150})
+    error = await refused(stage.resume(v1.name))
+    assert error.reason == "LOG_TRUNCATED"
+    assert "50 offsets are gone for ever" in error.message
+
+
+async def test_a_malformed_record_fails_the_run_and_names_it(stage: Stage) -> None:
+    topic = await stage.kafka.create(2)
+    await stage.kafka.produce(topic, flights(100, partitions=2))
+    await stage.kafka.produce(topic, [Record(b"no JSON at all", partition=1)])
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name)
+    run = await stage.in_state(v1.name, "FAILED")
+    assert run.failure_reason == "MALFORMED_RECORD"
+    assert "50" in run.status_message  # the offset
+    assert topic in run.status_message
+    gate = (await stage.gates(v1.name))["catch-up"]
+    assert any("FAILED (MALFORMED_RECORD)" in line for line in gate.evidence)
+
+    async def nobody_works() -> bool:
+        return (await stage.get(v1.name)).live_workers == 0
+
+    assert await eventually(nobody_works)
+    await stage.resume(v1.name)
+    assert (await stage.in_state(v1.name, "FAILED")).failure_reason == "MALFORMED_RECORD"
+
+
+async def test_malformed_records_set_aside_are_counted(stage: Stage) -> None:
+    topic = await stage.kafka.create(2)
+    records = flights(100, partitions=2)
+    await stage.kafka.produce(topic, [*records, Record(b"no JSON at all", partition=1)])
+    v1 = stage.registry.register(aggregate_source(topic, options=', on_malformed="set_aside"'), 1)
+    await stage.begin(v1.name)
+    await stage.in_state(v1.name, "TAILING")
+    run = await stage.applied(v1.name, 101)
+    assert run.records_set_aside == 1
+    await stage.table_is_that_of(v1, records)
+
+
+async def test_new_partitions_are_taken_up_from_their_beginning(stage: Stage) -> None:
+    topic = await stage.kafka.create(2)
+    records = flights(100, partitions=2)
+    await stage.kafka.produce(topic, records)
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name)
+    await stage.applied(v1.name, 100)
+    admin = AdminClient({"bootstrap.servers": stage.kafka.bootstrap})
+    for future in admin.create_partitions([NewPartitions(topic, 3)]).values():
+        await asyncio.wrap_future(future)
+    more = [Record(record.value, partition=2) for record in flights(50, first=100)]
+
+    async def produced() -> bool:
+        await stage.kafka.produce(topic, more)
+        return True
+
+    assert await eventually(produced)
+    await stage.pause(v1.name)  # a resume looks at the topic at once; otherwise it is looked at twice a minute
+    await stage.resume(v1.name)
+    run = await stage.applied(v1.name, 150)
+    assert [p.start_offset for p in run.partitions] == [0, 0, 0]
+    await stage.table_is_that_of(v1, records + more)
+
+
+async def test_runs_wait_while_postgresql_is_away_and_go_on(stage: Stage) -> None:
+    parts = urlsplit(stage.postgres)
+    async with TcpProxy(parts.hostname or "", parts.port or 0) as proxy:
+        await stage.stop()
+        direct, through = stage.postgres, parts.netloc.rpartition("@")[0]
+        stage.postgres = urlunsplit(parts._replace(netloc=f"{through}@127.0.0.1:{proxy.port}"))
+        await stage.start()
+        topic = await stage.kafka.create()
+        records = flights(6000)
+        await stage.kafka.produce(topic, records)
+        v1 = stage.registry.register(aggregate_source(topic), 1)
+        await stage.begin(v1.name, rate_limit=3000)
+        await _reading(stage, v1.name, 500)
+
+        await proxy.cut()
+        error = await refused(stage.get(v1.name))
+        assert error.reason == "POSTGRES_UNAVAILABLE"
+        await proxy.restore()
+        await stage.applied(v1.name, 6000)
+        await stage.in_state(v1.name, "TAILING")
+        await stage.stop()
+        stage.postgres = direct
+        await stage.table_is_that_of(v1, records)

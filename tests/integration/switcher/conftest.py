@@ -1,0 +1,158 @@
+"""A real switcher on a real database, beside a replayer on demand."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from core.config import Settings
+from core.kafka.properties import KafkaConfig
+from core.rpc.channel import connect
+from core.rpc.server import RpcServer
+from services.switcher.app import build
+from tests.integration.switcher.front import Front
+from tests.integration.switcher.replayer import ReplayerOnDemand
+from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import switcher_pb2_grpc as rpc
+
+ROUTE = "jobs/carrier-punctuality/route"
+V1, V2, V3 = (f"jobs/carrier-punctuality/versions/{n}" for n in (1, 2, 3))
+TIMEOUT_S = 20.0
+
+MakeFront = Callable[[str], Awaitable[Front]]
+
+
+@dataclass
+class Switcher:
+    """A running switcher, as a client sees it."""
+
+    target: str
+    stub: Any
+
+    async def cut_over(self, version: int, **fields: Any) -> pb.RouteChange:
+        request = pb.CutOverRouteRequest(name=ROUTE, version=version, **fields)
+        change: pb.RouteChange = await self.stub.CutOverRoute(request, timeout=TIMEOUT_S)
+        return change
+
+    async def set_traffic(self, weights: dict[int, int], **fields: Any) -> pb.RouteChange:
+        arms = [pb.Arm(version=version, weight=weight) for version, weight in weights.items()]
+        request = pb.SetTrafficRequest(name=ROUTE, arms=arms, **fields)
+        change: pb.RouteChange = await self.stub.SetTraffic(request, timeout=TIMEOUT_S)
+        return change
+
+    async def roll_back(self, **fields: Any) -> pb.RouteChange:
+        request = pb.RollBackRouteRequest(name=ROUTE, **fields)
+        change: pb.RouteChange = await self.stub.RollBackRoute(request, timeout=TIMEOUT_S)
+        return change
+
+    async def route(self) -> pb.Route:
+        route: pb.Route = await self.stub.GetRoute(pb.GetRouteRequest(name=ROUTE), timeout=TIMEOUT_S)
+        return route
+
+    async def release(self, version: str, *, forgo_rollback: bool = False) -> pb.Release:
+        request = pb.ReleaseVersionRequest(version=version, forgo_rollback=forgo_rollback)
+        release: pb.Release = await self.stub.ReleaseVersion(request, timeout=TIMEOUT_S)
+        return release
+
+    async def reinstate(self, version: str) -> None:
+        await self.stub.ReinstateVersion(pb.ReinstateVersionRequest(version=version), timeout=TIMEOUT_S)
+
+    async def changes(self, **fields: Any) -> pb.ListRouteChangesResponse:
+        request = pb.ListRouteChangesRequest(parent=ROUTE, **fields)
+        page: pb.ListRouteChangesResponse = await self.stub.ListRouteChanges(request, timeout=TIMEOUT_S)
+        return page
+
+
+StartSwitcher = Callable[..., Awaitable[Switcher]]
+
+
+@pytest.fixture
+async def replayer() -> AsyncIterator[ReplayerOnDemand]:
+    """Stands in for the replayer."""
+    replayer = ReplayerOnDemand()  # type: ignore[abstract]  # the methods that the switcher calls
+    await replayer.start()
+    yield replayer
+    await replayer.stop()
+
+
+@pytest.fixture
+async def start_switcher(postgres: str, replayer: ReplayerOnDemand, tmp_path: Path) -> AsyncIterator[StartSwitcher]:
+    """Start a switcher on the test's database; keyword arguments change its settings."""
+    async with AsyncExitStack() as ending:
+
+        async def start(**changed: Any) -> Switcher:
+            settings = Settings(
+                listen="127.0.0.1:0",
+                kafka=KafkaConfig.of_bootstrap("127.0.0.1:1"),
+                postgres=postgres,
+                data_dir=tmp_path,
+                registry_target="127.0.0.1:1",
+                replayer_target=replayer.target,
+                switcher_target="127.0.0.1:1",
+            )
+            server = RpcServer(settings.listen, [build(replace(settings, **changed))])
+            ending.push_async_callback(server.stop, 0.1)
+            target = f"127.0.0.1:{await server.start()}"
+            channel = connect(target)
+            ending.push_async_callback(channel.close)
+            return Switcher(target, rpc.SwitcherStub(channel))
+
+        yield start
+
+
+@pytest.fixture
+async def switcher(start_switcher: StartSwitcher) -> Switcher:
+    """A switcher with short leases."""
+    return await start_switcher(reader_lease_s=1.5)
+
+
+@pytest.fixture
+async def make_front(switcher: Switcher) -> AsyncIterator[MakeFront]:
+    """Start a front; it dies after the test."""
+    async with AsyncExitStack() as ending:
+
+        async def make(name: str) -> Front:
+            front = Front(switcher.target, name)
+            ending.push_async_callback(front.die)
+            return await front.start()
+
+        yield make
+
+
+@pytest.fixture
+async def database(postgres: str) -> AsyncIterator[Any]:
+    """A connection to the test's database, to look and to disturb."""
+    connection = await asyncpg.connect(postgres)
+    yield connection
+    await connection.close()
+
+
+@dataclass
+class Refusal:
+    """Why a call failed, as a client sees it."""
+
+    code: grpc.StatusCode
+    reason: str
+    message: str
+    violations: list[tuple[str, str, str]]
+
+
+async def refused(call: Awaitable[Any]) -> Refusal:
+    """The refusal of a call, which must not succeed."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    status = rpc_status.from_call(caught.value)
+    assert status is not None, caught.value.details()
+    info, failure = error_details_pb2.ErrorInfo(), error_details_pb2.PreconditionFailure()
+    for detail in status.details:
+        _ = detail.Unpack(info) or detail.Unpack(failure)
+    assert info.domain == "turnout"
+    violations = [(v.type, v.subject, v.description) for v in failure.violations]
+    return Refusal(caught.value.code(), info.reason, caught.value.details() or "", violations)

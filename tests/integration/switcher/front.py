@@ -1,0 +1,120 @@
+"""A query front without tables: a real watch stream that reports as a test tells it to."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import grpc
+
+from core.rpc.channel import connect
+from tests.support.eventually import eventually
+from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import switcher_pb2_grpc as rpc
+
+
+class Front:
+    """PREPARED, SERVING and DRAINED are reported at once, unless a test says otherwise."""
+
+    def __init__(self, target: str, name: str) -> None:
+        self.name = name
+        self.prepares = True
+        self.serves = True
+        self.drains = True
+        self.nack = ""
+        """Why it cannot serve any proposal."""
+        self.routes: dict[str, pb.Route] = {}
+        self.committed: list[pb.RouteCommitted] = []
+        self.proposals: list[pb.Proposal] = []
+        self.cancelled: list[str] = []
+        self.acknowledged = 0
+        self.ended_with: grpc.aio.AioRpcError | None = None
+        self._channel = connect(target)
+        self._lock = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> "Front":
+        """Say hello; returns with the snapshot."""
+        stub: Any = rpc.SwitcherStub(self._channel)
+        self._call = stub.WatchRoutes()
+        await self._send(pb.WatchRoutesRequest(hello=pb.Hello(front=self.name, address="127.0.0.1:1")))
+        first = await self._call.read()
+        self.snapshot: pb.Snapshot = first.snapshot
+        for committed in self.snapshot.routes:
+            await self._adopt(committed)
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._beat())]
+        return self
+
+    async def goodbye(self) -> None:
+        """End the stream on purpose."""
+        self._tasks[1].cancel()
+        async with self._lock:
+            await self._call.done_writing()
+        await self._tasks[0]
+        await self._channel.close()
+
+    async def die(self) -> None:
+        """Break the stream."""
+        for task in self._tasks:
+            task.cancel()
+        if hasattr(self, "_call"):
+            self._call.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._channel.close()
+
+    async def report(self, proposal: str, state: pb.Report.State.ValueType, reason: str = "") -> None:
+        """Say what became of a proposal."""
+        report = pb.Report(proposal=proposal, state=state, reason=reason)
+        await self._send(pb.WatchRoutesRequest(report=report))
+
+    async def _send(self, request: pb.WatchRoutesRequest) -> None:
+        async with self._lock:
+            await self._call.write(request)
+
+    async def _beat(self) -> None:
+        every_s = self.snapshot.lease_time.ToTimedelta().total_seconds() / 4
+        sequence = 0
+        while True:
+            sequence += 1
+            await self._send(pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=sequence)))
+            await asyncio.sleep(every_s)
+
+    async def _listen(self) -> None:
+        try:
+            async for response in self._call:
+                await self._handle(response)
+        except grpc.aio.AioRpcError as error:
+            self.ended_with = error
+
+    async def _handle(self, response: pb.WatchRoutesResponse) -> None:
+        match response.WhichOneof("message"):
+            case "proposal":
+                self.proposals.append(response.proposal)
+                if self.nack:
+                    await self.report(response.proposal.proposal, pb.Report.NACK, self.nack)
+                elif self.prepares:
+                    await self.report(response.proposal.proposal, pb.Report.PREPARED)
+            case "proposal_cancelled":
+                self.cancelled.append(response.proposal_cancelled.proposal)
+            case "route_committed":
+                await self._adopt(response.route_committed)
+            case "heartbeat_acknowledged":
+                self.acknowledged = response.heartbeat_acknowledged.sequence
+
+    async def _adopt(self, committed: pb.RouteCommitted) -> None:
+        self.committed.append(committed)
+        self.routes[committed.route.name] = committed.route
+        if self.serves:
+            await self.report(committed.proposal, pb.Report.SERVING)
+        if self.drains:
+            await self.report(committed.proposal, pb.Report.DRAINED)
+
+    async def until_proposed(self, count: int = 1) -> pb.Proposal:
+        """The newest proposal once there are so many."""
+
+        async def proposed() -> bool:
+            return len(self.proposals) >= count
+
+        await eventually(proposed)
+        return self.proposals[-1]

@@ -1,0 +1,80 @@
+"""A replayer that answers as a test tells it to, over a real channel."""
+
+from typing import Any
+
+import grpc
+
+from core.domain.errors import FailedPrecondition, NotFound
+from core.domain.names import VersionId, parse_version
+from core.rpc.interceptors import Watches, chain
+from turnout.replayer.v1 import replayer_pb2 as pb
+from turnout.replayer.v1 import replayer_pb2_grpc as rpc
+
+GATES = ("catch-up", "coverage", "schema")
+
+
+class ReplayerOnDemand(rpc.ReplayerServicer):
+    """Gates pass, runs tail and views move, until a test says otherwise."""
+
+    target: str
+
+    def __init__(self) -> None:
+        self.failing: dict[tuple[int, str], list[str]] = {}
+        """(version, gate) -> its evidence."""
+        self.runs: dict[str, pb.Run] = {}
+        """Run name -> run; others do tail."""
+        self.view_blocked_by = ""
+        self.views: dict[str, tuple[int, int]] = {}
+        """Job -> version that the view shows, epoch."""
+        self.asked: list[tuple[int, int]] = []
+        """Gates asked: candidate and baseline (0 = none), in order."""
+        self.resumed: list[str] = []
+        self.resume_fails = ""
+
+    async def start(self) -> None:
+        """Listen at `target`."""
+        self._server = grpc.aio.server(interceptors=chain(Watches()))
+        rpc.add_ReplayerServicer_to_server(self, self._server)
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        self.target = f"127.0.0.1:{port}"
+
+    async def stop(self) -> None:
+        await self._server.stop(None)
+
+    async def CheckGates(self, request: pb.CheckGatesRequest, context: Any) -> pb.CheckGatesResponse:
+        version = parse_version(request.candidate)
+        candidate = version.number
+        _refuse_unknown(version)
+        self.asked.append((candidate, parse_version(request.baseline).number if request.baseline else 0))
+        gates = [
+            pb.Gate(
+                gate=gate,
+                passed=(candidate, gate) not in self.failing,
+                evidence=self.failing.get((candidate, gate), [f"{gate} holds."]),
+            )
+            for gate in GATES
+        ]
+        return pb.CheckGatesResponse(gates=gates)
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
+        return self.runs.get(request.name, pb.Run(name=request.name, state=pb.Run.TAILING))
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
+        if self.resume_fails:
+            raise FailedPrecondition("TOPIC_RECREATED", self.resume_fails)
+        self.resumed.append(request.name)
+        return pb.Run(name=request.name, state=pb.Run.REPLAYING)
+
+    async def MoveView(self, request: pb.MoveViewRequest, context: Any) -> pb.MoveViewResponse:
+        if self.view_blocked_by:
+            return pb.MoveViewResponse(waiting_for=self.view_blocked_by)
+        version = parse_version(request.version)
+        if self.views.get(version.job, (0, 0))[1] <= request.epoch:
+            self.views[version.job] = (version.number, request.epoch)
+        return pb.MoveViewResponse(moved=True)
+
+
+def _refuse_unknown(version: VersionId) -> None:
+    if version.number > 90:
+        raise NotFound("RUN_NOT_FOUND", f"{version} has no run.")

@@ -1,0 +1,189 @@
+"""The switcher, its database or its caller goes away in the middle of a change."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import grpc
+
+from core.rpc.channel import connect
+from deploy.local.ports import free_port
+from tests.integration.switcher.conftest import ROUTE, MakeFront, StartSwitcher, Switcher, refused
+from tests.integration.switcher.front import Front
+from tests.integration.switcher.replayer import ReplayerOnDemand
+from tests.support.eventually import eventually
+from tests.support.proxy import TcpProxy
+from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import switcher_pb2_grpc as rpc
+
+T = TypeVar("T")
+
+_PROGRAM = (
+    "import sys; from core.run import main; from services.switcher.app import build; "
+    "sys.exit(main({'switcher': build}, sys.argv[1:]))"
+)
+
+
+class SwitcherProcess:
+    """A switcher in a process of its own, to be killed."""
+
+    def __init__(self, postgres: str, replayer: str, data_dir: str) -> None:
+        self.target = f"127.0.0.1:{free_port()}"
+        self._environment = {"TURNOUT_POSTGRES": postgres}
+        self._arguments = [
+            *(sys.executable, "-c", _PROGRAM, "switcher", "--listen", self.target, "--kafka", "127.0.0.1:1"),
+            *("--replayer", replayer, "--data-dir", data_dir, "--reader-lease-s", "1.5"),
+        ]
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            *self._arguments, env=self._environment, stderr=asyncio.subprocess.DEVNULL
+        )
+
+    async def kill(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+
+
+async def once_available(call: Callable[[], Awaitable[T]], *others: grpc.StatusCode) -> T:
+    """The answer to a call, made again while the switcher is not there."""
+    answers: list[T] = []
+
+    async def answered() -> bool:
+        try:
+            answers.append(await call())
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, *others):
+                raise
+        return bool(answers)
+
+    await eventually(answered)
+    return answers[0]
+
+
+async def test_a_switcher_killed_between_proposal_and_commit_changed_nothing(
+    postgres: str, replayer: ReplayerOnDemand, tmp_path: Any
+) -> None:
+    process = SwitcherProcess(postgres, replayer.target, str(tmp_path))
+    await process.start()
+    async with connect(process.target) as channel:
+        stub: Any = rpc.SwitcherStub(channel)
+        try:
+            await once_available(lambda: stub.ListRoutes(pb.ListRoutesRequest(), timeout=5))
+            front = await Front(process.target, "front-1").start()
+            await stub.CutOverRoute(pb.CutOverRouteRequest(name=ROUTE, version=1), timeout=20)
+            front.prepares = False
+            request = pb.CutOverRouteRequest(name=ROUTE, version=2, request_id="cut-over-2")
+            change = asyncio.create_task(refused_or_lost(stub.CutOverRoute(request, timeout=20)))
+            proposal = await front.until_proposed(2)
+            await process.kill()
+            assert await change == grpc.StatusCode.UNAVAILABLE
+            await front.die()
+
+            await process.start()
+            page = await once_available(lambda: stub.ListRoutes(pb.ListRoutesRequest(), timeout=5))
+            assert [route.epoch for route in page.routes] == [1]
+            again = await Front(process.target, "front-1").start()
+
+            async def cancelled() -> bool:
+                return proposal.proposal in again.cancelled
+
+            await eventually(cancelled)
+            answer = await stub.CutOverRoute(request, timeout=20)
+            assert (answer.changed, answer.route.epoch) == (True, 2), "the same request may be made again"
+            await again.die()
+        finally:
+            await process.kill()
+
+
+async def refused_or_lost(call: Any) -> grpc.StatusCode:
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    raise AssertionError("the change was answered by a switcher that is dead")
+
+
+async def test_a_caller_that_gives_up_before_the_commit_cancels(switcher: Switcher, make_front: MakeFront) -> None:
+    front = await make_front("front-1")
+    front.prepares = False
+    call = switcher.stub.CutOverRoute(pb.CutOverRouteRequest(name=ROUTE, version=1), timeout=20)
+    proposal = await front.until_proposed()
+    call.cancel()
+
+    async def cancelled() -> bool:
+        return front.cancelled == [proposal.proposal]
+
+    await eventually(cancelled)
+    front.prepares = True
+    assert (await switcher.cut_over(1)).changed
+
+
+async def test_a_second_change_meanwhile_is_told_of_the_first(switcher: Switcher, make_front: MakeFront) -> None:
+    front = await make_front("front-1")
+    front.prepares = False
+    first = asyncio.create_task(switcher.cut_over(1, claimed_actor="ada"))
+    proposal = await front.until_proposed()
+    refusal = await refused(switcher.cut_over(2))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "CHANGE_IN_FLIGHT")
+    assert "CUT_OVER by ada" in refusal.message
+    await front.report(proposal.proposal, pb.Report.PREPARED)
+    assert (await first).route.active_version == 1
+
+
+async def test_postgres_away_for_a_while(start_switcher: StartSwitcher, postgres: str) -> None:
+    parts = urlsplit(postgres)
+    assert parts.hostname
+    async with TcpProxy(parts.hostname, parts.port or 5432) as proxy:
+        netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"
+        switcher = await start_switcher(postgres=urlunsplit(parts._replace(netloc=netloc)), reader_lease_s=1.5)
+        front = await Front(switcher.target, "front-1").start()
+        await switcher.cut_over(1)
+        await proxy.cut()
+        refusal = await refused(switcher.cut_over(2))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "POSTGRES_UNAVAILABLE")
+        assert "turnout:" not in refusal.message
+
+        async def ended() -> bool:
+            return front.ended_with is not None
+
+        await eventually(ended)
+        await proxy.restore()
+        await front.die()
+
+        # ABORTED while the lease of the front before has not expired.
+        change = await once_available(lambda: switcher.cut_over(2), grpc.StatusCode.ABORTED)
+        assert change.route.active_version == 2
+        again = await Front(switcher.target, "front-2").start()
+        assert (await switcher.roll_back()).adoptions[0].front == "front-2"
+        await again.die()
+
+
+async def test_the_trace_reaches_the_fronts(switcher: Switcher, make_front: MakeFront) -> None:
+    front = await make_front("front-1")
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    await switcher.stub.CutOverRoute(
+        pb.CutOverRouteRequest(name=ROUTE, version=1),
+        timeout=20,
+        metadata=(("traceparent", f"00-{trace}-00f067aa0ba902b7-01"),),
+    )
+    assert trace in front.proposals[0].traceparent
+    assert front.committed[0].traceparent == front.proposals[0].traceparent
+
+
+async def test_a_proposal_that_is_overdue_gives_way(
+    switcher: Switcher, make_front: MakeFront, database: asyncpg.Connection
+) -> None:
+    await switcher.cut_over(1)
+    await database.execute(
+        "insert into switcher.proposals"
+        " (proposal, job, epoch, route, state, revision, deadline, described, traceparent)"
+        " select 'left-over', job, 2, route, 'OPEN', 1, now() - interval '1 second', '', '' from switcher.routes"
+    )
+    assert (await switcher.cut_over(2)).changed
+    state = await database.fetchval("select state from switcher.proposals where proposal = 'left-over'")
+    assert state == "CANCELLED"

@@ -1,0 +1,192 @@
+"""Results as the services would send them, and how they look at 80 columns without a terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+from rich.console import Console, RenderableType
+
+from turnout.cli.output import Trimmed
+from turnout.results import (
+    Adoption,
+    AppliedPosition,
+    Cause,
+    ColumnDifference,
+    Command,
+    Comparison,
+    Estimate,
+    Explanation,
+    Gate,
+    Interval,
+    Job,
+    PartitionProgress,
+    Read,
+    Retirement,
+    RetirementStep,
+    Route,
+    RouteChange,
+    RowDifference,
+    Run,
+    RunState,
+    Version,
+    VersionState,
+    View,
+    ViewState,
+)
+from turnout.schema import Column, ColumnType, DerivedColumn, Index, JobDefinition, JobKind, Merge, TopicSource
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+JOB = "carrier-punctuality"
+
+
+def rendered(part: RenderableType, width: int = 80, *, terminal: bool = False) -> str:
+    """The text that a person gets, without colours unless on a terminal."""
+    stream = io.StringIO()
+    Console(
+        file=stream,
+        width=width,
+        force_terminal=terminal,
+        color_system="standard" if terminal else None,
+        emoji=False,
+        highlight=False,
+        markup=False,
+    ).print(Trimmed(part))
+    return stream.getvalue()
+
+
+DEFINITION = JobDefinition(
+    job=JOB,
+    kind=JobKind.AGGREGATE,
+    topics=(TopicSource("flights"),),
+    columns=(
+        Column("carrier", ColumnType.STRING, merge=Merge.KEY),
+        Column("month", ColumnType.DATE, merge=Merge.KEY),
+        Column("flights", ColumnType.INT64, merge=Merge.SUM),
+        Column("worst_delay", ColumnType.INT64, nullable=True, merge=Merge.MAX),
+    ),
+    key=("carrier", "month"),
+    derived=(DerivedColumn("on_time_share", "on_time::float8 / flights"),),
+    indexes=(Index(("month",)),),
+    python="3.11",
+)
+
+PARTITIONS = (
+    PartitionProgress("flights", 0, 0, 77_000, 0, 77_160, NOON, 26_150.4, "worker-1"),
+    PartitionProgress("flights", 1, 100, 40_100, 100, 80_100, None, 0.0, ""),
+)
+RUN = Run(
+    job=JOB,
+    version=2,
+    state=RunState.REPLAYING,
+    status_message="",
+    failure_reason="",
+    workers=2,
+    live_workers=2,
+    rate_limit=None,
+    table="carrier_punctuality__v2",
+    partitions=PARTITIONS,
+    records=117_000,
+    records_per_s=26_150.4,
+    lag=40_160,
+    progress=0.7445,
+    eta=timedelta(seconds=75),
+    records_set_aside=0,
+    worker_restarts=0,
+    create_time=NOON,
+    catch_up_time=None,
+)
+TAILING = replace(
+    RUN,
+    state=RunState.TAILING,
+    progress=1.0,
+    lag=0,
+    eta=None,
+    partitions=PARTITIONS[:1],
+    records=157_160,
+    records_per_s=0.0,
+    catch_up_time=NOON + timedelta(seconds=6.25),
+)
+FAILED = replace(
+    RUN,
+    state=RunState.FAILED,
+    eta=None,
+    records_per_s=0.0,
+    live_workers=0,
+    partitions=(),
+    records_set_aside=1,
+    worker_restarts=2,
+    rate_limit=50_000,
+    failure_reason="MALFORMED_RECORD",
+    status_message="flights/0 offset 12 cannot be decoded: expected int. Mend the job and apply it as a new version.",
+)
+ESTIMATE = Estimate(308_641, 45_200_000, 2_000, None, 4, ("Two partitions are nearly empty.",))
+
+VIEW = View(ViewState.MOVED, 2, "")
+ROUTE = Route(JOB, 3, 2, {2: 9_000, 3: 1_000}, "salt", (Interval(0, 2**32, 2, 1),), None, None, NOON, "etag", VIEW)
+CUT_OVER = RouteChange(
+    route=replace(
+        ROUTE,
+        epoch=4,
+        active_version=2,
+        weights={2: 10_000},
+        rollback_version=1,
+        rollback_protected_until=NOON + timedelta(days=1),
+        view=View(ViewState.PENDING, 1, "process 4711 holds a lock on it"),
+    ),
+    command=Command.CUT_OVER,
+    claimed_actor="ada@lab",
+    reason="the fault is mended",
+    gates=(
+        Gate("catch-up", 2, False, True, ("flights/0 is 160 records behind.", "flights/1 is 40,000 records behind.")),
+        Gate("schema", 2, True, False, ("Every column of v1 is there.",)),
+    ),
+    commit_time=NOON,
+    adoptions=(Adoption("front-1", timedelta(milliseconds=41)), Adoption("front-2", None)),
+    fronts_not_counted=("front-3",),
+    adoption_time=timedelta(milliseconds=72),
+    warnings=("The log is short.",),
+    changed=True,
+)
+
+VERSIONS = (
+    Version(JOB, 2, VersionState.REGISTERED, DEFINITION, "ab" * 32, 2_048, NOON, None),
+    Version(
+        JOB,
+        1,
+        VersionState.RETIRED,
+        DEFINITION,
+        "cd" * 32,
+        2_048,
+        NOON - timedelta(days=3),
+        Retirement(RetirementStep.RETAIN, NOON + timedelta(hours=24), "", "ada@lab", NOON),
+    ),
+)
+THE_JOB = Job(JOB, "How punctual is each carrier, month by month?", NOON, 2)
+
+POSITIONS = (AppliedPosition("flights", 0, 77_000, NOON), AppliedPosition("flights", 1, 40_100, None))
+ROW = {"carrier": "UA", "month": date(2013, 1, 1), "flights": 4_637, "on_time_share": 0.8214123, "note": None}
+READ = Read(ROW, 2, 4, POSITIONS, Cause.ROUTED)
+COMPARISON = Comparison(
+    exact=True,
+    rows_old=185,
+    rows_new=186,
+    rows_only_old=0,
+    rows_only_new=1,
+    rows_changed=143,
+    columns=(ColumnDifference("on_time", 143, 312.0, -9_430.0), ColumnDifference("name", 1, None, None)),
+    columns_added=("cancelled",),
+    columns_removed=(),
+    samples=(
+        RowDifference(
+            {"carrier": "UA", "month": date(2013, 1, 1)},
+            {"on_time": 3_900, "name": "x"},
+            {"on_time": 3_820, "name": None},
+        ),
+        RowDifference({"carrier": "ZZ", "month": date(2013, 1, 1)}, None, {"on_time": 1}),
+    ),
+    positions_old=POSITIONS,
+    positions_new=POSITIONS,
+)
+EXPLANATION = Explanation("user-17", 1_234_567, 2, 1, 3, 0, 429_496_729, 2, "front-1", 0.42)

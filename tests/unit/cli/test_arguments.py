@@ -1,0 +1,144 @@
+"""Texts on the command line, as values."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnout.cli import arguments
+from turnout.cli.commands.parameters import gates
+from turnout.cli.exits import CommandError, ExitCode
+from turnout.cli.quantities import percent
+from turnout.schema import ColumnType
+
+
+@given(st.integers(1, 10**9 - 1), st.booleans())
+def test_a_version_with_or_without_v(number: int, marked: bool) -> None:
+    assert arguments.version_number(f"v{number}" if marked else str(number)) == number
+
+
+@pytest.mark.parametrize("text", ["", "v", "v0", "0", "-1", "V2", "v2 ", "2.0", "vv2", "v٣", "1000000000"])
+def test_what_is_no_version(text: str) -> None:
+    with pytest.raises(CommandError, match="write v2 or 2") as caught:
+        arguments.version_number(text)
+    assert caught.value.code is ExitCode.USAGE
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=5))
+def test_shares_that_sum_to_all_are_taken_exactly(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), 10_000]
+    shares = {number: high - low for number, (low, high) in enumerate(pairwise(edges), 1)}
+    texts = [f"v{number}={share // 100}.{share % 100:02}" for number, share in shares.items()]
+    assert arguments.weights(texts) == shares
+
+
+@given(st.dictionaries(st.integers(1, 9), st.integers(0, 10_000), min_size=1))
+def test_other_shares_are_refused_with_their_sum(shares: dict[int, int]) -> None:
+    total = sum(shares.values())
+    texts = [f"v{number}={share / 100:.2f}" for number, share in shares.items()]
+    if total == 10_000:
+        assert arguments.weights(texts) == shares
+    else:
+        with pytest.raises(CommandError) as caught:
+            arguments.weights(texts)
+        assert caught.value.message.startswith(f"The shares sum to {percent(total)}, not to 100 %:")
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["v1"], "is not a share"),
+        (["v1=90", "1=10"], "given twice"),
+        (["v1=99.999", "v2=0.001"], "at most two decimals"),
+        (["v1=-1", "v2=101"], "is not a percentage"),
+        (["v1=101"], "at most 100"),
+        (["v1="], "is not a percentage"),
+        (["x=100"], "is not a version"),
+        (["v1=٩٠", "v2=10"], "is not a percentage"),
+    ],
+)
+def test_what_is_no_share(texts: list[str], said: str) -> None:
+    with pytest.raises(CommandError, match=said):
+        arguments.weights(texts)
+
+
+def test_a_percent_sign_is_taken() -> None:
+    assert arguments.weights(["v1=99.75%", "v2=0.25%"]) == {1: 9_975, 2: 25}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30s", 30), ("15m", 900), ("24h", 86_400), ("7d", 604_800), ("500ms", 0.5), ("2", 2), ("0s", 0)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert arguments.duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("text", ["", "h", "1w", "-1s", "1 h", "1h30m", "99999d", "1e3s"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(CommandError):
+        arguments.duration(text)
+
+
+def test_orders() -> None:
+    assert arguments.order_by(["a", "b:desc", "c:asc"]) == [("a", False), ("b", True), ("c", False)]
+    for wrong in ("", ":desc", "a:down"):
+        with pytest.raises(CommandError, match="is not an order"):
+            arguments.order_by([wrong])
+
+
+def test_key_columns() -> None:
+    assert arguments.key_columns(["carrier=UA", "note=a=b", "empty="]) == {"carrier": "UA", "note": "a=b", "empty": ""}
+    for wrong in (["carrier"], ["=UA"], ["carrier=UA", "carrier=AA"]):
+        with pytest.raises(CommandError):
+            arguments.key_columns(wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (ColumnType.INT64, "-42", -42),
+        (ColumnType.STRING, "42", "42"),
+        (ColumnType.ENUM, "late", "late"),
+        (ColumnType.BOOL, "true", True),
+        (ColumnType.BOOL, "false", False),
+        (ColumnType.DATE, "2013-01-31", date(2013, 1, 31)),
+        (ColumnType.TIMESTAMP, "2013-01-31T12:00:00Z", datetime(2013, 1, 31, 12, tzinfo=UTC)),
+        (ColumnType.TIMESTAMP, "2013-01-31 12:00", datetime(2013, 1, 31, 12, tzinfo=UTC)),
+        (ColumnType.DECIMAL, "1.50", Decimal("1.50")),
+        (ColumnType.BYTES, "00ff", b"\x00\xff"),
+        (ColumnType.UUID, "123e4567-e89b-12d3-a456-426614174000", UUID("123e4567-e89b-12d3-a456-426614174000")),
+    ],
+)
+def test_key_values_take_the_type_of_their_column(kind: ColumnType, text: str, value: object) -> None:
+    assert arguments.key_value("k", kind, text) == value
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ColumnType.INT64,
+        ColumnType.BOOL,
+        ColumnType.DATE,
+        ColumnType.TIMESTAMP,
+        ColumnType.DECIMAL,
+        ColumnType.BYTES,
+        ColumnType.UUID,
+    ],
+)
+def test_a_key_value_of_another_type_is_refused_with_an_example(kind: ColumnType) -> None:
+    with pytest.raises(CommandError, match=rf"k is of type {kind.value}: 'zz' is none; write ."):
+        arguments.key_value("k", kind, "zz")
+
+
+def test_gates_are_named_one_by_one_or_with_commas_and_typos_are_mended() -> None:
+    assert gates(["catch-up,schema", "coverage"]) == ["catch-up", "schema", "coverage"]
+    assert gates(None) == []
+    with pytest.raises(CommandError, match="no gate 'catchup'; did you mean catch-up"):
+        gates(["catchup"])

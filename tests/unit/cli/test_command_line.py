@@ -1,0 +1,227 @@
+"""The tree of commands: what is refused before a service is asked, how it is said, and that docs/cli.md has it all."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from turnout.cli.app import app, main
+from turnout.cli.commands.dev import run_in_foreground
+from turnout.cli.exits import ExitCode
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+DOCS = (REPOSITORY / "docs" / "cli.md").read_text()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("TURNOUT_TARGET", "TURNOUT_KAFKA", "COLUMNS", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def _run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def _commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(name, command) of every command, groups left out."""
+    found = typer.main.get_command(app) if group is None else group
+    for name, one in getattr(found, "commands", {}).items():
+        if hasattr(one, "commands"):
+            yield from _commands(one, (*path, name))
+        else:
+            yield " ".join((*path, name)), one
+
+
+COMMANDS = dict(_commands())
+
+
+def test_the_commands() -> None:
+    assert sorted(COMMANDS) == [
+        "apply",
+        "check",
+        "compare",
+        "cutover",
+        "dev",
+        "estimate",
+        "explain",
+        "produce",
+        "read",
+        "retire",
+        "rollback",
+        "run pause",
+        "run rate",
+        "run resume",
+        "run stop",
+        "run watch",
+        "show",
+        "traffic set",
+        "traffic show",
+        "unretire",
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_has_help_and_takes_the_shared_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(*name.split(), "--help") == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    for option in ("--output", "--target", "--actor", "--timeout"):
+        assert option in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["shwo"], "Did you mean 'show'"),
+        (["show", "--histroy"], "--history"),
+        (["cutover", "j"], "Missing argument"),
+        (["cutover", "j", "vx"], "write v2 or 2"),
+        (["cutover", "j", "v1", "--override-gates", "catchup"], "did you mean catch-up?"),
+        (["traffic", "set", "j", "v1=90", "v2=11"], "The shares sum to 101 %, not to 100 %: 90 % + 11 %."),
+        (["show", "--history"], "of one job's route"),
+        (["read", "j"], "Name one row"),
+        (["read", "j", "UA", "--key", "carrier=UA"], "Name one row"),
+        (["read", "j", "UA", "--scan"], "leave out the key"),
+        (["read", "j", "UA", "--limit", "3"], "belong to --scan"),
+        (["read", "j", "--scan", "--order-by", "a:down"], "is not an order"),
+        (["retire", "j", "v1", "--retain-for", "soon"], "is not a duration"),
+        (["apply", "missing.py"], "does not exist"),
+        (["run", "rate", "j", "v1", "-1"], "option"),
+        (["show", "--timeout", "0"], "longer than nothing"),
+        (["show", "--target", "regisrty=h:1"], "did you mean registry?"),
+        (["show", "J!"], "is not a job id"),
+        (["show", "-o", "xml"], "xml"),
+        (["produce", "t", "missing.csv"], "does not exist"),
+    ],
+)
+def test_a_mistake_is_said_on_standard_error_without_a_traceback(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(*arguments) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Error: ")
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("option", [["-o", "json"], ["-ojson"], ["--output=json"], ["--output", "json"]])
+@pytest.mark.parametrize("arguments", [["shwo"], ["cutover", "j", "vx"], ["read", "j"]])
+def test_mistakes_are_json_too(arguments: list[str], option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(*arguments, *option) == ExitCode.USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert json.loads(err)["error"]["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--target", "127.0.0.1:1", "show"], ["show", "--target", "127.0.0.1:1"], ["show", "--timeout", "200ms"]],
+)
+def test_no_services(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TURNOUT_TARGET", "127.0.0.1:2")
+    assert _run(*arguments) == ExitCode.UNAVAILABLE
+    assert "turnout dev" in capsys.readouterr().err
+
+
+def test_kafka_has_to_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.csv").write_text("a\n1\n")
+    assert _run("produce", "t", "a.csv") == ExitCode.USAGE
+    assert "nothing says where it is" in capsys.readouterr().err
+
+
+def test_a_job_file_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "job.py").write_text("import nowhere_to_be_found\n")
+    for verb in ("check", "apply"):
+        assert _run(verb, "job.py") == ExitCode.REFUSED
+        err = capsys.readouterr().err
+        assert "The job is refused: job.py:1: " in err
+        assert "\nNext:  " in err
+
+
+def test_check_without_services_shows_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    file = str(REPOSITORY / "examples" / "flights" / "carrier_punctuality_v2.py")
+    assert _run("check", file, "--target", "127.0.0.1:1") == ExitCode.OK
+    text = capsys.readouterr().out
+    assert "primary key (carrier, month)" in text
+    assert "Not compared with the active version" in text
+    assert _run("check", file, "--target", "127.0.0.1:1", "-o", "json") == ExitCode.OK
+    found = json.loads(capsys.readouterr().out)
+    assert found["definition"]["job"] == "carrier-punctuality"
+    assert found["active_version"] is None
+
+
+def test_the_version_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("--version") == 0
+    assert re.fullmatch(r"turnout \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "turnout.cli.app", "show", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    _, err = child.communicate(timeout=30)
+    assert err == b""
+
+
+def test_the_status_of_a_child_is_passed_on() -> None:
+    assert run_in_foreground([sys.executable, "-c", "import sys; sys.exit(3)"]) == 3
+    assert run_in_foreground([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 128 + 9
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- docs/cli.md ------------------------------------------------------------------------------------------------------
+
+
+def _section(name: str) -> str:
+    found = re.search(rf"^### `turnout {re.escape(name)}`\n(.*?)(?=^##|\Z)", DOCS, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"docs/cli.md has no section '### `turnout {name}`'"
+    return found[1]
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_and_option_is_documented_with_an_example(name: str) -> None:
+    section = _section(name)
+    assert re.search(rf"^\$ turnout {name}\b", section, re.MULTILINE), "no example"
+    for parameter in COMMANDS[name].params:
+        for option in (*parameter.opts, *parameter.secondary_opts):
+            if option.startswith("--") and option not in ("--output", "--target", "--actor", "--timeout", "--help"):
+                assert f"`{option}" in section, f"{name} {option}"
+
+
+def test_nothing_is_documented_that_does_not_exist() -> None:
+    documented = re.findall(r"^### `turnout (.+)`$", DOCS, re.MULTILINE)
+    assert sorted(documented) == sorted(COMMANDS)
+    shared = {"--output", "--target", "--actor", "--timeout", "--help", "--version"}
+    for name in documented:
+        known = {option for one in COMMANDS[name].params for option in (*one.opts, *one.secondary_opts)} | shared
+        assert set(re.findall(r"`(--[a-z-]+)", _section(name))) <= known, name
+
+
+def test_the_shared_options_and_the_variables_are_documented() -> None:
+    for parameter in typer.main.get_command(app).params:
+        for option in parameter.opts:
+            assert f"`{option}" in DOCS
+    for name in ("TURNOUT_TARGET", "TURNOUT_KAFKA", "TURNOUT_TRACEBACK", "NO_COLOR"):
+        assert f"`{name}`" in DOCS
+
+
+def test_the_table_of_exit_codes() -> None:
+    rows = re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", DOCS, re.MULTILINE)
+    assert [(int(code), name) for code, name in rows] == [(int(code), code.name) for code in ExitCode]

@@ -1,0 +1,103 @@
+"""Where the services and Kafka are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from turnout.cli.exits import CommandError, ExitCode
+from turnout.cli.targets import DEFAULT_TARGET, SERVICES, kafka, targets
+
+
+def _dev(folder: Path, **changed: object) -> Path:
+    file = folder / ".turnout" / "dev.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"target": "127.0.0.1:7411", "kafka": "127.0.0.1:9411", "kafka_config": None} | changed))
+    return file
+
+
+def _all(address: str) -> dict[str, str]:
+    return dict.fromkeys(SERVICES, address)
+
+
+def test_option_then_variable_then_dev_stack_then_default(tmp_path: Path) -> None:
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    assert targets((), {}, below).addresses == _all(DEFAULT_TARGET)
+    _dev(tmp_path)
+    assert targets((), {}, below).addresses == _all("127.0.0.1:7411")
+    environment = {"TURNOUT_TARGET": "10.0.0.1:1"}
+    assert targets((), environment, below).addresses == _all("10.0.0.1:1")
+    assert targets(("10.0.0.2:2",), environment, below).addresses == _all("10.0.0.2:2")
+
+
+def test_the_nearest_dev_stack_counts(tmp_path: Path) -> None:
+    _dev(tmp_path)
+    below = tmp_path / "a"
+    _dev(below, target="127.0.0.1:7422")
+    assert targets((), {}, below).addresses == _all("127.0.0.1:7422")
+
+
+def test_single_services(tmp_path: Path) -> None:
+    found = targets(("h:1", "query=q:2"), {}, tmp_path).addresses
+    assert found == {**_all("h:1"), "query": "q:2"}
+    assert targets((), {"TURNOUT_TARGET": "registry=a:1, replayer=b:2,switcher=c:3,query=d:4"}, tmp_path).addresses == {
+        "registry": "a:1",
+        "replayer": "b:2",
+        "switcher": "c:3",
+        "query": "d:4",
+    }
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("localhost", "is not an address"),
+        (":7400", "is not an address"),
+        ("h:0", "is not an address"),
+        ("h:65536", "is not an address"),
+        ("h:x", "is not an address"),
+        ("regisrty=h:1", "did you mean registry"),
+        ("query=h:1", "names no address for registry, replayer, switcher"),
+    ],
+)
+def test_what_is_no_target(option: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=said) as caught:
+        targets((option,), {}, tmp_path)
+    assert caught.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"target": 1}', "nonsense"])
+def test_a_dev_file_that_is_none(text: str, tmp_path: Path) -> None:
+    _dev(tmp_path).write_text(text)
+    with pytest.raises(CommandError, match="is not what `turnout dev` writes"):
+        targets((), {}, tmp_path)
+
+
+def test_kafka_option_then_variable_then_dev_stack(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="nothing says where it is") as caught:
+        kafka("", None, {}, tmp_path)
+    assert "turnout dev" in caught.value.next_step
+    _dev(tmp_path)
+    assert kafka("", None, {}, tmp_path).properties == {"bootstrap.servers": "127.0.0.1:9411"}
+    environment = {"TURNOUT_KAFKA": "k:1,k:2"}
+    assert kafka("", None, environment, tmp_path).properties == {"bootstrap.servers": "k:1,k:2"}
+    assert kafka("k:3", None, environment, tmp_path).properties == {"bootstrap.servers": "k:3"}
+
+
+def test_kafka_by_a_file_of_properties(tmp_path: Path) -> None:
+    file = tmp_path / "client.properties"
+    file.write_text("# ours\nbootstrap.servers = k:9092\n\nsasl.password=se=cret\n")
+    client = kafka("", file, {}, tmp_path)
+    assert client.properties == {"bootstrap.servers": "k:9092", "sasl.password": "se=cret"}
+    assert "se=cret" not in repr(client)
+    _dev(tmp_path, kafka=None, kafka_config=str(file))
+    assert kafka("", None, {}, tmp_path) == client
+    with pytest.raises(CommandError, match="give one of them"):
+        kafka("k:1", file, {}, tmp_path)
+    for text, said in (("nonsense\n", "line 1 is not key=value"), ("a=b\n", "no bootstrap.servers")):
+        file.write_text(text)
+        with pytest.raises(CommandError, match=said):
+            kafka("", file, {}, tmp_path)

@@ -1,0 +1,138 @@
+"""What a person sees, as text files in `snapshots/`, at 80 columns and without a terminal.
+
+After a wanted change: `TURNOUT_WRITE_SNAPSHOTS=1 pytest tests/unit/cli/test_views.py`, then read the difference in git.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import RenderableType
+from rich.text import Text
+
+from tests.unit.cli import samples
+from tests.unit.cli.samples import JOB, rendered
+from turnout.cli.exits import CommandError, ExitCode, Reason
+from turnout.cli.output import error_text
+from turnout.cli.views.definitions import definition_view, differences_view
+from turnout.cli.views.jobs import job_view, jobs_view, version_view
+from turnout.cli.views.routes import change_view, changes_view, explanation_view, route_view
+from turnout.cli.views.runs import estimate_view, run_line, run_view
+from turnout.cli.views.tables import comparison_view, read_view, rows_view
+from turnout.results import Command, RunState
+from turnout.schema import Column, ColumnType, Merge, difference
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+CHANGED = msgspec.structs.replace(
+    samples.DEFINITION,
+    columns=(
+        *samples.DEFINITION.columns[:2],
+        Column("flights", ColumnType.DECIMAL, merge=Merge.SUM),
+        Column("cancelled", ColumnType.INT64, merge=Merge.SUM),
+    ),
+)
+REFUSED = CommandError(
+    ExitCode.REFUSED,
+    "GATES_FAILED",
+    "The cutover of carrier-punctuality to v2 is refused, because two gates fail.",
+    next_step="Mend what the gates name, or pass over them by name: --override-gates catch-up,coverage.",
+    reasons=(
+        Reason(
+            "catch-up", "carrier-punctuality v2", "flights/0 is 12,034 records behind v1, more than the 100 allowed."
+        ),
+        Reason("coverage", "", "v1 begins on 2011-02-01 and v2 on 2013-01-01: readers would lose 23 months."),
+    ),
+)
+VIEWS: dict[str, RenderableType] = {
+    "definition": definition_view(samples.DEFINITION),
+    "differences": differences_view(difference(samples.DEFINITION, CHANGED), 1),
+    "differences-none": differences_view((), 1),
+    "run-replaying": run_view(samples.RUN),
+    "run-queued": run_view(replace(samples.RUN, state=RunState.QUEUED, partitions=(), progress=1.0, live_workers=0)),
+    "run-tailing": run_view(samples.TAILING),
+    "run-failed": run_view(samples.FAILED),
+    "run-line-replaying": Text(run_line(samples.RUN)),
+    "run-line-failed": Text(run_line(samples.FAILED)),
+    "estimate": estimate_view(samples.ESTIMATE, JOB, 2),
+    "route": route_view(samples.ROUTE),
+    "change-cutover": change_view(samples.CUT_OVER),
+    "change-traffic": change_view(
+        replace(
+            samples.CUT_OVER,
+            route=samples.ROUTE,
+            command=Command.SET_TRAFFIC,
+            gates=(),
+            adoptions=(),
+            fronts_not_counted=(),
+            warnings=(),
+            adoption_time=None,
+        )
+    ),
+    "change-rollback": change_view(
+        replace(samples.CUT_OVER, route=samples.ROUTE, command=Command.ROLL_BACK, gates=(), fronts_not_counted=())
+    ),
+    "change-nothing": change_view(
+        replace(samples.CUT_OVER, changed=False, gates=(), adoptions=(), warnings=(), fronts_not_counted=())
+    ),
+    "changes": changes_view([samples.CUT_OVER]),
+    "changes-none": changes_view([]),
+    "explanation": explanation_view(samples.EXPLANATION),
+    "jobs": jobs_view([samples.THE_JOB], {JOB: samples.ROUTE}),
+    "jobs-none": jobs_view([], {}),
+    "job": job_view(samples.THE_JOB, samples.VERSIONS, {2: samples.RUN}, samples.ROUTE),
+    "job-new": job_view(samples.THE_JOB, [], {}, None),
+    "version": version_view(samples.VERSIONS[1], None),
+    "read": read_view(samples.READ),
+    "read-nothing": read_view(replace(samples.READ, row=None)),
+    "rows": rows_view([samples.ROW, samples.ROW]),
+    "rows-none": rows_view([]),
+    "comparison": comparison_view(samples.COMPARISON, JOB, 1, 2),
+    "comparison-inexact": comparison_view(
+        replace(samples.COMPARISON, exact=False, samples=(), columns=(), columns_added=()), JOB, 1, 2
+    ),
+    "error": error_text(REFUSED),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_text_at_80_columns(name: str) -> None:
+    text = rendered(VIEWS[name])
+    file = SNAPSHOTS / f"{name}.txt"
+    if os.environ.get("TURNOUT_WRITE_SNAPSHOTS"):
+        SNAPSHOTS.mkdir(exist_ok=True)
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_no_colours_without_a_terminal_and_no_blanks_at_the_end(name: str) -> None:
+    text = rendered(VIEWS[name])
+    assert "\x1b" not in text
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("name", VIEWS)
+def test_nothing_is_cut_off_or_wider_than_the_screen(name: str, width: int) -> None:
+    text = rendered(VIEWS[name], width)
+    assert all(len(line) <= width for line in text.splitlines())
+    assert "…" not in text
+
+
+def test_every_snapshot_belongs_to_a_view() -> None:
+    assert {file.stem for file in SNAPSHOTS.iterdir()} == set(VIEWS)
+
+
+def test_colours_in_a_terminal() -> None:
+    assert "\x1b[" in rendered(run_view(samples.FAILED), terminal=True)
+
+
+def test_a_row_with_many_columns_is_shown_as_names_and_values() -> None:
+    wide = {f"column_{number}": number for number in range(12)}
+    lines = rendered(rows_view([wide, wide])).splitlines()
+    assert lines[0].split() == ["column_0", "0"]
+    assert len(lines) == 12 + 1 + 12

@@ -1,0 +1,284 @@
+"""Messages become results: every field, absent ones as None."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from turnout import results
+from turnout.client import convert
+from turnout.client.values import to_value
+from turnout.query.v1 import query_pb2
+from turnout.registry.v1 import registry_pb2
+from turnout.replayer.v1 import replayer_pb2
+from turnout.switcher.v1 import switcher_pb2
+
+T = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+STAMP = Timestamp(seconds=int(T.timestamp()))
+ZERO = datetime(1970, 1, 1, tzinfo=UTC)
+DEFINITION = (
+    '{"job":"a","kind":"aggregate","topics":[{"topic":"t"}],'
+    '"columns":[{"name":"k","type":"string","merge":"key"}],"key":["k"]}'
+)
+POSITION = query_pb2.AppliedPosition(topic="t", partition=1, next_offset=2, event_time=STAMP)
+
+
+def test_job() -> None:
+    message = registry_pb2.Job(name="jobs/a", description="d", create_time=STAMP, newest_version=3)
+    assert convert.job(message) == results.Job("a", "d", T, 3)
+    assert convert.job(registry_pb2.Job(name="jobs/a")).newest_version is None
+
+
+def test_version() -> None:
+    message = registry_pb2.Version(
+        name="jobs/a/versions/2",
+        state=registry_pb2.Version.RETIRED,
+        definition=registry_pb2.Definition(definition_json=DEFINITION),
+        artifact_digest="d",
+        artifact_bytes=7,
+        create_time=STAMP,
+        retirement=registry_pb2.Retirement(
+            step=registry_pb2.Retirement.RETAIN,
+            drop_time=STAMP,
+            waiting_for="the end",
+            claimed_actor="ann",
+            start_time=STAMP,
+        ),
+    )
+    version = convert.version(message)
+    assert (version.job, version.number, version.state) == ("a", 2, results.VersionState.RETIRED)
+    assert (version.artifact_digest, version.artifact_bytes, version.create_time) == ("d", 7, T)
+    assert version.definition.key == ("k",)
+    assert version.retirement == results.Retirement(results.RetirementStep.RETAIN, T, "the end", "ann", T)
+    message.ClearField("retirement")
+    assert convert.version(message).retirement is None
+
+
+def test_run() -> None:
+    fields: dict[str, Any] = {
+        "status_message": "s",
+        "failure_reason": "f",
+        "workers": 1,
+        "live_workers": 2,
+        "rate_limit": 3,
+        "table": "t",
+        "records": 4,
+        "records_per_s": 5.5,
+        "lag": 6,
+        "progress": 0.5,
+        "records_set_aside": 7,
+        "worker_restarts": 8,
+    }
+    partition: dict[str, Any] = {
+        "topic": "t",
+        "partition": 1,
+        "start_offset": 2,
+        "next_offset": 30,
+        "log_start_offset": 4,
+        "end_offset": 50,
+        "records_per_s": 6.5,
+        "owner": "o",
+    }
+    message = replayer_pb2.Run(
+        name="jobs/a/versions/2/run",
+        state=replayer_pb2.Run.REPLAYING,
+        eta=Duration(seconds=9),
+        create_time=STAMP,
+        catch_up_time=STAMP,
+        partitions=[replayer_pb2.PartitionProgress(event_time=STAMP, **partition)],
+        **fields,
+    )
+    (progress,) = convert.run(message).partitions
+    assert progress == results.PartitionProgress(event_time=T, **partition)
+    assert progress.lag == 20
+    assert convert.run(message) == results.Run(
+        job="a",
+        version=2,
+        state=results.RunState.REPLAYING,
+        partitions=(progress,),
+        eta=timedelta(seconds=9),
+        create_time=T,
+        catch_up_time=T,
+        **fields,
+    )
+    bare = convert.run(replayer_pb2.Run(name=message.name, state=replayer_pb2.Run.QUEUED))
+    assert (bare.eta, bare.catch_up_time, bare.rate_limit) == (None, None, None)
+
+
+def test_estimate() -> None:
+    message = replayer_pb2.EstimateRunResponse(
+        records=1, log_bytes=2, sampled_records=3, table_bytes=0, partitions=4, remarks=["r"]
+    )
+    assert convert.estimate(message) == results.Estimate(1, 2, 3, 0, 4, ("r",))
+    message.ClearField("table_bytes")
+    assert convert.estimate(message).table_bytes is None
+
+
+def test_gates() -> None:
+    message = replayer_pb2.CheckGatesResponse(
+        gates=[
+            replayer_pb2.Gate(gate="catch-up", passed=True, evidence=["yes"]),
+            replayer_pb2.Gate(gate="schema", passed=False, evidence=["no", "no"]),
+        ],
+        partitions=[replayer_pb2.PartitionProgress(topic="t")],
+    )
+    check = convert.gate_check(message, 2)
+    assert check.gates[1] == results.Gate("schema", 2, False, False, ("no", "no"))
+    assert not check.passed
+    assert check.partitions[0].topic == "t"
+    del message.gates[1]
+    assert convert.gate_check(message, 2).passed
+
+
+def test_comparison() -> None:
+    numbers = {
+        "rows_old": 1,
+        "rows_new": 2,
+        "rows_only_old": 3,
+        "rows_only_new": 4,
+        "rows_changed": 5,
+    }
+    row = replayer_pb2.RowDifference(key=[to_value("UA")], key_columns=["carrier"], columns=["on_time"])
+    changed, added, removed = (replayer_pb2.RowDifference() for _ in range(3))
+    for sample in (changed, added, removed):
+        sample.CopyFrom(row)
+    changed.old_values.append(to_value(1))
+    changed.new_values.append(to_value(None))
+    added.new_values.append(to_value(2))
+    removed.old_values.append(to_value(3))
+    message = replayer_pb2.CompareTablesResponse(
+        exact=True,
+        columns=[
+            replayer_pb2.ColumnDifference(column="on_time", rows=5, largest_absolute=0.0, total=-1.5),
+            replayer_pb2.ColumnDifference(column="name", rows=1),
+        ],
+        columns_added=["cancelled"],
+        columns_removed=["old"],
+        samples=[changed, added, removed],
+        positions_old=[POSITION],
+        positions_new=[],
+        **numbers,
+    )
+    key = {"carrier": "UA"}
+    assert convert.comparison(message) == results.Comparison(
+        exact=True,
+        columns=(
+            results.ColumnDifference("on_time", 5, 0.0, -1.5),
+            results.ColumnDifference("name", 1, None, None),
+        ),
+        columns_added=("cancelled",),
+        columns_removed=("old",),
+        samples=(
+            results.RowDifference(key, {"on_time": 1}, {"on_time": None}),
+            results.RowDifference(key, None, {"on_time": 2}),
+            results.RowDifference(key, {"on_time": 3}, None),
+        ),
+        positions_old=(results.AppliedPosition("t", 1, 2, T),),
+        positions_new=(),
+        **numbers,
+    )
+
+
+def test_route_and_change() -> None:
+    route = switcher_pb2.Route(
+        name="jobs/a/route",
+        epoch=4,
+        active_version=1,
+        arms=[switcher_pb2.Arm(version=1, weight=9000), switcher_pb2.Arm(version=2, weight=1000)],
+        salt="s",
+        intervals=[switcher_pb2.Interval(low=0, high=2**32, version=1, acquired_epoch=3)],
+        rollback_version=7,
+        rollback_protected_until=STAMP,
+        update_time=STAMP,
+        etag="e",
+        view=switcher_pb2.View(state=switcher_pb2.View.PENDING, version=6, waiting_for="session 7"),
+    )
+    expected = results.Route(
+        job="a",
+        epoch=4,
+        active_version=1,
+        weights={1: 9000, 2: 1000},
+        salt="s",
+        intervals=(results.Interval(0, 2**32, 1, 3),),
+        rollback_version=7,
+        rollback_protected_until=T,
+        update_time=T,
+        etag="e",
+        view=results.View(results.ViewState.PENDING, 6, "session 7"),
+    )
+    assert convert.route(route) == expected
+    change = switcher_pb2.RouteChange(
+        route=route,
+        command=switcher_pb2.RouteChange.CUT_OVER,
+        claimed_actor="ann",
+        reason="why",
+        gates=[switcher_pb2.Gate(gate="schema", version=2, passed=False, overridden=True, evidence=["x"])],
+        commit_time=STAMP,
+        adoptions=[
+            switcher_pb2.Adoption(front="f", adoption_time=Duration(nanos=5_000_000)),
+            switcher_pb2.Adoption(front="g"),
+        ],
+        fronts_not_counted=["h"],
+        adoption_time=Duration(nanos=6_000_000),
+        warnings=["w"],
+        changed=True,
+    )
+    assert convert.route_change(change) == results.RouteChange(
+        route=expected,
+        command=results.Command.CUT_OVER,
+        claimed_actor="ann",
+        reason="why",
+        gates=(results.Gate("schema", 2, False, True, ("x",)),),
+        commit_time=T,
+        adoptions=(results.Adoption("f", timedelta(milliseconds=5)), results.Adoption("g", None)),
+        fronts_not_counted=("h",),
+        adoption_time=timedelta(milliseconds=6),
+        warnings=("w",),
+        changed=True,
+    )
+    bare = convert.route(switcher_pb2.Route(name="jobs/a/route", view=switcher_pb2.View()))
+    assert (bare.rollback_version, bare.rollback_protected_until, bare.view) == (None, None, None)
+
+
+def test_read_and_explanation() -> None:
+    served = query_pb2.ServedVersion(
+        version=2,
+        epoch=3,
+        columns=["k", "n"],
+        applied_positions=[POSITION],
+        cause=query_pb2.ServedVersion.PINNED,
+    )
+    row = query_pb2.Row(values=[to_value("UA"), to_value(1)])
+    positions = (results.AppliedPosition("t", 1, 2, T),)
+    assert convert.read(served, row) == results.Read({"k": "UA", "n": 1}, 2, 3, positions, results.Cause.PINNED)
+    assert convert.read(served, None).row is None
+    fields: dict[str, Any] = {
+        "unit": "u",
+        "unit_hash": 1,
+        "version": 2,
+        "active_version": 3,
+        "epoch": 4,
+        "interval_low": 0,
+        "interval_high": 5,
+        "acquired_epoch": 6,
+        "front": "f",
+        "route_age_s": 0.5,
+    }
+    assert convert.explanation(query_pb2.ExplainRouteResponse(**fields)) == results.Explanation(**fields)
+
+
+def test_the_enums_are_those_of_the_contract() -> None:
+    pairs: list[tuple[Any, Any]] = [
+        (results.VersionState, registry_pb2.Version.State),
+        (results.RetirementStep, registry_pb2.Retirement.Step),
+        (results.RunState, replayer_pb2.Run.State),
+        (results.ViewState, switcher_pb2.View.State),
+        (results.Command, switcher_pb2.RouteChange.Command),
+        (results.Cause, query_pb2.ServedVersion.Cause),
+    ]
+    for ours, theirs in pairs:
+        known = {name for name in theirs.keys() if not name.endswith("_UNSPECIFIED")}  # noqa: SIM118  # not a mapping
+        assert set(ours.__members__) == known

@@ -1,0 +1,16 @@
+"""What is kept comes back as it was."""
+
+from core.domain.routing import Arm, Route
+from services.switcher.intervals import redraw, whole
+from services.switcher.records import GateAnswer, gates_from_json, gates_to_json, route_from_json, route_to_json
+
+
+def test_a_route_survives_its_json() -> None:
+    drawn = redraw(whole(1, 1), {1: 3333, 2: 6667}, 2).intervals
+    route = Route("flights", 2, 1, (Arm(1, 3333), Arm(2, 6667)), "salt", drawn)
+    assert route_from_json("flights", route_to_json(route)) == route
+
+
+def test_gates_survive_their_json() -> None:
+    gates = (GateAnswer("schema", 2, False, True, ("No x.", "No y.")), GateAnswer("coverage", 2, True, False, ()))
+    assert gates_from_json(gates_to_json(gates)) == gates

@@ -1,0 +1,310 @@
+"""Every command in every state of a route."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, TurnoutError
+from core.domain.routing import WHOLE, Arm, Route
+from services.switcher.intervals import whole
+from services.switcher.switch import (
+    GATES,
+    Change,
+    Command,
+    CutOver,
+    GateQuestion,
+    MarkReinstated,
+    MarkReleased,
+    Nothing,
+    Reinstate,
+    Release,
+    RollBack,
+    SetTraffic,
+    State,
+    decide,
+    etag_of,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def after(state: State, *commands: Command, at: datetime = NOW) -> State:
+    """The state once the commands were carried out."""
+    for command in commands:
+        decision = decide(state, command, at, DAY)
+        match decision:
+            case Change():
+                state = replace(
+                    state,
+                    route=decision.route,
+                    way_back=decision.way_back,
+                    protected_until=decision.protected_until,
+                )
+            case MarkReleased():
+                state = replace(state, released=state.released | {decision.version})
+            case MarkReinstated():
+                state = replace(state, released=state.released - {decision.version})
+    return state
+
+
+NONE = State("flights")
+FIRST = after(NONE, CutOver(1))  # v1 alone
+SPLIT = after(FIRST, SetTraffic(((1, 9000), (2, 1000))))  # v1 active, v2 beside it
+MOVED = after(SPLIT, CutOver(2))  # v2 active; the way back is the split, protected
+BACK = after(MOVED, RollBack())  # the split again; no way back
+LEFT = after(FIRST, CutOver(2), Release(1, forgo_rollback=True))  # v2 active, v1 released
+STATES = {"none": NONE, "first": FIRST, "split": SPLIT, "moved": MOVED, "back": BACK, "left": LEFT}
+
+COMMANDS: dict[str, Command] = {
+    "v1=100": SetTraffic(((1, WHOLE),)),
+    "v1=90 v2=10": SetTraffic(((2, 1000), (1, 9000))),
+    "v2=100 v3=0": SetTraffic(((2, WHOLE), (3, 0))),
+    "cut over v1": CutOver(1),
+    "cut over v2": CutOver(2),
+    "roll back": RollBack(),
+    "release v1": Release(1),
+    "release v1, forgo": Release(1, forgo_rollback=True),
+    "release v2": Release(2),
+    "release v9": Release(9),
+    "reinstate v1": Reinstate(1),
+}
+
+# What becomes of each: the route's weights (and the gates asked, "v2/v1" = v2 against v1), or the error's reason.
+EXPECTED = {
+    "v1=100": {
+        "none": "ROUTE_NOT_FOUND",
+        "first": "nothing",
+        "split": "1*=10000",
+        "moved": "ACTIVE_VERSION_MISSING",
+        "back": "1*=10000",
+        "left": "ACTIVE_VERSION_MISSING",
+    },
+    "v1=90 v2=10": {
+        "none": "ROUTE_NOT_FOUND",
+        "first": "1*=9000 2=1000 asks 2/1",
+        "split": "nothing",
+        "moved": "1=9000 2*=1000 asks 1/2",
+        "back": "nothing",
+        "left": "VERSION_RELEASED",
+    },
+    "v2=100 v3=0": {
+        "none": "ROUTE_NOT_FOUND",
+        "first": "ACTIVE_VERSION_MISSING",
+        "split": "ACTIVE_VERSION_MISSING",
+        "moved": "nothing",
+        "back": "ACTIVE_VERSION_MISSING",
+        "left": "nothing",
+    },
+    "cut over v1": {
+        "none": "1*=10000 asks 1/none",
+        "first": "nothing",
+        "split": "1*=10000",
+        "moved": "1*=10000 asks 1/2",
+        "back": "1*=10000",
+        "left": "VERSION_RELEASED",
+    },
+    "cut over v2": {
+        "none": "2*=10000 asks 2/none",
+        "first": "2*=10000 asks 2/1",
+        "split": "2*=10000 asks 2/1",
+        "moved": "nothing",
+        "back": "2*=10000 asks 2/1",
+        "left": "nothing",
+    },
+    "roll back": {
+        "none": "ROUTE_NOT_FOUND",
+        "first": "NOTHING_TO_RETURN_TO",
+        "split": "NOTHING_TO_RETURN_TO",
+        "moved": "1*=9000 2=1000",
+        "back": "NOTHING_TO_RETURN_TO",
+        "left": "VERSION_RELEASED",
+    },
+    "release v1": {
+        "none": "released",
+        "first": "VERSION_IN_USE",
+        "split": "VERSION_IN_USE",
+        "moved": "ROLLBACK_WINDOW",
+        "back": "VERSION_IN_USE",
+        "left": "nothing",
+    },
+    "release v1, forgo": {
+        "none": "released",
+        "first": "VERSION_IN_USE",
+        "split": "VERSION_IN_USE",
+        "moved": "released",
+        "back": "VERSION_IN_USE",
+        "left": "nothing",
+    },
+    "release v2": {
+        "none": "released",
+        "first": "released",
+        "split": "VERSION_IN_USE",
+        "moved": "VERSION_IN_USE",
+        "back": "VERSION_IN_USE",
+        "left": "VERSION_IN_USE",
+    },
+    "release v9": dict.fromkeys(STATES, "released"),
+    "reinstate v1": {**dict.fromkeys(STATES, "nothing"), "left": "reinstated"},
+}
+
+
+def routed(state: State) -> Route:
+    assert state.route is not None
+    return state.route
+
+
+def weights_of(route: Route) -> str:
+    star = {route.active_version: "*"}
+    return " ".join(f"{arm.version}{star.get(arm.version, '')}={arm.weight}" for arm in route.arms)
+
+
+def outcome(state: State, command: Command) -> str:
+    try:
+        decision = decide(state, command, NOW, DAY)
+    except TurnoutError as error:
+        return error.reason
+    match decision:
+        case Change():
+            asked = ",".join(f"{gate.candidate}/{gate.baseline or 'none'}" for gate in decision.gates)
+            return weights_of(decision.route) + (f" asks {asked}" if asked else "")
+        case Nothing():
+            return "nothing"
+        case MarkReleased():
+            return "released"
+        case MarkReinstated():
+            return "reinstated"
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_in_every_state(command: str, state: str) -> None:
+    assert outcome(STATES[state], COMMANDS[command]) == EXPECTED[command][state]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("command", [COMMANDS["v1=90 v2=10"], CutOver(2), RollBack()])
+def test_a_stale_etag_stops_every_change(command: SetTraffic | CutOver | RollBack, state: str) -> None:
+    with pytest.raises(Aborted) as caught:
+        decide(STATES[state], replace(command, etag=etag_of(99)), NOW, DAY)
+    assert caught.value.reason == "STALE_ETAG"
+    assert caught.value.metadata["etag"] == etag_of(STATES[state].epoch)
+
+
+def test_the_present_etag_lets_a_change_pass() -> None:
+    assert isinstance(decide(SPLIT, CutOver(2, etag=etag_of(SPLIT.epoch)), NOW, DAY), Change)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (((1, 9000), (2, 900)), "sum to 9900 basis points"),
+        ((), "sum to 0 basis points"),
+        (((1, 5000), (1, 5000)), "v1 is named twice"),
+        (((1, 10500), (2, -500)), "v1 has the weight 10500"),
+        (((2, -500), (1, 10500)), "v2 has the weight -500"),
+    ],
+)
+def test_weights_that_cannot_be(weights: tuple[tuple[int, int], ...], said: str) -> None:
+    with pytest.raises(InvalidInput, match=said) as caught:
+        decide(SPLIT, SetTraffic(weights), NOW, DAY)
+    assert caught.value.reason == "INVALID_WEIGHTS"
+
+
+@pytest.mark.parametrize("command", [SetTraffic(((0, WHOLE),)), CutOver(0), CutOver(-1), Release(0)])
+def test_a_number_that_no_version_has(command: Command) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decide(FIRST, command, NOW, DAY)
+    assert caught.value.reason == "INVALID_VERSION"
+
+
+@pytest.mark.parametrize("command", [CutOver(2), COMMANDS["v1=90 v2=10"]])
+def test_only_known_gates_can_be_passed_over(command: SetTraffic | CutOver) -> None:
+    with pytest.raises(InvalidInput, match="no gate 'luck'; the gates are catch-up, coverage, schema"):
+        decide(FIRST, replace(command, override_gates=("catch-up", "luck")), NOW, DAY)
+    passed = decide(FIRST, replace(command, override_gates=("schema",)), NOW, DAY)
+    assert isinstance(passed, Change)
+    assert passed.overridden == {"schema"}
+    assert passed.gates == (GateQuestion(2, 1),), "gates are asked all the same: the audit keeps the evidence"
+
+
+def test_a_rollback_restores_the_route_wholly() -> None:
+    assert SPLIT.route is not None
+    assert BACK.route == replace(SPLIT.route, epoch=SPLIT.epoch + 2)
+
+
+def test_traffic_does_not_lose_the_way_back() -> None:
+    trying = after(MOVED, SetTraffic(((2, 9000), (3, 1000))))
+    assert trying.way_back == SPLIT.route
+    given_up = after(trying, CutOver(2))
+    assert given_up.way_back == SPLIT.route, "a cutover to the active version only gives up the split"
+    assert after(given_up, RollBack()).route == replace(routed(SPLIT), epoch=given_up.epoch + 1)
+
+
+def test_cut_over_again_after_a_rollback() -> None:
+    again = after(BACK, CutOver(2))
+    assert (weights_of(routed(again)), again.way_back) == ("2*=10000", BACK.route)
+
+
+def test_the_way_back_is_protected_until_its_time() -> None:
+    until = NOW + DAY
+    assert MOVED.protected_until == until
+    with pytest.raises(FailedPrecondition, match="2026-01-02 00:00:00 UTC"):
+        decide(MOVED, Release(1), until - timedelta(seconds=1), DAY)
+    assert decide(MOVED, Release(1), until, DAY) == MarkReleased(1)
+
+
+def test_a_released_version_closes_the_way_back_until_it_is_reinstated() -> None:
+    assert MOVED.open_way_back == SPLIT.route
+    released = after(MOVED, Release(1, forgo_rollback=True))
+    assert released.open_way_back is None
+    assert after(released, Reinstate(1)).open_way_back == SPLIT.route
+
+
+def test_an_active_version_may_have_no_weight() -> None:
+    emptied = after(SPLIT, SetTraffic(((1, 0), (2, WHOLE))))
+    assert emptied.route is not None
+    assert emptied.route.arms == (Arm(1, 0), Arm(2, WHOLE))
+    assert outcome(emptied, Release(1)) == "VERSION_IN_USE"
+    back = decide(emptied, SetTraffic(((1, 5000), (2, 5000))), NOW, DAY)
+    assert isinstance(back, Change)
+    assert back.gates == (), "the active version needs no gate against itself"
+
+
+def test_the_first_cutover_makes_the_first_epoch() -> None:
+    assert FIRST.route == Route("flights", 1, 1, (Arm(1, WHOLE),), "jobs/flights/route", whole(1, 1))
+
+
+any_command = st.one_of(
+    st.builds(
+        lambda part, other: SetTraffic(((1, part), (other, WHOLE - part))),
+        st.integers(0, WHOLE),
+        st.integers(2, 4),
+    ),
+    st.builds(CutOver, st.integers(1, 4)),
+    st.just(RollBack()),
+    st.builds(Release, st.integers(1, 4), st.booleans()),
+    st.builds(Reinstate, st.integers(1, 4)),
+)
+
+
+@given(st.lists(any_command, max_size=25))
+def test_whatever_is_commanded_no_route_names_a_released_version(commands: Sequence[Command]) -> None:
+    state = NONE
+    for command in commands:
+        before = state
+        try:
+            state = after(state, command)
+        except TurnoutError:
+            assert state is before
+        if state.route:
+            assert not state.route.versions & state.released
+            assert state.epoch - before.epoch in (0, 1)
+
+
+def test_the_gates_have_an_order() -> None:
+    assert GATES == ("catch-up", "coverage", "schema")
