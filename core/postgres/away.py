@@ -7,13 +7,15 @@ import asyncpg
 
 from core.domain.errors import Unavailable
 
-# Classes 08 (connection), 53 (resources) and 57P (operator intervention), and what the driver and the kernel raise.
+# Classes 08 (connection), 53 (resources) and 57 (operator intervention, a cancelled statement among it), and what the
+# driver and the kernel raise. TimeoutError: the server may be there and slow; for the caller that is the same.
 _AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
+    asyncpg.QueryCanceledError,
     asyncpg.InternalClientError,
     ConnectionError,
     OSError,
@@ -22,7 +24,8 @@ _AWAY = (
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether the error says that the server or the way to it is gone, so that a new connection may succeed."""
+    """Whether the error says nothing against the statement: the server, the way to it or its patience is gone, so that
+    a new try on a new connection may succeed."""
     if isinstance(error, asyncpg.InterfaceError):
         return "closed" in str(error) or "released" in str(error)
     return isinstance(error, _AWAY)

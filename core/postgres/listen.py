@@ -45,7 +45,9 @@ class Listener:
             await asyncio.sleep(_RETRY_S)
 
     async def _listen(self) -> None:
-        connection = await connect(self._dsn, application_name=f"turnout listen {self._channel}")
+        connection = await connect(
+            self._dsn, application_name=f"turnout listen {self._channel}", command_timeout_s=_CHECK_S
+        )
         try:
             await connection.add_listener(self._channel, self._notified)
             self._on_notify()

@@ -1,4 +1,8 @@
-"""Connections and pools. asyncpg ships no types, so these two names stand for its classes."""
+"""Connections and pools. asyncpg ships no types, so these two names stand for its classes.
+
+Nothing waits without limit: a network that lost a connection on the server's side only never answers. A statement that
+takes too long ends with TimeoutError, and its connection too unless the server confirms that it has been cancelled.
+"""
 
 from typing import Any
 
@@ -8,6 +12,15 @@ Pool = asyncpg.Pool
 Connection = asyncpg.Connection
 
 CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 10.0
+"""Longest a statement of a pool may take. One that may take longer is given its own `timeout`."""
+ACQUIRE_TIMEOUT_S = 10.0
+"""Longest wait for a connection of a pool, where the caller gives no other."""
+
+
+class _BoundedPool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg ships no types
+    def acquire(self, *, timeout: float | None = None) -> Any:
+        return super().acquire(timeout=ACQUIRE_TIMEOUT_S if timeout is None else timeout)
 
 
 async def open_pool(
@@ -16,22 +29,36 @@ async def open_pool(
     application_name: str,
     min_size: int = 1,
     max_size: int = 8,
+    command_timeout_s: float = COMMAND_TIMEOUT_S,
     settings: dict[str, str] | None = None,
 ) -> Any:
     """A pool on `dsn` that shows up as `application_name` and reconnects by itself. The caller closes it."""
-    return await asyncpg.create_pool(
+    return await _BoundedPool(
         dsn,
         min_size=min_size,
         max_size=max_size,
+        max_queries=50_000,
+        max_inactive_connection_lifetime=300.0,
+        loop=None,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
         timeout=CONNECT_TIMEOUT_S,
+        command_timeout=command_timeout_s,
         server_settings={"application_name": application_name, **(settings or {})},
     )
 
 
-async def connect(dsn: str, *, application_name: str, settings: dict[str, str] | None = None) -> Any:
-    """One connection of its own. The caller closes it."""
+async def connect(
+    dsn: str,
+    *,
+    application_name: str,
+    command_timeout_s: float | None = None,
+    settings: dict[str, str] | None = None,
+) -> Any:
+    """One connection of its own. The caller closes it, and bounds its statements here or one by one."""
     return await asyncpg.connect(
         dsn,
         timeout=CONNECT_TIMEOUT_S,
+        command_timeout=command_timeout_s,
         server_settings={"application_name": application_name, **(settings or {})},
     )

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from deploy.local.errors import LocalStackError
@@ -46,6 +46,13 @@ class Child:
     def ended_by_itself(self) -> bool:
         """It was started, nobody stopped or killed it, and it is gone."""
         return self._guard is not None and self._guard.returncode is not None
+
+    @property
+    def killed_by(self) -> signal.Signals | None:
+        """The signal that ended it, if it is gone by itself and a signal did it."""
+        status = self._guard.returncode if self._guard is not None else None
+        number = (status or 0) - 128 if (status or 0) > 0 else -(status or 0)
+        return signal.Signals(number) if number in set(signal.Signals) else None
 
     async def start(
         self, command: Sequence[str | Path], *, environment: Mapping[str, str], account: str | None = None
@@ -90,12 +97,15 @@ class Child:
         return status
 
     async def stop(self) -> None:
-        """Stop it by its own stop signal, kill it if it outlives the grace. Harmless when it does not run."""
+        """Stop it by its own stop signal, kill it if it outlives the grace. Harmless when it does not run.
+
+        Returns, also when it is cancelled meanwhile, only when nothing of it is left.
+        """
         if self._guard is None:
             return
         assert self._guard.stdin is not None
         self._guard.stdin.close()
-        await self.wait()
+        await _to_the_end(self.wait())
 
     async def kill(self) -> None:
         """SIGKILL, as a crash would be. Returns when nothing of it is left. Harmless when it does not run."""
@@ -105,7 +115,7 @@ class Child:
         with contextlib.suppress(ConnectionError):
             self._guard.stdin.write(b"K")
             await self._guard.stdin.drain()
-        await self.wait()
+        await _to_the_end(self.wait())
 
     def log_since_start(self) -> str:
         """What it wrote since its last start, at most the last 16 KiB."""
@@ -142,6 +152,20 @@ class Child:
         for pid in ours:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+async def _to_the_end(work: Coroutine[None, None, int]) -> None:
+    """Await it whole: a cancellation in between is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def _is_locked(lock: Path) -> bool:

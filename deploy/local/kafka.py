@@ -103,7 +103,9 @@ class Kafka:
             return
         jars = await kafka_jars.ensure()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._port = await on_a_port("Kafka", self._port, lambda port: self._launch(port, jars))
+        self._port = await on_a_port(
+            "Kafka", self._port, lambda port: self._launch(port, jars), remembered=self.directory / "port"
+        )
 
     async def stop(self) -> None:
         """Controlled shutdown. Harmless when it does not run."""

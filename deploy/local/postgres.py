@@ -68,7 +68,7 @@ class Postgres:
         if self.child.running:
             return
         await self._create_data_if_missing()
-        self._port = await on_a_port("PostgreSQL", self._port, self._launch)
+        self._port = await on_a_port("PostgreSQL", self._port, self._launch, remembered=self.directory / "port")
         await self._create_database_if_missing()
 
     async def stop(self) -> None:

@@ -25,9 +25,10 @@ class LocalStack:
             stack.kafka      # "127.0.0.1:PORT"
             stack.postgres   # connection string, password included: never log it
 
-    Ports are free ones unless given. Several stacks run side by side, each on its own directory. On exit, and should
-    this process be killed, both are stopped. `with_postgres=False` or `with_kafka=False` leaves a part out, for those
-    who use their own. Each part can be killed, stopped and started again on the same port, for fault tests.
+    Ports are those of the last time on the directory if they are free, otherwise free ones, unless given. Several
+    stacks run side by side, each on its own directory. On exit, and should this process be killed, both are stopped.
+    `with_postgres=False` or `with_kafka=False` leaves a part out, for those who use their own. Each part can be killed,
+    stopped and started again on the same port, for fault tests.
 
     Raises LocalStackError with one line that says what to do.
     """
@@ -140,6 +141,21 @@ class LocalStack:
     def _postgres_part(self) -> Postgres:
         assert self._postgres is not None, "this stack has no embedded PostgreSQL"
         return self._postgres
+
+
+def owner_of(data_dir: Path) -> int | None:
+    """Process id of the stack that runs on the directory now, if one does."""
+    try:
+        lock = os.open(data_dir / "stack.lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.pread(lock, 20, 0).decode().strip() or 0) or None
+    finally:
+        os.close(lock)
+    return None
 
 
 def require_disk_space(directory: Path) -> None:

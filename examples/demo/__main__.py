@@ -13,6 +13,7 @@ from turnout.errors import TurnoutError
 
 DATA_DIR = Path(".turnout/demo")
 RESULT = Path(".turnout/demo.json")
+BEST = "on_time_share:desc"
 
 
 async def tell(narrator: Narrator) -> int:
@@ -32,9 +33,9 @@ async def tell(narrator: Narrator) -> int:
     narrator.measured(measured.table())
     narrator.remark(f"written to {RESULT}; the logs are in {DATA_DIR}/logs; {time.monotonic() - began:.0f} s in all")
     narrator.console.print("\n[bold]Try next[/bold]")
-    narrator.remark(f".venv/bin/turnout dev --data-dir {DATA_DIR}     # the same stack again, with its data")
-    narrator.remark(f".venv/bin/turnout show {JOB} --history     # in a second terminal: what happened to the route")
-    narrator.remark(f".venv/bin/turnout read {JOB} --scan --order-by on_time_share:desc --limit 5")
+    narrator.suggestion("the same stack again, with its data", f".venv/bin/turnout dev --data-dir {DATA_DIR}")
+    narrator.suggestion("in a second terminal: what happened to the route", f".venv/bin/turnout show {JOB} --history")
+    narrator.suggestion("the most punctual months", f".venv/bin/turnout read {JOB} --scan --order-by {BEST} --limit 5")
     for text in measured.unmet():
         narrator.console.print(f"Not kept: {text}.", style="red")
     return 1 if measured.unmet() else 0

@@ -15,7 +15,7 @@ _TICK_S = 0.05
 
 
 class Feed:
-    """Produces records to one topic: all at once, or in the background at a rate that can be changed or paused."""
+    """Produces records to one topic: all at once, or in the background at a rate."""
 
     def __init__(self, bootstrap: str, topic: str, partitions: int) -> None:
         self.topic = topic
@@ -24,7 +24,6 @@ class Feed:
         self._producer = Producer(
             {"bootstrap.servers": bootstrap, "linger.ms": 20, "compression.type": "lz4", "log_level": 0}
         )
-        self._running = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failures: list[str] = []
         self.produced = 0
@@ -47,12 +46,7 @@ class Feed:
 
     def start(self, records: Iterator[Record], per_s: float) -> None:
         """Go on producing in the background, `per_s` records a second."""
-        self._running.set()
         self._task = asyncio.create_task(self._trickle(records, per_s), name="feed")
-
-    def pause(self) -> None:
-        """Hold the background feed, so that the log stands still."""
-        self._running.clear()
 
     async def finish(self, records: Iterator[Record]) -> None:
         """End the background feed and produce at once what is left of it."""
@@ -65,7 +59,6 @@ class Feed:
     async def _trickle(self, records: Iterator[Record], per_s: float) -> None:
         while True:
             # No await between taking records and sending them: a cancellation loses none.
-            await self._running.wait()
             batch = list(islice(records, max(1, round(per_s * _TICK_S))))
             if not batch:
                 break

@@ -1,5 +1,6 @@
 """What the demo prints: each step with the command that does the same, one line of result, and the time it took."""
 
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+_WIDTH_IN_A_FILE = 120
 
 
 @dataclass
@@ -23,7 +26,11 @@ class Narrator:
     """Prints to a console. In a pipe the same lines come without colours and without the moving bar."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        # In a file lines are left as long as they are, to be searched; a terminal gets them broken between words.
+        in_terminal = sys.stdout.isatty()
+        self.console = console or Console(
+            highlight=False, soft_wrap=not in_terminal, width=None if in_terminal else _WIDTH_IN_A_FILE
+        )
 
     def title(self, text: str) -> None:
         """The head of the whole story."""
@@ -37,15 +44,20 @@ class Narrator:
         """A line beside the story."""
         self.console.print(Text(f"   {text}", style="dim"))
 
+    def suggestion(self, what: str, command: str) -> None:
+        """Something to try, its command unbroken on a line of its own, to be copied."""
+        self.remark(f"{what}:")
+        self.console.print(Text(f"   {command}", style="green"), soft_wrap=True)
+
     @contextmanager
     def step(self, command: str = "") -> Iterator[Step]:
         """A step: the command before, its result and time after."""
         if command:
-            self.console.print(Text(f"   $ {command}", style="green"), soft_wrap=True)
+            self.console.print(Text(f"   $ {command}", style="green"))
         step = Step()
         yield step
         took_s = time.monotonic() - step.started
-        self.console.print(Text(f"     {step.result}").append(f"  ({took_s:.1f} s)", style="dim"), soft_wrap=True)
+        self.console.print(Text(f"     {step.result}").append(f"  ({took_s:.1f} s)", style="dim"))
 
     def diff(self, lines: Sequence[str]) -> None:
         """Lines of a diff, each beginning with + or -."""
@@ -55,7 +67,7 @@ class Narrator:
     def details(self, lines: Sequence[str]) -> None:
         """Evidence below a result."""
         for line in lines:
-            self.console.print(Text(f"       {line}", style="dim"), soft_wrap=True)
+            self.console.print(Text(f"       {line}", style="dim"))
 
     def progress(self) -> Progress:
         """A bar for a replay, which leaves nothing behind; the result line says how it ended."""

@@ -2,49 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from core.domain.errors import FailedPrecondition, InvalidInput
+from core.domain.kinds import Kind, kind_of
 from core.domain.names import VersionId
+from core.domain.sql import DELETED_COLUMN, is_hidden
 
-TOMBSTONE_COLUMN = "_deleted"
-
-
-class Kind(Enum):
-    """How values of a column travel. The value is what people are told."""
-
-    INT64 = "a whole number (int64_value)"
-    DOUBLE = "a floating-point number (double_value)"
-    BOOL = "true or false (bool_value)"
-    STRING = "text (string_value)"
-    BYTES = "bytes (bytes_value)"
-    DATE = "a date (date_days)"
-    TIMESTAMP = "a point in time (timestamp_value)"
-    DECIMAL = "a decimal number (decimal_value)"
-    UUID = "a UUID (uuid_value)"
-    JSON = "JSON (json_value)"
-    OTHER = "text (string_value), as PostgreSQL writes it"
-    """A derived column may have any type of PostgreSQL; one that the contract has no value for is sent as text."""
-
-
-_KINDS = {
-    "smallint": Kind.INT64,
-    "integer": Kind.INT64,
-    "bigint": Kind.INT64,
-    "real": Kind.DOUBLE,
-    "double precision": Kind.DOUBLE,
-    "boolean": Kind.BOOL,
-    "text": Kind.STRING,
-    "character varying": Kind.STRING,
-    "bytea": Kind.BYTES,
-    "date": Kind.DATE,
-    "timestamp with time zone": Kind.TIMESTAMP,
-    "numeric": Kind.DECIMAL,
-    "uuid": Kind.UUID,
-    "json": Kind.JSON,
-    "jsonb": Kind.JSON,
-}
 _KEY_KINDS = frozenset(Kind) - {Kind.JSON, Kind.OTHER}
 
 
@@ -113,21 +77,21 @@ def table_of_catalog(version: VersionId, name: str, rows: Iterable[Mapping[str, 
     FailedPrecondition (TABLE_UNREADABLE) when it has no key, or one of a type that no key of the contract has.
     """
     rows = list(rows)
-    shown = [_column(row) for row in rows if not row["name"].startswith("_")]
+    shown = [_column(row) for row in rows if not is_hidden(row["name"])]
     keyed = sorted((row for row in rows if row["key_position"] is not None), key=lambda row: int(row["key_position"]))
     key = tuple(_column(row) for row in keyed)
     if not key:
         raise _unreadable(version, f"the table serving.{name} has no primary key")
     for column in key:
-        if column.kind not in _KEY_KINDS or column.name.startswith("_"):
+        if column.kind not in _KEY_KINDS or is_hidden(column.name):
             raise _unreadable(version, f"its key column {column.name} ({column.postgres}) cannot be asked for")
-    tombstones = any(row["name"] == TOMBSTONE_COLUMN and row["type"] == "boolean" for row in rows)
+    tombstones = any(row["name"] == DELETED_COLUMN and row["type"] == "boolean" for row in rows)
     return Table(version, name, int(rows[0]["relation"]), tuple(shown), key, tombstones)
 
 
 def _column(row: Mapping[str, Any]) -> Column:
     postgres = str(row["type"])
-    return Column(str(row["name"]), _KINDS.get(postgres, Kind.OTHER), postgres)
+    return Column(str(row["name"]), kind_of(postgres), postgres)
 
 
 def _unreadable(version: VersionId, why: str) -> FailedPrecondition:

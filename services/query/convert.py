@@ -6,10 +6,11 @@ from core.domain.errors import InvalidInput, ResourceExhausted
 from core.domain.names import parse_job, parse_route, route_name
 from core.domain.routing import Arm, Interval, Route
 from core.rpc.server import MESSAGE_BYTES_MAX
+from core.rpc.values import timestamp
 from services.query.reads import Explanation, Request, Served
 from services.query.routing import Cause, Committed, RoutingTable
 from services.query.table import Page, Position, Values
-from services.query.values import row_writer, timestamp
+from services.query.values import row_writer
 from turnout.query.v1 import query_pb2
 from turnout.switcher.v1 import switcher_pb2
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from core.clock import Clock
 from core.domain.errors import Unavailable
+from core.limits import READ_S_MAX
 from services.query.freshness import Freshness, Limits
 from services.query.inflight import InFlight
 from services.query.routing import Resolution, RoutingTable
@@ -25,6 +27,11 @@ class Front:
         """The switcher vouched for the table as of that time on the monotonic clock."""
         if self._fresh_at_s is None or at_s > self._fresh_at_s:
             self._fresh_at_s = at_s
+
+    @property
+    def may_serve_for(self) -> timedelta:
+        """How long after the last word from the switcher a read by the table may still run."""
+        return timedelta(seconds=self._limits.active_s + READ_S_MAX)
 
     @property
     def age_s(self) -> float | None:

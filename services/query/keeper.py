@@ -1,7 +1,6 @@
 """Keeps the front's routes on disk: after each change, and often enough that the stored time is of use."""
 
 import asyncio
-import contextlib
 import logging
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ class RoutesKeeper:
         self._stored_at_s = clock.monotonic_s()
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     @property
     def path(self) -> Path:
@@ -46,13 +46,11 @@ class RoutesKeeper:
         self._task = asyncio.create_task(self._run(), name="keep routes")
 
     async def stop(self) -> None:
-        """Store what there is once more."""
-        if self._task is None:
-            return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        """Store what there is once more, after the write that may be under way: a thread cannot be cancelled."""
+        if self._task is not None:
+            self._stopping = True
+            self._due.set()
             await self._task
-        await self._store()
 
     def changed(self) -> None:
         """The table has changed: store it now."""
@@ -64,9 +62,11 @@ class RoutesKeeper:
             self._due.set()
 
     async def _run(self) -> None:
-        while True:
+        stopping = False
+        while not stopping:
             await self._due.wait()
             self._due.clear()
+            stopping = self._stopping
             await self._store()
 
     async def _store(self) -> None:

@@ -12,7 +12,8 @@ statement prepared for the old one might go on to "work":
 
 from collections.abc import Sequence
 
-from services.query.columns import Column, Kind, Table
+from core.domain.sql import DELETED_COLUMN, literal, quoted, serving
+from services.query.columns import Column, Table
 
 # Parallel arrays, which the driver decodes without knowing a composite type.
 _POSITIONS = """
@@ -27,26 +28,17 @@ POSITION_FIELDS = ("_topics", "_partitions", "_next_offsets", "_event_times")
 _ASKED_AS = {"smallint": "bigint", "integer": "bigint", "real": "double precision", "character varying": "text"}
 
 
-def quoted(identifier: str) -> str:
-    """An identifier as SQL."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
 class Statements:
     """The statements for one table."""
 
     # S608 is silenced: what goes into the text is quoted above, or is a type's name from the catalog.
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._from = f"serving.{quoted(table.name)}"
+        self._from = serving(table.name)
         self._mark = f"/* relation {table.relation} */"
-        self._shown = " and t._deleted is not true" if table.tombstones else ""
-        self._positions = _POSITIONS.format(version=_literal(table.version.name))
-        self._relation = f"to_regclass({_literal(self._from)})::oid::bigint"
+        self._shown = f" and t.{DELETED_COLUMN} is not true" if table.tombstones else ""
+        self._positions = _POSITIONS.format(version=literal(table.version.name))
+        self._relation = f"to_regclass({literal(self._from)})::oid::bigint"
         self.get = self._get()
         self.batch = self._batch()
         self.positions = f"{self._mark} select {self._relation} as _relation, p.* from ({self._positions}) p"  # noqa: S608
@@ -92,7 +84,7 @@ order by {", ".join(terms)} limit $1::bigint"""  # noqa: S608
 
     def _columns(self) -> str:
         return ", ".join(
-            f"t.{quoted(column.name)}{'::text' if _as_text(column) else ''} as {quoted(column.name)}"
+            f"t.{quoted(column.name)}{'::text' if column.kind.selected_as_text else ''} as {quoted(column.name)}"
             for column in self._table.columns
         )
 
@@ -102,8 +94,4 @@ def _asked_as(column: Column) -> str:
 
 
 def _sent_as(column: Column) -> str:
-    return "text" if _as_text(column) else column.postgres
-
-
-def _as_text(column: Column) -> bool:
-    return column.kind in (Kind.JSON, Kind.OTHER)
+    return "text" if column.kind.selected_as_text else column.postgres

@@ -13,6 +13,7 @@ import asyncpg
 
 from core.domain.errors import InvalidInput, Unavailable
 from core.domain.names import VersionId
+from core.limits import READ_S_MAX
 from core.postgres import Connection, Pool, load_queries, open_pool, postgres_errors
 from services.query.columns import Column, Table, table_of_catalog
 from services.query.statements import Statements
@@ -23,7 +24,6 @@ PAGE_ROWS = 1000
 _READERS_MAX = 1000
 _CONNECTIONS_MAX = 8
 _SCANS_MAX = 4
-_READ_S_MAX = 3600.0
 _WARM_S = 10.0
 
 # What PostgreSQL says to a statement made for a table that is gone, or that was made anew with another shape.
@@ -55,7 +55,7 @@ class Deadline:
     """Until when a call may take. Every wait of the call is given what is left."""
 
     def __init__(self, remaining_s: float) -> None:
-        self._at_s = time.monotonic() + min(remaining_s, _READ_S_MAX)
+        self._at_s = time.monotonic() + min(remaining_s, READ_S_MAX)
 
     @property
     def left_s(self) -> float:

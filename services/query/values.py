@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -10,11 +10,11 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from core.domain.errors import InvalidInput
-from services.query.columns import Column, Kind, Table
+from core.domain.kinds import Kind
+from core.rpc.values import DAY_ZERO, EPOCH, writer
+from services.query.columns import Column, Table
 from turnout.query.v1 import query_pb2
 
-_DAY_ZERO = date(1970, 1, 1).toordinal()
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)", re.ASCII)
 _DECIMAL_CHARACTERS_MAX = 20_000  # PostgreSQL's own limits are 131072 digits before and 16383 after the point
 _SHOWN_CHARACTERS_MAX = 60
@@ -102,7 +102,7 @@ def _text(raw: str) -> str:
 
 def _date(raw: int) -> date:
     try:
-        return date.fromordinal(_DAY_ZERO + raw)
+        return date.fromordinal(DAY_ZERO + raw)
     except (ValueError, OverflowError):
         raise ValueError("it lies outside of the years 1 to 9999") from None
 
@@ -113,7 +113,7 @@ def _timestamp(raw: Timestamp) -> datetime:
     if raw.nanos % 1000:
         raise ValueError("it is finer than microseconds")
     try:
-        return _EPOCH + timedelta(seconds=raw.seconds, microseconds=raw.nanos // 1000)
+        return EPOCH + timedelta(seconds=raw.seconds, microseconds=raw.nanos // 1000)
     except OverflowError:
         raise ValueError("it lies outside of the years 1 to 9999") from None
 
@@ -149,36 +149,12 @@ _READ: dict[Kind, Callable[[Any], Any]] = {
 
 def row_writer(columns: Sequence[Column]) -> Callable[[Sequence[Any]], query_pb2.Row]:
     """Makes rows of the contract out of values in the order of `columns`."""
-    writers = [_WRITE[column.kind] for column in columns]
+    writers = [writer(column.kind) for column in columns]
     null = query_pb2.Value()
 
     def write(values: Sequence[Any]) -> query_pb2.Row:
         return query_pb2.Row(
-            values=[null if v is None else writer(v) for writer, v in zip(writers, values, strict=True)]
+            values=[null if v is None else to_value(v) for to_value, v in zip(writers, values, strict=True)]
         )
 
     return write
-
-
-def timestamp(value: datetime) -> Timestamp:
-    """An instant as the contract's timestamp, to the microsecond."""
-    if value.tzinfo is None:  # the driver's form of PostgreSQL's infinity: the first or last instant that Python has
-        value = value.replace(tzinfo=UTC)
-    micros = (value - _EPOCH) // timedelta(microseconds=1)
-    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
-
-
-_Value = query_pb2.Value
-_WRITE: dict[Kind, Callable[[Any], query_pb2.Value]] = {
-    Kind.INT64: lambda value: _Value(int64_value=value),
-    Kind.DOUBLE: lambda value: _Value(double_value=value),
-    Kind.BOOL: lambda value: _Value(bool_value=value),
-    Kind.STRING: lambda value: _Value(string_value=value),
-    Kind.BYTES: lambda value: _Value(bytes_value=value),
-    Kind.DATE: lambda value: _Value(date_days=value.toordinal() - _DAY_ZERO),
-    Kind.TIMESTAMP: lambda value: _Value(timestamp_value=timestamp(value)),
-    Kind.DECIMAL: lambda value: _Value(decimal_value=f"{value:f}"),
-    Kind.UUID: lambda value: _Value(uuid_value=str(value)),
-    Kind.JSON: lambda value: _Value(json_value=value),
-    Kind.OTHER: lambda value: _Value(string_value=value),
-}

@@ -162,6 +162,7 @@ class RouteWatch:
         async with asyncio.timeout(_SNAPSHOT_WITHIN_S) as patience:
             session = _Session(patience)
             hello = switcher_pb2.Hello(front=self._front.name, address=self._address)
+            hello.may_serve_for.FromTimedelta(self._front.may_serve_for)
             session.outbox.put_nowait(switcher_pb2.WatchRoutesRequest(hello=hello))
             hello_s = self._clock.monotonic_s()
             call = self._stub.WatchRoutes(session.requests())

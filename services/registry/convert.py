@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from core.domain.errors import InvalidInput
 from core.domain.names import job_name, parse_job
+from core.domain.text import ID_MAX, text
 from services.registry.records import Job, RequestKey, Version
 from services.registry.retirement import Retirement, Step
 from turnout.definition_proto import check_projection, to_proto
@@ -28,9 +29,6 @@ _STEPS = {
     Step.REINSTATE: _Retirement.REINSTATE,
     Step.RESUME_RUN: _Retirement.REINSTATE,
 }
-
-TEXT_MAX = 4096
-ID_MAX = 200
 
 
 def job_message(job: Job) -> registry_pb2.Job:
@@ -76,15 +74,6 @@ def definition_json(header: registry_pb2.CreateVersionHeader) -> str:
             "INVALID_DEFINITION", f"The definition is of job {definition.job}, but the version is to be of job {job}."
         )
     return encode(definition).decode()
-
-
-def text(value: str, field: str, length_max: int) -> str:
-    """A text that can be stored; InvalidInput when it is too long or holds a NUL."""
-    if len(value) > length_max or "\0" in value:
-        raise InvalidInput(
-            "INVALID_TEXT", f"{field} is longer than {length_max} characters or holds a NUL character; mend it."
-        )
-    return value
 
 
 def request_key(method: str, request_id: str, request: Message) -> RequestKey:

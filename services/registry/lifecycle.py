@@ -6,7 +6,8 @@ reinstate it. RETIRED means released and stopped, with the table still there. DR
 
     REGISTERED --RETIRE--> RETIRING --RUN_STOPPED--> RETIRED --TABLE_DROPPED--> DROPPED
         ^                   |    ^                      |
-        +-REFUSED,REINSTATED+    +------UNRETIRE--------+
+        +-REFUSED,REINSTATED+    +-UNRETIRE-------------+
+                                   RUN_NOT_STOPPED
 """
 
 from enum import Enum
@@ -27,8 +28,9 @@ class Event(Enum):
     """What happens to a version."""
 
     RETIRE = "RETIRE"  # somebody asks for the retirement
-    REFUSED = "REFUSED"  # the switcher refuses to release it at once: nothing has changed
+    REFUSED = "REFUSED"  # the switcher refuses to release it: nothing has changed
     RUN_STOPPED = "RUN_STOPPED"  # released and stopped
+    RUN_NOT_STOPPED = "RUN_NOT_STOPPED"  # at its drop the run is found to go on
     TABLE_DROPPED = "TABLE_DROPPED"
     UNRETIRE = "UNRETIRE"  # somebody takes the retirement back
     REINSTATED = "REINSTATED"  # it may be named again
@@ -41,6 +43,7 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.RETIRING, Event.UNRETIRE): State.RETIRING,
     (State.RETIRING, Event.REINSTATED): State.REGISTERED,
     (State.RETIRED, Event.UNRETIRE): State.RETIRING,
+    (State.RETIRED, Event.RUN_NOT_STOPPED): State.RETIRING,
     (State.RETIRED, Event.TABLE_DROPPED): State.DROPPED,
 }
 

@@ -32,13 +32,17 @@ class Neighbours:
         version = retirement.version
         match call:
             case Call.RELEASE:
-                release = await self._switcher.ReleaseVersion(
-                    switcher_pb2.ReleaseVersionRequest(version=version.name, forgo_rollback=retirement.forgo_rollback),
-                    timeout=self.call_s,
+                request = switcher_pb2.ReleaseVersionRequest(
+                    version=version.name,
+                    forgo_rollback=retirement.forgo_rollback,
+                    claimed_actor=retirement.claimed_actor,
                 )
+                release = await self._switcher.ReleaseVersion(request, timeout=self.call_s)
                 return Released(tuple(release.undrained_fronts), release.drained, release.view_pending)
             case Call.REINSTATE:
-                reinstate = switcher_pb2.ReinstateVersionRequest(version=version.name)
+                reinstate = switcher_pb2.ReinstateVersionRequest(
+                    version=version.name, claimed_actor=retirement.claimed_actor
+                )
                 await self._switcher.ReinstateVersion(reinstate, timeout=self.call_s)
             case Call.STOP_RUN:
                 stop = replayer_pb2.StopRunRequest(name=version.run_name)

@@ -1,5 +1,6 @@
 """Which number code gets: the number of the version it already is, or the next one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.domain.errors import FailedPrecondition
@@ -22,19 +23,27 @@ class Numbered:
     created: bool
 
 
-def number(live: Known | None, last_number: int, artifact_digest: str, definition_json: str, expected: int) -> Numbered:
+def number(
+    registered: Sequence[Known], last_number: int, artifact_digest: str, definition_json: str, expected: int
+) -> Numbered:
     """The number of this code among the job's versions.
 
-    live: the newest version that is neither RETIRED nor DROPPED; the same artefact and definition is that version.
-    last_number: the highest ever given. expected: 0 = any; FailedPrecondition (VERSION_MISMATCH) otherwise.
+    registered: the versions that are REGISTERED, newest first; the same artefact and definition is that version, of
+    several the expected one, else the newest. last_number: the highest ever given. expected: 0 = any;
+    FailedPrecondition (VERSION_MISMATCH) otherwise.
     """
-    if live is not None and (live.artifact_digest, live.definition_json) == (artifact_digest, definition_json):
-        result = Numbered(live.number, created=False)
-        why = f"this code is v{live.number}, unchanged"
+    code = (artifact_digest, definition_json)
+    same = [known.number for known in registered if (known.artifact_digest, known.definition_json) == code]
+    if same:
+        result = Numbered(expected if expected in same else same[0], created=False)
+        why = f"this code is v{result.number}, unchanged"
     else:
         result = Numbered(last_number + 1, created=True)
-        differs = f"differs from v{expected} and " if expected <= last_number else ""
-        why = f"this code {differs}would be v{result.number}"
+        why = f"this code would be v{result.number}"
+        if any(known.number == expected for known in registered):
+            why = f"this code differs from v{expected} and would be v{result.number}"
+        elif expected <= last_number:
+            why = f"v{expected} is retired or being retired, and this code would be v{result.number}"
     if expected in (0, result.number):
         return result
     raise FailedPrecondition(

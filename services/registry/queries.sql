@@ -25,12 +25,11 @@ on conflict do nothing
 -- name: artifact_piece
 select substring(content from $2 for $3) from registry.artifacts where digest = $1
 
--- name: live_version
--- The newest version that its code may still be.
+-- name: registered_versions
+-- The versions that code may be, newest first.
 select number, artifact_digest, definition_json from registry.versions
-where job = $1 and state in ('REGISTERED', 'RETIRING')
+where job = $1 and state = 'REGISTERED'
 order by number desc
-limit 1
 
 -- name: insert_version
 insert into registry.versions
@@ -112,4 +111,5 @@ select fingerprint, answer from registry.requests where method = $1 and request_
 delete from registry.requests where create_time < $1
 
 -- name: audit
-insert into registry.audit (time, job, number, action, claimed_actor) values ($1, $2, $3, $4, $5)
+insert into registry.audit (time, job, number, action, claimed_actor, forgo_rollback, why)
+values ($1, $2, $3, $4, $5, $6, $7)

@@ -4,19 +4,23 @@ Theory of operation. `next_action` says which call the stored step asks for; the
 `after`, which says what to store. A crash anywhere repeats the call of the stored step; every call is idempotent.
 
     step        call                        when it is done           when refused or away
-    RELEASE     switcher.ReleaseVersion     STOP_RUN                  again
+    RELEASE     switcher.ReleaseVersion     STOP_RUN                  refused: the end, REGISTERED; away: again
     STOP_RUN    replayer.StopRun            RETAIN, state RETIRED     again
     RETAIN      none until drop_time, then
                 switcher.ReleaseVersion     DRAIN, or DROP if clear   again
     DRAIN       switcher.ReleaseVersion     DROP once it is clear     again
-    DROP        replayer.DropTable          DONE, state DROPPED       refused: DRAIN; away: again
+    DROP        replayer.DropTable          DONE, state DROPPED       run goes on: STOP_RUN; refused: DRAIN; away: again
     DONE        none
     REINSTATE   switcher.ReinstateVersion   RESUME_RUN, or the end    again
     RESUME_RUN  replayer.ResumeRun          the end: REGISTERED       refused: the end; away: again
 
 "Clear": still released, every front has drained, the SQL view has moved on. Entering DROP is the decision against which
 an un-retirement is judged: both lock the version's row, so one comes first. From DROP on it is refused, because the
-table may be gone although the answer was lost; a call that was refused has dropped nothing, so DRAIN follows.
+table may be gone although the answer was lost; a call that was refused has dropped nothing, so DRAIN follows. A run
+that somebody has resumed in the meantime is stopped again, and the drop time stays as it was.
+
+A release that is refused ends the retirement, also when nobody waits for the answer any more: what is refused today
+must not take a way back in a month, when nobody thinks of it. The audit keeps why.
 
 A version without a run retires all the same: RUN_NOT_FOUND counts as done. A run that cannot be resumed does not hold
 up the version: the run's own state says why.
@@ -38,6 +42,7 @@ POLL_S_MIN = 0.2
 POLL_S_MAX = 1.0
 
 _WITHOUT_RUN = ("RUN_NOT_FOUND", "TABLE_NOT_FOUND")
+_RUN_GOES_ON = "RUN_NOT_STOPPED"
 
 
 class Step(Enum):
@@ -57,8 +62,9 @@ class Step(Enum):
 class Retirement:
     """A retirement as it is stored.
 
-    drop_time: None until the run has stopped. waiting_for: words for a person. failures: attempts of this step that
-    came to nothing, in a row. resume_run: an un-retirement resumes the run, because the retirement may have stopped it.
+    claimed_actor: who asked for it, or, once it is taken back, who asked for that. drop_time: None until the run has
+    stopped. waiting_for: words for a person. failures: attempts of this step that came to nothing, in a row.
+    resume_run: an un-retirement resumes the run, because the retirement may have stopped it.
     """
 
     version: VersionId
@@ -165,11 +171,15 @@ Outcome: TypeAlias = Released | Done | Failed
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is stored: the version's state and its retirement, None = the retirement is over and forgotten."""
+    """What is stored: the version's state and its retirement, None = the retirement is over and forgotten.
+
+    why: what another service gave as the reason for the new state; empty where it is the step's ordinary end.
+    """
 
     state: State
     retirement: Retirement | None
     next_time: datetime
+    why: str = ""
 
 
 def after(retirement: Retirement, state: State, outcome: Outcome, now: datetime) -> Change:
@@ -179,10 +189,7 @@ def after(retirement: Retirement, state: State, outcome: Outcome, now: datetime)
         without_run = outcome.error.reason in _WITHOUT_RUN and step in (Step.STOP_RUN, Step.DROP, Step.RESUME_RUN)
         unresumable = step is Step.RESUME_RUN and outcome.is_refusal
         if not without_run and not unresumable:
-            # A refused drop has dropped nothing: back to the step from which it can still be taken back.
-            refused_drop = step is Step.DROP and outcome.is_refusal
-            held = replace(retirement, step=Step.DRAIN) if refused_drop else retirement
-            return _again(held, state, outcome.error.message, now)
+            return _after_failure(retirement, state, outcome, now)
     if step in (Step.RETAIN, Step.DRAIN):
         assert isinstance(outcome, Released)
         if outcome.waits_for:
@@ -192,7 +199,7 @@ def after(retirement: Retirement, state: State, outcome: Outcome, now: datetime)
         case Step.RELEASE:
             return _on(retirement, state, Step.STOP_RUN, now)
         case Step.STOP_RUN:
-            drop_time = now + retirement.retain_for
+            drop_time = retirement.drop_time or now + retirement.retain_for
             retained = replace(
                 retirement,
                 step=Step.RETAIN,
@@ -208,6 +215,20 @@ def after(retirement: Retirement, state: State, outcome: Outcome, now: datetime)
         case Step.REINSTATE | Step.RESUME_RUN:
             return Change(lifecycle.after(state, Event.REINSTATED), None, now)
     raise AssertionError(f"{step} asks for no call")
+
+
+def _after_failure(retirement: Retirement, state: State, failed: Failed, now: datetime) -> Change:
+    step, error = retirement.step, failed.error
+    if failed.is_refusal and step is Step.RELEASE:
+        return Change(lifecycle.after(state, Event.REFUSED), None, now, error.message)
+    if failed.is_refusal and step is Step.DROP:
+        # A refused drop has dropped nothing: back to a step from which it can still be taken back.
+        if error.reason == _RUN_GOES_ON:
+            stopping = replace(retirement, step=Step.STOP_RUN)
+            change = _again(stopping, lifecycle.after(state, Event.RUN_NOT_STOPPED), error.message, now)
+            return replace(change, why=error.message)
+        return _again(replace(retirement, step=Step.DRAIN), state, error.message, now)
+    return _again(retirement, state, error.message, now)
 
 
 def poll_s(failures: int) -> float:
@@ -284,12 +305,9 @@ def retire(
     return None
 
 
-def refused(state: State, now: datetime) -> Change:
-    """The switcher refuses while the caller waits: nothing has changed."""
-    return Change(lifecycle.after(state, Event.REFUSED), None, now)
-
-
-def unretire(version: VersionId, state: State, retirement: Retirement | None, now: datetime) -> Change | None:
+def unretire(
+    version: VersionId, state: State, retirement: Retirement | None, claimed_actor: str, now: datetime
+) -> Change | None:
     """Take the retirement back: what to store, None = nothing, because it is taken back already.
 
     FailedPrecondition (VERSION_DROPPED) from the moment the drop was decided.
@@ -308,6 +326,7 @@ def unretire(version: VersionId, state: State, retirement: Retirement | None, no
     reinstated = replace(
         retirement,
         step=Step.REINSTATE,
+        claimed_actor=claimed_actor,
         resume_run=retirement.step is not Step.RELEASE,
         drop_time=None,
         waiting_for="",

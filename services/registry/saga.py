@@ -63,7 +63,6 @@ class Saga:
             version,
             lambda state, found: rules.retire(version, state, found, asked, now),
             "RETIRE",
-            asked.claimed_actor,
             now,
             claim_until=self._claim_end(now),
         )
@@ -71,17 +70,16 @@ class Saga:
             return
         claim, intent = begun
         outcome = await self._neighbours.make(Call.RELEASE, intent)
-        if isinstance(outcome, Failed) and outcome.is_refusal:
-            await self._store.finish(intent, claim, lambda state, _: rules.refused(state, self._clock.now()), now)
-            raise _refusal(version, outcome.error)
         await self._finish(intent, claim, outcome)
+        if isinstance(outcome, Failed) and outcome.is_refusal:
+            raise _refusal(version, outcome.error)
         self._wake.set()
 
     async def unretire(self, version: VersionId, actor: str) -> None:
         """Take a retirement back. FailedPrecondition (VERSION_DROPPED) once its drop is decided."""
         now = self._clock.now()
         await self._store.begin(
-            version, lambda state, found: rules.unretire(version, state, found, now), "UNRETIRE", actor, now
+            version, lambda state, found: rules.unretire(version, state, found, actor, now), "UNRETIRE", now
         )
         self._wake.set()
 
@@ -127,7 +125,7 @@ class Saga:
             return
         outcome = await self._neighbours.make(action, retirement)
         if isinstance(outcome, Failed) and retirement.failures == 0:
-            log.warning("%s: %s has to wait: %s", retirement.version, action.value, outcome.error.message)
+            log.warning("%s: %s failed: %s", retirement.version, action.value, outcome.error.message)
         await self._finish(retirement, claim, outcome)
 
     async def _finish(self, retirement: Retirement, claim: UUID, outcome: Outcome) -> None:

@@ -9,8 +9,9 @@ import grpc
 from core.clock import Clock
 from core.domain import names, paging
 from core.domain.errors import InvalidInput
+from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.registry import convert
-from services.registry.convert import ID_MAX, TEXT_MAX, job_message, request_key, text, version_message
+from services.registry.convert import job_message, request_key, version_message
 from services.registry.records import Code
 from services.registry.retirement import Asked, check_retain_for
 from services.registry.saga import Saga

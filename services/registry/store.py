@@ -93,7 +93,7 @@ class Store:
             raise AlreadyExists(
                 "JOB_EXISTS", f"There is a job {job} already; use it or choose another id.", metadata={"job": job}
             )
-        await tx.execute(QUERIES.audit, now, job, None, "CREATE_JOB", "")
+        await tx.execute(QUERIES.audit, now, job, None, "CREATE_JOB", "", None, "")
         return _job(row)
 
     async def job(self, job: str) -> Job:
@@ -120,8 +120,7 @@ class Store:
         last_number = await tx.fetchval(QUERIES.lock_job, job)
         if last_number is None:
             raise _no_job(job)
-        row = await tx.fetchrow(QUERIES.live_version, job)
-        live = None if row is None else Known(row["number"], row["artifact_digest"], row["definition_json"])
+        live = [Known(**row) for row in await tx.fetch(QUERIES.registered_versions, job)]
         numbered = number(live, last_number, code.artifact_digest, code.definition_json, expected)
         if not numbered.created:
             return await self._version(tx, VersionId(job, numbered.number)), False
@@ -162,7 +161,7 @@ class Store:
             now,
         )
         await tx.execute(QUERIES.set_last_number, id_.job, id_.number)
-        await tx.execute(QUERIES.audit, now, id_.job, id_.number, "CREATE_VERSION", "")
+        await tx.execute(QUERIES.audit, now, id_.job, id_.number, "CREATE_VERSION", "", None, "")
 
     async def _version(self, tx: _Transaction, version: VersionId) -> Version:
         row = await tx.fetchrow(QUERIES.version, version.job, version.number)
@@ -177,7 +176,6 @@ class Store:
         version: VersionId,
         decide: Callable[[State, Retirement | None], Change | None],
         action: str,
-        actor: str,
         now: datetime,
         *,
         claim_until: datetime | None = None,
@@ -189,7 +187,8 @@ class Store:
         """
         async with self.transaction() as tx:
             state, row = await self._locked(tx, version)
-            change = decide(state, _retirement(row) if row is not None else None)
+            before = _retirement(row) if row is not None else None
+            change = decide(state, before)
             if change is None:
                 return None
             assert change.retirement is not None
@@ -203,8 +202,10 @@ class Store:
             else:
                 await self._put(tx, change.retirement, change.next_time, None)
             await tx.execute(QUERIES.set_version_state, version.job, version.number, change.state.value)
-            if row is None or row["step"] != change.retirement.step.value:
-                await tx.execute(QUERIES.audit, now, version.job, version.number, action, actor)
+            if change.retirement != before:
+                asked = change.retirement
+                actor, forgo = asked.claimed_actor, asked.forgo_rollback if action == "RETIRE" else None
+                await tx.execute(QUERIES.audit, now, version.job, version.number, action, actor, forgo, "")
             return None if claim is None else (claim, change.retirement)
 
     async def claim_due(
@@ -221,14 +222,14 @@ class Store:
     ) -> bool:
         """Store what follows from a claimed call, as `decide` says; False when the call no longer counts.
 
-        It counts while the claim holds and the step is still the one that the call was made for.
+        It counts while the claim holds and the stored step still asks for the call that was made.
         """
         version = before.version
         async with self.transaction() as tx:
             state, row = await self._locked(tx, version)
             if row is None or row["claim"] != claim:
                 return False
-            if row["step"] != before.step.value:
+            if (row["step"], row["forgo_rollback"]) != (before.step.value, before.forgo_rollback):
                 await tx.execute(QUERIES.free_claim, version.job, version.number, claim, now)
                 return False
             change = decide(state, _retirement(row))
@@ -239,7 +240,9 @@ class Store:
                 await self._put(tx, change.retirement, None if over else change.next_time, None)
             if change.state is not state:
                 await tx.execute(QUERIES.set_version_state, version.job, version.number, change.state.value)
-                await tx.execute(QUERIES.audit, now, version.job, version.number, change.state.value, "")
+                await tx.execute(
+                    QUERIES.audit, now, version.job, version.number, change.state.value, "", None, change.why
+                )
             return True
 
     async def wait(self, version: VersionId, claim: UUID, until: datetime | None) -> None:

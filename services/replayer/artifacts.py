@@ -38,6 +38,7 @@ class Registered:
     definition: JobDefinition
     artifact_digest: str
     runnable: bool  # neither retiring nor retired nor dropped
+    reinstated: bool  # its retirement is being taken back, which resumes its run
 
 
 class Artifacts:
@@ -62,7 +63,8 @@ class Artifacts:
                 f"of turnout.",
             ) from None
         runnable = found.state == registry.Version.REGISTERED
-        return Registered(definition, found.artifact_digest, runnable)
+        reinstated = found.state == registry.Version.RETIRING and found.retirement.step == registry.Retirement.REINSTATE
+        return Registered(definition, found.artifact_digest, runnable, reinstated)
 
     async def unpacked(self, version: VersionId, digest: str) -> Path:
         """The version's code, to be given to `turnout.job.load`; fetched unless it is here already."""

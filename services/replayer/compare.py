@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.domain.errors import FailedPrecondition, InvalidInput
+from core.domain.kinds import kind_of
+from core.domain.sql import DELETED_COLUMN, quoted, serving
 from services.replayer import ddl
 from services.replayer.run import Positions, Run
 from turnout.schema import JobDefinition
@@ -38,7 +40,7 @@ class Compared:
     @property
     def differs(self) -> str:
         """SQL: whether the values in the joined rows o and n differ."""
-        old, new = f"o.{ddl.quoted(self.name)}", f"n.{ddl.quoted(self.name)}"
+        old, new = f"o.{quoted(self.name)}", f"n.{quoted(self.name)}"
         if self.numeric and (self.old_type in _BINARY or self.new_type in _BINARY):
             old, new = f"{old}::float8", f"{new}::float8"
             distance = f"abs({new} - {old})"
@@ -52,7 +54,7 @@ class Compared:
     def distance(self) -> str:
         """SQL: new - old of a numeric column; null where either is null. NUMERIC, unless one is binary."""
         kind = "float8" if self.old_type in _BINARY or self.new_type in _BINARY else "numeric"
-        return f"(n.{ddl.quoted(self.name)}::{kind} - o.{ddl.quoted(self.name)}::{kind})"
+        return f"(n.{quoted(self.name)}::{kind} - o.{quoted(self.name)}::{kind})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,10 @@ class Plan:
 
     totals: one row with rows_old, rows_new, only_old, only_new, changed, and for column number i: differing_i,
     largest_i, total_i. samples: rows key_0.., side (-1 only old, 1 only new, 0 both), for column i: old_i, new_i,
-    differs_i; ordered by key; parameter: how many.
+    differs_i; ordered by key; parameter: how many. `key` holds the key's columns in order, with their PostgreSQL types.
     """
 
-    key: tuple[str, ...]
+    key: Mapping[str, str]
     columns: tuple[Compared, ...]
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -82,7 +84,7 @@ def plan(old: Run, new: Run, old_types: Mapping[str, str], new_types: Mapping[st
     )
     joined = _joined(old, new, key)
     return Plan(
-        key=key,
+        key={name: old_types[name] for name in key},
         columns=columns,
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
@@ -117,15 +119,15 @@ def _key_types(definition: JobDefinition) -> dict[str, str]:
 
 
 def _joined(old: Run, new: Run, key: tuple[str, ...]) -> str:
-    on = " and ".join(f"o.{ddl.quoted(name)} = n.{ddl.quoted(name)}" for name in key)
+    on = " and ".join(f"o.{quoted(name)} = n.{quoted(name)}" for name in key)
     return f"{_rows(old)} as o full join {_rows(new)} as n on {on}"
 
 
 def _rows(run: Run) -> str:
-    table = ddl.qualified(run.table)
+    table = serving(run.table)
     if not ddl.has_tombstones(run.definition):
         return table
-    return f"(select * from {table} where not {ddl.DELETED_COLUMN})"  # noqa: S608  # quoted
+    return f"(select * from {table} where not {DELETED_COLUMN})"  # noqa: S608  # quoted
 
 
 def _totals(columns: tuple[Compared, ...], key: tuple[str, ...], joined: str) -> str:
@@ -148,23 +150,27 @@ def _totals(columns: tuple[Compared, ...], key: tuple[str, ...], joined: str) ->
 
 def _samples(columns: tuple[Compared, ...], key: tuple[str, ...], joined: str) -> str:
     old, new = _present("o", key), _present("n", key)
-    keys = [f"coalesce(o.{ddl.quoted(name)}, n.{ddl.quoted(name)})" for name in key]
+    keys = [f"coalesce(o.{quoted(name)}, n.{quoted(name)})" for name in key]
     parts = [f"{one} as key_{number}" for number, one in enumerate(keys)]
     parts.append(f"case when not ({new}) then -1 when not ({old}) then 1 else 0 end as side")
     for number, column in enumerate(columns):
-        name = ddl.quoted(column.name)
+        name = quoted(column.name)
         parts += [
-            f"o.{name} as old_{number}",
-            f"n.{name} as new_{number}",
+            f"o.{name}{_cast(column.old_type)} as old_{number}",
+            f"n.{name}{_cast(column.new_type)} as new_{number}",
             f"{column.differs} as differs_{number}",
         ]
     where = f"not ({old}) or not ({new}) or {_any(columns)}"
     return f"select {', '.join(parts)} from {joined} where {where} order by {', '.join(keys)} limit $1"  # noqa: S608  # quoted
 
 
+def _cast(postgres: str) -> str:
+    return "::text" if kind_of(postgres).selected_as_text else ""
+
+
 def _present(side: str, key: tuple[str, ...]) -> str:
     """A key is never null, so its first column tells whether the row is there."""
-    return f"{side}.{ddl.quoted(key[0])} is not null"
+    return f"{side}.{quoted(key[0])} is not null"
 
 
 def _any(columns: tuple[Compared, ...]) -> str:

@@ -42,8 +42,8 @@ async def compare_tables(
             # Ended by the server too, should the caller be gone.
             await connection.execute(f"set local statement_timeout = {max(1, int(timeout_s * 1000))}")
             positions = positions_of(await connection.fetch(QUERIES.positions_of, [old.name, new.name]))
-            totals = await connection.fetchrow(plan.totals)
-            samples = await connection.fetch(plan.samples, size)
+            totals = await connection.fetchrow(plan.totals, timeout=timeout_s)
+            samples = await connection.fetch(plan.samples, size, timeout=timeout_s)
     old_positions, new_positions = positions.get(old, {}), positions.get(new, {})
     return Comparison(
         plan=plan,

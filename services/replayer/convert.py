@@ -1,14 +1,14 @@
 """Between the contract's messages and what the replayer works with."""
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from core.domain.kinds import kind_of
+from core.rpc.values import timestamp, value_of
 from services.replayer.comparison import Comparison
 from services.replayer.estimate import Estimate
 from services.replayer.gates import Gate
@@ -18,22 +18,13 @@ from services.replayer.run import Position, Positions, Run, Sample
 from services.replayer.states import State
 from turnout.query.v1 import query_pb2 as query
 from turnout.replayer.v1 import replayer_pb2 as replayer
-from turnout.schema import ColumnType, JobDefinition
 
-_DAY_ZERO = date(1970, 1, 1).toordinal()
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOTHING = PartitionRates(0.0, 0.0, 0.0)
 _STATES = {state: replayer.Run.State.Value(state.value) for state in State}
 
 
-def timestamp(value: datetime | None) -> Timestamp | None:
-    """An instant as the contract's timestamp, to the microsecond."""
-    if value is None:
-        return None
-    if value.tzinfo is None:  # the driver's form of PostgreSQL's infinity
-        value = value.replace(tzinfo=UTC)
-    micros = (value - _EPOCH) // timedelta(microseconds=1)
-    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+def _time(value: datetime | None) -> Timestamp | None:
+    return None if value is None else timestamp(value)
 
 
 def duration(seconds: float | None) -> Duration | None:
@@ -66,8 +57,8 @@ def run_message(run: Run, samples: Sequence[Sample], status: str, live_workers: 
         eta=duration(progress.eta_s) if run.state is not State.TAILING else None,
         records_set_aside=progress.set_aside,
         worker_restarts=run.worker_restarts,
-        create_time=timestamp(run.create_time),
-        catch_up_time=timestamp(run.catch_up_time),
+        create_time=_time(run.create_time),
+        catch_up_time=_time(run.catch_up_time),
         live_workers=live_workers,
     )
 
@@ -94,7 +85,7 @@ def _partition(
         next_offset=position.next_offset,
         log_start_offset=ends.start if ends is not None else position.start_offset,
         end_offset=max(ends.end, position.next_offset) if ends is not None else position.next_offset,
-        event_time=timestamp(position.event_time),
+        event_time=_time(position.event_time),
         records_per_s=rates.records,
         owner=position.owner,
     )
@@ -120,8 +111,8 @@ def gate_messages(gates: Sequence[Gate]) -> list[replayer.Gate]:
 # --- comparison -----------------------------------------------------------------------------------------------------
 
 
-def comparison_message(found: Comparison, definition: JobDefinition) -> replayer.CompareTablesResponse:
-    """The answer of CompareTables; `definition` is the new version's, for the types of its key."""
+def comparison_message(found: Comparison) -> replayer.CompareTablesResponse:
+    """The answer of CompareTables."""
     totals = found.totals
     return replayer.CompareTablesResponse(
         exact=found.exact,
@@ -133,7 +124,7 @@ def comparison_message(found: Comparison, definition: JobDefinition) -> replayer
         columns=_column_differences(found),
         columns_added=found.plan.added,
         columns_removed=found.plan.removed,
-        samples=[_sample(found, row, _json_columns(definition)) for row in found.samples],
+        samples=[_sample(found, row) for row in found.samples],
         positions_old=_applied(found.old_positions),
         positions_new=_applied(found.new_positions),
     )
@@ -155,26 +146,18 @@ def _column_differences(found: Comparison) -> list[replayer.ColumnDifference]:
     return differences
 
 
-def _sample(found: Comparison, row: Any, json_columns: frozenset[str]) -> replayer.RowDifference:
+def _sample(found: Comparison, row: Any) -> replayer.RowDifference:
     side = row["side"]
-    shown = [
-        (number, column.name) for number, column in enumerate(found.plan.columns) if side or row[f"differs_{number}"]
-    ]
-
-    def values(prefix: str) -> list[query.Value]:
-        return [value_message(row[f"{prefix}_{number}"], is_json=name in json_columns) for number, name in shown]
-
+    shown = [(number, column) for number, column in enumerate(found.plan.columns) if side or row[f"differs_{number}"]]
     return replayer.RowDifference(
-        key=[value_message(row[f"key_{number}"]) for number in range(len(found.plan.key))],
+        key=[
+            value_of(kind_of(postgres), row[f"key_{number}"]) for number, postgres in enumerate(found.plan.key.values())
+        ],
         key_columns=found.plan.key,
-        columns=[name for _, name in shown],
-        old_values=[] if side > 0 else values("old"),
-        new_values=[] if side < 0 else values("new"),
+        columns=[column.name for _, column in shown],
+        old_values=[] if side > 0 else [value_of(kind_of(one.old_type), row[f"old_{n}"]) for n, one in shown],
+        new_values=[] if side < 0 else [value_of(kind_of(one.new_type), row[f"new_{n}"]) for n, one in shown],
     )
-
-
-def _json_columns(definition: JobDefinition) -> frozenset[str]:
-    return frozenset(column.name for column in definition.columns if column.type is ColumnType.JSON)
 
 
 def _applied(positions: Positions) -> list[query.AppliedPosition]:
@@ -183,33 +166,7 @@ def _applied(positions: Positions) -> list[query.AppliedPosition]:
             topic=tp.topic,
             partition=tp.partition,
             next_offset=position.next_offset,
-            event_time=timestamp(position.event_time),
+            event_time=_time(position.event_time),
         )
         for tp, position in sorted(positions.items())
     ]
-
-
-def value_message(value: Any, *, is_json: bool = False) -> query.Value:
-    """A value as the driver gives it, as the contract's. Types without a kind of their own go as text."""
-    match value:
-        case None:
-            return query.Value()
-        case bool():
-            return query.Value(bool_value=value)
-        case int():
-            return query.Value(int64_value=value)
-        case float():
-            return query.Value(double_value=value)
-        case str():
-            return query.Value(json_value=value) if is_json else query.Value(string_value=value)
-        case bytes():
-            return query.Value(bytes_value=value)
-        case datetime():
-            return query.Value(timestamp_value=timestamp(value))
-        case date():
-            return query.Value(date_days=value.toordinal() - _DAY_ZERO)
-        case Decimal():
-            return query.Value(decimal_value=f"{value:f}")
-        case UUID():
-            return query.Value(uuid_value=str(value))
-    return query.Value(string_value=str(value))

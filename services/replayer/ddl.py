@@ -21,31 +21,20 @@ Identifiers were checked when the definition was validated; they are quoted all 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from core.domain.sql import DELETED_COLUMN, SCHEMA, literal, quoted, serving
 from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Keep, Merge
 
-SCHEMA: Final = "serving"
 STAGING: Final = "pg_temp.staging"
-DELETED_COLUMN: Final = "_deleted"
 
 # What follows the columns in a change, in its order (see turnout.job.compiled), as staged.
 CHANGE_COLUMNS: Final = {
-    "_deleted": "boolean",
+    DELETED_COLUMN: "boolean",
     "_topic": 'text collate "C"',
     "_partition": "integer",
     "_offset": "bigint",
     "_event_time_ms": "bigint",
 }
 _FILLFACTOR: Final = 80  # room on each page, so that an update of an unindexed column stays in it
-
-
-def quoted(identifier: str) -> str:
-    """An identifier as SQL."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def qualified(table: str) -> str:
-    """A table or view of the schema `serving` as SQL."""
-    return f"{SCHEMA}.{quoted(table)}"
 
 
 def hidden_columns(definition: JobDefinition) -> tuple[str, ...]:
@@ -55,7 +44,7 @@ def hidden_columns(definition: JobDefinition) -> tuple[str, ...]:
     source = ("_topic",) if len(definition.topics) > 1 else ()
     if definition.keyed_by_partition:
         return (*source, "_partition", "_offset")
-    return ("_deleted", *source, "_partition", "_offset", "_event_time_ms")
+    return (DELETED_COLUMN, *source, "_partition", "_offset", "_event_time_ms")
 
 
 def has_tombstones(definition: JobDefinition) -> bool:
@@ -103,7 +92,7 @@ def create_table(definition: JobDefinition, table: str, types: Mapping[str, str]
     if tombstones and required:
         lines.append(f"check (_deleted or ({' and '.join(required)}))")
     body = ",\n  ".join(lines)
-    return f"create table {qualified(table)} (\n  {body}\n) with (fillfactor = {_FILLFACTOR})"
+    return f"create table {serving(table)} (\n  {body}\n) with (fillfactor = {_FILLFACTOR})"
 
 
 def create_upkeep_indexes(definition: JobDefinition, table: str) -> tuple[str, ...]:
@@ -111,9 +100,9 @@ def create_upkeep_indexes(definition: JobDefinition, table: str) -> tuple[str, .
     tombstones."""
     statements = []
     if definition.expiry is not None:
-        statements.append(f"create index on {qualified(table)} ({quoted(definition.expiry.column)})")
+        statements.append(f"create index on {serving(table)} ({quoted(definition.expiry.column)})")
     if has_tombstones(definition):
-        statements.append(f"create index on {qualified(table)} (_event_time_ms) where _deleted")
+        statements.append(f"create index on {serving(table)} (_event_time_ms) where _deleted")
     return tuple(statements)
 
 
@@ -123,7 +112,7 @@ def create_indexes(definition: JobDefinition, table: str) -> tuple[str, ...]:
     where = " where not _deleted" if has_tombstones(definition) else ""
     return tuple(
         f"create index concurrently if not exists "
-        f"{quoted(index_name(table, number))} on {qualified(table)} ({_names(index.columns)}){where}"
+        f"{quoted(index_name(table, number))} on {serving(table)} ({_names(index.columns)}){where}"
         for number, index in enumerate(definition.indexes)
     )
 
@@ -171,7 +160,7 @@ def merge(definition: JobDefinition, table: str) -> str:
     updated. Deletions of jobs keyed by partition are not staged but `delete`d."""
     columns = (*(column.name for column in definition.columns), *hidden_columns(definition))
     return (
-        f"insert into {qualified(table)} as t ({_names(columns)})\n"
+        f"insert into {serving(table)} as t ({_names(columns)})\n"
         f"select {_names(columns)} from {STAGING} order by {_names(definition.key)}\n"
         f"on conflict ({_names(definition.key)}) {_on_conflict(definition, columns)}"
     )
@@ -234,7 +223,7 @@ def delete(definition: JobDefinition, table: str) -> str:
     names = ", ".join(f"k{number}" for number in range(1, len(keys) + 1))
     matches = " and ".join(f"t.{quoted(column.name)} = d.k{number}" for number, column in enumerate(keys, 1))
     return (
-        f"with gone as (delete from {qualified(table)} as t\n"
+        f"with gone as (delete from {serving(table)} as t\n"
         f"  using (select * from unnest({arrays}, ${len(keys) + 1}::integer[]) as d({names}, now)\n"
         f"         order by {names}) as d\n"
         f"  where {matches} returning {_names(definition.key, 't.')}, t._partition as was, d.now)\n"
@@ -246,7 +235,7 @@ def conflicts(definition: JobDefinition, table: str) -> str:
     """One staged row whose key another partition had written: key columns, `was` and `now`."""
     return (
         f"select {_names(definition.key, 't.')}, t._partition as was, s._partition as now\n"
-        f"from {STAGING} as s join {qualified(table)} as t using ({_names(definition.key)})\n"
+        f"from {STAGING} as s join {serving(table)} as t using ({_names(definition.key)})\n"
         f"where t._partition <> s._partition limit 1"
     )
 
@@ -258,15 +247,11 @@ def load_states(definition: JobDefinition, table: str) -> str:
     names = ", ".join(f"k{number}" for number in range(1, len(keys) + 1))
     matches = " and ".join(f"t.{quoted(column.name)} = k.k{number}" for number, column in enumerate(keys, 1))
     columns = _names([column.name for column in definition.columns], "t.")
-    topic = "t._topic" if "_topic" in hidden_columns(definition) else _literal(definition.topics[0].topic)
+    topic = "t._topic" if "_topic" in hidden_columns(definition) else f"{literal(definition.topics[0].topic)}::text"
     return (
         f"select {columns}, false, {topic}, t._partition, t._offset, 0::bigint\n"
-        f"from unnest({arrays}) as k({names}) join {qualified(table)} as t on {matches}"
+        f"from unnest({arrays}) as k({names}) join {serving(table)} as t on {matches}"
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'::text"
 
 
 # --- upkeep ---------------------------------------------------------------------------------------------------------
@@ -278,12 +263,12 @@ def expire(definition: JobDefinition, table: str) -> str | None:
         return None
     column = quoted(definition.expiry.column)
     limit = (
-        f"(select max(event_time) from serving.positions where version = $1)"
+        f"(select max(event_time) from {SCHEMA}.positions where version = $1)"
         f" - interval '{definition.expiry.after_s} seconds'"
     )
     if definition.column(definition.expiry.column).type is ColumnType.DATE:
         limit = f"(({limit}) at time zone 'UTC')::date"
-    return f"delete from {qualified(table)} where {column} < {limit}"
+    return f"delete from {serving(table)} where {column} < {limit}"
 
 
 def purge_tombstones(definition: JobDefinition, table: str) -> str | None:
@@ -292,9 +277,9 @@ def purge_tombstones(definition: JobDefinition, table: str) -> str | None:
     if not has_tombstones(definition):
         return None
     return (
-        f"delete from {qualified(table)} where ctid = any(array(\n"
-        f"  select ctid from {qualified(table)} where _deleted and _event_time_ms < (\n"
+        f"delete from {serving(table)} where ctid = any(array(\n"
+        f"  select ctid from {serving(table)} where _deleted and _event_time_ms < (\n"
         f"    select extract(epoch from min(coalesce(event_time, '-infinity'))) * 1000\n"
-        f"    from serving.positions where version = $1)\n"
+        f"    from {SCHEMA}.positions where version = $1)\n"
         f"  limit 10000 for update skip locked))"
     )

@@ -6,7 +6,7 @@ import asyncpg
 
 from core.domain.errors import Aborted, FailedPrecondition
 from core.domain.names import VersionId
-from services.replayer import ddl
+from core.domain.sql import serving
 from services.replayer.locks import with_lock
 from services.replayer.states import State
 from services.replayer.store import QUERIES, Store, run_of
@@ -34,7 +34,7 @@ async def drop_table(store: Store, version: VersionId) -> bool:
                 f"The run of {version} is {locked.state.value}; stop it before its table is dropped.",
                 metadata={"run": locked.name},
             )
-        await connection.execute(f"drop table if exists {ddl.qualified(locked.table)} restrict")
+        await connection.execute(f"drop table if exists {serving(locked.table)} restrict")
         await connection.execute(QUERIES.delete_positions, version.name)
         await connection.execute(QUERIES.delete_dead_letters, version.name)
         await connection.execute(QUERIES.set_dropped, version.name)

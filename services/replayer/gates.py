@@ -4,21 +4,23 @@ of the active version's table read the candidate's?
 Every gate answers from facts that are passed in, and says everything that stands against it in sentences with numbers.
 
 Catch-up compares committed positions, not what was merely read. The baseline is the active version's position in the
-same partition or, where there is none, the end of the log. A partition passes at once when it stands at the baseline or
-at the end of the log, so that an idle partition holds nothing up. Otherwise it may lack what the baseline got within
-the last moments and nothing older: a lag allowed in offsets would be nothing on a busy topic and everything on a small
-one. The event time that it is behind must be within its limit too; it is compared with the baseline's, never with the
-clock, and stamps in the future count as now. All partitions must have passed at every moment of a stable window that
-lies in the past already: it is measured all the time, hence asking never waits.
+same partition or, where there is none, the end of the log; that end is no evidence once it was asked for too long ago.
+A partition passes at once when it stands there, so that an idle partition holds nothing up. Otherwise it may lack what
+the baseline got within the last moments and nothing older: a lag allowed in offsets would be nothing on a busy topic
+and everything on a small one. So the candidate is compared with the oldest measurement of the baseline that lies within
+the allowed lag. The event time that it is behind must be within its limit too; it is compared with the baseline's,
+never with the clock, and stamps in the future count as now. All partitions must have passed at every moment of a stable
+window that lies in the past already: it is measured all the time, hence asking never waits.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from services.replayer.progress import expiry, measure
 from services.replayer.protocol import TopicPartition
-from services.replayer.run import LogEnds, Position, Run, Sample
+from services.replayer.run import Position, Run, Sample
 from services.replayer.states import State
 from turnout.schema import Change, JobKind, difference
 
@@ -96,16 +98,17 @@ def caught_up_with_log(candidate: Run, samples: Sequence[Sample], limits: Limits
 
 def behind(candidate: Run, baseline: Run | None, samples: Sequence[Sample], limits: Limits) -> list[Behind]:
     """The partitions that have not caught up in the newest of these samples."""
-    newest, before = samples[-1], _before(candidate, samples, limits)
+    newest = samples[-1]
+    within = _within_lag(candidate, samples, limits)
     ours = newest.of(candidate.version)
     theirs = newest.of(baseline.version) if baseline is not None else {}
     found = []
     for tp, position in sorted(ours.items()):
         if baseline is not None and tp in theirs:
-            target_before = before.of(baseline.version).get(tp, theirs[tp])
+            target_before = within[0].of(baseline.version).get(tp, theirs[tp])
             one = _behind_baseline(tp, position, theirs[tp], target_before, newest, baseline, limits)
         else:
-            one = _behind_log(tp, position, newest.ends.get(tp), before.ends.get(tp))
+            one = _behind_log(tp, position, within, limits)
         if one is not None:
             found.append(one)
     read = {tp.topic for tp in ours}
@@ -117,16 +120,18 @@ def behind(candidate: Run, baseline: Run | None, samples: Sequence[Sample], limi
     return found
 
 
-def _before(candidate: Run, samples: Sequence[Sample], limits: Limits) -> Sample:
-    """The newest sample that is older than the allowed lag and knows the candidate; without one, the newest of all.
+def _within_lag(candidate: Run, samples: Sequence[Sample], limits: Limits) -> list[Sample]:
+    """The samples within the allowed lag, oldest first, that know the candidate; at least the newest of all.
 
     A candidate that was not there yet is allowed no lag: it has begun nowhere near.
     """
     newest = samples[-1]
-    for sample in reversed(samples):
-        if newest.monotonic_s - sample.monotonic_s >= limits.lag_s:
-            return sample if sample.of(candidate.version) else newest
-    return newest
+    lasting = [
+        sample
+        for sample in samples[:-1]
+        if newest.monotonic_s - sample.monotonic_s <= limits.lag_s and sample.of(candidate.version)
+    ]
+    return [*lasting, newest]
 
 
 def _label(baseline: Run | None) -> str:
@@ -142,10 +147,8 @@ def _behind_baseline(
     baseline: Run,
     limits: Limits,
 ) -> Behind | None:
-    ends = sample.ends.get(tp)
-    at_end = ends is not None and position.next_offset >= ends.end
     offsets = target.next_offset - position.next_offset
-    if offsets <= 0 or at_end:
+    if offsets <= 0:
         return None
     event_s = _event_lag_s(position.event_time, target.event_time, sample.at)
     if position.next_offset >= target_before.next_offset and event_s <= limits.event_lag_s:
@@ -153,12 +156,19 @@ def _behind_baseline(
     return Behind(tp, offsets, event_s, baseline.label)
 
 
-def _behind_log(tp: TopicPartition, position: Position, ends: LogEnds | None, before: LogEnds | None) -> Behind | None:
-    if ends is None:
+def _behind_log(tp: TopicPartition, position: Position, within: Sequence[Sample], limits: Limits) -> Behind | None:
+    newest_s, ends = within[-1].monotonic_s, within[-1].ends.get(tp)
+    if ends is None or ends.asked_s == -math.inf:
         return Behind(tp, 0, 0.0, "the end of the log, which is not known: Kafka has not answered yet")
-    if position.next_offset >= min(ends.end, before.end if before is not None else ends.end):
+    lag = max(0, ends.end - position.next_offset)
+    if newest_s - ends.asked_s > limits.sample_age_s:
+        age = span(newest_s - ends.asked_s)
+        return Behind(tp, lag, 0.0, f"the end of the log as it was {age} ago: Kafka has not answered since; ask again")
+    known = (sample.ends.get(tp) for sample in within)
+    recent = (one.end for one in known if one is not None and newest_s - one.asked_s <= limits.lag_s)
+    if position.next_offset >= min(recent, default=ends.end):
         return None
-    return Behind(tp, ends.end - position.next_offset, 0.0, "the end of the log")
+    return Behind(tp, lag, 0.0, "the end of the log")
 
 
 def _event_lag_s(ours: datetime | None, theirs: datetime | None, now: datetime) -> float:
@@ -292,7 +302,7 @@ def _coverage_problems(
 def _lost_time(tp: TopicPartition, candidate: Run, baseline: Run) -> str:
     begins, ours = baseline.start_times.get(tp), candidate.start_times.get(tp)
     if begins is None or ours is None:
-        return ""
+        return ", of which it is not known when they were written"
     return f", written from {begins:%Y-%m-%d %H:%M:%S} to {ours:%Y-%m-%d %H:%M:%S} UTC"
 
 

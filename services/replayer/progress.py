@@ -55,7 +55,7 @@ def measure(samples: Sequence[Sample], version: VersionId) -> Progress:
         set_aside=sum(position.set_aside for position in positions.values()),
         records_per_s=sum(rate.records for rate in rates.values()),
         lag=lag,
-        share=_share(done, lag, started=bool(positions)),
+        share=_share(done, lag, known=bool(positions) and all(tp in newest.ends for tp in positions)),
         eta_s=eta_s,
         never=never,
         partitions=rates,
@@ -100,8 +100,9 @@ def expiry(samples: Sequence[Sample], run: Run, retention_s: Mapping[str, float]
     return min(found, key=lambda one: one.in_s, default=None)
 
 
-def _share(done: int, lag: int, *, started: bool) -> float:
-    if not started:
+def _share(done: int, lag: int, *, known: bool) -> float:
+    """`known`: whether there is anything to read, and how far it goes. Before that nothing is said to be done."""
+    if not known:
         return 0.0
     return done / (done + lag) if done + lag else 1.0
 

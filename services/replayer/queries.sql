@@ -125,3 +125,6 @@ select indisvalid from pg_index where indexrelid = to_regclass($1);
 -- name: comment_on_view
 -- The statement that puts a comment back: COMMENT takes no parameters, so the server quotes the text.
 select format('comment on view %s is %L', $1::text, $2::text);
+
+-- name: session_works
+select exists (select from pg_stat_activity where pid = $1 and state = 'active');

@@ -66,10 +66,15 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class LogEnds:
-    """The retained offsets of a partition: first one still there, and the end as a read_committed reader sees it."""
+    """The retained offsets of a partition: first one still there, and the end as a read_committed reader sees it.
+
+    asked_s: when Kafka was asked, in monotonic seconds; what has come since may be missing. Minus infinity as long as
+    only workers have told of them.
+    """
 
     start: int
     end: int
+    asked_s: float
 
 
 Positions = Mapping[TopicPartition, Position]

@@ -1,5 +1,6 @@
 """What people do with runs: start, read, pause, resume, stop, limit."""
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import asyncpg
 
 from core.clock import Clock
-from core.domain.errors import FailedPrecondition, InvalidInput
+from core.domain.errors import FailedPrecondition, InvalidInput, Unavailable
 from core.domain.names import VersionId
+from core.domain.text import ID_MAX, text
 from core.kafka import TopicInfo
 from services.replayer import ddl
 from services.replayer.fleet import Fleet
@@ -18,6 +20,8 @@ from services.replayer.states import FIRST, Command, Event
 from services.replayer.store import Failure
 from services.replayer.supervisor import Surroundings
 from turnout.schema import JobDefinition, table_name
+
+log = logging.getLogger(__name__)
 
 WORKERS_DEFAULT = 2
 WORKERS_MAX = 64
@@ -46,14 +50,13 @@ class Runs:
         FailedPrecondition (VERSION_RETIRED, VERSION_DROPPED, TOPIC_NOT_FOUND, TABLE_REFUSED).
         """
         _check_limits(workers, rate_limit)
+        text(request_id, "request_id", ID_MAX)
         existing = await self._existing(version, request_id)
         if existing is not None:
             return existing
         registered = await self._around.artifacts.version(version)
         if not registered.runnable:
-            raise FailedPrecondition(
-                "VERSION_RETIRED", f"{version} is retired or being retired; take that back first, or start another one."
-            )
+            raise _retired(version)
         await self._around.artifacts.unpacked(version, registered.artifact_digest)
         definition = registered.definition
         log = await self._log(definition)
@@ -76,8 +79,25 @@ class Runs:
             create_time=self._clock.now(),
         )
         stored = await self._store_new(run, {tp: ends.start for tp, ends in log.ends.items()})
-        self._fleet.follow(stored)
-        return stored
+        return await self._still_wanted(stored)
+
+    async def _still_wanted(self, run: Run) -> Run:
+        """Let the run work, unless its version has been retired since the registry was asked.
+
+        A retirement is stored before it stops the run. One that did so before our change was stored passed over the
+        run, and shows now; one that comes after finds it.
+        """
+        try:
+            registered = await self._around.artifacts.version(run.version)
+        except Unavailable as error:
+            # It was runnable a moment ago. Were it retired since, the drop of its table stops the run first.
+            log.warning("%s works on: whether it was retired meanwhile is not known: %s", run.version, error.message)
+        else:
+            if not (registered.runnable or registered.reinstated):
+                await self._command(run.version, Command.STOP)
+                raise _retired(run.version)
+        self._fleet.follow(run)
+        return run
 
     async def _existing(self, version: VersionId, request_id: str) -> Run | None:
         if request_id:
@@ -127,14 +147,20 @@ class Runs:
     async def resume(self, version: VersionId) -> Run:
         """Go on from the stored positions, once the topics are found to be those that the positions belong to.
 
-        FailedPrecondition (TOPIC_RECREATED, POSITION_BEYOND_END, LOG_TRUNCATED, RUN_STATE).
+        FailedPrecondition (VERSION_RETIRED, TOPIC_RECREATED, POSITION_BEYOND_END, LOG_TRUNCATED, RUN_STATE);
+        Unavailable (REGISTRY_UNAVAILABLE).
         """
         run = await self._around.store.get(version)
-        if not run.state.wants_workers and run.drop_time is None:
-            await self.check_topics(run)
+        if run.state.wants_workers or run.drop_time is not None:
+            _, run = await self._around.store.change(version, Command.RESUME)
+            self._fleet.follow(run)
+            return run
+        registered = await self._around.artifacts.version(version)
+        if not (registered.runnable or registered.reinstated):
+            raise _retired(version)
+        await self.check_topics(run)
         _, run = await self._around.store.change(version, Command.RESUME)
-        self._fleet.follow(run)
-        return run
+        return await self._still_wanted(run)
 
     async def check_topics(self, run: Run) -> dict[str, TopicInfo]:
         """The run's topics, when all of them are those that its positions belong to.
@@ -158,6 +184,14 @@ class Runs:
         run = await self._around.store.set_rate(version, rate_limit)
         self._fleet.follow(run)
         return run
+
+
+def _retired(version: VersionId) -> FailedPrecondition:
+    return FailedPrecondition(
+        "VERSION_RETIRED",
+        f"{version} is retired or being retired; take that back first, or start another one.",
+        metadata={"version": version.name},
+    )
 
 
 def _check_limits(workers: int, rate_limit: int) -> None:

@@ -6,11 +6,11 @@ One history answers everybody: progress, gates, watches. Asking costs nothing an
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Sequence
 
 from core.clock import Clock
 from core.domain.errors import Unavailable
+from services.replayer.history import History
 from services.replayer.run import Sample
 from services.replayer.store import Store
 from services.replayer.topics import EndsWatch
@@ -19,27 +19,27 @@ log = logging.getLogger(__name__)
 
 
 class Sampler:
-    """Keeps the samples of the last seconds, oldest first."""
+    """Keeps the samples of the last seconds, oldest first; see `history`."""
 
     EVERY_S = 0.25
-    KEPT_S = 12.0
 
     def __init__(self, store: Store, ends: EndsWatch, clock: Clock) -> None:
         self._store = store
         self._ends = ends
         self._clock = clock
-        self._samples: deque[Sample] = deque()
+        self._history = History()
         self._taken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.away = ""  # why nothing is measured at the moment; empty = all is well
 
     @property
     def samples(self) -> Sequence[Sample]:
-        return tuple(self._samples)
+        return self._history.samples
 
     @property
     def newest(self) -> Sample | None:
-        return self._samples[-1] if self._samples else None
+        samples = self._history.samples
+        return samples[-1] if samples else None
 
     def start(self) -> None:
         """Begin to measure."""
@@ -62,14 +62,16 @@ class Sampler:
 
     async def fresh(self) -> Sequence[Sample]:
         """The history with a sample of this moment at its end, for one answer. Unavailable while PostgreSQL is away."""
-        return (*self._samples, await self._measure())
+        return (*self._history.samples, await self._measure())
 
     async def _measure(self) -> Sample:
+        # The time before asking: positions are then no older than the sample says.
+        monotonic_s, at = self._clock.monotonic_s(), self._clock.now()
         runs = {run.version: run for run in await self._store.all()}
         positions = await self._store.positions()
         return Sample(
-            monotonic_s=self._clock.monotonic_s(),
-            at=self._clock.now(),
+            monotonic_s=monotonic_s,
+            at=at,
             runs=runs,
             positions=positions,
             ends=self._ends.ends,
@@ -78,9 +80,7 @@ class Sampler:
     async def _sample(self) -> None:
         while True:
             try:
-                self._samples.append(await self._measure())
-                while self._samples[-1].monotonic_s - self._samples[0].monotonic_s > self.KEPT_S:
-                    self._samples.popleft()
+                self._history.add(await self._measure())
                 self.away = ""
             except Unavailable as error:
                 self.away = error.message
@@ -98,4 +98,4 @@ class Sampler:
                 await self._ends.refresh(sorted(topics))
             except Exception:
                 log.exception("asking for the ends of the log failed")
-            await asyncio.sleep(self._ends.EVERY_S if self._samples else self.EVERY_S)
+            await asyncio.sleep(self._ends.EVERY_S if self.newest is not None else self.EVERY_S)

@@ -96,7 +96,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
     ) -> replayer.CompareTablesResponse:
         old, new = parse_version(request.old_version), parse_version(request.new_version)
         found = await compare_tables(self._around.store, old, new, request.sample_size, _remaining_s(context))
-        return convert.comparison_message(found, (await self._around.store.get(new)).definition)
+        return convert.comparison_message(found)
 
     async def MoveView(self, request: replayer.MoveViewRequest, context: Context) -> replayer.MoveViewResponse:
         done = await move_view(self._around.store, parse_version(request.version), request.epoch)

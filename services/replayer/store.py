@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from core.domain.errors import FailedPrecondition, NotFound, Unavailable
 from core.domain.names import VersionId, parse_version
+from core.domain.sql import serving
 from core.postgres import Pool, load_queries, migrate, open_pool, postgres_errors
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import Position, Positions, Run
@@ -230,11 +231,6 @@ class Store:
         with postgres_errors():
             row = await self.pool.fetchrow(QUERIES.blockers, serving(relation))
         return None if row is None else Blocker(row["pid"], row["application"], row["age_s"], row["state"])
-
-
-def serving(name: str) -> str:
-    """A quoted name in the schema "serving". Our names hold no quotes, see turnout.schema."""
-    return f'serving."{name}"'
 
 
 @functools.lru_cache(maxsize=512)

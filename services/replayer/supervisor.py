@@ -27,8 +27,8 @@ from services.replayer import gates
 from services.replayer.artifacts import Artifacts
 from services.replayer.assignment import Deaths, died, rate_shares, slots_wanted, spread
 from services.replayer.indexes import build_indexes
-from services.replayer.protocol import Start, TopicPartition
-from services.replayer.run import LogEnds, Run
+from services.replayer.protocol import STOP_WITHIN_S, Start, TopicPartition
+from services.replayer.run import Run
 from services.replayer.sampler import Sampler
 from services.replayer.states import Event, State
 from services.replayer.store import Failure, Store
@@ -39,7 +39,7 @@ from turnout.schema import encode
 log = logging.getLogger(__name__)
 
 STEP_S = 0.25
-GRACE_S = 5.0  # for a worker to finish its batch
+GRACE_S = STOP_WITHIN_S + 2.0  # for a worker to finish its batch or cut it off, and to release its leases
 TOPICS_CHECK_S = 30.0
 RETRY_S = 1.0
 MISSING_MAX = 3  # a topic missing so many checks in a row is gone; a starting broker may not know it for a moment
@@ -189,7 +189,7 @@ class RunSupervisor:
         for worker in self.workers:
             for state in worker.progress.partitions if worker.progress is not None else ():
                 tp = TopicPartition(state.topic, state.partition)
-                self._around.ends.told(tp, LogEnds(state.log_start, state.end_offset))
+                self._around.ends.told(tp, state.log_start, state.end_offset)
         self._wake.set()
 
     # --- processes ---

@@ -1,6 +1,9 @@
 """Kafka's side of a run: is the topic still the one that the positions belong to, and which offsets does it hold?"""
 
+import asyncio
 import logging
+import math
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,13 +15,16 @@ from aiokafka.errors import KafkaError
 
 from core.domain.errors import FailedPrecondition, Unavailable
 from core.kafka import KafkaConfig, TopicAdmin, TopicInfo
+from services.replayer.consumer import close
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Positions, Run
 from turnout.schema import JobDefinition
 
 log = logging.getLogger(__name__)
 
-_READ_WAIT_MS = 1000  # a committed record that the broker holds comes at once; control records alone never do
+_READ_WAIT_MS = 200
+_REFRESH_S = 2.0  # for the ends of one topic; with the pause between, ends are younger than the gates ask for
+_ANSWER_S = 5.0  # after which the broker counts as away
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +56,13 @@ class Topics:
 
     async def ends(self, topics: Collection[str]) -> dict[TopicPartition, LogEnds]:
         """The retained offsets of every partition of the topics."""
-        found: dict[TopicPartition, LogEnds] = {}
-        for topic in sorted(topics):
-            for partition, one in (await self._admin.log_range(topic)).items():
-                found[TopicPartition(topic, partition)] = LogEnds(one.start, one.end)
-        return found
+        asked_s = time.monotonic()
+        ranges = await asyncio.gather(*(self._admin.log_range(topic) for topic in topics))
+        return {
+            TopicPartition(topic, partition): LogEnds(one.start, one.end, asked_s)
+            for topic, partitions in zip(topics, ranges, strict=True)
+            for partition, one in partitions.items()
+        }
 
     async def check_identity(self, run: Run) -> dict[str, TopicInfo]:
         """The run's topics, when they are those that it was started on. FailedPrecondition (TOPIC_RECREATED ...)."""
@@ -93,9 +101,9 @@ class Topics:
 
     async def first_times(self, starts: Mapping[TopicPartition, LogEnds]) -> dict[TopicPartition, datetime]:
         """When the first record of each partition was written; partitions without a record are left out."""
-        held = {tp: ends.start for tp, ends in starts.items() if ends.end > ends.start}
+        offsets = {tp: ends.start for tp, ends in starts.items()}
         found: dict[TopicPartition, datetime] = {}
-        for tp, messages in (await self._read(held, 1)).items():
+        for tp, messages in (await self._read(offsets, starts, 1)).items():
             if messages:
                 found[tp] = datetime.fromtimestamp(messages[0].timestamp / 1000, UTC)
         return found
@@ -109,13 +117,16 @@ class Topics:
                 for tp, one in ends.items()
                 if one.end - one.start > place
             }
-            for messages in (await self._read(offsets, at_each)).values():
+            for messages in (await self._read(offsets, ends, at_each)).values():
                 records += len(messages)
                 size += sum(len(m.key or b"") + len(m.value or b"") for m in messages)
         return Sampled(records, size)
 
-    async def _read(self, offsets: Mapping[TopicPartition, int], count: int) -> dict[TopicPartition, list[Any]]:
+    async def _read(
+        self, offsets: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, LogEnds], count: int
+    ) -> dict[TopicPartition, list[Any]]:
         """At most `count` records of each partition from its offset on; fewer when the log has no more there."""
+        offsets = {tp: offset for tp, offset in offsets.items() if offset < ends[tp].end}
         if not offsets:
             return {}
         consumer = AIOKafkaConsumer(
@@ -126,32 +137,45 @@ class Topics:
         )
         try:
             await consumer.start()
-            return await self._collect(consumer, offsets, count)
+            return await self._collect(consumer, offsets, ends, count)
         except (KafkaError, OSError) as error:
-            raise Unavailable(
-                "KAFKA_UNAVAILABLE", f"Kafka does not answer ({type(error).__name__}); try again."
-            ) from None
+            raise _away(type(error).__name__) from None
         finally:
-            await consumer.stop()
+            await close(consumer)
 
     async def _collect(
-        self, consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int], count: int
+        self,
+        consumer: AIOKafkaConsumer,
+        offsets: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, LogEnds],
+        count: int,
     ) -> dict[TopicPartition, list[Any]]:
         partitions = {KafkaPartition(tp.topic, tp.partition): tp for tp in offsets}
         consumer.assign(list(partitions))
         for kafka_partition, tp in partitions.items():
             consumer.seek(kafka_partition, offsets[tp])
         found: dict[TopicPartition, list[Any]] = {tp: [] for tp in offsets}
-        while any(len(messages) < count for messages in found.values()):
-            batch = await consumer.getmany(timeout_ms=_READ_WAIT_MS, max_records=count * len(offsets))
-            if not batch:
-                break
+        waiting, answered_s = set(partitions), time.monotonic()
+        while waiting:
+            batch = await consumer.getmany(*waiting, timeout_ms=_READ_WAIT_MS, max_records=count * len(offsets))
             for kafka_partition, messages in batch.items():
-                tp = partitions[kafka_partition]
-                found[tp] = (found[tp] + messages)[:count]
-                if len(found[tp]) == count:
-                    consumer.pause(kafka_partition)
-        return found
+                found[partitions[kafka_partition]] += messages
+            # Of control records alone nothing comes, but the position goes past them.
+            over = {
+                one
+                for one in waiting
+                if len(found[partitions[one]]) >= count or await consumer.position(one) >= ends[partitions[one]].end
+            }
+            waiting -= over
+            if batch or over:
+                answered_s = time.monotonic()
+            elif time.monotonic() - answered_s > _ANSWER_S:
+                raise _away("no records")
+        return {tp: messages[:count] for tp, messages in found.items()}
+
+
+def _away(what: str) -> Unavailable:
+    return Unavailable("KAFKA_UNAVAILABLE", f"Kafka does not answer ({what}); try again.")
 
 
 def retention_s(infos: Mapping[str, TopicInfo]) -> dict[str, float]:
@@ -176,10 +200,11 @@ class EndsWatch:
     def ends(self) -> Mapping[TopicPartition, LogEnds]:
         return dict(self._ends)
 
-    def told(self, tp: TopicPartition, ends: LogEnds) -> None:
-        """A worker read these ends. Of two workers' news the later may be the older; ends only ever move on."""
-        known = self._ends.get(tp)
-        self._ends[tp] = ends if known is None else LogEnds(max(known.start, ends.start), max(known.end, ends.end))
+    def told(self, tp: TopicPartition, start: int, end: int) -> None:
+        """A worker read these ends, nobody knows when. Of two workers' news the later may be the older; ends only ever
+        move on."""
+        known = self._ends.get(tp, LogEnds(start, end, -math.inf))
+        self._ends[tp] = LogEnds(max(known.start, start), max(known.end, end), known.asked_s)
 
     def forget(self, topic: str) -> None:
         """The topic was created again: its ends begin anew."""
@@ -187,16 +212,26 @@ class EndsWatch:
             del self._ends[tp]
 
     async def refresh(self, topics: Collection[str]) -> None:
-        """Ask Kafka about all these topics; one that is missing is passed over, for its run learns it elsewhere."""
-        away = ""
-        for topic in topics:
-            try:
-                # Put in place rather than joined: the topic may have been created again, and begin anew.
-                self._ends.update(await self._topics.ends([topic]))
-            except FailedPrecondition:
-                self.forget(topic)
-            except Unavailable as error:
-                away = error.message
+        """Ask Kafka about all these topics; one that is missing is passed over, for its run learns it elsewhere.
+
+        At once rather than one after another: a topic that does not answer makes no other one's ends old.
+        """
+        failures = await asyncio.gather(*(self._refresh(topic) for topic in topics))
+        away = next((failure for failure in failures if failure), "")
         if away and not self.away:
             log.warning("%s", away)
         self.away = away
+
+    async def _refresh(self, topic: str) -> str:
+        """Ask about one topic; why Kafka counts as away, or nothing."""
+        try:
+            async with asyncio.timeout(_REFRESH_S):
+                # Put in place rather than joined: the topic may have been created again, and begin anew.
+                self._ends.update(await self._topics.ends([topic]))
+        except FailedPrecondition:
+            self.forget(topic)
+        except Unavailable as error:
+            return error.message
+        except TimeoutError:
+            return f"Kafka does not answer about {topic} within {_REFRESH_S:.0f} s; try again."
+        return ""

@@ -11,6 +11,7 @@ import asyncpg
 
 from core.domain.errors import FailedPrecondition, InvalidInput
 from core.domain.names import VersionId
+from core.domain.sql import DELETED_COLUMN, quoted, serving
 from services.replayer import ddl
 from services.replayer.locks import with_lock
 from services.replayer.run import Run
@@ -43,7 +44,7 @@ async def move_view(store: Store, version: VersionId, epoch: int) -> Moved:
             if current["version"] != version.name:
                 stale = f"the view follows epoch {current['epoch']} already and shows {current['version']}"
             return
-        exists = await connection.fetchval("select to_regclass($1) is not null", ddl.qualified(view))
+        exists = await connection.fetchval("select to_regclass($1) is not null", serving(view))
         if not exists or current is None or current["version"] != version.name:
             await _replace(connection, run, view)
         await connection.execute(QUERIES.set_view, version.job, version.name, epoch)
@@ -58,14 +59,14 @@ async def move_view(store: Store, version: VersionId, epoch: int) -> Moved:
 
 
 async def _replace(connection: Any, run: Run, view: str) -> None:
-    name = ddl.qualified(view)
+    name = serving(view)
     grants = await connection.fetch(QUERIES.grants, name)
     comment = await connection.fetchval(QUERIES.relation_comment, name)
     columns = ddl.visible_columns(run.definition)
     await connection.execute(f"drop view if exists {name} restrict")
-    listed = ", ".join(ddl.quoted(column) for column in columns)
-    where = f" where not {ddl.DELETED_COLUMN}" if ddl.has_tombstones(run.definition) else ""
-    statement = f"create view {name} as select {listed} from {ddl.qualified(run.table)}{where}"  # noqa: S608  # quoted
+    listed = ", ".join(quoted(column) for column in columns)
+    where = f" where not {DELETED_COLUMN}" if ddl.has_tombstones(run.definition) else ""
+    statement = f"create view {name} as select {listed} from {serving(run.table)}{where}"  # noqa: S608  # quoted
     await connection.execute(statement)
     for grant in grants:
         if grant["column_name"] is None or grant["column_name"] in columns:
@@ -76,7 +77,7 @@ async def _replace(connection: Any, run: Run, view: str) -> None:
 
 def _grant(view: str, grant: Any) -> str:
     """One privilege put back. Its name is PostgreSQL's own word."""
-    column = f" ({ddl.quoted(grant['column_name'])})" if grant["column_name"] is not None else ""
-    grantee = "public" if grant["grantee"] is None else ddl.quoted(grant["grantee"])
+    column = f" ({quoted(grant['column_name'])})" if grant["column_name"] is not None else ""
+    grantee = "public" if grant["grantee"] is None else quoted(grant["grantee"])
     option = " with grant option" if grant["grantable"] else ""
     return f"grant {grant['privilege']}{column} on {view} to {grantee}{option}"

@@ -19,6 +19,7 @@ class Front:
     live: bool  # its lease has not expired
     ended: bool = False  # it said goodbye
     silent_for: timedelta = timedelta()  # since its lease expired; negative while it is live
+    may_serve_for: timedelta = timedelta()  # how long after that a read by what it has may still run
     prepared: bool = False
     nack: str | None = None  # why it cannot serve the proposal
     serving_at: datetime | None = None
@@ -74,10 +75,10 @@ def adopted(fronts: Sequence[Front]) -> bool:
     return all(front.serving_at is not None for front in fronts if front.live)
 
 
-def not_counted(fronts: Sequence[Front], may_serve_for: timedelta) -> tuple[str, ...]:
+def not_counted(fronts: Sequence[Front]) -> tuple[str, ...]:
     """Fronts without a live lease that may still serve the route before: silent, but not longer than they may."""
     return tuple(
         front.front
         for front in fronts
-        if not front.live and not front.ended and front.serving_at is None and front.silent_for < may_serve_for
+        if not front.live and not front.ended and front.serving_at is None and front.silent_for < front.may_serve_for
     )

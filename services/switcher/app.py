@@ -21,11 +21,12 @@ from services.switcher.replayer_client import ReplayerClient
 from services.switcher.servicer import Parts, SwitcherServicer
 from services.switcher.store import CHANNEL, MIGRATIONS, RouteStore
 from services.switcher.views import Views
+from services.switcher.wakes import Wakes
 from services.switcher.watch import Watch
 from turnout.switcher.v1.switcher_pb2_grpc import add_SwitcherServicer_to_server
 
-# The longest that a front lets one read take: a read begun under a route may last so long beyond it.
-_READ_DEADLINE_MAX_S = 60.0
+# Every statement is short. A connection that is lost on the server's side only keeps the route watch no longer.
+_COMMAND_TIMEOUT_S = 3.0
 
 
 class SwitcherApp(ServiceApp):
@@ -38,6 +39,12 @@ class SwitcherApp(ServiceApp):
         self._settings = settings
         self._servicer = SwitcherServicer()
         self._closing = contextlib.AsyncExitStack()
+        self._feed: Feed | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether fronts hear of changes from here."""
+        return self._feed is not None and self._feed.recent
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
@@ -49,6 +56,7 @@ class SwitcherApp(ServiceApp):
         pool = await open_pool(
             settings.postgres,
             application_name="turnout switcher",
+            command_timeout_s=_COMMAND_TIMEOUT_S,
             # A replica that hangs in a transaction must not keep the locks that every change needs.
             settings={"idle_in_transaction_session_timeout": "10s"},
         )
@@ -61,17 +69,17 @@ class SwitcherApp(ServiceApp):
         listener.start()
         self._closing.push_async_callback(listener.stop)
 
-        may_serve_for = timedelta(seconds=settings.max_stale_active_s + _READ_DEADLINE_MAX_S)
-        limits = Limits(timedelta(seconds=settings.rollback_protection_s), may_serve_for)
+        limits = Limits(timedelta(seconds=settings.rollback_protection_s))
         store = RouteStore(pool, limits.protection)
         fronts = FrontStore(pool, timedelta(seconds=settings.reader_lease_s))
         replayer = ReplayerClient(channel)
-        views = Views(store, replayer)
-        feed = Feed(store, hint)
+        views, wakes = Views(store, replayer), Wakes(store, replayer)
+        self._feed = feed = Feed(store, hint)
+        await feed.begin()
         self._run("feed", feed.run())
-        self._run("reconcile", Reconcile(store, views, may_serve_for).run())
-        changes = Changes(store, fronts, replayer, views, hint, limits)
-        self._servicer.started = Parts(store, changes, Watch(fronts, feed), may_serve_for)
+        self._run("reconcile", Reconcile(store, views, wakes).run())
+        changes = Changes(store, fronts, replayer, views, wakes, hint, limits)
+        self._servicer.started = Parts(store, changes, Watch(fronts, feed))
 
     async def stop(self) -> None:
         """End the background work, then close the pool."""

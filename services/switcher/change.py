@@ -1,8 +1,8 @@
-"""How a change of a route is carried out: gates, proposal, PREPARED, commit, SERVING, view.
+"""How a change of a route is carried out: gates, proposal, PREPARED, gates again, commit, SERVING, view.
 
 Until the commit nothing has changed: whatever fails before, or whoever gives up, cancels the proposal, and a proposal
 whose proposer died is cancelled when its time is over. After the commit the change stands: what is left (adoption, the
-view) is reported, and goes on by itself.
+view, runs to be woken) is reported, and goes on by itself.
 """
 
 import asyncio
@@ -21,11 +21,12 @@ from services.switcher.feed import POLL_IN_FLIGHT_S
 from services.switcher.gates import refuse_failed
 from services.switcher.hint import Hint
 from services.switcher.presence import FrontStore
-from services.switcher.records import Adoption, ChangeRecord, CommandKind, Intent, RouteRecord, View
+from services.switcher.records import Adoption, ChangeRecord, CommandKind, GateAnswer, Intent, RouteRecord, View
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.store import Committed, RouteStore, not_prepared
 from services.switcher.switch import Change, CutOver, RollBack, SetTraffic, decide
 from services.switcher.views import Views
+from services.switcher.wakes import Wakes
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,6 @@ class Limits:
     """Time limits of a change."""
 
     protection: timedelta  # how long a cutover's way back is kept from retirement
-    may_serve_for: timedelta  # how long a front whose lease has expired may still serve the route before
     prepare_s: float = 2.0  # for every live front to be PREPARED
     adopt_s: float = 5.0  # for every live front to be SERVING
     proposal_s: float = 6.0  # after which an open proposal has lost its proposer
@@ -53,12 +53,20 @@ class Changes:
     """Carries out SetTraffic, CutOver and RollBack."""
 
     def __init__(
-        self, store: RouteStore, fronts: FrontStore, replayer: ReplayerClient, views: Views, hint: Hint, limits: Limits
+        self,
+        store: RouteStore,
+        fronts: FrontStore,
+        replayer: ReplayerClient,
+        views: Views,
+        wakes: Wakes,
+        hint: Hint,
+        limits: Limits,
     ) -> None:
         self._store = store
         self._fronts = fronts
         self._replayer = replayer
         self._views = views
+        self._wakes = wakes
         self._hint = hint
         self._limits = limits
 
@@ -79,11 +87,12 @@ class Changes:
         decision = decide(before.state, command, before.now, self._limits.protection)
         if not isinstance(decision, Change):
             return await self._unchanged(before, intent, validate_only)
-        record = await self._checked(job, before, decision, intent, restart=not validate_only)
+        record = await self._checked(job, before, decision, intent)
         if validate_only:
             return change_message(record)
         committed = await self._committed(decision, record, intent)
-        record = await self._adopted(committed, answer_by)
+        woken, record = await asyncio.gather(self._woken(job, intent, answer_by), self._adopted(committed, answer_by))
+        record = replace(record, warnings=record.warnings + woken)
         record = replace(record, view=await self._view(job, answer_by))
         if intent.request_id:
             await self._store.complete_answer(intent.request_id, encode_change(record))
@@ -96,15 +105,12 @@ class Changes:
             return decode_change(await self._store.store_answer(intent, encode_change(record)))
         return change_message(record)
 
-    async def _checked(
-        self, job: str, before: RouteRecord, change: Change, intent: Intent, *, restart: bool
-    ) -> ChangeRecord:
-        """The change with its evidence; refused where a gate fails. A rollback asks no gate and wakes its runs."""
-        gates = await self._replayer.gates(job, change.gates, change.overridden)
-        refuse_failed(job, gates)
+    async def _checked(self, job: str, before: RouteRecord, change: Change, intent: Intent) -> ChangeRecord:
+        """The change with its evidence; refused where a gate fails. A rollback asks no gate and looks at its runs."""
+        gates = await self._passed(change)
         warnings = change.warnings
         if intent.command is CommandKind.ROLL_BACK:
-            warnings += await self._replayer.wake_runs(job, change.route.versions, restart=restart)
+            warnings += await self._replayer.look_at_runs(job, change.route.versions)
         return replace(
             _record(change.route, intent, before),
             rollback_version=change.way_back.active_version if change.way_back else 0,
@@ -112,6 +118,22 @@ class Changes:
             gates=gates,
             warnings=warnings,
         )
+
+    async def _passed(self, change: Change) -> tuple[GateAnswer, ...]:
+        """The answers of the change's gates; FailedPrecondition where one fails and is not passed over."""
+        gates = await self._replayer.gates(change.route.job, change.gates, change.overridden)
+        refuse_failed(change.route.job, gates)
+        return gates
+
+    async def _woken(self, job: str, intent: Intent, answer_by: float) -> tuple[str, ...]:
+        """After a rollback: resume its runs, as long as the caller allows; what a person must know of that."""
+        if intent.command is not CommandKind.ROLL_BACK:
+            return ()
+        try:
+            async with asyncio.timeout(max(0.0, answer_by - time.monotonic())):
+                return await self._wakes.wake(job)
+        except TimeoutError:
+            return (f"The runs of {job} are resumed later: there was no time left for it.",)
 
     async def _committed(self, change: Change, record: ChangeRecord, intent: Intent) -> Committed:
         route = change.route
@@ -125,6 +147,9 @@ class Changes:
             with _tracer.start_as_current_span("switcher.await_prepared"):
                 emergency = intent.command is CommandKind.ROLL_BACK
                 record = await self._prepared(proposal, record, emergency=emergency)
+            with _tracer.start_as_current_span("switcher.gates_again"):
+                # They passed before the fronts prepared; a run may have been stopped or fallen behind since.
+                record = replace(record, gates=await self._passed(change))
             with _tracer.start_as_current_span("switcher.commit"):
                 committed = await self._store.commit(proposal, change, record, intent, encode_change)
         except BaseException:
@@ -163,7 +188,7 @@ class Changes:
         return replace(
             record,
             adoptions=adoptions,
-            fronts_not_counted=not_counted(fronts, self._limits.may_serve_for),
+            fronts_not_counted=not_counted(fronts),
             warnings=record.warnings + warnings,
         )
 

@@ -1,6 +1,7 @@
 """Between the wire and the domain."""
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -9,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from core.domain.errors import InvalidInput
 from core.domain.names import route_name
 from core.domain.routing import Route
+from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.switcher.presence import Registration
 from services.switcher.records import (
     ChangeRecord,
@@ -23,8 +25,8 @@ from services.switcher.records import (
 from services.switcher.switch import etag_of
 from turnout.switcher.v1 import switcher_pb2 as pb
 
-TEXT_MAX = 1000
-"""Most characters of a text that a caller chooses, such as a reason."""
+MAY_SERVE_MAX = timedelta(days=30)
+"""Longest that a front may claim to serve for once it is silent: it keeps versions from being dropped."""
 _REPORTED = (pb.Report.PREPARED, pb.Report.SERVING, pb.Report.DRAINED, pb.Report.NACK)
 
 
@@ -33,10 +35,9 @@ ChangeRequest = pb.SetTrafficRequest | pb.CutOverRouteRequest | pb.RollBackRoute
 
 
 def intent_of(command: CommandKind, request: ChangeRequest) -> Intent:
-    """Who wants what; InvalidInput for a text without measure."""
-    for field in ("request_id", "claimed_actor", "reason"):
-        if len(getattr(request, field)) > TEXT_MAX:
-            raise InvalidInput("TEXT_TOO_LONG", f"{field} has more than {TEXT_MAX} characters.")
+    """Who wants what; InvalidInput for a text that cannot be kept."""
+    for field, length_max in (("request_id", ID_MAX), ("claimed_actor", ID_MAX), ("reason", TEXT_MAX)):
+        text(getattr(request, field), field, length_max)
     content = command.value.encode() + request.SerializeToString(deterministic=True)
     fingerprint = hashlib.sha256(content).digest()
     return Intent(command, request.claimed_actor, request.reason, request.request_id, fingerprint)
@@ -46,7 +47,31 @@ def report_of(report: pb.Report) -> tuple[str, str, str]:
     """Proposal, state and reason of a front's report."""
     if report.state not in _REPORTED or not report.proposal:
         raise InvalidInput("INVALID_REPORT", "A report names a proposal and one of the states of a front.")
-    return report.proposal, pb.Report.State.Name(report.state), report.reason[:TEXT_MAX]
+    reason = text(report.reason[:TEXT_MAX], "reason", TEXT_MAX)
+    return text(report.proposal, "proposal", ID_MAX), pb.Report.State.Name(report.state), reason
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who a front is, and how long a read by what it has may still run once it is silent."""
+
+    front: str
+    address: str
+    may_serve_for: timedelta
+
+
+def hello_of(hello: pb.Hello) -> Hello:
+    """A front's hello; InvalidInput where it does not say all."""
+    if not hello.front:
+        raise InvalidInput("HELLO_MISSING", "A watch begins with a hello that names the front.")
+    may_serve_for = hello.may_serve_for.ToTimedelta()
+    if not timedelta() < may_serve_for <= MAY_SERVE_MAX:
+        raise InvalidInput(
+            "INVALID_MAY_SERVE_FOR",
+            f"may_serve_for of the hello is {may_serve_for}; it must be above 0 and at most {MAY_SERVE_MAX.days} days. "
+            "A front takes it from its --max-stale-active-s.",
+        )
+    return Hello(text(hello.front, "front", ID_MAX), text(hello.address, "address", ID_MAX), may_serve_for)
 
 
 def route_record_message(record: RouteRecord) -> pb.Route:

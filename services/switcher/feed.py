@@ -1,9 +1,16 @@
-"""What all fronts are told, in the order of the revision: read once a process, handed to every watch stream."""
+"""What all fronts are told, in the order of the revision: read once a process, handed to every watch stream.
+
+A heartbeat is acknowledged only behind everything that was committed before it, so that an acknowledged front has no
+older route than it believes: while the feed cannot read, no front is told that it is fresh.
+"""
 
 import asyncio
 import logging
+import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from core.domain.errors import Aborted, Unavailable
 from services.switcher.hint import Hint
@@ -14,7 +21,16 @@ log = logging.getLogger(__name__)
 
 POLL_IN_FLIGHT_S = 0.1
 _POLL_IDLE_S = 0.5
+_RECENT_S = 5.0  # many polls
 _QUEUED_MAX = 1000
+_UNACKNOWLEDGED_MAX = 64  # a front that waits for so many has given up its stream long ago
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A heartbeat that may be acknowledged now."""
+
+    sequence: int
 
 
 class Subscription:
@@ -23,13 +39,23 @@ class Subscription:
     def __init__(self) -> None:
         self.queue: asyncio.Queue[object] = asyncio.Queue(_QUEUED_MAX)
         self._lagging = False
+        self._unacknowledged: deque[tuple[int, int]] = deque(maxlen=_UNACKNOWLEDGED_MAX)
 
-    def offer(self, proposal: Proposal) -> None:
-        """Put a proposal there; a stream that has too many unread is ended instead of being waited for."""
+    def offer(self, item: Proposal | Acknowledged) -> None:
+        """Put it there; a stream that has too many unread is ended instead of being waited for."""
         try:
-            self.queue.put_nowait(proposal)
+            self.queue.put_nowait(item)
         except asyncio.QueueFull:
             self._lagging = True
+
+    def acknowledge(self, sequence: int, revision: int) -> None:
+        """Acknowledge a heartbeat once the feed has read up to a revision."""
+        self._unacknowledged.append((sequence, revision))
+
+    def read_up_to(self, revision: int) -> None:
+        """Everything up to the revision is in the queue: the heartbeats that waited for it follow."""
+        while self._unacknowledged and self._unacknowledged[0][1] <= revision:
+            self.offer(Acknowledged(self._unacknowledged.popleft()[0]))
 
     async def next(self) -> object:
         """What comes next. Aborted for a stream that did not keep up: it must start again with a snapshot."""
@@ -47,6 +73,14 @@ class Feed:
         self._hint = hint
         self._subscriptions: set[Subscription] = set()
         self._open: set[str] = set()
+        self._revision = 0
+        self._read_at = 0.0
+        self._complaint = ""
+
+    @property
+    def recent(self) -> bool:
+        """Whether it has read a moment ago; else no front hears of changes from this process."""
+        return time.monotonic() - self._read_at < _RECENT_S
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
@@ -58,20 +92,46 @@ class Feed:
         finally:
             self._subscriptions.discard(subscription)
 
+    def acknowledge(self, subscription: Subscription, sequence: int, revision: int) -> None:
+        """Acknowledge a heartbeat behind everything up to a revision: at once, or when that has been read."""
+        subscription.acknowledge(sequence, revision)
+        subscription.read_up_to(self._revision)
+
+    async def begin(self) -> None:
+        """Take the revision to start from. Before the first subscription, whose snapshot is then no older."""
+        self._revision = await self._store.revision()
+        self._read_at = time.monotonic()
+
     async def run(self) -> None:
-        """Feed all subscriptions until cancelled; waits while PostgreSQL is away."""
-        revision: int | None = None
+        """Feed all subscriptions until cancelled; whatever fails is tried again."""
         while True:
             ticket = self._hint.ticket()
             try:
-                if revision is None:
-                    revision = await self._store.revision()
-                for proposal in await self._store.proposals_since(revision):
-                    self._tell(proposal)
-                    revision = proposal.revision
+                await self._read()
             except Unavailable as error:
-                log.warning("the route watch waits: %s", error.message)
+                self._complain(error.message)
+            except Exception as error:
+                if self._complain(repr(error)):
+                    log.exception("the route watch failed and tries again")
             await self._hint.wait(ticket, POLL_IN_FLIGHT_S if self._open else _POLL_IDLE_S)
+
+    async def _read(self) -> None:
+        revision, proposals = await self._store.proposals_since(self._revision)
+        for proposal in proposals:
+            self._tell(proposal)
+        self._revision = revision
+        for subscription in self._subscriptions:
+            subscription.read_up_to(revision)
+        self._read_at = time.monotonic()
+        self._complaint = ""
+
+    def _complain(self, why: str) -> bool:
+        """Say once why no front hears of changes; whether it was new."""
+        new = why != self._complaint
+        if new:
+            log.warning("the route watch waits: %s", why)
+        self._complaint = why
+        return new
 
     def _tell(self, proposal: Proposal) -> None:
         if proposal.state is ProposalState.OPEN:

@@ -1,12 +1,43 @@
-"""What failed gates mean for a change. Pure."""
+"""What the answers of gates, and those that are missing, mean for a change. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from core.domain.errors import FailedPrecondition, Violation
 from core.domain.names import VersionId
 from services.switcher.records import GateAnswer
+from services.switcher.switch import GATES, GateQuestion
 
 _NO_EVIDENCE = "no evidence was given"
+_NO_ANSWER = "The replayer gave no answer for this gate."
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the replayer said of one gate."""
+
+    gate: str
+    passed: bool
+    evidence: tuple[str, ...]
+
+
+def answers_to(question: GateQuestion, said: Sequence[Said], overridden: frozenset[str]) -> tuple[GateAnswer, ...]:
+    """The answer of every gate to a question: one that is missing has failed. `overridden` are to be passed over.
+
+    What is said beyond the known gates, or twice, counts as well: a change passes nothing that anybody says no to.
+    """
+    answered = {one.gate for one in said}
+    missing = [Said(gate, False, (_NO_ANSWER,)) for gate in GATES if gate not in answered]
+    return tuple(
+        GateAnswer(
+            gate=one.gate,
+            version=question.candidate,
+            passed=one.passed,
+            overridden=not one.passed and one.gate in overridden,
+            evidence=one.evidence,
+        )
+        for one in [*said, *missing]
+    )
 
 
 def refuse_failed(job: str, gates: Sequence[GateAnswer]) -> None:
@@ -27,7 +58,7 @@ def _message(job: str, failed: Sequence[GateAnswer]) -> str:
     late = sorted({gate.version for gate in failed if gate.gate == "catch-up"})
     watch = "".join(f" Watch it with `turnout run watch {job} v{version}`," for version in late)
     names = ",".join(dict.fromkeys(gate.gate for gate in failed))
-    over = f"pass over {'it' if len(failed) == 1 else 'them'} with override_gates={names}"
+    over = f"pass over {'it' if len(failed) == 1 else 'them'} by name (`--override-gates {names}`)"
     return " ".join(sentences) + (f"{watch} or {over}." if watch else f" To do it all the same, {over}.")
 
 

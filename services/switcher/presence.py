@@ -29,12 +29,12 @@ class FrontStore:
         self._pool = pool
         self.lease = lease
 
-    async def register(self, front: str, address: str) -> Registration:
+    async def register(self, front: str, address: str, may_serve_for: timedelta) -> Registration:
         """Take a lease and the snapshot, such that every commit sees the one or is in the other."""
         stream = secrets.token_hex(8)
         async with transaction(self._pool) as connection:
             revision = await connection.fetchval(SQL.share_revision)
-            await connection.execute(SQL.take_lease, front, stream, address, self.lease)
+            await connection.execute(SQL.take_lease, front, stream, address, self.lease, may_serve_for)
             await connection.execute(SQL.serve_all_routes, front)
             routes = await connection.fetch(SQL.list_routes, "", None)
             proposals = await connection.fetch(SQL.proposals_open)
@@ -47,15 +47,19 @@ class FrontStore:
             open_proposals=tuple(proposal_of(row) for row in proposals),
         )
 
-    async def renew(self, front: str, stream: str) -> None:
-        """Extend the lease. Aborted when it has expired or another stream has it: the front must say hello again."""
+    async def renew(self, front: str, stream: str) -> int:
+        """Extend the lease; the newest revision at that moment, which holds every commit from before the heartbeat.
+
+        Aborted when the lease has expired or another stream has it: the front must say hello again.
+        """
         async with transaction(self._pool) as connection:
-            renewed = await connection.fetchval(SQL.renew_lease, front, stream, self.lease)
-        if renewed is None:
+            revision: int | None = await connection.fetchval(SQL.renew_lease, front, stream, self.lease)
+        if revision is None:
             raise Aborted(
                 "LEASE_EXPIRED",
                 f"The reader lease of {front} has expired or belongs to a newer stream; open the watch again.",
             )
+        return revision
 
     async def end(self, front: str, stream: str) -> None:
         """End the lease at once: the front said goodbye."""

@@ -54,7 +54,8 @@ returning clock_timestamp() as commit_time, traceparent
 update switcher.routes
 set epoch = $2, route = $3, way_back = $4, protected_until = $5, proposal = $6, revision = $7, traceparent = $8,
     update_time = $9, view_due_epoch = case when $10 then $2 else view_due_epoch end,
-    view_waiting_for = case when $10 then '' else view_waiting_for end
+    view_waiting_for = case when $10 then '' else view_waiting_for end,
+    wake_epoch = case when $11 then $2 when $10 then 0 else wake_epoch end
 where job = $1
 
 -- name: record_change
@@ -81,12 +82,15 @@ select proposal, job, route, state, revision, traceparent from switcher.proposal
 select proposal, job, route, state, revision, traceparent from switcher.proposals where state = 'OPEN' order by revision
 
 -- name: take_lease
-insert into switcher.reader_leases (front, stream, address, expires) values ($1, $2, $3, clock_timestamp() + $4)
-on conflict (front) do update set stream = $2, address = $3, expires = clock_timestamp() + $4, ended = false
+insert into switcher.reader_leases (front, stream, address, expires, may_serve_for)
+values ($1, $2, $3, clock_timestamp() + $4, $5)
+on conflict (front) do update
+set stream = $2, address = $3, expires = clock_timestamp() + $4, may_serve_for = $5, ended = false
 
 -- name: renew_lease
 update switcher.reader_leases set expires = clock_timestamp() + $3
-where front = $1 and stream = $2 and expires > clock_timestamp() returning front
+where front = $1 and stream = $2 and expires > clock_timestamp()
+returning (select value from switcher.revision)
 
 -- name: end_lease
 update switcher.reader_leases set expires = least(expires, clock_timestamp()), ended = true
@@ -94,7 +98,7 @@ where front = $1 and stream = $2
 
 -- name: fronts_of_proposal
 select l.front, l.expires > clock_timestamp() as live, l.ended,
-       clock_timestamp() - l.expires as silent_for,
+       clock_timestamp() - l.expires as silent_for, l.may_serve_for,
        coalesce(bool_or(r.state in ('PREPARED', 'SERVING', 'DRAINED')), false) as prepared,
        min(r.at) filter (where r.state in ('SERVING', 'DRAINED')) as serving_at,
        max(r.reason) filter (where r.state = 'NACK') as nack
@@ -126,7 +130,7 @@ where p.proposal = $2 and p.state = 'COMMITTED' and s.front = $1 and s.job = p.j
 
 -- name: undrained_fronts
 select s.front from switcher.served_versions s join switcher.reader_leases l using (front)
-where s.job = $1 and s.version = $2 and not s.drained and l.expires > clock_timestamp() - $3::interval
+where s.job = $1 and s.version = $2 and not s.drained and l.expires + l.may_serve_for > clock_timestamp()
 order by s.front
 
 -- name: release
@@ -138,6 +142,17 @@ select release_time from switcher.released_versions where job = $1 and version =
 
 -- name: reinstate
 delete from switcher.released_versions where job = $1 and version = $2
+
+-- name: record_release
+insert into switcher.release_changes (job, version, command, claimed_actor, forgo_rollback, commit_time)
+values ($1, $2, $3, $4, $5, clock_timestamp())
+
+-- name: pending_wakes
+select job, wake_epoch as epoch, array(select (arm ->> 0)::integer from jsonb_array_elements(route -> 'arms') arm) as versions
+from switcher.routes where wake_epoch > 0
+
+-- name: woken
+update switcher.routes set wake_epoch = 0 where job = $1 and wake_epoch = $2
 
 -- name: pending_views
 select job, (route ->> 'active_version')::integer as version, view_due_epoch as epoch
@@ -151,7 +166,7 @@ where job = $1 and view_epoch < $2
 update switcher.routes set view_waiting_for = $3 where job = $1 and view_due_epoch = $2 and view_epoch < $2
 
 -- name: forget_leases
-delete from switcher.reader_leases where expires <= clock_timestamp() - $1::interval
+delete from switcher.reader_leases where expires + may_serve_for <= clock_timestamp()
 
 -- name: forget_proposals
 delete from switcher.proposals p

@@ -1,4 +1,5 @@
-"""What goes on by itself: dead proposals are cancelled, pending views tried again, old records forgotten."""
+"""What goes on by itself: dead proposals are cancelled, pending views and runs tried again, old records
+forgotten."""
 
 import asyncio
 import logging
@@ -8,6 +9,7 @@ from datetime import timedelta
 from core.domain.errors import Unavailable
 from services.switcher.store import RouteStore
 from services.switcher.views import Views
+from services.switcher.wakes import Wakes
 
 log = logging.getLogger(__name__)
 
@@ -20,10 +22,10 @@ _REQUESTS_KEPT = timedelta(days=7)
 class Reconcile:
     """The loop; several replicas may run it side by side."""
 
-    def __init__(self, store: RouteStore, views: Views, may_serve_for: timedelta) -> None:
+    def __init__(self, store: RouteStore, views: Views, wakes: Wakes) -> None:
         self._store = store
         self._views = views
-        self._may_serve_for = may_serve_for
+        self._wakes = wakes
         self._forgotten_at = time.monotonic()
 
     async def run(self) -> None:
@@ -41,7 +43,7 @@ class Reconcile:
         for proposal in await self._store.cancel_dead():
             log.warning("proposal %s outlived its proposer and was cancelled", proposal)
         await self._views.follow_all()
+        await self._wakes.wake_all()
         if time.monotonic() - self._forgotten_at > _FORGET_EVERY_S:
-            # A lease that expired longer ago than its front may serve counts as drained, as if it were not there.
-            await self._store.forget(self._may_serve_for, _PROPOSALS_KEPT, _REQUESTS_KEPT)
+            await self._store.forget(_PROPOSALS_KEPT, _REQUESTS_KEPT)
             self._forgotten_at = time.monotonic()

@@ -6,9 +6,10 @@ from typing import Any
 
 import grpc
 
-from core.domain.errors import TurnoutError
+from core.domain.errors import TurnoutError, Unavailable
 from core.domain.names import VersionId
 from core.rpc.errors import from_rpc_error
+from services.switcher.gates import Said, answers_to
 from services.switcher.records import GateAnswer
 from services.switcher.store import PendingView
 from services.switcher.switch import GateQuestion
@@ -34,7 +35,7 @@ class ReplayerClient:
         answers = await asyncio.gather(*(self._gates(job, question, overridden) for question in questions))
         return tuple(gate for answer in answers for gate in answer)
 
-    async def _gates(self, job: str, question: GateQuestion, overridden: frozenset[str]) -> list[GateAnswer]:
+    async def _gates(self, job: str, question: GateQuestion, overridden: frozenset[str]) -> tuple[GateAnswer, ...]:
         request = pb.CheckGatesRequest(
             candidate=VersionId(job, question.candidate).name,
             baseline="" if question.baseline is None else VersionId(job, question.baseline).name,
@@ -43,39 +44,47 @@ class ReplayerClient:
             response = await self._stub.CheckGates(request, timeout=_GATES_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "replayer") from error
-        return [
-            GateAnswer(
-                gate=gate.gate,
-                version=question.candidate,
-                passed=gate.passed,
-                overridden=not gate.passed and gate.gate in overridden,
-                evidence=tuple(gate.evidence),
-            )
-            for gate in response.gates
-        ]
+        said = [Said(gate.gate, gate.passed, tuple(gate.evidence)) for gate in response.gates]
+        return answers_to(question, said, overridden)
 
-    async def wake_runs(self, job: str, versions: Iterable[int], *, restart: bool) -> tuple[str, ...]:
-        """Take up the runs that a rollback returns to, if `restart`; what a person must know of them. Never fails."""
-        told = await asyncio.gather(*(self._wake_run(VersionId(job, version), restart) for version in sorted(versions)))
+    async def look_at_runs(self, job: str, versions: Iterable[int]) -> tuple[str, ...]:
+        """What a person must know of the runs that a rollback returns to. Never fails."""
+        told = await asyncio.gather(*(self._look_at_run(VersionId(job, version)) for version in sorted(versions)))
         return tuple(warning for warnings in told for warning in warnings)
 
-    async def _wake_run(self, version: VersionId, restart: bool) -> list[str]:
-        warnings: list[str] = []
+    async def _look_at_run(self, version: VersionId) -> list[str]:
         try:
-            run = await self._stub.GetRun(pb.GetRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
-            warnings += _remarks(version, run)
-            if run.state in _RESTARTED:
-                was = pb.Run.State.Name(run.state)
-                if restart:
-                    request = pb.ResumeRunRequest(name=version.run_name)
-                    await self._stub.ResumeRun(request, timeout=_RUN_TIMEOUT_S)
-                    warnings.append(f"The run of {version} was {was}; it was resumed.")
-                else:
-                    warnings.append(f"The run of {version} is {was}; the rollback would resume it.")
+            run = await self._run(version)
         except grpc.aio.AioRpcError as error:
-            said = from_rpc_error(error, "replayer").message
-            warnings.append(f"The run of {version} could not be looked at or resumed: {said}")
+            return [f"The run of {version} could not be looked at: {from_rpc_error(error, 'replayer').message}"]
+        warnings = _remarks(version, run)
+        if run.state in _RESTARTED:
+            warnings.append(f"The run of {version} is {pb.Run.State.Name(run.state)}; the rollback resumes it.")
         return warnings
+
+    async def wake_runs(self, job: str, versions: Iterable[int]) -> tuple[tuple[str, ...], bool]:
+        """Resume the runs that a rollback has returned to, where they rest. Never fails.
+
+        What a person must know, and whether the replayer has answered for each of them; if not, ask again.
+        """
+        woken = await asyncio.gather(*(self._wake_run(VersionId(job, version)) for version in sorted(versions)))
+        return tuple(warning for warning, _ in woken if warning), all(answered for _, answered in woken)
+
+    async def _wake_run(self, version: VersionId) -> tuple[str, bool]:
+        try:
+            if (await self._run(version)).state not in _RESTARTED:
+                return "", True
+            await self._stub.ResumeRun(pb.ResumeRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            said = from_rpc_error(error, "replayer")
+            if isinstance(said, Unavailable):
+                return f"The run of {version} is resumed once the replayer answers: {said.message}", False
+            return f"The run of {version} could not be resumed: {said.message}", True
+        return f"The run of {version} was resumed.", True
+
+    async def _run(self, version: VersionId) -> pb.Run:
+        run: pb.Run = await self._stub.GetRun(pb.GetRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
+        return run
 
     async def move_view(self, view: PendingView) -> str | None:
         """Let the SQL view show a version; None once it does, else what it waits for."""

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -11,6 +10,7 @@ import grpc
 from core.domain.errors import NotFound, Unavailable
 from core.domain.names import parse_route, parse_version
 from core.domain.paging import from_token, page_size, to_token
+from core.domain.text import ID_MAX, text
 from services.switcher import convert
 from services.switcher.change import Changes, RouteCommand
 from services.switcher.records import CommandKind
@@ -30,7 +30,6 @@ class Parts:
     store: RouteStore
     changes: Changes
     watch: Watch
-    may_serve_for: timedelta
 
 
 class SwitcherServicer(rpc.SwitcherServicer):
@@ -73,16 +72,18 @@ class SwitcherServicer(rpc.SwitcherServicer):
 
     async def ReleaseVersion(self, request: pb.ReleaseVersionRequest, context: Context) -> pb.Release:
         version = parse_version(request.version)
-        parts = self._parts
-        await parts.store.release(version.job, Release(version.number, request.forgo_rollback))
-        progress = await parts.store.release_progress(version.job, version.number, parts.may_serve_for)
+        actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
+        store = self._parts.store
+        await store.release(version.job, Release(version.number, request.forgo_rollback), actor)
+        progress = await store.release_progress(version.job, version.number)
         return convert.release_message(version.name, *progress)
 
     async def ReinstateVersion(
         self, request: pb.ReinstateVersionRequest, context: Context
     ) -> pb.ReinstateVersionResponse:
         version = parse_version(request.version)
-        await self._parts.store.reinstate(version.job, Reinstate(version.number))
+        actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
+        await self._parts.store.reinstate(version.job, Reinstate(version.number), actor)
         return pb.ReinstateVersionResponse()
 
     async def WatchRoutes(

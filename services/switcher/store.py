@@ -67,6 +67,15 @@ class Committed:
     not_ready: tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class PendingWake:
+    """Runs of a rolled back route that are still to be woken."""
+
+    job: str
+    epoch: int
+    versions: tuple[int, ...]
+
+
 Encode = Callable[[ChangeRecord], bytes]
 
 
@@ -199,22 +208,23 @@ class RouteStore:
             await connection.execute(
                 SQL.commit_route,
                 *(route.job, route.epoch, route_to_json(route), back, change.protected_until, proposal, revision),
-                *(opened["traceparent"], record.commit_time, moved),
+                *(opened["traceparent"], record.commit_time, moved, emergency),
             )
             await _write_audit(connection, record, intent, encode)
             await connection.execute(SQL.serve_route, route.job, route.epoch, sorted(route.versions))
             await connection.execute(SQL.notify)
         return Committed(proposal, record, tuple(fronts), ready.not_ready)
 
-    async def release(self, job: str, command: Release) -> None:
-        """Release a version if nothing names it: decided and done under the route's lock."""
-        await self._decide_locked(job, command)
+    async def release(self, job: str, command: Release, actor: str) -> None:
+        """Release a version if nothing names it: decided, done and audited under the route's lock."""
+        await self._decide_locked(job, command, actor)
 
-    async def reinstate(self, job: str, command: Reinstate) -> None:
-        """Reverse a release."""
-        await self._decide_locked(job, command)
+    async def reinstate(self, job: str, command: Reinstate, actor: str) -> None:
+        """Reverse a release, with its audit row."""
+        await self._decide_locked(job, command, actor)
 
-    async def _decide_locked(self, job: str, command: Release | Reinstate) -> None:
+    async def _decide_locked(self, job: str, command: Release | Reinstate, actor: str) -> None:
+        forgo = isinstance(command, Release) and command.forgo_rollback
         async with transaction(self._pool) as connection:
             await connection.execute(SQL.make_route, job)
             await connection.execute(SQL.lock_route, job)
@@ -222,16 +232,16 @@ class RouteStore:
             match decide(record.state, command, record.now, self._protection):
                 case MarkReleased(version):
                     await connection.execute(SQL.release, job, version)
+                    await connection.execute(SQL.record_release, job, version, "RELEASE", actor, forgo)
                 case MarkReinstated(version):
                     await connection.execute(SQL.reinstate, job, version)
+                    await connection.execute(SQL.record_release, job, version, "REINSTATE", actor, forgo)
 
-    async def release_progress(
-        self, job: str, version: int, may_serve_for: timedelta
-    ) -> tuple[datetime | None, list[str], bool]:
+    async def release_progress(self, job: str, version: int) -> tuple[datetime | None, list[str], bool]:
         """When a version was released, the fronts that may still read it, and whether the view may still show it."""
         async with transaction(self._pool) as connection:
             released = await connection.fetchval(SQL.release_time, job, version)
-            rows = await connection.fetch(SQL.undrained_fronts, job, version, may_serve_for)
+            rows = await connection.fetch(SQL.undrained_fronts, job, version)
             view = (await _read(connection, job)).view
         return released, [row["front"] for row in rows], view.pending or view.version == version
 
@@ -251,21 +261,40 @@ class RouteStore:
         async with transaction(self._pool) as connection:
             await connection.execute(SQL.view_waiting, view.job, view.epoch, waiting_for)
 
+    async def pending_wakes(self) -> list[PendingWake]:
+        """Rollbacks whose runs are still to be woken."""
+        async with transaction(self._pool) as connection:
+            rows = await connection.fetch(SQL.pending_wakes)
+        return [PendingWake(row["job"], row["epoch"], tuple(row["versions"])) for row in rows]
+
+    async def woken(self, wake: PendingWake) -> None:
+        """Note that the replayer has answered for each of the runs."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.woken, wake.job, wake.epoch)
+
     async def revision(self) -> int:
         """The newest revision."""
         async with transaction(self._pool) as connection:
             return int(await connection.fetchval(SQL.revision))
 
-    async def proposals_since(self, revision: int) -> list[Proposal]:
-        """Proposals that changed after a revision, in the order of theirs."""
-        async with transaction(self._pool) as connection:
-            return [proposal_of(row) for row in await connection.fetch(SQL.proposals_since, revision)]
+    async def proposals_since(self, revision: int) -> tuple[int, list[Proposal]]:
+        """Proposals that changed after a revision, in the order of theirs, and a revision up to which none is missing.
 
-    async def forget(self, leases: timedelta, proposals: timedelta, requests: timedelta) -> None:
-        """Delete what is older than it can matter."""
+        That is often beyond the last one's: not every transaction that takes a revision changes a proposal.
+        """
+        async with transaction(self._pool) as connection:
+            newest: int = await connection.fetchval(SQL.revision)
+            proposals = [proposal_of(row) for row in await connection.fetch(SQL.proposals_since, revision)]
+        return max([newest, *(proposal.revision for proposal in proposals)]), proposals
+
+    async def forget(self, proposals: timedelta, requests: timedelta) -> None:
+        """Delete what is older than it can matter: leases by what their front says, the rest by these ages.
+
+        A lease that expired longer ago than its front may serve counts as drained, as if it were not there.
+        """
         async with transaction(self._pool) as connection:
             await connection.fetchval(SQL.next_revision)  # for its lock: a commit must not lose a lease it has read
-            await connection.execute(SQL.forget_leases, leases)
+            await connection.execute(SQL.forget_leases)
             await connection.execute(SQL.forget_proposals, proposals)
             await connection.execute(SQL.forget_requests, requests)
 

@@ -257,7 +257,7 @@ def _release(state: State, command: Release, now: datetime) -> MarkReleased | No
             "ROLLBACK_WINDOW",
             named,
             f"A rollback of {state.job} would return to {named}, which is kept for that until "
-            f"{until:%Y-%m-%d %H:%M:%S %Z}. Wait, or give up the way back with forgo_rollback.",
+            f"{until:%Y-%m-%d %H:%M:%S %Z}. Wait, or give up the way back (`--forgo-rollback`).",
         )
     return MarkReleased(version)
 
@@ -300,8 +300,8 @@ def _refuse_released(state: State, weights: Mapping[int, int]) -> None:
 def released_error(job: str, version: int) -> FailedPrecondition:
     """The error of a command that names a released version."""
     message = (
-        f"v{version} of {job} is being retired and was released by its routes. Un-retire it first, or choose "
-        "another version."
+        f"v{version} of {job} is being retired and was released by its routes. Choose another version, or, while its "
+        f"table exists, take the retirement back (`turnout unretire {job} v{version}`)."
     )
     named = f"v{version} of {job}"
     return FailedPrecondition("VERSION_RELEASED", message, violations=(Violation("VERSION_RELEASED", named, message),))

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from core.domain.errors import InvalidInput
 from services.switcher import convert
-from services.switcher.feed import Feed
+from services.switcher.feed import Acknowledged, Feed, Subscription
 from services.switcher.presence import FrontStore, Registration
 from services.switcher.records import Proposal
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -13,6 +13,8 @@ from turnout.switcher.v1 import switcher_pb2 as pb
 # A stream that breaks looks at first like one that the front has ended; the news that it broke follows at once. Only
 # a stream that is still whole after this long was ended on purpose.
 _GOODBYE_CHECK_S = 0.05
+
+_HELLO_WITHIN_S = 5.0
 
 _GOODBYE = object()
 
@@ -33,19 +35,19 @@ class Watch:
         """
         hello = await _hello(requests)
         with self._feed.subscribe() as subscription:
-            registration = await self._fronts.register(hello.front, hello.address)
+            registration = await self._fronts.register(hello.front, hello.address, hello.may_serve_for)
             yield convert.snapshot_message(registration, self._fronts.lease)
             for proposal in registration.open_proposals:
                 yield convert.watch_message(proposal)
             listening = asyncio.create_task(
-                self._listen(requests, registration, subscription.queue, whole), name=f"watch {hello.front}"
+                self._listen(requests, registration, subscription, whole), name=f"watch {hello.front}"
             )
             try:
                 while (item := await subscription.next()) is not _GOODBYE:
                     if isinstance(item, Exception):
                         raise item
-                    if isinstance(item, pb.WatchRoutesResponse):
-                        yield item
+                    if isinstance(item, Acknowledged):
+                        yield convert.acknowledgement(item.sequence)
                     elif isinstance(item, Proposal) and item.revision > registration.revision:
                         yield convert.watch_message(item)
             finally:
@@ -55,7 +57,7 @@ class Watch:
         self,
         requests: AsyncIterator[pb.WatchRoutesRequest],
         registration: Registration,
-        queue: asyncio.Queue[object],
+        subscription: Subscription,
         whole: Callable[[], bool],
     ) -> None:
         front, stream = registration.front, registration.stream
@@ -63,8 +65,8 @@ class Watch:
             async for request in requests:
                 match request.WhichOneof("message"):
                     case "heartbeat":
-                        await self._fronts.renew(front, stream)
-                        await queue.put(convert.acknowledgement(request.heartbeat.sequence))
+                        revision = await self._fronts.renew(front, stream)
+                        self._feed.acknowledge(subscription, request.heartbeat.sequence, revision)
                     case "report":
                         await self._fronts.report(front, *convert.report_of(request.report))
                     case _:
@@ -72,15 +74,15 @@ class Watch:
             await asyncio.sleep(_GOODBYE_CHECK_S)
             if whole():
                 await self._fronts.end(front, stream)
-            await queue.put(_GOODBYE)
+            await subscription.queue.put(_GOODBYE)
         except Exception as error:
-            await queue.put(error)
+            await subscription.queue.put(error)
 
 
-async def _hello(requests: AsyncIterator[pb.WatchRoutesRequest]) -> pb.Hello:
-    first = await anext(aiter(requests), None)
-    if first is None or not first.hello.front:
-        raise InvalidInput("HELLO_MISSING", "A watch begins with a hello that names the front.")
-    if len(first.hello.front) > convert.TEXT_MAX or len(first.hello.address) > convert.TEXT_MAX:
-        raise InvalidInput("TEXT_TOO_LONG", f"A front's id and address have at most {convert.TEXT_MAX} characters.")
-    return first.hello
+async def _hello(requests: AsyncIterator[pb.WatchRoutesRequest]) -> convert.Hello:
+    try:
+        async with asyncio.timeout(_HELLO_WITHIN_S):
+            first = await anext(aiter(requests), None)
+    except TimeoutError:
+        first = None
+    return convert.hello_of(pb.Hello() if first is None else first.hello)

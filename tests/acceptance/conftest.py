@@ -16,21 +16,25 @@ from turnout.client import Client
 LEASES = ("--run-lease-s", "3", "--reader-lease-s", "2", "--max-stale-active-s", "5", "--max-stale-experiment-s", "3")
 
 
+BOTH_WAYS = pytest.mark.parametrize("product", ["one process", "four processes"], indirect=True)
+"""Marks tests that must hold whether the services share a process or not."""
+
+
 def client_of(processes: ServiceProcesses) -> Client:
     """A client that finds each service where it is."""
     return Client(targets={name: processes.target(name) for name in SERVICES}, actor="test")
 
 
-@pytest.fixture(params=["one process", "four processes"])
+@pytest.fixture
 async def product(
     request: pytest.FixtureRequest, postgres: str, kafka: Topics, tmp_path: Path
 ) -> AsyncIterator[ServiceProcesses]:
-    """The services in both ways of running them."""
+    """The services in one process, or in four where a test asks for that (see `BOTH_WAYS`)."""
     async with ServiceProcesses(
         postgres=postgres,
         kafka=kafka.bootstrap,
         data_dir=tmp_path / "services",
-        separate=request.param == "four processes",
+        separate=getattr(request, "param", "") == "four processes",
         options=LEASES,
     ) as processes:
         yield processes

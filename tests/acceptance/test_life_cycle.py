@@ -9,11 +9,14 @@ from functools import partial
 import asyncpg
 import pytest
 
+from tests.acceptance.conftest import BOTH_WAYS
 from tests.acceptance.orders import JOB, USERS, Orders, stored
 from tests.support.eventually import eventually
 from turnout.client import Client
 from turnout.errors import FailedPrecondition, NotFound
 from turnout.results import Command, RetirementStep, Run, RunState, VersionState
+
+pytestmark = BOTH_WAYS
 
 
 async def caught_up(client: Client, version: int) -> Run:

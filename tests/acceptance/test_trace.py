@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,15 @@ from tests.acceptance.test_life_cycle import caught_up
 from tests.support.eventually import eventually
 from tests.support.processes import ServiceProcesses
 from tests.support.topics import Topics
+
+EXPECTED = {
+    ("turnout-switcher", "turnout.switcher.v1.Switcher/CutOverRoute"),
+    ("turnout-switcher", "switcher.propose"),
+    ("turnout-switcher", "switcher.commit"),
+    ("turnout-replayer", "turnout.replayer.v1.Replayer/CheckGates"),
+    ("turnout-query", "front.prepare"),
+    ("turnout-query", "front.adopt"),
+}
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -69,17 +81,43 @@ async def test_a_cutover_is_one_trace(
         span = TracerProvider().get_tracer("caller").start_span("deploy")
         with trace.use_span(span, end_on_exit=True):
             await client.cut_over(JOB, 1)
-        trace_id = span.get_span_context().trace_id.to_bytes(16, "big")
+        called = span.get_span_context()
 
-        async def complete() -> dict[str, set[str]]:
-            names: dict[str, set[str]] = {}
-            for service, one in received.spans:
-                if one.trace_id == trace_id:
-                    names.setdefault(service, set()).add(one.name)
-            assert "turnout.switcher.v1.Switcher/CutOverRoute" in names.get("turnout-switcher", set()), names
-            assert {"switcher.propose", "switcher.commit"} <= names["turnout-switcher"], names
-            assert {"front.prepare", "front.adopt"} <= names.get("turnout-query", set()), names
-            assert "turnout.replayer.v1.Replayer/CheckGates" in names.get("turnout-replayer", set()), names
-            return names
+        async def complete() -> list[tuple[str, Any]]:
+            spans = [(service, one) for service, one in received.spans if one.trace_id == called.trace_id.to_bytes(16)]
+            names = {(service, one.name) for service, one in spans}
+            assert names >= EXPECTED, names
+            # Whole: every span hangs on another one of the trace, the first on the caller's.
+            known = {one.span_id for _, one in spans} | {called.span_id.to_bytes(8)}
+            assert all(one.parent_span_id in known for _, one in spans)
+            return spans
 
-        await eventually(complete, 20)
+        spans = await eventually(complete, 20)
+        [first] = [one for _, one in spans if one.name.endswith("/CutOverRoute")]
+        assert first.parent_span_id == called.span_id.to_bytes(8)
+
+
+async def test_the_command_line_begins_a_trace(
+    collector: tuple[Collector, str], postgres: str, kafka: Topics, tmp_path: Path
+) -> None:
+    received, endpoint = collector
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    async with ServiceProcesses(
+        postgres=postgres, kafka=kafka.bootstrap, data_dir=tmp_path / "services", environment=environment
+    ) as processes:
+        process = await asyncio.create_subprocess_exec(
+            Path(sys.executable).parent / "turnout", "show", "--target", processes.target("registry"),
+            env={**os.environ, **environment},
+            stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert await process.wait() == 0
+
+        async def joined() -> bool:
+            [root] = [one for service, one in received.spans if service == "turnout-cli" and one.name == "turnout show"]
+            inside = {service for service, one in received.spans if one.trace_id == root.trace_id}
+            return inside >= {"turnout-cli", "turnout"}
+
+        async def arrived() -> bool:
+            return any(service == "turnout-cli" for service, _ in received.spans) and await joined()
+
+        await eventually(arrived, 20)

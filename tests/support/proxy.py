@@ -54,6 +54,7 @@ class TcpProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # so that handlers of connections accepted in this moment begin, and reset them
 
     def stall(self) -> None:
         self._flowing.clear()
@@ -74,6 +75,9 @@ class TcpProxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
+        if self._server is None:
+            _reset(writer)  # accepted just before the cut, which did not know of it yet
+            return
         connection = _Connection(reader, writer, self._flowing)
         self._connections[task] = connection
         try:

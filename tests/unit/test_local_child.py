@@ -143,7 +143,37 @@ async def test_end_by_itself_is_seen(tmp_path: Path) -> None:
 
     await eventually(ended)
     assert not child.running
+    assert child.killed_by is signal.SIGTERM
     await child.stop()
+
+
+async def test_an_end_of_its_own_is_no_signal(tmp_path: Path) -> None:
+    child = _child(tmp_path)
+    await child.start([sys.executable, "-c", "raise SystemExit(7)"], environment=_ENVIRONMENT)
+    assert child.killed_by is None, "not known while it runs"
+
+    async def ended() -> bool:
+        return child.ended_by_itself
+
+    await eventually(ended)
+    assert child.killed_by is None
+    assert await child.wait() == 7
+
+
+async def test_a_stop_that_is_cancelled_is_a_stop_all_the_same(tmp_path: Path) -> None:
+    child = _child(tmp_path, grace_s=0.5)
+    await _up(child, _STUBBORN)
+    pid = child.pid
+    assert pid is not None
+    stop = asyncio.ensure_future(child.stop())
+    await asyncio.sleep(0)
+    for _ in range(2):
+        stop.cancel()
+        await asyncio.sleep(0)
+    assert not stop.done()
+    with pytest.raises(asyncio.CancelledError):
+        await stop
+    assert not _runs(pid)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no signal for a parent's death")

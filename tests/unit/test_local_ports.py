@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,22 @@ async def test_a_port_asked_for_is_kept_or_refused() -> None:
     with socket.create_server((HOST, port)), pytest.raises(LocalStackError, match="is taken"):
         await on_a_port("Kafka", port, server.launch)
     assert server.tried == [], "not even tried"
+
+
+async def test_the_port_of_the_last_time_is_the_first_choice(tmp_path: Path) -> None:
+    file = tmp_path / "port"
+    first = await on_a_port("Kafka", None, _Server(refusals=0).launch, remembered=file)
+    assert file.read_text() == f"{first}\n"
+    assert await on_a_port("Kafka", None, _Server(refusals=0).launch, remembered=file) == first
+    with socket.create_server((HOST, first)):
+        other = await on_a_port("Kafka", None, _Server(refusals=0).launch, remembered=file)
+    assert other != first
+    assert await on_a_port("Kafka", None, _Server(refusals=0).launch, remembered=file) == other
+
+
+@pytest.mark.parametrize("content", ["", "seven", "80", "70000"])
+async def test_a_damaged_memory_of_the_port_is_ignored(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "port"
+    file.write_text(content)
+    port = await on_a_port("Kafka", None, _Server(refusals=0).launch, remembered=file)
+    assert file.read_text() == f"{port}\n"

@@ -108,7 +108,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class CreatedVersion:
-    """Answer of create_version. created: False where the same code was already the newest version."""
+    """Answer of create_version. created: False where the same code was already a REGISTERED version."""
 
     version: Version
     created: bool

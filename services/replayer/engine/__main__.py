@@ -16,9 +16,17 @@ from services.replayer.engine.load import load_job
 from services.replayer.engine.streams import Supervisor
 from services.replayer.engine.watchdog import Watchdog
 from services.replayer.engine.worker import Worker
-from services.replayer.protocol import EXIT_FAULT, Fault, ProtocolError, Ready, Start, Stopped, ToWorker
+from services.replayer.protocol import (
+    EXIT_FAULT,
+    STOP_WITHIN_S,
+    Fault,
+    ProtocolError,
+    Ready,
+    Start,
+    Stopped,
+    ToWorker,
+)
 
-STOP_WITHIN_S = 10.0  # then what is under way is cut off; the next worker starts from what is committed
 EXIT_PROTOCOL = 2
 
 

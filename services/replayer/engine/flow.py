@@ -201,7 +201,10 @@ class Flow:
         await self._finish_write()
         taken = False
         for tp in sorted(parts.pending):
-            lease = await parts.leases.take(tp)
+            try:
+                lease = await parts.leases.take(tp)
+            except LookupError:  # it has no position yet
+                continue
             if lease is not None:
                 if not taken and self._batch.moved:
                     await self._write()

@@ -16,6 +16,7 @@ from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from core.kafka.admin import LogRange
 from core.kafka.properties import KafkaConfig
+from services.replayer.consumer import close
 from services.replayer.engine.faults import LogAwayError, RunFaultError
 from services.replayer.engine.identity import LogFinding, RecordIdentity, identity_of, judge_position, same_record
 from services.replayer.protocol import TopicPartition
@@ -25,7 +26,6 @@ _FETCH_BYTES: Final = 4 << 20  # of one partition in one answer
 _FETCH_WAIT_MS: Final = 100  # a partition left out of a waiting fetch is asked for after at most this
 _REQUEST_MS: Final = 10_000
 _ANSWER_S: Final = 5.0  # after which the broker counts as away
-_PROBE_S: Final = 3.0  # for the last applied records; one that does not come was compacted away
 _CONFIRM_S: Final = 1.0  # a broker that has just come back may not know its log's end yet
 
 # What aiokafka says of a broker that is away, every 100 ms; we say it once, as Waiting.
@@ -56,14 +56,14 @@ class Log:
         try:
             await consumer.start()
         except (KafkaError, OSError) as error:
-            await consumer.stop()
+            await close(consumer)
             raise LogAwayError(_away(error)) from error
         self._consumer = consumer
 
     async def close(self) -> None:
         """Disconnect."""
         if self._consumer is not None:
-            await self._consumer.stop()
+            await close(self._consumer)
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """Read these partitions, and no others, from these offsets on."""
@@ -152,15 +152,20 @@ class Log:
 
     async def check_identity(self, applied: Mapping[TopicPartition, RecordIdentity]) -> None:
         """Compare the last applied records with those that the log holds; RunFaultError if one is another record.
-        Leaves the consumer's positions there: seek afterwards. Ranges must be fresh."""
+
+        A record that was compacted away shows as one with a later offset, or as a position that went past it.
+        LogAwayError when no answer comes, for then nothing is known. Leaves the consumer's positions there: seek
+        afterwards. Ranges must be fresh."""
         waiting = {
             tp: identity
             for tp, identity in applied.items()
             if tp in self.ranges and self.ranges[tp].start <= identity.offset < self.ranges[tp].end
         }
         self.seek({tp: identity.offset for tp, identity in waiting.items()})
-        deadline = time.monotonic() + _PROBE_S
-        while waiting and time.monotonic() < deadline:
+        deadline = time.monotonic() + _ANSWER_S
+        while waiting:
+            if time.monotonic() > deadline:
+                raise LogAwayError(_away(TimeoutError()))
             partitions = [_theirs(tp) for tp in waiting]
             try:
                 fetched = await self._consumer.getmany(*partitions, timeout_ms=200, max_records=1)
@@ -169,6 +174,10 @@ class Log:
             for theirs, messages in fetched.items():
                 tp = self._names[theirs]
                 _compare(tp, waiting.pop(tp), messages)
+                deadline = time.monotonic() + _ANSWER_S
+            for tp, identity in list(waiting.items()):
+                if await self.position(tp) > identity.offset:
+                    del waiting[tp]
 
 
 def _compare(tp: TopicPartition, applied: RecordIdentity, messages: Sequence[Message]) -> None:

@@ -89,6 +89,8 @@ class Worker:
                 await self._log.refresh()
             except LogAwayError as error:
                 self._control.wait_for("KAFKA_UNAVAILABLE", str(error))
+            except Exception:
+                log.exception("asking for the ends of the log failed; going on")
             else:
                 self._control.goes_on("KAFKA_UNAVAILABLE")
 

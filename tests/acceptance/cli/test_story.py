@@ -48,19 +48,7 @@ async def serving(program: Program, orders: Orders) -> None:
     """Version 1 of the orders serves."""
     await orders.produce(3_000)
     await program.run("apply", orders.code(1), "--watch")
-    await cut_over(program, "v1")
-
-
-async def cut_over(program: Program, version: str) -> None:
-    """Cut over once the gates, which ask for a stable while, agree."""
-
-    async def accepted() -> bool:
-        async with program.started("cutover", JOB, version) as process:
-            _, err = await process.communicate()
-        assert process.returncode in (0, 4), err.decode()
-        return process.returncode == 0
-
-    await eventually(accepted, 60, every_s=0.2)
+    await program.run("cutover", JOB, "v1")
 
 
 async def test_from_a_csv_file_to_a_row(program: Program, topic: str) -> None:
@@ -70,7 +58,7 @@ async def test_from_a_csv_file_to_a_row(program: Program, topic: str) -> None:
     assert (made["records"], made["created"], made["partitions"]) == (300, True, 3)
     assert sum(made["records_by_partition"].values()) == 300
     again = await program.run("produce", topic, data, "--key", "tail")
-    assert again.out.startswith("Produced 300 records")
+    assert again.out.startswith(f"Produced 300 records to {topic} at {program.environment['TURNOUT_KAFKA']} in ")
     refused = await program.run("produce", topic, data, "--partitions", "5", code=4)
     assert "has 3 partitions, not 5" in refused.err
     assert "did you mean tail?" in (await program.run("produce", topic, data, "--key", "tial", code=2)).err
@@ -106,6 +94,9 @@ async def test_two_versions_side_by_side(program: Program, orders: Orders) -> No
     await serving(program, orders)
     assert (await program.run("apply", orders.code(1))).out.startswith(f"{JOB}: unchanged: v1\n")
 
+    # What catching up means here is what it means at a cutover, also beside a version that serves.
+    assert (await program.run("run", "watch", JOB, "v1")).out.endswith("It is the active version.\n")
+
     mismatch = await program.run("apply", orders.code(2), "--version", "3", "-o", "json", code=7)
     assert mismatch.out == ""
     assert '"reason":"VERSION_MISMATCH"' in mismatch.err
@@ -138,13 +129,7 @@ async def test_two_versions_side_by_side(program: Program, orders: Orders) -> No
 async def test_readers_move_and_the_old_version_goes(program: Program, orders: Orders) -> None:
     await serving(program, orders)
     await program.run("apply", orders.code(2), "--watch")
-
-    async def first_readers() -> bool:
-        async with program.started("traffic", "set", JOB, "v1=87.5", "v2=12.5", "--reason", "a look") as process:
-            await process.communicate()
-        return process.returncode == 0
-
-    await eventually(first_readers, 60, every_s=0.2)
+    await program.run("traffic", "set", JOB, "v1=87.5", "v2=12.5", "--reason", "a look")
     assert "v1 87.5 %, v2 12.5 %" in (await program.run("traffic", "show", JOB)).out
     unit = ("--unit", "user-17")
     explained = (await program.run("explain", JOB, *unit, "-o", "json")).document
@@ -158,10 +143,10 @@ async def test_readers_move_and_the_old_version_goes(program: Program, orders: O
     largest = sorted(orders.table(1).values(), key=lambda row: -int(str(row["cents"])))[:5]
     assert [one["row"]["cents"] for one in rows] == [row["cents"] for row in largest]
 
-    await cut_over(program, "v2")
+    await program.run("cutover", JOB, "v2")
     assert "Nothing to change" in (await program.run("cutover", JOB, "v2")).out
     assert "rolled back to v1 87.5 %, v2 12.5 %" in (await program.run("rollback", JOB, "--reason", "odd")).out
-    await cut_over(program, "v2")
+    await program.run("cutover", JOB, "v2")
     assert "--forgo-rollback" in (await program.run("retire", JOB, "v1", code=4)).err
     await program.run("retire", JOB, "v1", "--retain-for", "1h", "--forgo-rollback")
 
@@ -171,14 +156,46 @@ async def test_readers_move_and_the_old_version_goes(program: Program, orders: O
 
     await eventually(lambda: state("RETIRED"), 60, every_s=0.2)
     assert "`turnout unretire` takes it back" in (await program.run("show", JOB)).out
-    await program.run("unretire", JOB, "v1")
+    assert f"`turnout unretire {JOB} v1`" in (await program.run("run", "watch", JOB, "v1", code=1)).err
+    assert "is taken back" in (await program.run("unretire", JOB, "v1")).out
     await eventually(lambda: state("REGISTERED"), 60, every_s=0.2)
     await program.run("retire", JOB, "v1", "--retain-for", "0s", "--forgo-rollback")
     await eventually(lambda: state("DROPPED"), 90, every_s=0.2)
+    assert f"{JOB} v1 is already dropped." in (await program.run("retire", JOB, "v1")).out
+    assert f"{JOB} v2 is not being retired." in (await program.run("unretire", JOB, "v2")).out
+    assert "its table is gone" in (await program.run("run", "watch", JOB, "v1", code=1)).err
     history = (await program.run("show", JOB, "--history", "-o", "json")).document["route_changes"]
     assert [one["command"] for one in history] == ["CUT_OVER", "ROLL_BACK", "CUT_OVER", "SET_TRAFFIC", "CUT_OVER"]
     assert [one["reason"] for one in history] == ["", "odd", "", "a look", ""]
     assert f"{JOB}" in (await program.run("show")).out
+
+
+async def test_a_run_that_cannot_go_on_says_so_everywhere(program: Program, orders: Orders) -> None:
+    missing = program.directory / "missing.py"
+    missing.write_text(orders.code(1).read_text().replace(orders.topic, f"{orders.topic}-missing"))
+    refused = await program.run("apply", missing, "--watch", code=4)
+    assert f"{JOB}: created v1; its replay did not start: There is no topic" in refused.err
+    assert f"repeat `turnout apply {missing}`" in refused.err
+    assert f"{JOB}: v1 is registered; its replay did not start" in (await program.run("apply", missing, code=4)).err
+
+    await orders.produce(50)
+    await orders.produce_value(b"not json \x1b[31m")
+    failed = await program.run("apply", orders.code(2), "--watch", code=1)
+    again = await program.run("apply", orders.code(2), "--watch", code=1)
+    for said in (failed.err, again.out, (await program.run("run", "watch", JOB, "v2", code=1)).err):
+        assert "To resume it would fail again: mend the job" in said
+    assert (await program.run("apply", orders.code(2), "--no-watch")).out == again.out
+    cutover = await program.run("cutover", JOB, "v2", code=4)
+    assert f"`turnout run watch {JOB} v2` shows when it has caught up, or what its run needs" in cutover.err
+
+
+async def test_data_cannot_command_a_terminal(program: Program, orders: Orders) -> None:
+    await orders.produce_value(b'{"user": "\\u001b[31mred", "cents": 5}')
+    await program.run("apply", orders.code(1), "--watch")
+    code, drawn = await program.in_terminal("read", JOB, "--scan", "--version", "v1")
+    assert code == 0
+    assert "\x1b[31mred" not in drawn
+    assert "\\x1b[31mred" in drawn
 
 
 async def test_each_service_at_its_own_address(

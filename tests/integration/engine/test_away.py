@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from confluent_kafka import Producer
 
 from deploy.local.stack import LocalStack
+from services.replayer.engine.faults import LogAwayError
+from services.replayer.engine.identity import RecordIdentity
+from services.replayer.engine.ingest import Log
+from services.replayer.protocol import TopicPartition
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.test_aggregate import SALES, sales, values
 from tests.integration.engine.test_map_and_fold import FOLD
@@ -122,3 +128,43 @@ async def test_a_connection_lost_on_the_servers_side_only(kafka: Topics, postgre
         await _reached(version, worker, records, make)
         assert await version.rows() == version.reference(values(records))
         await make.end()
+
+
+async def test_the_log_is_not_known_again_while_kafka_is_away(
+    fault_stack: LocalStack, topics: Topics, make_there: Make
+) -> None:
+    """No answer is no evidence that the last applied record was compacted away."""
+    topic = await topics.create(1)
+    await topics.produce(topic, sales(100))
+    tp = TopicPartition(topic, 0)
+    reader = Log({"bootstrap.servers": fault_stack.kafka})
+    await reader.start()
+    try:
+        reader.assign({tp: 100})
+        await reader.refresh()
+        await fault_stack.kill_kafka()
+        with pytest.raises(LogAwayError, match="Kafka does not answer"):
+            await reader.check_identity({tp: RecordIdentity(99, 0, 0)})
+    finally:
+        await reader.close()
+
+
+async def test_a_last_record_that_was_compacted_away_is_no_other_record(kafka: Topics) -> None:
+    """Compaction cannot be commanded; an aborted transaction leaves the same: an offset without a record."""
+    topic = await kafka.create(1)
+    tp = TopicPartition(topic, 0)
+    await kafka.produce(topic, sales(5))
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
+    await asyncio.to_thread(producer.init_transactions, 30)
+    producer.begin_transaction()
+    producer.produce(topic, b"never", partition=0)
+    await asyncio.to_thread(producer.flush, 30)
+    await asyncio.to_thread(producer.abort_transaction, 30)
+    reader = Log({"bootstrap.servers": kafka.bootstrap})
+    await reader.start()
+    try:
+        reader.assign({tp: 6})
+        await reader.refresh()
+        await reader.check_identity({tp: RecordIdentity(5, 0, 0)})
+    finally:
+        await reader.close()

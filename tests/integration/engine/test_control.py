@@ -101,6 +101,40 @@ async def test_partitions_move_between_workers(kafka: Topics, make: Make) -> Non
     assert await version.rows() == version.reference(values(records))
 
 
+async def test_a_partition_without_a_position_holds_the_others_up_no_longer_than_it_is_missing(
+    kafka: Topics, make: Make
+) -> None:
+    topic = await kafka.create(2)
+    records = sales(2_000)
+    await kafka.produce(topic, records)
+    version = await make(SALES.format(topic=topic), [topic])
+    async with version.connection() as connection:
+        await connection.execute("delete from serving.positions where version = $1 and partition = 1", version.name)
+        worker = await version.worker()
+        ends = await make.ends(topic)
+        first, second = sorted(ends)
+
+        async def first_is_read() -> bool:
+            return bool((await version.positions())[first]["next_offset"] == ends[first])
+
+        await eventually(first_is_read)
+        tried_s = (await version.positions())[first]["lease_expires"]
+
+        async def tried_again() -> bool:  # the leases are renewed less often than what is missing is tried
+            return bool((await version.positions())[first]["lease_expires"] > tried_s)
+
+        await eventually(tried_again)
+        await connection.execute(
+            "insert into serving.positions (version, topic, partition, start_offset, next_offset) "
+            "values ($1, $2, 1, 0, 0)",
+            version.name,
+            topic,
+        )
+    await worker.at(ends)
+    assert (await version.positions())[second]["next_offset"] == ends[second]
+    assert await version.rows() == version.reference(values(records))
+
+
 async def test_gaps_of_transactions_reach_the_end(kafka: Topics, make: Make) -> None:
     topic = await kafka.create(1)
     records = sales(30)
@@ -119,8 +153,12 @@ async def test_gaps_of_transactions_reach_the_end(kafka: Topics, make: Make) -> 
                 producer.commit_transaction(20)
 
     await asyncio.to_thread(produce)
+
+    async def all_ended() -> bool:  # the marker of the last transaction is written after the producer was answered
+        return (await make.ends(topic))[TopicPartition(topic, 0)] == 60  # as many control records as records
+
+    await eventually(all_ended)
     ends = await make.ends(topic)
-    assert ends[TopicPartition(topic, 0)] == 60  # as many control records as records
     worker = await version.worker()
     await worker.at(ends)
     kept = [record for number, record in enumerate(records) if number % 3]

@@ -9,6 +9,7 @@ import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.domain.sql import serving
 from services.replayer import ddl
 from tests.integration.engine.workers import Version
 from turnout.job.compiled import CompiledAggregate
@@ -93,7 +94,7 @@ async def test_every_merge_rule(postgres: str, tmp_path: Path) -> None:
 
     collect()
     for example in batches:
-        await connection.execute(f"truncate {ddl.qualified(version.table)}")
+        await connection.execute(f"truncate {serving(version.table)}")
         for batch in example:
             async with connection.transaction():
                 await connection.copy_records_to_table(
@@ -101,6 +102,6 @@ async def test_every_merge_rule(postgres: str, tmp_path: Path) -> None:
                 )
                 await connection.execute(ddl.merge(version.definition, version.table))
         expected = _gathered(job, [row for batch in example for row in batch])
-        found = await connection.fetch(f"select {', '.join(names)} from {ddl.qualified(version.table)} order by key")
+        found = await connection.fetch(f"select {', '.join(names)} from {serving(version.table)} order by key")
         assert [list(row) for row in found] == [expected[key] for key in sorted(expected)], example
     await connection.close()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from core.domain.sql import quoted, serving
 from services.replayer import ddl
 from services.replayer.protocol import (
     Fault,
@@ -115,11 +116,11 @@ class Version:
 
     async def rows(self) -> list[Any]:
         """The rows that readers see, as the job's row objects, sorted by key."""
-        names = ", ".join(ddl.quoted(column.name) for column in self.definition.columns)
-        keys = ", ".join(ddl.quoted(name) for name in self.definition.key)
+        names = ", ".join(quoted(column.name) for column in self.definition.columns)
+        keys = ", ".join(quoted(name) for name in self.definition.key)
         visible = " where not _deleted" if ddl.has_tombstones(self.definition) else ""
         async with self.connection() as connection:
-            found = await connection.fetch(f"select {names} from {ddl.qualified(self.table)}{visible} order by {keys}")
+            found = await connection.fetch(f"select {names} from {serving(self.table)}{visible} order by {keys}")
         to_row = self.job.compile().to_row
         return [to_row(tuple(row)) for row in found]
 

@@ -17,13 +17,20 @@ _Run = replayer_pb2.Run
 
 
 class Calls:
-    """What was called, and what is to go wrong: `errors[method]` is raised, one for each call, until it is empty."""
+    """What was called, and what is to go wrong: `errors[method]` is raised, one for each call, until it is empty.
+
+    A test that waits to see an error makes it last (`always`) and clears it then.
+    """
 
     def __init__(self) -> None:
         self.made: list[str] = []
         self.errors: defaultdict[str, list[TurnoutError]] = defaultdict(list)
         self.held: dict[str, asyncio.Event] = {}
         """Methods that wait for their event before they answer."""
+
+    def always(self, method: str, error: TurnoutError) -> None:
+        """Raise the error until `errors[method]` is cleared."""
+        self.errors[method] = [error] * 10_000
 
     async def note(self, method: str) -> None:
         self.made.append(method)
@@ -41,11 +48,14 @@ class FakeSwitcher(switcher_pb2_grpc.SwitcherServicer):
         self.in_use: dict[str, str] = {}
         """Version name -> reason of the refusal."""
         self.released: set[str] = set()
+        self.actors: list[str] = []
+        """Who released or reinstated, as each call claims."""
         self.undrained: list[str] = []
         self.view_pending = False
 
     async def ReleaseVersion(self, request: switcher_pb2.ReleaseVersionRequest, context: Any) -> switcher_pb2.Release:
         await self.calls.note("ReleaseVersion")
+        self.actors.append(request.claimed_actor)
         reason = self.in_use.get(request.version)
         if reason == "ROLLBACK_WINDOW" and request.forgo_rollback:
             reason = None
@@ -65,6 +75,7 @@ class FakeSwitcher(switcher_pb2_grpc.SwitcherServicer):
         self, request: switcher_pb2.ReinstateVersionRequest, context: Any
     ) -> switcher_pb2.ReinstateVersionResponse:
         await self.calls.note("ReinstateVersion")
+        self.actors.append(request.claimed_actor)
         self.released.discard(request.version)
         return switcher_pb2.ReinstateVersionResponse()
 

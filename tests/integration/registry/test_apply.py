@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from core.domain.errors import Unavailable
 from tests.integration.registry.conftest import Registry
 from turnout import errors
 from turnout.job.artifact import pack
 from turnout.job.errors import JobFileError
+from turnout.results import VersionState
 
 V1 = '''"""Counts flights."""
 from turnout import Key, Record, Row, Sum, aggregate
@@ -41,6 +43,19 @@ async def test_applying_a_file(registry: Registry, tmp_path: Path) -> None:
         await client.apply(path, expected_number=1)
     second = await client.apply(path, expected_number=2)
     assert (second.version.number, second.created, second.job_created) == (2, True, False)
+    path.write_text(V1)
+    third = await client.apply(path, expected_number=1)
+    assert (third.version, third.created) == (first.version, False)
+
+
+async def test_the_code_of_a_version_that_is_being_retired_is_a_new_version(registry: Registry, tmp_path: Path) -> None:
+    client, path = registry.client, tmp_path / "count.py"
+    path.write_text(V1)
+    await client.apply(path)
+    registry.fakes.calls.always("StopRun", Unavailable("AWAY", "The replayer is away."))
+    await client.retire("flight-count", 1)
+    again = await client.apply(path)
+    assert (again.version.number, again.created, again.version.state) == (2, True, VersionState.REGISTERED)
 
 
 async def test_a_file_that_does_not_load_registers_nothing(registry: Registry, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ async def waiting(registry: Registry, words: str, number: int = 1) -> Version:
 async def test_a_version_ends_dropped(registry: Registry) -> None:
     name = await registry.new_version()
     version = await registry.client.retire(JOB, 1, retain_for=NOW)
-    assert version.state is VersionState.RETIRING
+    assert version.state is not VersionState.REGISTERED
     assert version.retirement is not None
     assert version.retirement.claimed_actor == "ann@desk"
     version = await state(registry, VersionState.DROPPED)
@@ -108,7 +108,7 @@ async def test_it_waits_for_fronts_view_and_locks_and_says_so(registry: Registry
     await registry.new_version()
     fakes.switcher.undrained = ["front-a"]
     fakes.switcher.view_pending = True
-    fakes.calls.errors["DropTable"] = [Aborted("TABLE_BLOCKED", "Session 7 holds a lock.")] * 3
+    fakes.calls.always("DropTable", Aborted("TABLE_BLOCKED", "Session 7 holds a lock."))
     await registry.client.retire(JOB, 1, retain_for=NOW)
     version = await waiting(registry, "front-a")
     assert version.retirement is not None
@@ -118,26 +118,39 @@ async def test_it_waits_for_fronts_view_and_locks_and_says_so(registry: Registry
     assert "DropTable" not in fakes.calls.made
     fakes.switcher.view_pending = False
     await waiting(registry, "Session 7")
+    fakes.calls.errors.clear()
     await state(registry, VersionState.DROPPED)
+
+
+@pytest.mark.parametrize("reason", ["VERSION_IN_USE", "ROLLBACK_WINDOW"])
+async def test_a_refusal_after_the_switcher_was_away_ends_it(registry: Registry, reason: str) -> None:
+    name = await registry.new_version()
+    registry.fakes.switcher.in_use[name] = reason
+    registry.fakes.calls.always("ReleaseVersion", Unavailable("AWAY", "The switcher is away."))
+    assert (await registry.client.retire(JOB, 1)).state is VersionState.RETIRING
+    registry.fakes.calls.errors.clear()
+    assert (await state(registry, VersionState.REGISTERED)).retirement is None
 
 
 async def test_a_switcher_that_is_away_is_waited_for(registry: Registry) -> None:
     await registry.new_version()
-    registry.fakes.calls.errors["ReleaseVersion"] = [Unavailable("AWAY", "The switcher is away.")] * 3
+    registry.fakes.calls.always("ReleaseVersion", Unavailable("AWAY", "The switcher is away."))
     version = await registry.client.retire(JOB, 1, retain_for=NOW)
     assert version.state is VersionState.RETIRING
     assert version.retirement is not None
     assert version.retirement.step is RetirementStep.RELEASE
     assert version.retirement.waiting_for == "The switcher is away."
+    registry.fakes.calls.errors.clear()
     await state(registry, VersionState.DROPPED)
 
 
 async def test_a_replayer_that_is_away_is_waited_for(registry: Registry) -> None:
     await registry.new_version()
-    registry.fakes.calls.errors["StopRun"] = [Unavailable("AWAY", "The replayer is away.")] * 3
+    registry.fakes.calls.always("StopRun", Unavailable("AWAY", "The replayer is away."))
     registry.fakes.calls.errors["DropTable"] = [Unavailable("AWAY", "The replayer is away.")] * 3
     await registry.client.retire(JOB, 1, retain_for=NOW)
     await waiting(registry, "The replayer is away.")
+    registry.fakes.calls.errors["StopRun"].clear()
     await state(registry, VersionState.DROPPED)
     assert registry.fakes.calls.made.count("DropTable") == 4
 
@@ -146,10 +159,12 @@ async def test_taking_it_back_resumes_the_run(registry: Registry) -> None:
     name = await registry.new_version()
     await registry.client.retire(JOB, 1, retain_for=LONG)
     await state(registry, VersionState.RETIRED)
+    registry.fakes.calls.held["ReinstateVersion"] = held = asyncio.Event()
     version = await registry.client.unretire(JOB, 1)
     assert version.state is VersionState.RETIRING
     assert version.retirement is not None
     assert version.retirement.step is RetirementStep.REINSTATE
+    held.set()
     version = await state(registry, VersionState.REGISTERED)
     assert version.retirement is None
     assert registry.fakes.switcher.released == set()

@@ -203,7 +203,7 @@ async def test_taking_back_survives_a_crash_at_every_point(bench: Bench) -> None
     assert await crash_everywhere(bench, act, go_on, check) >= 12
 
 
-async def test_a_refusal_whose_answer_was_lost_is_told_when_asked_again(bench: Bench) -> None:
+async def test_a_refusal_that_nobody_waits_for_ends_the_retirement(bench: Bench) -> None:
     version = await bench.new_version()
     bench.fakes.switcher.in_use[version.name] = "VERSION_IN_USE"
     saga, _ = bench.saga(crash_at=2)  # after the call, before its outcome is stored
@@ -212,12 +212,40 @@ async def test_a_refusal_whose_answer_was_lost_is_told_when_asked_again(bench: B
     restarted, _ = bench.saga()
     bench.clock.time += timedelta(minutes=1)
     await restarted.run_due()
-    retirement = (await bench.store.version(version)).retirement
-    assert retirement is not None
-    assert "Cut over to another version" in retirement.waiting_for
+    stored = await bench.store.version(version)
+    assert (stored.state, stored.retirement) == (State.REGISTERED, None)
+    assert "Cut over to another version" in (await audit(bench, version))[-1][3]
+
+    # Weeks later, when the route no longer names it, nothing that was refused comes to pass.
+    bench.fakes.switcher.in_use.clear()
+    bench.clock.time += timedelta(days=30)
+    assert not await restarted.run_due()
+    assert version.name not in bench.fakes.switcher.released
+
+
+async def test_a_run_that_was_resumed_is_stopped_again_before_the_drop(bench: Bench) -> None:
+    saga, _ = bench.saga()
+    version = await to_the_drop(bench, saga)
+    bench.fakes.replayer.runs[version.name] = replayer_pb2.Run.TAILING  # by a rollback that came to nothing
+    bench.fakes.calls.made.clear()
+    await bench.run(saga, State.DROPPED, version)
+    assert bench.fakes.calls.made == ["ReleaseVersion", "DropTable", "StopRun", "ReleaseVersion", "DropTable"]
+    assert bench.fakes.replayer.dropped == [version.name]
+    assert [row[0] for row in await audit(bench, version)][-3:] == ["RETIRING", "RETIRED", "DROPPED"]
+
+
+async def test_asking_again_with_more_counts_although_the_first_is_refused(bench: Bench) -> None:
+    version = await bench.new_version()
+    bench.fakes.switcher.in_use[version.name] = "ROLLBACK_WINDOW"
+    bench.fakes.calls.held["ReleaseVersion"] = held = asyncio.Event()
+    saga, _ = bench.saga()
+    first = asyncio.create_task(saga.retire(version, ASKED))
+    await eventually(lambda: _is_true("ReleaseVersion" in bench.fakes.calls.made))
+    await saga.retire(version, Asked(ASKED.retain_for, True, "bo"))
+    held.set()
     with pytest.raises(FailedPrecondition):
-        await restarted.retire(version, ASKED)
-    assert (await bench.store.version(version)).state is State.REGISTERED
+        await first
+    await bench.run(saga, State.RETIRED, version)
 
 
 async def to_the_drop(bench: Bench, saga: Saga) -> VersionId:
@@ -324,14 +352,25 @@ async def test_the_audit_names_who_and_what(bench: Bench) -> None:
     await saga.retire(version, ASKED)
     await saga.unretire(version, "bo")
     await bench.run(saga, State.REGISTERED, version)
-    async with bench.store.transaction() as tx:
-        rows = await tx.fetch("select action, claimed_actor from registry.audit where number = 1 order by id")
-    assert [tuple(row) for row in rows] == [
-        ("CREATE_VERSION", ""),
-        ("RETIRE", "ann@desk"),
-        ("UNRETIRE", "bo"),
-        ("REGISTERED", ""),
+    await saga.retire(version, Asked(ASKED.retain_for, True, "cy"))
+    assert await audit(bench, version) == [
+        ("CREATE_VERSION", "", None, ""),
+        ("RETIRE", "ann@desk", False, ""),
+        ("UNRETIRE", "bo", None, ""),
+        ("REGISTERED", "", None, ""),
+        ("RETIRE", "cy", True, ""),
     ]
+    assert bench.fakes.switcher.actors == ["ann@desk", "bo", "cy"]
+
+
+async def audit(bench: Bench, version: VersionId) -> list[tuple[Any, ...]]:
+    """Action, actor, whether the way back is given up, and why, of each row."""
+    async with bench.store.transaction() as tx:
+        rows = await tx.fetch(
+            "select action, claimed_actor, forgo_rollback, why from registry.audit where number = $1 order by id",
+            version.number,
+        )
+    return [tuple(row) for row in rows]
 
 
 async def _is_true(value: bool) -> bool:

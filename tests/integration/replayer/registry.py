@@ -27,6 +27,8 @@ class Registered:
     job: Job[..., Any]
     artifact: Artifact
     state: registry_pb2.Version.State.ValueType = registry_pb2.Version.REGISTERED
+    step: registry_pb2.Retirement.Step.ValueType = registry_pb2.Retirement.STEP_UNSPECIFIED
+    asked_before_retired: int | None = None  # after so many answers it is RETIRED
 
 
 class SmallRegistry(registry_pb2_grpc.RegistryServicer):
@@ -56,9 +58,14 @@ class SmallRegistry(registry_pb2_grpc.RegistryServicer):
 
     async def GetVersion(self, request: registry_pb2.GetVersionRequest, context: Any) -> registry_pb2.Version:
         found = self._find(request.name)
+        if found.asked_before_retired is not None:
+            found.asked_before_retired -= 1
+            if found.asked_before_retired < 0:
+                found.state = registry_pb2.Version.RETIRED
         return registry_pb2.Version(
             name=found.name,
             state=found.state,
+            retirement=registry_pb2.Retirement(step=found.step),
             definition=registry_pb2.Definition(definition_json=encode(found.job.definition).decode()),
             artifact_digest=found.artifact.digest,
             artifact_bytes=len(found.artifact.data),

@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
+from core.domain.errors import Unavailable
 from core.rpc.channel import connect
 from deploy.local.ports import free_port
 from tests.integration.replayer.stage import Stage, aggregate_source, flights, refused
@@ -304,15 +307,24 @@ async def test_new_partitions_are_taken_up_from_their_beginning(stage: Stage) ->
     await stage.table_is_that_of(v1, records + more)
 
 
-async def test_runs_wait_while_postgresql_is_away_and_go_on(stage: Stage) -> None:
+@asynccontextmanager
+async def _behind_a_proxy(stage: Stage) -> AsyncIterator[TcpProxy]:
+    """The replayer and its workers reach PostgreSQL through the proxy; at the end the replayer is stopped."""
     parts = urlsplit(stage.postgres)
     async with TcpProxy(parts.hostname or "", parts.port or 0) as proxy:
         await stage.stop()
         direct, through = stage.postgres, parts.netloc.rpartition("@")[0]
         stage.postgres = urlunsplit(parts._replace(netloc=f"{through}@127.0.0.1:{proxy.port}"))
         await stage.start()
+        yield proxy
+        await stage.stop()
+        stage.postgres = direct
+
+
+async def test_runs_wait_while_postgresql_is_away_and_go_on(stage: Stage) -> None:
+    records = flights(6000)
+    async with _behind_a_proxy(stage) as proxy:
         topic = await stage.kafka.create()
-        records = flights(6000)
         await stage.kafka.produce(topic, records)
         v1 = stage.registry.register(aggregate_source(topic), 1)
         await stage.begin(v1.name, rate_limit=3000)
@@ -324,6 +336,32 @@ async def test_runs_wait_while_postgresql_is_away_and_go_on(stage: Stage) -> Non
         await proxy.restore()
         await stage.applied(v1.name, 6000)
         await stage.in_state(v1.name, "TAILING")
-        await stage.stop()
-        stage.postgres = direct
-        await stage.table_is_that_of(v1, records)
+    await stage.table_is_that_of(v1, records)
+
+
+async def test_connections_lost_on_the_servers_side_only_hold_nothing_up(stage: Stage) -> None:
+    """Whoever measures and supervises waits for answers that never come, and then goes on over new connections."""
+    records, more = flights(1000), flights(500, first=1000)
+    stage.run_lease_s = 1.0  # the workers' patience follows from it
+    async with _behind_a_proxy(stage) as proxy:
+        topic = await stage.kafka.create()
+        await stage.kafka.produce(topic, records)
+        v1 = stage.registry.register(aggregate_source(topic), 1)
+        await stage.begin(v1.name)
+        await stage.in_state(v1.name, "TAILING")
+
+        proxy.half_open()
+        await stage.kafka.produce(topic, more)
+
+        async def measured_again() -> bool:
+            request = replayer.CheckGatesRequest(candidate=v1.name)
+            try:
+                answer = await stage.call("CheckGates", request)
+            except Unavailable:
+                return False
+            return bool(answer.gates[0].passed) and sum(p.next_offset for p in answer.partitions) == 1500
+
+        assert await eventually(measured_again, 90.0)
+        stopped = await stage.end(v1.name)  # which the supervisor does
+        assert (stopped.state, stopped.live_workers) == (replayer.Run.STOPPED, 0)
+    await stage.table_is_that_of(v1, records + more)

@@ -79,6 +79,9 @@ async def test_what_cannot_be_started(stage: Stage) -> None:
     assert (await refused(stage.begin("jobs/unknown"))).reason == "INVALID_NAME"
     assert (await refused(stage.begin(missing.name, workers=-1))).reason == "INVALID_WORKERS"
     assert (await refused(stage.begin(missing.name, rate_limit=-1))).reason == "INVALID_RATE"
+    for request_id in ("nul\0", "x" * 10_000):
+        error = await refused(stage.begin(missing.name, request_id=request_id))
+        assert (type(error), error.reason) == (InvalidInput, "INVALID_TEXT")
 
     missing.state = registry_pb2.Version.RETIRED
     assert (await refused(stage.begin(missing.name))).reason == "VERSION_RETIRED"

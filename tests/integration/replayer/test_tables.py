@@ -169,6 +169,34 @@ async def test_binary_fractions_have_a_tolerance_and_hidden_rows_do_not_count(st
     assert await stage.rows("meters", ["meter"]) == [("a",), ("b",), ("c",)]
 
 
+@pytest.mark.parametrize(
+    ("expression", "field", "shown"),
+    [
+        ("on_time::text::jsonb", "json_value", "{on_time}"),
+        ("make_interval(secs => on_time)", "string_value", "00:0{minutes}:{seconds:02}"),
+        ("array[on_time, 1]", "string_value", "{{{on_time},1}}"),
+    ],
+)
+async def test_derived_values_are_shown_as_reads_show_them(
+    stage: Stage, expression: str, field: str, shown: str
+) -> None:
+    topic = await stage.kafka.create(1)
+    await stage.kafka.produce(topic, flights(500, partitions=1))
+    v1 = stage.registry.register(aggregate_source(topic, share=expression), 1)
+    v2 = stage.registry.register(aggregate_source(topic, share=expression, on_time=ON_TIME), 2)
+    for version in (v1, v2):
+        await stage.begin(version.name)
+        await stage.applied(version.name, 500)
+    found = await stage.call("CompareTables", replayer.CompareTablesRequest(old_version=v1.name, new_version=v2.name))
+    assert found.samples
+    for sample in found.samples:
+        for on_time, share in (sample.old_values, sample.new_values):
+            assert share.WhichOneof("kind") == field
+            minutes, seconds = divmod(on_time.int64_value, 60)
+            expected = shown.format(on_time=on_time.int64_value, minutes=minutes, seconds=seconds)
+            assert getattr(share, field) == expected
+
+
 async def test_what_cannot_be_compared(stage: Stage) -> None:
     v1, _ = await _two_tables(stage)
     request = replayer.CompareTablesRequest(old_version=v1, new_version="jobs/punctuality/versions/9")

@@ -56,13 +56,14 @@ class Switcher:
         route: pb.Route = await self.stub.GetRoute(pb.GetRouteRequest(name=ROUTE), timeout=TIMEOUT_S)
         return route
 
-    async def release(self, version: str, *, forgo_rollback: bool = False) -> pb.Release:
-        request = pb.ReleaseVersionRequest(version=version, forgo_rollback=forgo_rollback)
+    async def release(self, version: str, **fields: Any) -> pb.Release:
+        request = pb.ReleaseVersionRequest(version=version, **fields)
         release: pb.Release = await self.stub.ReleaseVersion(request, timeout=TIMEOUT_S)
         return release
 
-    async def reinstate(self, version: str) -> None:
-        await self.stub.ReinstateVersion(pb.ReinstateVersionRequest(version=version), timeout=TIMEOUT_S)
+    async def reinstate(self, version: str, **fields: Any) -> None:
+        request = pb.ReinstateVersionRequest(version=version, **fields)
+        await self.stub.ReinstateVersion(request, timeout=TIMEOUT_S)
 
     async def changes(self, **fields: Any) -> pb.ListRouteChangesResponse:
         request = pb.ListRouteChangesRequest(parent=ROUTE, **fields)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ class Front:
 
     def __init__(self, target: str, name: str) -> None:
         self.name = name
+        self.may_serve_for = timedelta(seconds=120)
         self.prepares = True
         self.serves = True
         self.drains = True
@@ -26,6 +28,7 @@ class Front:
         self.committed: list[pb.RouteCommitted] = []
         self.proposals: list[pb.Proposal] = []
         self.cancelled: list[str] = []
+        self.beats = 0
         self.acknowledged = 0
         self.ended_with: grpc.aio.AioRpcError | None = None
         self._channel = connect(target)
@@ -36,7 +39,9 @@ class Front:
         """Say hello; returns with the snapshot."""
         stub: Any = rpc.SwitcherStub(self._channel)
         self._call = stub.WatchRoutes()
-        await self._send(pb.WatchRoutesRequest(hello=pb.Hello(front=self.name, address="127.0.0.1:1")))
+        hello = pb.Hello(front=self.name, address="127.0.0.1:1")
+        hello.may_serve_for.FromTimedelta(self.may_serve_for)
+        await self._send(pb.WatchRoutesRequest(hello=hello))
         first = await self._call.read()
         self.snapshot: pb.Snapshot = first.snapshot
         for committed in self.snapshot.routes:
@@ -74,10 +79,9 @@ class Front:
 
     async def _beat(self) -> None:
         every_s = self.snapshot.lease_time.ToTimedelta().total_seconds() / 4
-        sequence = 0
         while True:
-            sequence += 1
-            await self._send(pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=sequence)))
+            self.beats += 1
+            await self._send(pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=self.beats)))
             await asyncio.sleep(every_s)
 
     async def _listen(self) -> None:

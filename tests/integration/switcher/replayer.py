@@ -4,7 +4,7 @@ from typing import Any
 
 import grpc
 
-from core.domain.errors import FailedPrecondition, NotFound
+from core.domain.errors import FailedPrecondition, NotFound, Unavailable
 from core.domain.names import VersionId, parse_version
 from core.rpc.interceptors import Watches, chain
 from turnout.replayer.v1 import replayer_pb2 as pb
@@ -30,6 +30,12 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         """Gates asked: candidate and baseline (0 = none), in order."""
         self.resumed: list[str] = []
         self.resume_fails = ""
+        self.runs_away = False
+        """Calls about runs are not answered."""
+        self.silent: set[str] = set()
+        """Gates that get no answer."""
+        self.evidence = ""
+        """Of every gate that passes, where it is not to be the default."""
 
     async def start(self) -> None:
         """Listen at `target`."""
@@ -51,20 +57,24 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
             pb.Gate(
                 gate=gate,
                 passed=(candidate, gate) not in self.failing,
-                evidence=self.failing.get((candidate, gate), [f"{gate} holds."]),
+                evidence=self.failing.get((candidate, gate), [self.evidence or f"{gate} holds."]),
             )
             for gate in GATES
+            if gate not in self.silent
         ]
         return pb.CheckGatesResponse(gates=gates)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
+        if self.runs_away:
+            raise Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL does not answer.")
         return self.runs.get(request.name, pb.Run(name=request.name, state=pb.Run.TAILING))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
         if self.resume_fails:
             raise FailedPrecondition("TOPIC_RECREATED", self.resume_fails)
         self.resumed.append(request.name)
-        return pb.Run(name=request.name, state=pb.Run.REPLAYING)
+        self.runs[request.name] = pb.Run(name=request.name, state=pb.Run.REPLAYING)
+        return self.runs[request.name]
 
     async def MoveView(self, request: pb.MoveViewRequest, context: Any) -> pb.MoveViewResponse:
         if self.view_blocked_by:

@@ -36,7 +36,7 @@ async def test_the_first_cutover_creates_the_route(
     assert change.adoption_time.ToTimedelta().total_seconds() < TIMEOUT_S
     assert not change.warnings
     assert not change.fronts_not_counted
-    assert replayer.asked == [(1, 0)]
+    assert replayer.asked == [(1, 0)] * 2, "first, and again before the commit"
     assert [(gate.gate, gate.passed) for gate in change.gates] == [
         ("catch-up", True),
         ("coverage", True),
@@ -75,7 +75,7 @@ async def test_split_then_cutover_then_rollback_then_cutover(
     assert {front.routes[ROUTE].epoch for front in fronts} == {5}
     assert [committed.route.epoch for committed in fronts[0].committed] == [1, 2, 3, 4, 5]
     assert [c.revision for c in fronts[0].committed] == sorted(c.revision for c in fronts[0].committed)
-    assert replayer.asked == [(1, 0), (2, 1), (2, 1), (2, 1)], "a rollback asks no gate"
+    assert replayer.asked == [(1, 0)] * 2 + [(2, 1)] * 6, "a rollback asks no gate"
     assert replayer.views == {"carrier-punctuality": (2, 5)}
     audit = (await switcher.changes()).route_changes
     assert [(c.route.epoch, pb.RouteChange.Command.Name(c.command)) for c in audit] == [
@@ -108,10 +108,62 @@ async def test_a_failed_gate_refuses_with_its_evidence(switcher: Switcher, repla
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "GATES_FAILED")
     assert refusal.message == (
         "v2 of carrier-punctuality is not caught up: Partition 3 of flights is 40,112 offsets behind (and 1 more). "
-        "Watch it with `turnout run watch carrier-punctuality v2`, or pass over it with override_gates=catch-up."
+        "Watch it with `turnout run watch carrier-punctuality v2`, "
+        "or pass over it by name (`--override-gates catch-up`)."
     )
     assert refusal.violations == [("catch-up", V2, sentence) for sentence in replayer.failing[2, "catch-up"]]
     assert (await switcher.route()).epoch == 1
+
+
+async def test_a_missing_answer_is_a_failed_gate(switcher: Switcher, replayer: ReplayerOnDemand) -> None:
+    replayer.silent = {"catch-up", "coverage", "schema"}
+    refusal = await refused(switcher.cut_over(1))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "GATES_FAILED")
+    assert [violation[0] for violation in refusal.violations] == ["catch-up", "coverage", "schema"]
+    replayer.silent = {"schema"}
+    assert [violation[0] for violation in (await refused(switcher.cut_over(1))).violations] == ["schema"]
+    change = await switcher.cut_over(1, override_gates=["schema"])
+    assert [(gate.gate, gate.overridden) for gate in change.gates] == [
+        ("catch-up", False),
+        ("coverage", False),
+        ("schema", True),
+    ]
+
+
+async def test_a_run_stopped_while_the_fronts_prepare_stops_the_change(
+    switcher: Switcher, replayer: ReplayerOnDemand, make_front: MakeFront
+) -> None:
+    front = await make_front("front-1")
+    await switcher.cut_over(1)
+    front.prepares = False
+    change = asyncio.create_task(refused(switcher.cut_over(2)))
+    proposal = await front.until_proposed(2)
+    replayer.failing[2, "catch-up"] = ["The run of v2 is STOPPED."]
+    await front.report(proposal.proposal, pb.Report.PREPARED)
+    refusal = await change
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "GATES_FAILED")
+    assert refusal.violations == [("catch-up", V2, "The run of v2 is STOPPED.")]
+    assert (await switcher.route()).active_version == 1
+
+    async def cancelled() -> bool:
+        return front.cancelled == [proposal.proposal]
+
+    await eventually(cancelled)
+
+
+async def test_the_audit_keeps_the_evidence_at_the_commit(
+    switcher: Switcher, replayer: ReplayerOnDemand, make_front: MakeFront
+) -> None:
+    front = await make_front("front-1")
+    front.prepares = False
+    replayer.evidence = "0 offsets behind, at first."
+    change = asyncio.create_task(switcher.cut_over(1))
+    proposal = await front.until_proposed()
+    replayer.evidence = "3 offsets behind, at the commit."
+    await front.report(proposal.proposal, pb.Report.PREPARED)
+    assert (await change).gates[0].evidence == ["3 offsets behind, at the commit."]
+    (audit,) = (await switcher.changes()).route_changes
+    assert audit.gates[0].evidence == ["3 offsets behind, at the commit."]
 
 
 async def test_a_gate_passed_over_stands_in_the_audit(switcher: Switcher, replayer: ReplayerOnDemand) -> None:
@@ -188,14 +240,15 @@ async def test_a_rollback_wakes_its_runs_and_tells_how_stale_they_are(
     run = f"{V1}/run"
     replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED, lag=1234)
     dry = await switcher.roll_back(validate_only=True)
-    assert "The run of carrier-punctuality v1 is STOPPED; the rollback would resume it." in dry.warnings
+    found = [
+        "carrier-punctuality v1 is 1,234 offsets behind the end of the log.",
+        "The run of carrier-punctuality v1 is STOPPED; the rollback resumes it.",
+    ]
+    assert dry.warnings == found
     assert not replayer.resumed
     change = await switcher.roll_back()
     assert replayer.resumed == [run]
-    assert change.warnings[:2] == [
-        "carrier-punctuality v1 is 1,234 offsets behind the end of the log.",
-        "The run of carrier-punctuality v1 was STOPPED; it was resumed.",
-    ]
+    assert change.warnings[:2] == found
     assert (await switcher.changes()).route_changes[0].warnings[:2] == change.warnings[:2]
 
 
@@ -211,6 +264,39 @@ async def test_a_rollback_does_not_wait_for_a_replayer_that_is_away(
     assert (change.route.view.state, change.route.view.version) == (pb.View.PENDING, 2)
     refusal = await refused(switcher.cut_over(2))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "REPLAYER_UNAVAILABLE")
+
+
+async def test_a_run_is_woken_later_when_the_replayer_was_away(switcher: Switcher, replayer: ReplayerOnDemand) -> None:
+    await switcher.cut_over(1)
+    await switcher.cut_over(2)
+    run = f"{V1}/run"
+    replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED)
+    replayer.runs_away = True
+    change = await switcher.roll_back()
+    assert change.route.active_version == 1
+    assert any("is resumed once the replayer answers" in warning for warning in change.warnings)
+    replayer.runs_away = False
+
+    async def resumed() -> bool:
+        return replayer.resumed == [run]
+
+    await eventually(resumed)
+
+
+async def test_a_rollback_that_is_refused_wakes_nothing(
+    switcher: Switcher, replayer: ReplayerOnDemand, make_front: MakeFront
+) -> None:
+    front = await make_front("front-1")
+    await switcher.cut_over(1)
+    await switcher.cut_over(2)
+    run = f"{V1}/run"
+    replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED)
+    front.nack = "v1 has no table"
+    assert (await refused(switcher.roll_back())).reason == "NOT_PREPARED"
+    assert not replayer.resumed
+    front.nack = ""
+    await switcher.roll_back()
+    assert replayer.resumed == [run]
 
 
 async def test_a_blocked_view_follows_later(switcher: Switcher, replayer: ReplayerOnDemand) -> None:
@@ -239,7 +325,7 @@ async def test_a_rollback_stands_even_if_its_run_cannot_be_resumed(
     change = await switcher.roll_back()
     assert change.route.active_version == 1
     assert change.warnings[0] == "carrier-punctuality v1 is 5 offsets behind the end of the log."
-    assert change.warnings[1].endswith("The topic flights was created anew.")
+    assert change.warnings[-1].endswith("could not be resumed: The topic flights was created anew.")
 
 
 async def test_one_request_sent_twice_at_once_has_one_answer(switcher: Switcher, make_front: MakeFront) -> None:
@@ -283,7 +369,12 @@ async def test_bad_requests_say_what_is_wrong(switcher: Switcher) -> None:
         (switcher.set_traffic({2: 10000}), "ACTIVE_VERSION_MISSING"),
         (switcher.cut_over(0), "INVALID_VERSION"),
         (switcher.cut_over(2, override_gates=["luck"]), "UNKNOWN_GATE"),
-        (switcher.cut_over(2, reason="x" * 1001), "TEXT_TOO_LONG"),
+        (switcher.cut_over(2, reason="x" * 4097), "INVALID_TEXT"),
+        (switcher.cut_over(2, reason="nul \0"), "INVALID_TEXT"),
+        (switcher.cut_over(2, claimed_actor="nul \0"), "INVALID_TEXT"),
+        (switcher.cut_over(2, request_id="nul \0"), "INVALID_TEXT"),
+        (switcher.release(V2, claimed_actor="nul \0"), "INVALID_TEXT"),
+        (switcher.reinstate(V2, claimed_actor="nul \0"), "INVALID_TEXT"),
     ):
         refusal = await refused(call)
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, reason)

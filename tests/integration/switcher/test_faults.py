@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core.rpc.channel import connect
 from deploy.local.ports import free_port
@@ -161,6 +162,66 @@ async def test_postgres_away_for_a_while(start_switcher: StartSwitcher, postgres
         again = await Front(switcher.target, "front-2").start()
         assert (await switcher.roll_back()).adoptions[0].front == "front-2"
         await again.die()
+
+
+async def test_a_connection_lost_on_postgres_side_only(start_switcher: StartSwitcher, postgres: str) -> None:
+    parts = urlsplit(postgres)
+    assert parts.hostname
+    async with TcpProxy(parts.hostname, parts.port or 5432) as proxy:
+        netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"
+        switcher = await start_switcher(postgres=urlunsplit(parts._replace(netloc=netloc)), reader_lease_s=1.5)
+        await switcher.cut_over(1)
+        proxy.half_open()
+        # What waits for the lost ones is given up; everything goes on over new ones, the route watch too.
+        front = await once_available(lambda: Front(switcher.target, "front-1").start())
+        change = await once_available(lambda: switcher.cut_over(2), grpc.StatusCode.ABORTED)
+        assert [adoption.front for adoption in change.adoptions] == ["front-1"]
+        assert front.routes[ROUTE].active_version == 2
+        await front.die()
+
+
+async def test_the_watch_outlives_a_cancelled_statement(
+    switcher: Switcher, make_front: MakeFront, postgres: str, database: Any
+) -> None:
+    front = await make_front("front-1")
+    await switcher.cut_over(1)
+    async with database.transaction():
+        await database.execute("lock table switcher.proposals in access exclusive mode")
+        cancelled = (
+            "select count(*) filter (where pg_cancel_backend(pid)) from pg_stat_activity where datname = "
+            "current_database() and application_name = 'turnout switcher' and wait_event_type = 'Lock' "
+            "and query like '%proposals where revision >%'"
+        )
+        other = await asyncpg.connect(postgres)
+
+        async def hit() -> bool:
+            return bool(await other.fetchval(cancelled))
+
+        await eventually(hit)
+        await other.close()
+    assert (await switcher.cut_over(2)).adoptions[0].front == "front-1"
+    assert front.routes[ROUTE].active_version == 2
+
+
+async def test_a_watch_that_cannot_read_is_not_healthy(switcher: Switcher, database: Any) -> None:
+    async with connect(switcher.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service="turnout.switcher.v1.Switcher")
+
+        async def status() -> int:
+            return int((await health.Check(request, timeout=5)).status)
+
+        async def serving() -> bool:
+            return bool(await status() == health_pb2.HealthCheckResponse.SERVING)
+
+        async def not_serving() -> bool:
+            return bool(await status() == health_pb2.HealthCheckResponse.NOT_SERVING)
+
+        await eventually(serving)
+        async with database.transaction():
+            await database.execute("lock table switcher.proposals in access exclusive mode")
+            await eventually(not_serving)
+        await eventually(serving)
 
 
 async def test_the_trace_reaches_the_fronts(switcher: Switcher, make_front: MakeFront) -> None:

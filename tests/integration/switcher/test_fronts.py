@@ -1,17 +1,32 @@
 """What fronts say decides whether a change is committed, and who is waited for."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
+from core.domain.routing import WHOLE, Arm, Route
+from core.postgres import migrate, open_pool
 from core.rpc.channel import connect
+from services.switcher.feed import Feed
+from services.switcher.hint import Hint
+from services.switcher.intervals import whole
+from services.switcher.records import Proposal
+from services.switcher.store import MIGRATIONS, RouteStore
 from tests.integration.switcher.conftest import ROUTE, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
 from tests.support.eventually import eventually
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
+
+
+def hello(front: str, address: str = "", seconds: int = 60) -> pb.WatchRoutesRequest:
+    said = pb.Hello(front=front, address=address, may_serve_for=Duration(seconds=seconds))
+    return pb.WatchRoutesRequest(hello=said)
 
 
 async def test_a_nack_cancels_and_nothing_has_changed(switcher: Switcher, make_front: MakeFront) -> None:
@@ -137,6 +152,65 @@ async def test_heartbeats_are_acknowledged_and_keep_the_lease(
     await eventually(renewed)
 
 
+async def test_a_stream_without_a_hello_is_refused(switcher: Switcher) -> None:
+    async with connect(switcher.target) as channel:
+        stub: Any = rpc.SwitcherStub(channel)
+        call = stub.WatchRoutes()
+        with pytest.raises(grpc.aio.AioRpcError, match="names the front") as caught:
+            await call.read()
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_no_heartbeat_is_acknowledged_before_what_was_committed(
+    switcher: Switcher, make_front: MakeFront, postgres: str, database: Any
+) -> None:
+    """A front that hears of no change must not be told that it is up to date."""
+    front = await make_front("front-1")
+    async with database.transaction():
+        await database.execute("lock table switcher.proposals in access exclusive mode")  # the feed cannot read
+        other = await asyncpg.connect(postgres)
+        await other.execute("update switcher.revision set value = value + 1")
+        # Heartbeats before this moment may be acknowledged still; those sent after it may not.
+        sent, renewed = front.beats, "select expires from switcher.reader_leases"
+
+        async def beaten() -> bool:
+            return front.beats >= sent + 2
+
+        await eventually(beaten)
+        expires = await other.fetchval(renewed)
+
+        async def renewed_again() -> bool:
+            return bool(await other.fetchval(renewed) > expires)
+
+        await eventually(renewed_again)
+        await other.close()
+        assert front.acknowledged <= sent
+
+    async def goes_on() -> bool:
+        return front.acknowledged > sent
+
+    await eventually(goes_on)
+
+
+async def test_what_is_proposed_before_the_feed_first_reads_is_fed(postgres: str) -> None:
+    """A registration may come between the start of the feed and its first look."""
+    pool = await open_pool(postgres, application_name="test")
+    await migrate(pool, "switcher", MIGRATIONS)
+    store = RouteStore(pool, timedelta(days=1))
+    feed = Feed(store, Hint())
+    await feed.begin()
+    with feed.subscribe() as subscription:
+        first = Route("j", 1, 1, (Arm(1, WHOLE),), "salt", whole(1, 1))
+        proposal = await store.propose(first, timedelta(minutes=1), "", "")
+        running = asyncio.create_task(feed.run())
+        item = await subscription.next()
+        running.cancel()
+        await asyncio.wait([running])
+    assert isinstance(item, Proposal)
+    assert item.proposal == proposal
+    await pool.close()
+
+
 async def test_a_lost_lease_ends_the_stream(switcher: Switcher, make_front: MakeFront, database: Any) -> None:
     front = await make_front("front-1")
     await database.execute("update switcher.reader_leases set expires = now() - interval '1 second'")
@@ -166,14 +240,24 @@ async def test_a_newer_stream_of_a_front_has_the_lease(switcher: Switcher, make_
     [
         ([pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=1))], "names the front"),
         ([pb.WatchRoutesRequest(hello=pb.Hello())], "names the front"),
-        ([pb.WatchRoutesRequest(hello=pb.Hello(front="x" * 1001))], "at most 1000 characters"),
-        ([pb.WatchRoutesRequest(hello=pb.Hello(front="f"))] * 2, "After hello"),
+        ([hello(front="x" * 201)], "at most 200"),
+        ([hello(front="f", address="nul \0")], "NUL"),
+        ([pb.WatchRoutesRequest(hello=pb.Hello(front="f"))], "may_serve_for"),
+        ([hello(front="f", seconds=31 * 86_400)], "at most 30 days"),
+        ([hello(front="f")] * 2, "After hello"),
         (
             [
-                pb.WatchRoutesRequest(hello=pb.Hello(front="f")),
+                hello(front="f"),
                 pb.WatchRoutesRequest(report=pb.Report(proposal="p")),
             ],
             "one of the states",
+        ),
+        (
+            [
+                hello(front="f"),
+                pb.WatchRoutesRequest(report=pb.Report(proposal="nul \0", state=pb.Report.SERVING)),
+            ],
+            "NUL",
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """A released version is named by nobody, and is drained only when no front can still read it."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -15,8 +16,10 @@ from tests.integration.switcher.conftest import (
     Switcher,
     refused,
 )
+from tests.integration.switcher.front import Front
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
+from turnout.replayer.v1 import replayer_pb2
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 
@@ -43,6 +46,35 @@ async def test_the_way_back_is_protected(switcher: Switcher) -> None:
     await switcher.reinstate(V1)
     assert (await switcher.route()).rollback_version == 1
     assert (await switcher.roll_back()).route.active_version == 1
+
+
+async def test_releases_are_audited_with_their_actor(switcher: Switcher, database: Any) -> None:
+    await switcher.cut_over(1)
+    await switcher.cut_over(2)
+    await refused(switcher.release(V1, claimed_actor="eve"))
+    await switcher.release(V1, forgo_rollback=True, claimed_actor="ada")
+    await switcher.release(V1, claimed_actor="repeats it")
+    await switcher.reinstate(V1, claimed_actor="bob")
+    await switcher.reinstate(V1, claimed_actor="repeats it")
+    rows = await database.fetch(
+        "select version, command, claimed_actor, forgo_rollback from switcher.release_changes order by id"
+    )
+    assert [tuple(row) for row in rows] == [(1, "RELEASE", "ada", True), (1, "REINSTATE", "bob", False)]
+
+
+async def test_a_front_is_waited_for_as_long_as_it_says(switcher: Switcher, database: Any) -> None:
+    front = Front(switcher.target, "front-patient")
+    front.may_serve_for, front.drains = timedelta(hours=1), False
+    await front.start()
+    await switcher.cut_over(1)
+    await switcher.cut_over(2)
+    await front.die()
+    await database.execute("update switcher.reader_leases set expires = now() - interval '59 minutes'")
+    assert (await switcher.release(V1, forgo_rollback=True)).undrained_fronts == ["front-patient"]
+    assert (await switcher.cut_over(3)).fronts_not_counted == ["front-patient"]
+    await database.execute("update switcher.reader_leases set expires = now() - interval '61 minutes'")
+    assert (await switcher.release(V1)).drained
+    assert not (await switcher.cut_over(4)).fronts_not_counted
 
 
 async def test_protection_ends_by_itself(start_switcher: StartSwitcher) -> None:
@@ -141,25 +173,42 @@ async def test_a_version_that_never_served_is_released_at_once(switcher: Switche
     assert (release.version, release.drained, release.view_pending) == (V3, True, False)
 
 
-async def test_retire_raced_against_rollback(switcher: Switcher, make_front: MakeFront) -> None:
+async def test_retire_raced_against_rollback(
+    switcher: Switcher, replayer: ReplayerOnDemand, make_front: MakeFront
+) -> None:
     """Whoever wins, no released version is ever active."""
     await make_front("front-1")
     await switcher.cut_over(1)
-    for _ in range(30):
+    run = f"{V1}/run"
+    outcomes = set()
+
+    async def release_after(looks: int) -> pb.Release:
+        for _ in range(looks):
+            await switcher.route()
+        return await switcher.release(V1, forgo_rollback=True)
+
+    for round_ in range(60):
         await switcher.cut_over(2)
+        replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED)
         released, rolled_back = await asyncio.gather(
-            switcher.release(V1, forgo_rollback=True), switcher.roll_back(), return_exceptions=True
+            release_after(round_ % 15), switcher.roll_back(), return_exceptions=True
         )
         route = await switcher.route()
+        outcomes.add(route.active_version)
         if isinstance(released, pb.Release):
             assert isinstance(rolled_back, grpc.aio.AioRpcError)
             assert rolled_back.code() == grpc.StatusCode.FAILED_PRECONDITION
             assert {arm.version for arm in route.arms} == {2}
+            assert replayer.runs[run].state == replayer_pb2.Run.STOPPED, "a released version's run stays as it is"
             await switcher.reinstate(V1)
             await switcher.roll_back()
         else:
             assert isinstance(rolled_back, pb.RouteChange)
             assert route.active_version == 1
+            assert replayer.runs[run].state == replayer_pb2.Run.REPLAYING
+        if round_ >= 30 and len(outcomes) == 2:
+            break
+    assert outcomes == {1, 2}, "the race was won by each"
 
 
 async def test_retire_hits_a_rollback_that_is_already_proposed(switcher: Switcher, make_front: MakeFront) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import typer
 
-from turnout.cli.app import app, main
+from turnout.cli.app import main
 from turnout.cli.commands.dev import run_in_foreground
 from turnout.cli.exits import ExitCode
+from turnout.cli.tree import app
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DOCS = (REPOSITORY / "docs" / "cli.md").read_text()
@@ -100,11 +101,15 @@ def test_every_command_has_help_and_takes_the_shared_options(name: str, capsys: 
         (["read", "j", "--scan", "--order-by", "a:down"], "is not an order"),
         (["retire", "j", "v1", "--retain-for", "soon"], "is not a duration"),
         (["apply", "missing.py"], "does not exist"),
-        (["run", "rate", "j", "v1", "-1"], "option"),
+        (["run", "rate", "j", "v1", "-1"], "-1 is below 0"),
+        (["run", "rate", "j", "v1", "x"], "it is a whole number."),
+        (["apply", ".", "--workers", "0"], "'--workers': it is at least 1."),
+        (["dev", "--port", "65536"], "'--port': it is at most 65535."),
+        (["explain", "j", "--unit", ""], "--unit is empty"),
         (["show", "--timeout", "0"], "longer than nothing"),
         (["show", "--target", "regisrty=h:1"], "did you mean registry?"),
         (["show", "J!"], "is not a job id"),
-        (["show", "-o", "xml"], "xml"),
+        (["show", "-o", "xml"], "': 'xml' is not one of 'text', 'json'"),
         (["produce", "t", "missing.csv"], "does not exist"),
     ],
 )
@@ -178,6 +183,30 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     child.stdout.close()
     _, err = child.communicate(timeout=30)
     assert err == b""
+
+
+def test_ctrl_c_while_the_commands_are_still_being_imported() -> None:
+    # The import of the commands is held up by the first module that they import; there the signal comes.
+    code = """
+import os, signal, sys
+
+class Held:
+    def find_spec(self, name, path=None, target=None):
+        if name == "turnout.cli.tree":
+            os.kill(os.getpid(), signal.SIGINT)
+        return None
+
+sys.meta_path.insert(0, Held())
+from turnout.cli.app import main
+main(["show"])
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (ExitCode.INTERRUPTED, b"", b"")
+
+
+def test_dev_says_in_json_that_it_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("-o", "json", "dev") == ExitCode.USAGE
+    assert json.loads(capsys.readouterr().err)["error"]["class"] == "USAGE"
 
 
 def test_the_status_of_a_child_is_passed_on() -> None:

@@ -56,7 +56,22 @@ def test_failed_gates_are_listed_and_can_be_overridden() -> None:
     assert shown.reasons == tuple(
         Reason(gate, "j v2", f"{gate} says no") for gate in ("coverage", "catch-up", "coverage")
     )
-    assert "--override-gates catch-up,coverage" in shown.next_step
+    assert shown.next_step.startswith("`turnout run watch j v2` shows when it has caught up")
+    assert "Mend what coverage names" in shown.next_step
+    before, _, last = shown.next_step.partition("Only if readers may meet what failed: ")
+    assert last.startswith("--override-gates catch-up,coverage passes over it")
+    assert "--override-gates" not in before
+
+
+@pytest.mark.parametrize("reason", ["TOPIC_RECREATED", "POSITION_BEYOND_END", "LOG_TRUNCATED"])
+def test_a_lost_log_is_left_by_a_changed_file(reason: str) -> None:
+    shown = failures.of_client(FailedPrecondition(reason, "Refused."))
+    assert "any change of the file (a comment will do)" in shown.next_step
+    assert "`turnout retire`" in shown.next_step
+
+
+def test_a_deadline_can_be_lengthened() -> None:
+    assert "--timeout" in failures.of_client(errors.DeadlineExceeded("DEADLINE_EXCEEDED", "Too late.")).next_step
 
 
 @pytest.mark.parametrize(

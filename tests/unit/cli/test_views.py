@@ -21,9 +21,9 @@ from turnout.cli.output import error_text
 from turnout.cli.views.definitions import definition_view, differences_view
 from turnout.cli.views.jobs import job_view, jobs_view, version_view
 from turnout.cli.views.routes import change_view, changes_view, explanation_view, route_view
-from turnout.cli.views.runs import estimate_view, run_line, run_view
+from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
 from turnout.cli.views.tables import comparison_view, read_view, rows_view
-from turnout.results import Command, RunState
+from turnout.results import Command, RunState, VersionState
 from turnout.schema import Column, ColumnType, Merge, difference
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -53,7 +53,17 @@ VIEWS: dict[str, RenderableType] = {
     "differences-none": differences_view((), 1),
     "run-replaying": run_view(samples.RUN),
     "run-queued": run_view(replace(samples.RUN, state=RunState.QUEUED, partitions=(), progress=1.0, live_workers=0)),
-    "run-tailing": run_view(samples.TAILING),
+    "run-line-queued": Text(run_line(replace(samples.RUN, state=RunState.QUEUED, progress=1.0, records_per_s=0.0))),
+    "run-begun": run_view(
+        replace(
+            samples.RUN,
+            records_per_s=0.0,
+            rate_limit=20_000,
+            eta=None,
+            partitions=tuple(replace(one, records_per_s=0.0) for one in samples.PARTITIONS),
+        )
+    ),
+    "run-tailing": run_view(replace(samples.TAILING, live_workers=1)),
     "run-failed": run_view(samples.FAILED),
     "run-line-replaying": Text(run_line(samples.RUN)),
     "run-line-failed": Text(run_line(samples.FAILED)),
@@ -83,7 +93,7 @@ VIEWS: dict[str, RenderableType] = {
     "explanation": explanation_view(samples.EXPLANATION),
     "jobs": jobs_view([samples.THE_JOB], {JOB: samples.ROUTE}),
     "jobs-none": jobs_view([], {}),
-    "job": job_view(samples.THE_JOB, samples.VERSIONS, {2: samples.RUN}, samples.ROUTE),
+    "job": job_view(samples.THE_JOB, samples.VERSIONS, {2: replace(samples.RUN, records_set_aside=3)}, samples.ROUTE),
     "job-new": job_view(samples.THE_JOB, [], {}, None),
     "version": version_view(samples.VERSIONS[1], None),
     "read": read_view(samples.READ),
@@ -92,7 +102,26 @@ VIEWS: dict[str, RenderableType] = {
     "rows-none": rows_view([]),
     "comparison": comparison_view(samples.COMPARISON, JOB, 1, 2),
     "comparison-inexact": comparison_view(
+        replace(
+            samples.COMPARISON,
+            exact=False,
+            samples=(),
+            columns=(),
+            columns_added=(),
+            positions_new=(samples.POSITIONS[0], replace(samples.POSITIONS[1], next_offset=40_000)),
+        ),
+        JOB,
+        1,
+        2,
+    ),
+    "comparison-other-starts": comparison_view(
         replace(samples.COMPARISON, exact=False, samples=(), columns=(), columns_added=()), JOB, 1, 2
+    ),
+    "read-control-characters": read_view(
+        replace(samples.READ, row={"key": "\x1b[31mred\x00", "note": "a\r\nb\x9bc\u202ed", "list": ["\x7f"]})
+    ),
+    "error-control-characters": error_text(
+        CommandError(ExitCode.REFUSED, "RECORD", "No \x1b]0;title\x07.", reasons=(Reason("a", "\x1bb", "c\x1bd"),))
     ),
     "error": error_text(REFUSED),
 }
@@ -125,6 +154,34 @@ def test_nothing_is_cut_off_or_wider_than_the_screen(name: str, width: int) -> N
 
 def test_every_snapshot_belongs_to_a_view() -> None:
     assert {file.stem for file in SNAPSHOTS.iterdir()} == set(VIEWS)
+
+
+def test_data_cannot_send_escape_sequences_to_a_terminal() -> None:
+    drawn = rendered(rows_view([{"key": "\x1b[2Jgone", "n": 1}]), terminal=True)
+    assert "\x1b[2J" not in drawn
+    assert "\\x1b[2Jgone" in drawn
+    run = replace(samples.FAILED, status_message="bad \x1b[2J")
+    assert "\x1b[2J" not in rendered(run_view(run), terminal=True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "version", "said"),
+    [
+        ("TOPIC_RECREATED", RunState.FAILED, VersionState.REGISTERED, "any change of the file (a comment will do)"),
+        ("LOG_TRUNCATED", RunState.FAILED, VersionState.REGISTERED, "any change of the file (a comment will do)"),
+        ("MALFORMED_RECORD", RunState.FAILED, VersionState.REGISTERED, "mend the job and `turnout apply FILE` it"),
+        ("WORKER_KEEPS_DYING", RunState.FAILED, VersionState.REGISTERED, "Once that is mended, `turnout run resume"),
+        ("", RunState.STOPPED, VersionState.REGISTERED, f"`turnout run resume {JOB} v2` takes it up again."),
+        ("", RunState.STOPPED, VersionState.RETIRED, f"`turnout unretire {JOB} v2` takes that back"),
+        ("", RunState.STOPPED, VersionState.DROPPED, "its table is gone"),
+    ],
+)
+def test_the_way_on_from_a_run_that_stands_still(
+    reason: str, state: RunState, version: VersionState, said: str
+) -> None:
+    advice = way_on(replace(samples.FAILED, failure_reason=reason, state=state), version)
+    assert said in advice
+    assert ("run resume" in advice) == (said.count("run resume") > 0)
 
 
 def test_colours_in_a_terminal() -> None:

@@ -206,3 +206,15 @@ def test_an_error_names_the_file_of_the_folder(tmp_path: Path) -> None:
     error = refused(tmp_path / "job")
     assert (error.file, error.line) == ("deep/rules.py", 3)
     assert "ZeroDivisionError" in error.reason
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace("from turnout import", "import turnout\nfrom turnout import")])
+def test_a_folder_of_several_job_files_is_not_run_and_not_one_job(tmp_path: Path, head: str) -> None:
+    decorator = "@aggregate(" if head == HEAD else "@turnout.aggregate("
+    for name in ("one", "two"):
+        write(tmp_path / "jobs" / f"{name}.py", head + JOB.replace("@aggregate(", decorator) + "\nraise SystemExit\n")
+    write(tmp_path / "jobs" / "main.py", "import jobs.one\n")
+    error = refused(tmp_path / "jobs")
+    assert (error.file, error.line) == ("jobs", 0)
+    assert error.reason == "the folder is not one job: 2 of its files define jobs (one.py, two.py)"
+    assert error.remedy == "name one of these files, or a folder that holds one job"

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.domain.errors import FailedPrecondition, InvalidInput
+from core.domain.kinds import Kind
 from core.domain.names import VersionId
-from services.query.columns import Kind, Table, table_of_catalog
+from services.query.columns import Table, table_of_catalog
 
 V1 = VersionId("j", 1)
 

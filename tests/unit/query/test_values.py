@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.domain.errors import InvalidInput
+from core.domain.kinds import Kind
 from core.domain.names import VersionId
-from services.query.columns import Column, Kind, Table
+from services.query.columns import Column, Table
 from services.query.values import key_of, row_writer
 from turnout.query.v1 import query_pb2 as pb
 

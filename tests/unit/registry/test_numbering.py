@@ -5,37 +5,44 @@ import pytest
 from core.domain.errors import FailedPrecondition
 from services.registry.numbering import Known, Numbered, number
 
-LIVE = Known(2, "digest", "{}")
+V1, V2, V4 = Known(1, "first", "{}"), Known(2, "digest", "{}"), Known(4, "digest", "{}")
 
 
 @pytest.mark.parametrize(
-    ("live", "last", "digest", "definition", "numbered"),
+    ("registered", "last", "digest", "definition", "numbered"),
     [
-        (None, 0, "digest", "{}", Numbered(1, created=True)),
-        (LIVE, 2, "digest", "{}", Numbered(2, created=False)),
-        (LIVE, 2, "other", "{}", Numbered(3, created=True)),
-        (LIVE, 2, "digest", '{"a":1}', Numbered(3, created=True)),
-        (LIVE, 5, "digest", "{}", Numbered(2, created=False)),  # 3 to 5 are retired or dropped
-        (None, 5, "digest", "{}", Numbered(6, created=True)),  # a number is never given twice
+        ([], 0, "digest", "{}", Numbered(1, created=True)),
+        ([V2], 2, "digest", "{}", Numbered(2, created=False)),
+        ([V2, V1], 2, "first", "{}", Numbered(1, created=False)),  # not only the newest
+        ([V2, V1], 2, "other", "{}", Numbered(3, created=True)),
+        ([V2, V1], 2, "digest", '{"a":1}', Numbered(3, created=True)),
+        ([V2], 5, "digest", "{}", Numbered(2, created=False)),  # 3 to 5 are retired or dropped
+        ([], 5, "digest", "{}", Numbered(6, created=True)),  # a number is never given twice
+        ([V4, V2], 4, "digest", "{}", Numbered(4, created=False)),  # v2 was retired, made anew, and taken back
     ],
 )
-def test_number(live: Known | None, last: int, digest: str, definition: str, numbered: Numbered) -> None:
-    assert number(live, last, digest, definition, expected=0) == numbered
-    assert number(live, last, digest, definition, expected=numbered.number) == numbered
+def test_number(registered: list[Known], last: int, digest: str, definition: str, numbered: Numbered) -> None:
+    assert number(registered, last, digest, definition, expected=0) == numbered
+    assert number(registered, last, digest, definition, expected=numbered.number) == numbered
+
+
+def test_of_two_versions_with_the_code_the_expected_one_is_meant() -> None:
+    assert number([V4, V2], 4, "digest", "{}", expected=2) == Numbered(2, created=False)
 
 
 @pytest.mark.parametrize(
     ("digest", "expected", "words"),
     [
-        ("other", 2, "v2 was expected, but this code differs from v2 and would be v3."),
-        ("other", 1, "v1 was expected, but this code differs from v1 and would be v3."),
-        ("other", 7, "v7 was expected, but this code would be v3."),
+        ("other", 2, "v2 was expected, but this code differs from v2 and would be v4."),
+        ("other", 3, "v3 was expected, but v3 is retired or being retired, and this code would be v4."),
+        ("first", 2, "v2 was expected, but this code is v1, unchanged."),
+        ("other", 7, "v7 was expected, but this code would be v4."),
         ("digest", 3, "v3 was expected, but this code is v2, unchanged."),
     ],
 )
 def test_another_number_than_expected_is_refused(digest: str, expected: int, words: str) -> None:
     with pytest.raises(FailedPrecondition) as refused:
-        number(LIVE, 2, digest, "{}", expected)
+        number([V2, V1], 3, digest, "{}", expected)
     assert refused.value.reason == "VERSION_MISMATCH"
     assert refused.value.message.startswith(words)
     assert refused.value.metadata["expected"] == str(expected)

@@ -53,6 +53,7 @@ STATES = {
 }
 AWAY = Failed(Unavailable("SWITCHER_UNAVAILABLE", "The switcher does not answer."))
 REFUSED = Failed(FailedPrecondition("VERSION_IN_USE", "The route names it."))
+RUNS_ON = Failed(FailedPrecondition("RUN_NOT_STOPPED", "The run is TAILING; stop it."))
 BLOCKED = Failed(Aborted("TABLE_BLOCKED", "Session 7 holds a lock."))
 NO_RUN = Failed(NotFound("RUN_NOT_FOUND", "There is no run."))
 NO_JOB = Failed(NotFound("JOB_NOT_FOUND", "There is no job."))
@@ -60,14 +61,14 @@ CLEAR = Released()
 UNDRAINED = Released(("front-a",), drained=False)
 VIEW = Released(view_pending=True)
 
-A, B = "same step", "DRAIN"
-WAITS = {AWAY: A, REFUSED: A, BLOCKED: A, NO_JOB: A}
+A, B, C = "same step", "DRAIN", "STOP_RUN"
+WAITS = (AWAY, REFUSED, BLOCKED, NO_JOB, RUNS_ON)
 EXPECTED: dict[tuple[Step, Outcome], Step | str | None] = {
     **{(step, outcome): A for step in Step for outcome in WAITS if step not in (Step.DROP, Step.RESUME_RUN)},
+    **{(Step.RELEASE, outcome): None for outcome in (REFUSED, BLOCKED, NO_JOB, NO_RUN, RUNS_ON)},
     (Step.RELEASE, CLEAR): Step.STOP_RUN,
     (Step.RELEASE, UNDRAINED): Step.STOP_RUN,
     (Step.RELEASE, VIEW): Step.STOP_RUN,
-    (Step.RELEASE, NO_RUN): A,
     (Step.STOP_RUN, Done()): Step.RETAIN,
     (Step.STOP_RUN, NO_RUN): Step.RETAIN,
     **{(step, CLEAR): Step.DROP for step in (Step.RETAIN, Step.DRAIN)},
@@ -77,9 +78,10 @@ EXPECTED: dict[tuple[Step, Outcome], Step | str | None] = {
     (Step.DROP, NO_RUN): Step.DONE,
     (Step.DROP, AWAY): A,
     **{(Step.DROP, outcome): B for outcome in (REFUSED, BLOCKED, NO_JOB)},
+    (Step.DROP, RUNS_ON): C,
     (Step.REINSTATE, Done()): Step.RESUME_RUN,
     (Step.RESUME_RUN, AWAY): A,
-    **{(Step.RESUME_RUN, outcome): None for outcome in (Done(), NO_RUN, REFUSED, BLOCKED, NO_JOB)},
+    **{(Step.RESUME_RUN, outcome): None for outcome in (Done(), NO_RUN, REFUSED, BLOCKED, NO_JOB, RUNS_ON)},
 }
 
 
@@ -102,11 +104,13 @@ def test_every_step_with_every_outcome(step: Step, outcome: Outcome) -> None:
     change = after(at(step), STATES[step], outcome, NOW)
     expected = EXPECTED[step, outcome]
     if expected is None:
-        assert change == Change(State.REGISTERED, None, NOW)
+        why = outcome.error.message if step is Step.RELEASE and isinstance(outcome, Failed) else ""
+        assert change == Change(State.REGISTERED, None, NOW, why)
         return
     assert change.retirement is not None
     waits = isinstance(expected, str)
-    assert change.retirement.step is (step if expected == A else Step.DRAIN if expected == B else expected)
+    steps: dict[Step | str, Step] = {A: step, B: Step.DRAIN, C: Step.STOP_RUN}
+    assert change.retirement.step is steps.get(expected, expected)
     assert change.state is STATES[change.retirement.step]
     if waits:
         assert change.retirement.waiting_for
@@ -191,8 +195,16 @@ def test_retiring_again(step: Step) -> None:
         assert change is None
 
 
-def test_a_refusal_leaves_nothing() -> None:
-    assert rules.refused(State.RETIRING, NOW) == Change(State.REGISTERED, None, NOW)
+def test_a_run_that_goes_on_is_stopped_again_and_the_drop_time_stays() -> None:
+    change = after(at(Step.DROP), State.RETIRED, RUNS_ON, NOW + HOUR)
+    assert change.retirement is not None
+    assert change.why == "The run is TAILING; stop it."
+    assert next_action(change.retirement, change.state, NOW + HOUR) is Call.STOP_RUN
+    change = after(change.retirement, change.state, Done(), NOW + HOUR)
+    assert change.retirement is not None
+    assert (change.state, change.retirement.step) == (State.RETIRED, Step.RETAIN)
+    assert change.retirement.drop_time == NOW
+    assert next_action(change.retirement, change.state, NOW + HOUR) is Call.RELEASE
 
 
 @pytest.mark.parametrize("step", list(Step))
@@ -200,10 +212,10 @@ def test_unretiring(step: Step) -> None:
     state = STATES[step]
     if step in (Step.DROP, Step.DONE):
         with pytest.raises(FailedPrecondition) as refused:
-            rules.unretire(V1, state, at(step), NOW)
+            rules.unretire(V1, state, at(step), "bo", NOW)
         assert refused.value.reason == "VERSION_DROPPED"
         return
-    change = rules.unretire(V1, state, at(step), NOW)
+    change = rules.unretire(V1, state, at(step), "bo", NOW)
     if step in (Step.REINSTATE, Step.RESUME_RUN):
         assert change is None
         return
@@ -211,11 +223,12 @@ def test_unretiring(step: Step) -> None:
     assert change.retirement is not None
     assert change.state is State.RETIRING
     assert change.retirement.step is Step.REINSTATE
+    assert change.retirement.claimed_actor == "bo"
     assert change.retirement.resume_run is (step is not Step.RELEASE)
 
 
 def test_unretiring_what_is_not_retired_changes_nothing() -> None:
-    assert rules.unretire(V1, State.REGISTERED, None, NOW) is None
+    assert rules.unretire(V1, State.REGISTERED, None, "bo", NOW) is None
 
 
 @pytest.mark.parametrize("retain_for", [timedelta(seconds=-1), timedelta(days=3651)])
@@ -233,7 +246,7 @@ def test_retention_defaults_to_a_day() -> None:
 
 
 def _errors() -> st.SearchStrategy[TurnoutError]:
-    return st.sampled_from([AWAY.error, REFUSED.error, BLOCKED.error])
+    return st.sampled_from([AWAY.error, REFUSED.error, BLOCKED.error, RUNS_ON.error])
 
 
 @st.composite
@@ -255,7 +268,7 @@ def test_any_history_keeps_the_table_until_nobody_can_want_it(history: list[tupl
         change = None
         with contextlib.suppress(FailedPrecondition, Aborted):
             if what == "unretire":
-                change = rules.unretire(V1, state, retirement, now)
+                change = rules.unretire(V1, state, retirement, "bo", now)
             elif what == "retire":
                 change = rules.retire(V1, state, retirement, ASKED, now)
         if change is None and what == "answer" and retirement is not None:
@@ -280,7 +293,7 @@ def test_any_history_keeps_the_table_until_nobody_can_want_it(history: list[tupl
             assert state is State.REGISTERED
 
 
-@given(st.lists(st.sampled_from([AWAY, BLOCKED]), max_size=20))
+@given(st.lists(st.sampled_from([AWAY, BLOCKED, RUNS_ON]), max_size=20))
 def test_it_ends_dropped_however_often_it_fails_first(failures: list[Failed]) -> None:
     change = rules.retire(V1, State.REGISTERED, None, ASKED, NOW)
     assert change is not None
@@ -290,7 +303,11 @@ def test_it_ends_dropped_however_often_it_fails_first(failures: list[Failed]) ->
         action = next_action(change.retirement, change.state, now)
         assert isinstance(action, Call)
         calls.append(action)
-        outcome = failures.pop() if failures else CLEAR if action is Call.RELEASE else Done()
+        outcome: Outcome = CLEAR if action is Call.RELEASE else Done()
+        if failures:
+            failed = failures.pop()
+            # Refused, a release would end the retirement instead.
+            outcome = failed if failed == AWAY or change.retirement.step is not Step.RELEASE else outcome
         change = after(change.retirement, change.state, outcome, now)
     assert change.state is State.DROPPED
     order = [call for call, _ in itertools.groupby(calls)]

@@ -74,12 +74,13 @@ def sample(
     ends: Mapping[int, int],
     *,
     at_s: float = 0.0,
+    asked_s: float | None = None,
 ) -> Sample:
-    """A sample of runs with positions by partition, and ends of the log by partition."""
+    """A sample of runs with positions by partition, and ends of the log by partition, asked at once if not told."""
     return Sample(
         monotonic_s=at_s,
         at=NOW + timedelta(seconds=at_s),
         runs={one.version: one for one, _ in runs},
         positions={one.version: {tp(n): p for n, p in positions.items()} for one, positions in runs},
-        ends={tp(n): LogEnds(0, end) for n, end in ends.items()},
+        ends={tp(n): LogEnds(0, end, at_s if asked_s is None else asked_s) for n, end in ends.items()},
     )

@@ -61,7 +61,7 @@ def test_no_limit_is_no_share() -> None:
     assert rate_shares(0, spread({tp(0), tp(1)}, 2)) == (None, None)
 
 
-ENDS = {tp(0): LogEnds(0, 100), tp(1): LogEnds(0, 100)}
+ENDS = {tp(0): LogEnds(0, 100, 0.0), tp(1): LogEnds(0, 100, 0.0)}
 
 
 def _die(deaths: Deaths, *offsets: int, lived_s: float = 1.0) -> Deaths:

@@ -175,8 +175,3 @@ def test_only_tombstones_are_purged() -> None:
     assert purge is not None
     assert "where _deleted" in purge
     assert "skip locked" in purge
-
-
-def test_names_are_quoted() -> None:
-    assert ddl.quoted('a"b') == '"a""b"'
-    assert ddl.qualified("j__v1") == 'serving."j__v1"'

@@ -1,5 +1,7 @@
 """The gates: every clause of catch-up, coverage and schema, and the words they say."""
 
+import itertools
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from services.replayer import gates
 from services.replayer.gates import DerivedTypes, Gate, Limits, catch_up, coverage, schema
+from services.replayer.history import GAP_S, History
 from services.replayer.run import Position, Run, Sample
 from services.replayer.states import State
 from tests.unit.replayer.made import COUNT, NOW, at, definition, run, sample, tp
@@ -44,7 +47,10 @@ def _says(gate: Gate, text: str) -> bool:
         (at(100), at(100), 500, True),  # level with the baseline, however far the log is
         (at(200), at(100), 500, True),  # ahead of it
         (at(99), at(100), 500, False),  # the baseline has had that one for long
-        (at(100), at(150), 100, True),  # idle: at the end of the log, whatever the baseline is thought to be
+        (at(100), at(100), 100, True),  # idle: both at the end of the log
+        (at(100), at(150), 150, False),  # at what was the end of the log once
+        (at(100), at(150), 100, False),  # the same: the baseline shows that the known end is an old one
+        (at(100), at(100), 50, True),  # an old end says nothing against it either
         (at(100, event_s=-900), at(100, event_s=-1), 500, True),  # nothing is missing, whatever the stamps say
     ],
 )
@@ -104,6 +110,30 @@ def test_an_unknown_end_of_the_log_is_no_evidence() -> None:
     assert _says(gate, "Kafka has not answered")
 
 
+@pytest.mark.parametrize(("age_s", "passes"), [(LIMITS.sample_age_s, True), (LIMITS.sample_age_s + 0.1, False)])
+def test_an_old_end_of_the_log_is_no_evidence(age_s: float, passes: bool) -> None:
+    samples = [sample([(V2, {0: at(100)})], {0: 100}, at_s=s / 4, asked_s=s / 4 - age_s) for s in range(8)]
+    gate = _asked(samples, baseline=None)
+    assert gate.passed is passes
+    assert gates.caught_up_with_log(V2, samples, LIMITS) is passes
+    assert passes or _says(gate, "the end of the log as it was 3.1 s ago: Kafka has not answered since")
+
+
+def test_an_end_of_which_only_workers_have_told_is_not_known() -> None:
+    samples = [sample([(V2, {0: at(100)})], {0: 100}, at_s=s / 4, asked_s=-math.inf) for s in range(8)]
+    gate = _asked(samples, baseline=None)
+    assert not gate.passed
+    assert _says(gate, "Kafka has not answered yet")
+
+
+def test_a_baseline_that_runs_away_from_the_known_end_of_the_log() -> None:
+    """Kafka answers the workers of the baseline only: the candidate stands at the end that was known last."""
+    made = [(at(100), at(100 + 3000 * step), 100) for step in range(14)]
+    gate = _asked(_steady(*made, every_s=0.25))
+    assert not gate.passed
+    assert _says(gate, "flights/0: 39,000 offsets behind version 1")
+
+
 def test_every_partition_behind_is_listed_with_its_numbers() -> None:
     ours = {0: at(100), 1: at(50, event_s=-60), 3: at(7)}
     theirs = {0: at(100), 1: at(40_162, event_s=0), 3: at(1000)}
@@ -128,6 +158,78 @@ def test_level_for_too_short_a_time() -> None:
     gate = _asked(_steady(level, level, behind, level, level))
     assert gate.evidence == ("all partitions are level for 0.5 s only; 1.0 s are asked for",)
     assert _asked(_steady(behind, level, level, level)).passed
+
+
+def _history(samples: list[Sample]) -> list[Sample]:
+    """What is left of the samples when they are taken one after another."""
+    history = History()
+    for one in samples:
+        history.add(one)
+    return list(history.samples)
+
+
+def test_a_gap_in_the_measuring_is_not_bridged() -> None:
+    """PostgreSQL was away for eleven seconds, in which the baseline went on and the candidate did not."""
+    runs = [(0.0, 1000), (11.0, 50_000)]
+    samples = [sample([(V2, {0: at(1000)}), (V1, {0: at(theirs)})], {0: 50_000}, at_s=s) for s, theirs in runs]
+    assert not _asked(_history(samples)).passed
+    level = [sample([(V2, {0: at(9)}), (V1, {0: at(9)})], {0: 9}, at_s=s) for s in (0.0, 0.5, 1.0, 5.0, 5.5, 5.75)]
+    gate = _asked(_history(level))
+    assert gate.evidence == ("all partitions are level for 0.8 s only; 1.0 s are asked for",)
+
+
+@st.composite
+def trajectories(draw: st.DrawFn) -> list[tuple[float, int, int, int, bool]]:
+    """Moments: (seconds, candidate, baseline, known end of the log, whether it was measured)."""
+    s, ours, theirs, end, moments = 0.0, 0, 0, 0, []
+    stalls = draw(st.integers(0, 30))  # from then on the candidate and what is known of the log stand still
+    for number in range(draw(st.integers(2, 40))):
+        s += draw(st.sampled_from([0.05, 0.25, 0.25, 0.25, 0.5, 0.9, 1.1, 3.0]))
+        theirs += draw(st.sampled_from([0, 0, 1, 10, 5000]))
+        if number < stalls:
+            ours = draw(st.integers(ours, theirs)) if draw(st.booleans()) else theirs
+            end = draw(st.sampled_from([0, ours, theirs]))
+        moments.append((s, ours, theirs, end, draw(st.integers(0, 3)) > 0))
+    s, ours, theirs, end, _ = moments[-1]
+    return [*moments[:-1], (s, ours, theirs, end, True)]
+
+
+@given(trajectories())
+def test_it_never_lacks_what_the_baseline_had_before_the_allowed_lag(
+    moments: list[tuple[float, int, int, int, bool]],
+) -> None:
+    measured = [
+        sample([(V2, {0: at(ours)}), (V1, {0: at(theirs)})], {0: end}, at_s=s)
+        for s, ours, theirs, end, taken in moments
+        if taken
+    ]
+    samples = _history(measured)
+    if not _asked(samples).passed:
+        return
+    now_s = samples[-1].monotonic_s
+    window = [one.monotonic_s for one in samples if now_s - one.monotonic_s <= LIMITS.stable_s]
+    for at_s, ours, _, _, taken in moments:
+        if taken and at_s in window:
+            had = [theirs for s, _, theirs, _, _ in moments if s < at_s - LIMITS.lag_s]
+            assert ours >= max(had, default=0)
+    assert now_s - samples[0].monotonic_s >= LIMITS.stable_s
+    assert all(b.monotonic_s - a.monotonic_s <= GAP_S for a, b in itertools.pairwise(samples))
+
+
+@given(trajectories(), st.data())
+def test_nor_what_the_log_had_before_its_end_counts_as_old(
+    moments: list[tuple[float, int, int, int, bool]], data: st.DataObject
+) -> None:
+    """Here the second trajectory is the log itself, and each measurement knows its end of an earlier moment."""
+    measured = []
+    for number, (s, ours, _, _, taken) in enumerate(moments):
+        asked_s, _, end, _, _ = moments[data.draw(st.integers(0, number))]
+        if taken:
+            measured.append(sample([(V2, {0: at(ours)})], {0: end}, at_s=s, asked_s=asked_s))
+    samples = _history(measured)
+    if _asked(samples, baseline=None).passed:
+        now_s, ours, _, _, _ = moments[-1]
+        assert ours >= max((end for s, _, end, _, _ in moments if s < now_s - LIMITS.sample_age_s), default=0)
 
 
 def test_an_old_measurement_is_no_evidence() -> None:
@@ -186,6 +288,11 @@ def test_coverage_names_the_span_that_would_be_lost() -> None:
         "the log start has moved since version 1 began: version 2 is not cut over silently; override this gate if "
         "readers may lose that span",
     )
+
+
+def test_coverage_says_when_it_does_not_know_what_time_would_be_lost() -> None:
+    gate = coverage(V2, V1, {tp(0): 1200}, {tp(0): 0})
+    assert gate.evidence[0].endswith("would lose 1,200 offsets, of which it is not known when they were written")
 
 
 @given(

@@ -81,8 +81,8 @@ def test_adopted_when_every_live_front_serves() -> None:
 
 def test_fronts_not_counted_are_those_that_may_still_serve() -> None:
     minute = timedelta(minutes=1)
-    gone = Front("gone", live=False, silent_for=minute / 2)
-    assert not_counted([READY, gone], minute) == ("gone",)
-    assert not_counted([Front("long gone", live=False, silent_for=minute)], minute) == ()
-    assert not_counted([Front("left", live=False, ended=True)], minute) == ()
-    assert not_counted([Front("adopted", live=False, serving_at=NOW)], minute) == ()
+    gone = Front("gone", live=False, silent_for=minute / 2, may_serve_for=minute)
+    assert not_counted([READY, gone]) == ("gone",)
+    assert not_counted([Front("long gone", live=False, silent_for=minute, may_serve_for=minute)]) == ()
+    assert not_counted([Front("left", live=False, ended=True, may_serve_for=minute)]) == ()
+    assert not_counted([Front("adopted", live=False, serving_at=NOW, may_serve_for=minute)]) == ()

@@ -1,10 +1,13 @@
 """A refusal by gates tells a person what to do."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from core.domain.errors import FailedPrecondition, Violation
-from services.switcher.gates import refuse_failed
+from services.switcher.gates import Said, answers_to, refuse_failed
 from services.switcher.records import GateAnswer
+from services.switcher.switch import GATES, GateQuestion
 
 LATE = GateAnswer("catch-up", 2, False, False, ("Partition 3 of flights is 40,112 offsets behind.", "So is 4."))
 NARROW = GateAnswer("schema", 2, False, False, ("Column x is missing.",))
@@ -20,7 +23,7 @@ def test_a_late_version_can_be_watched() -> None:
     assert caught.value.reason == "GATES_FAILED"
     assert caught.value.message == (
         "v2 of flights is not caught up: Partition 3 of flights is 40,112 offsets behind (and 1 more). Watch it with "
-        "`turnout run watch flights v2`, or pass over it with override_gates=catch-up."
+        "`turnout run watch flights v2`, or pass over it by name (`--override-gates catch-up`)."
     )
     assert caught.value.violations == tuple(
         Violation("catch-up", "jobs/flights/versions/2", sentence) for sentence in LATE.evidence
@@ -33,7 +36,7 @@ def test_other_gates_can_only_be_passed_over() -> None:
 
 
 def test_several_gates_are_all_told() -> None:
-    with pytest.raises(FailedPrecondition, match="pass over them with override_gates=catch-up,schema") as caught:
+    with pytest.raises(FailedPrecondition, match="pass over them by name") as caught:
         refuse_failed("flights", [LATE, NARROW])
     assert [violation.type for violation in caught.value.violations] == ["catch-up", "catch-up", "schema"]
 
@@ -42,3 +45,29 @@ def test_a_gate_without_evidence_is_refused_too() -> None:
     with pytest.raises(FailedPrecondition, match="no evidence was given") as caught:
         refuse_failed("flights", [GateAnswer("holdout", 2, False, False, ())])
     assert [violation.type for violation in caught.value.violations] == ["holdout"]
+
+
+QUESTION = GateQuestion(candidate=2, baseline=1)
+
+
+@given(st.sets(st.sampled_from(GATES)))
+def test_every_gate_without_an_answer_has_failed(answered: set[str]) -> None:
+    answers = answers_to(QUESTION, [Said(gate, True, ("Holds.",)) for gate in sorted(answered)], frozenset())
+    assert sorted(answer.gate for answer in answers) == sorted(GATES)
+    assert {answer.gate for answer in answers if answer.passed} == answered
+    if answered != set(GATES):
+        with pytest.raises(FailedPrecondition, match="gave no answer for this gate") as caught:
+            refuse_failed("flights", answers)
+        assert {violation.type for violation in caught.value.violations} == set(GATES) - answered
+
+
+def test_a_gate_without_an_answer_can_be_passed_over_by_name() -> None:
+    refuse_failed("flights", answers_to(QUESTION, [], frozenset(GATES)))
+
+
+def test_whoever_says_no_counts() -> None:
+    passed = [Said(gate, True, ()) for gate in GATES]
+    for no in (Said("schema", False, ("Not so.",)), Said("holdout", False, ("Not so.",))):
+        with pytest.raises(FailedPrecondition, match="Not so"):
+            refuse_failed("flights", answers_to(QUESTION, [*passed, no], frozenset()))
+    assert not any(answer.overridden for answer in answers_to(QUESTION, passed, frozenset(GATES)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 from turnout import errors
 from turnout.cli.exits import CommandError, ExitCode, Reason
 from turnout.cli.suggestions import did_you_mean
+from turnout.cli.views.runs import LOG_LOST
 from turnout.errors import NotFound, TurnoutError, Violation
 
 if TYPE_CHECKING:
@@ -37,13 +39,37 @@ def of_client(error: TurnoutError) -> CommandError:
     failed = sorted({one.type for one in error.violations} & set(GATES), key=GATES.index)
     step = ""
     if failed:
-        step = f"--override-gates {','.join(failed)} passes over what failed, and the audit keeps it."
+        step = _after_gates(failed, error.violations)
+    elif error.reason in LOG_LOST:
+        step = (
+            "`turnout apply FILE` with any change of the file (a comment will do) replays the log as a new version; or "
+            "`turnout retire` this version first, where nobody reads it, and apply the file as it is."
+        )
+    elif isinstance(error, errors.DeadlineExceeded):
+        step = "--timeout gives a call longer, such as --timeout 60s."
     elif error.reason == "ROLLBACK_WINDOW":
         step = "--forgo-rollback gives the way back up."
     elif code is ExitCode.INTERNAL:
         step = "The log of the services tells more."
     said = tuple(one for one in error.violations if one.description not in error.message)
     return CommandError(code, error.reason, error.message, next_step=step, reasons=reasons(said))
+
+
+def _after_gates(failed: list[str], violations: tuple[Violation, ...]) -> str:
+    """Waiting or mending first; passing over a gate last, and called what it is."""
+    steps = []
+    if "catch-up" in failed:
+        named = sorted({_subject(one.subject) for one in violations if one.type == "catch-up" and one.subject})
+        watch = " and ".join(f"`turnout run watch {subject}`" for subject in named) or "`turnout run watch JOB vN`"
+        steps.append(f"{watch} shows when it has caught up, or what its run needs; then repeat this.")
+    if failed != ["catch-up"]:
+        what = " and ".join(name for name in failed if name != "catch-up")
+        steps.append(f"Mend what {what} names and apply that as a new version.")
+    steps.append(
+        f"Only if readers may meet what failed: --override-gates {','.join(failed)} passes over it, and the audit "
+        f"keeps that."
+    )
+    return " ".join(steps)
 
 
 def reasons(violations: tuple[Violation, ...]) -> tuple[Reason, ...]:
@@ -107,7 +133,23 @@ def of_parser(error: Exception) -> CommandError | None:
         return None
     context = getattr(error, "ctx", None)
     step = f"`{context.command_path} --help` shows how it is written." if context is not None else ""
-    return CommandError(ExitCode.USAGE, "USAGE", str(words()).strip(), next_step=step)
+    return CommandError(ExitCode.USAGE, "USAGE", _in_our_words(str(words()).strip()), next_step=step)
+
+
+# Some releases of the parser pass on the wording of the library that checks its values.
+_WORDING = (
+    (re.compile(r"Value error, "), ""),
+    (re.compile(r"Input should be greater than or equal to (-?\d+)"), r"it is at least \1."),
+    (re.compile(r"Input should be less than or equal to (-?\d+)"), r"it is at most \1."),
+    (re.compile(r"Input should be a valid integer.*"), "it is a whole number."),
+    (re.compile(r"No such option: (-\d+)$"), r"\1 is below 0: give a number from 0 on."),
+)
+
+
+def _in_our_words(said: str) -> str:
+    for pattern, ours in _WORDING:
+        said = pattern.sub(ours, said)
+    return said
 
 
 def of_program(error: Exception) -> CommandError:

@@ -50,7 +50,7 @@ def _away(client: KafkaClient, detail: object) -> CommandError:
     return CommandError(
         ExitCode.UNAVAILABLE,
         "KAFKA_UNAVAILABLE",
-        f"Kafka at {client.properties['bootstrap.servers']} does not answer: {detail}.",
+        f"Kafka at {client.brokers} does not answer: {detail}.",
         next_step="See that it runs and that --kafka names it; `turnout dev` starts one.",
     )
 

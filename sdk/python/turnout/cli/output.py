@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from turnout.cli.exits import CommandError
+from turnout.cli.printable import printable
 
 _UNWRAPPED_COLUMNS = 4096
 _SENTENCE_COLUMNS = 18
@@ -82,7 +83,7 @@ class Output:
     def note(self, text: str) -> None:
         """A remark beside the answer, on standard error in either format's place for people."""
         if not self.is_json:
-            self.error_console.print(Text(text))
+            self.error_console.print(Trimmed(Text(printable(text))))
 
     def fail(self, error: CommandError) -> None:
         """The error, on standard error."""
@@ -109,12 +110,14 @@ def error_document(error: CommandError) -> dict[str, object]:
 
 def error_text(error: CommandError) -> RenderableType:
     """The error for a person: what happened and why, each reason with its evidence, what to do next."""
-    parts: list[RenderableType] = [_labelled(Text("Error:", style="bold red"), Text(error.message))]
+    parts: list[RenderableType] = [_labelled(Text("Error:", style="bold red"), Text(printable(error.message)))]
     for one in error.reasons:
         about = f"{one.type} ({one.subject}): " if one.subject else f"{one.type}: "
-        parts.append(_labelled(Text("  -", style="red"), Text.assemble((about, "bold"), one.description)))
+        parts.append(
+            _labelled(Text("  -", style="red"), Text.assemble((printable(about), "bold"), printable(one.description)))
+        )
     if error.next_step:
-        parts.append(_labelled(Text("Next: ", style="bold"), Text(error.next_step)))
+        parts.append(_labelled(Text("Next: ", style="bold"), Text(printable(error.next_step))))
     return Group(*parts)
 
 
@@ -130,14 +133,14 @@ def _labelled(label: Text, text: Text) -> Table:
 
 
 class Trimmed:
-    """A renderable without blanks at the ends of its lines."""
+    """A renderable without blanks at the ends of its lines and without control characters of what it shows."""
 
     def __init__(self, part: RenderableType) -> None:
         self._part = part
 
     def __rich_console__(self, on: Console, options: ConsoleOptions) -> RenderResult:
         for line in on.render_lines(self._part, options, pad=False):
-            segments = [segment for segment in line if not segment.control]
+            segments = [Segment(printable(one.text), one.style) for one in line if not one.control]
             while segments and not segments[-1].text.strip():
                 segments.pop()
             if segments:
@@ -185,7 +188,7 @@ class Columns:
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[int] = ()) -> Columns:
     """Rows under headers; `right` = positions of columns of numbers."""
-    cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
+    cells = [[_cell(cell) for cell in row] for row in rows]
     return Columns(headers, cells, right)
 
 
@@ -195,8 +198,12 @@ def facts(pairs: Iterable[tuple[str, str | Text]]) -> Table:
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in pairs:
-        grid.add_row(Text(name, style="dim"), value if isinstance(value, Text) else Text(value))
+        grid.add_row(Text(printable(name), style="dim"), _cell(value))
     return grid
+
+
+def _cell(value: str | Text) -> Text:
+    return value if isinstance(value, Text) else Text(printable(value))
 
 
 def heading(text: str) -> Text:

@@ -31,8 +31,13 @@ class KafkaClient:
 
     properties: Mapping[str, str]
 
+    @property
+    def brokers(self) -> str:
+        """The addresses that are asked first, HOST:PORT with commas between."""
+        return self.properties["bootstrap.servers"]
+
     def __repr__(self) -> str:
-        return f"KafkaClient({self.properties['bootstrap.servers']})"
+        return f"KafkaClient({self.brokers})"
 
 
 @dataclass(frozen=True, slots=True)

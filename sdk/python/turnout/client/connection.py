@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -64,6 +65,11 @@ _ERRORS: dict[grpc.StatusCode, type[TurnoutError]] = {
     grpc.StatusCode.CANCELLED: errors.Unavailable,  # by the server, as it stops
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
+
+# Methods that change nothing, by how their names begin.
+_READS = ("Get", "List", "Watch", "Estimate", "Check", "Compare")
+# gRPC has no status of its own for a name without an address; its resolvers say one of these.
+_UNRESOLVED = re.compile("DNS resolution failed|name resolution|Name or service not known|Domain name not found", re.I)
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -164,7 +170,7 @@ class Connections:
             try:
                 opened, message = await self._retried(service, method, begun_soon, deadline_s)
             except TimeoutError:
-                raise _too_late(method, deadline_s) from None
+                raise _too_late(service, method, deadline_s) from None
             try:
                 while message is not grpc.aio.EOF:
                     assert isinstance(message, answer)
@@ -221,7 +227,7 @@ class Connections:
             message = error.details() or info.reason
             return kind(info.reason, message, metadata=dict(info.metadata), violations=violations)
         if kind is errors.DeadlineExceeded:
-            return _too_late(method, deadline_s)
+            return _too_late(service, method, deadline_s)
         target = self._targets[service]
         if kind is not Unavailable:
             return kind("UNKNOWN", f"{method} at {target} failed: {error.code().name}: {error.details()}")
@@ -229,6 +235,13 @@ class Connections:
             return kind(
                 "CONNECTION_LOST",
                 f"Turnout at {target} has stopped answering. Look at its log, or start it again with `turnout dev`.",
+            )
+        if _UNRESOLVED.search(error.details() or ""):
+            host = target.rpartition(":")[0]
+            return kind(
+                "HOST_UNKNOWN",
+                f"The name {host} has no address on this machine (name resolution failed), so Turnout at {target} "
+                f"cannot be reached. Mend the name, or how this machine looks names up.",
             )
         return kind("NOT_RUNNING", f"There is no Turnout at {target}; start one with `turnout dev`.")
 
@@ -252,10 +265,12 @@ async def _read(call: Any) -> Any:
     return message
 
 
-def _too_late(method: str, deadline_s: float) -> errors.DeadlineExceeded:
+def _too_late(service: str, method: str, deadline_s: float) -> errors.DeadlineExceeded:
+    late = f"The {service} did not answer within {deadline_s:g} s"
+    if service == "query" or method.startswith(_READS):
+        return errors.DeadlineExceeded("DEADLINE_EXCEEDED", f"{late}; it was only asked, so nothing has changed.")
     return errors.DeadlineExceeded(
-        "DEADLINE_EXCEEDED",
-        f"{method} had no answer within {deadline_s:g} s. It may still take effect: look before you repeat it.",
+        "DEADLINE_EXCEEDED", f"{late}. The change may still take effect: look before you repeat it."
     )
 
 

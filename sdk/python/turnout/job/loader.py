@@ -19,6 +19,8 @@ from turnout.job.declare import Job
 from turnout.job.errors import CAN_EXPRESS, JobDefinitionError, JobFileError
 
 _count = itertools.count(1)
+_DECORATORS = ("map", "aggregate", "fold")
+_FILES_NAMED = 5  # of a folder that is not one job
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ def load(path: Path | str) -> Job[..., Any]:
     an import that the job's requirements do not name, or that is installed in another version.
     """
     sources = _parse(Path(path).absolute())
+    if sources.folder:
+        _check_one_job(sources)
     package = f"turnout_job_{next(_count)}"
     try:
         modules = _import(package, sources)
@@ -80,6 +84,40 @@ def _parse(path: Path) -> _Sources:
         except ValueError as error:
             raise JobFileError(name, 0, f"the file is not Python: {error}", "save it as UTF-8 text") from None
     return _Sources(root, trees, path.is_dir())
+
+
+def _check_one_job(sources: _Sources) -> None:
+    """Before a folder of many jobs, or of a whole project, is run: no advice about its imports would help there."""
+    defining = [name for name, tree in sources.trees.items() if _defines_job(tree)]
+    if len(defining) < 2:
+        return
+    named = ", ".join(defining[:_FILES_NAMED]) + (" and more" if len(defining) > _FILES_NAMED else "")
+    raise JobFileError(
+        sources.root.name,
+        0,
+        f"the folder is not one job: {len(defining)} of its files define jobs ({named})",
+        "name one of these files, or a folder that holds one job",
+    )
+
+
+def _defines_job(tree: ast.Module) -> bool:
+    """Whether the module decorates a function at its top level with map, aggregate or fold of turnout."""
+    ours: set[str] = set()
+    modules: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module in ("turnout", "turnout.job.declare"):
+            ours |= {alias.asname or alias.name for alias in node.names if alias.name in _DECORATORS}
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname or alias.name for alias in node.names if alias.name == "turnout"}
+    for node in tree.body:
+        for decorator in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            if isinstance(called, ast.Name) and called.id in ours:
+                return True
+            of = called.value if isinstance(called, ast.Attribute) and called.attr in _DECORATORS else None
+            if isinstance(of, ast.Name) and of.id in modules:
+                return True
+    return False
 
 
 def _import(package: str, sources: _Sources) -> list[types.ModuleType]:

@@ -15,17 +15,22 @@ from turnout.cli.commands.parameters import JobFileArgument
 from turnout.cli.commands.watching import watch
 from turnout.cli.document import document
 from turnout.cli.exits import CommandError, ExitCode, usage
+from turnout.cli.failures import of_client
 from turnout.cli.invocation import command
 from turnout.cli.session import Session
 from turnout.cli.views.definitions import differences_view
-from turnout.cli.views.runs import estimate_view
-from turnout.errors import FailedPrecondition, NotFound
+from turnout.cli.views.runs import estimate_view, way_on
+from turnout.errors import DeadlineExceeded, FailedPrecondition, NotFound, TurnoutError
 from turnout.job import JobDefinitionError
 from turnout.results import Applied, Estimate, Run, RunState
 from turnout.schema import ColumnDifference, JobDefinition, difference
 
 if TYPE_CHECKING:
     from turnout.client import Client
+
+
+_STANDING_STILL = (RunState.PAUSED, RunState.STOPPED, RunState.FAILED)
+_TABLE_REFUSED = ("TABLE_REFUSED", "INDEX_REFUSED")
 
 
 def register(app: typer.Typer) -> None:
@@ -66,23 +71,28 @@ async def apply(
     if no_run and (workers is not None or rate is not None or watch_run):
         raise usage("--no-run starts nothing: leave out --workers, --rate and --watch.")
     async with session.client() as client:
-        plan = await _register(client, file, expected, no_run)
+        try:
+            applied = await client.apply(file, expected_number=expected)
+        except JobDefinitionError as error:
+            raise refused(error) from None
+        done = applied.version
         run = None
-        if not no_run:
-            done = plan.applied.version
-            run = plan.run_before or await client.start_run(done.job, done.number, workers=workers, rate_limit=rate)
+        try:
+            plan = await _plan(client, applied, no_run)
+            if not no_run:
+                run = plan.run_before or await client.start_run(done.job, done.number, workers=workers, rate_limit=rate)
+        except TurnoutError as error:
+            raise _not_started(applied, file, error, no_run) from None
         session.output.answer(_document(plan, run), *_view(plan, run))
-        if run is None or run.state in (RunState.TAILING, RunState.STOPPED, RunState.FAILED, RunState.PAUSED):
-            return ExitCode.OK
         wanted = session.output.interactive if watch_run is None else watch_run
-        return await watch(session, client, run.job, run.version, follow=False) if wanted else ExitCode.OK
+        if run is None or not wanted:
+            return ExitCode.OK
+        if run.state in _STANDING_STILL:  # the answer has said what to do about it
+            return ExitCode.NOT_SO
+        return await watch(session, client, run.job, run.version, follow=False)
 
 
-async def _register(client: Client, file: Path, expected: int | None, no_run: bool) -> _Plan:
-    try:
-        applied = await client.apply(file, expected_number=expected)
-    except JobDefinitionError as error:
-        raise refused(error) from None
+async def _plan(client: Client, applied: Applied, no_run: bool) -> _Plan:
     job, number = applied.version.job, applied.version.number
     active, old = await active_definition(client, job)
     differences = () if old is None or active == number else difference(old, applied.version.definition)
@@ -95,6 +105,26 @@ async def _register(client: Client, file: Path, expected: int | None, no_run: bo
             if not no_run:  # a topic that is not there yet matters only to a run
                 raise
     return _Plan(applied, active, differences, estimate, run_before)
+
+
+def _not_started(applied: Applied, file: Path, error: TurnoutError, no_run: bool) -> CommandError:
+    """The error of what came after the version was stored: that stays, so it is said too."""
+    job, number = applied.version.job, f"v{applied.version.number}"
+    failure = of_client(error)
+    if no_run:
+        missing = "what it changes and takes is not known"
+    elif isinstance(error, DeadlineExceeded):
+        missing = "it is not known whether its replay has started"
+    else:
+        missing = "its replay did not start"
+    stored = f"created {number}" if applied.created else f"{number} is registered"
+    failure.message = f"{job}: {stored}; {missing}: {failure.message}"
+    if error.reason in _TABLE_REFUSED:
+        failure.next_step = "Mend the file and apply it again: changed, it becomes a new version."
+    else:
+        again = f"Then repeat `turnout apply {file}`; unchanged, the file is {number} again."
+        failure.next_step = f"{failure.next_step} {again}".strip()
+    return failure
 
 
 def refused(error: JobDefinitionError) -> CommandError:
@@ -163,6 +193,6 @@ def _what_next(plan: _Plan, run: Run | None) -> str:
         return "No replay was started. `turnout apply` without --no-run starts it."
     if plan.run_before is None:
         return f"The replay has started. `turnout run watch {job} v{number}` shows it."
-    if run.state in (RunState.PAUSED, RunState.STOPPED, RunState.FAILED):
-        return f"Its run is {run.state}. `turnout run resume {job} v{number}` takes it up again."
+    if run.state in _STANDING_STILL:
+        return f"Its run is {run.state}. {way_on(run, plan.applied.version.state)}"
     return f"Its run is {run.state}. `turnout run watch {job} v{number}` shows it."

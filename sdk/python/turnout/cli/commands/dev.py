@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from turnout.cli.exits import CommandError, ExitCode
+from turnout.cli.exits import CommandError, ExitCode, usage
 from turnout.cli.invocation import command
 from turnout.cli.session import Session
 
@@ -45,7 +45,8 @@ def dev(
     ] = None,
 ) -> int:
     """Run Kafka, PostgreSQL and the services on this machine until Ctrl-C; the data stay."""
-    del session
+    if session.output.is_json:
+        raise usage("`turnout dev` runs until Ctrl-C and tells a person what it does: leave out --output json.")
     if not _server_installed():
         raise CommandError(
             ExitCode.USAGE,

@@ -68,6 +68,7 @@ def produce(
     session.output.answer(
         {
             "topic": topic,
+            "brokers": client.brokers,
             "created": created,
             "partitions": count,
             "records": sender.acknowledged,
@@ -75,7 +76,10 @@ def produce(
             "seconds": round(spent_s, 3),
             "records_per_s": round(per_s, 1),
         },
-        Text(f"Produced {plural(sender.acknowledged, 'record')} to {topic} in {spent_s:.1f} s ({rate(per_s)})."),
+        Text(
+            f"Produced {plural(sender.acknowledged, 'record')} to {topic} at {client.brokers} in {spent_s:.1f} s "
+            f"({rate(per_s)})."
+        ),
     )
 
 

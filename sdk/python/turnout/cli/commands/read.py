@@ -92,9 +92,10 @@ def _key(definition: JobDefinition, texts: list[str], named: list[str]) -> dict[
 
 def _positional(definition: JobDefinition, texts: list[str]) -> dict[str, KeyValue]:
     if len(texts) != len(definition.key):
+        given = f"{plural(len(texts), 'value')} {'was' if len(texts) == 1 else 'were'} given"
         raise usage(
             f"The key of {definition.job} has {plural(len(definition.key), 'column')} "
-            f"({', '.join(definition.key)}), and {plural(len(texts), 'value')} were given."
+            f"({', '.join(definition.key)}), and {given}."
         )
     return {
         name: arguments.key_value(name, definition.column(name).type, text)
@@ -148,6 +149,8 @@ async def explain(
     unit: Annotated[str, typer.Option("--unit", metavar="U", help="What readers are split by, such as a user id.")],
 ) -> None:
     """Tell which version a unit reads, and why; reads no table."""
+    if not unit:
+        raise usage("--unit is empty: name what the reader is split by, such as a user id.")
     async with session.client(job) as client:
         found = await client.explain(job, unit=unit)
     session.output.answer(document(found), explanation_view(found))

@@ -1,60 +1,122 @@
-"""Watching a run: redrawn in a terminal, a plain line every few seconds elsewhere, every change as JSON."""
+"""Watching a run: redrawn in a terminal, a plain line every few seconds elsewhere, every change as JSON.
+
+Caught up means here what it means at a cutover: the catch-up gate would pass. A run is at the end of the log a moment
+before that, because the gate asks that it has stayed level with the active version for a while.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from turnout.cli.document import document
 from turnout.cli.exits import ExitCode
-from turnout.cli.output import Output
+from turnout.cli.output import Output, Trimmed
 from turnout.cli.quantities import span
 from turnout.cli.session import Session
-from turnout.cli.views.runs import run_line, run_view
-from turnout.results import Run, RunState
+from turnout.cli.views.runs import run_line, run_view, way_on
+from turnout.errors import NotFound
+from turnout.results import Gate, Run, RunState, VersionState
 
 if TYPE_CHECKING:
     from turnout.client import Client
 
 LINE_EVERY_S = 5.0
+_GATES_EVERY_S = 0.25
+_CATCH_UP = "catch-up"
 _ENDED = (RunState.STOPPED, RunState.FAILED)
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a cutover to the version would meet. gates: none for a version that is active or may not be named."""
+
+    state: VersionState
+    active: bool
+    gates: tuple[Gate, ...]
+
+    @property
+    def waiting_for(self) -> str:
+        """Why the run has not caught up; empty = it has."""
+        return "; ".join(
+            text for one in self.gates if one.gate == _CATCH_UP and not one.passed for text in one.evidence
+        )
+
+
 async def watch(session: Session, client: Client, job: str, version: int, *, follow: bool) -> int:
-    """Show the run until it is at the end of the log (OK), or ended (NOT_SO); with `follow` until Ctrl-C."""
-    run: Run | None = None
+    """Show the run until the catch-up gate passes (OK), or it has ended (NOT_SO); with `follow` until Ctrl-C."""
     try:
         with _screen(session.output) as screen:
-            async with contextlib.aclosing(client.watch_run(job, version)) as runs:
-                async for run in runs:
-                    last = not follow and (run.state is RunState.TAILING or run.state in _ENDED)
-                    screen.show(run, last)
-                    if last:
-                        break
+            run, standing = await _watched(client, job, version, screen, follow)
     except asyncio.CancelledError:
         session.output.note(
             f"No longer watching; the run of {job} v{version} goes on. `turnout run pause {job} v{version}` pauses it."
         )
         raise
-    if run is None or run.state in _ENDED:
-        session.output.note(
-            f"The run is {run.state if run is not None else 'gone'}. "
-            f"`turnout run resume {job} v{version}` takes it up again."
-        )
+    if standing is None:
+        state = (await client.get_version(job, version)).state
+        session.output.note(f"The run is {run.state}. {way_on(run, state)}")
         return ExitCode.NOT_SO
-    session.output.say(Text(_caught_up(run)))
+    session.output.say(Text(caught_up(run, standing)))
     return ExitCode.OK
 
 
-def _caught_up(run: Run) -> str:
+async def _watched(
+    client: Client, job: str, version: int, screen: _Screen, follow: bool
+) -> tuple[Run, Standing | None]:
+    """The run when there is nothing more to wait for, and what a cutover would meet; None = the run has ended."""
+    while True:
+        async with contextlib.aclosing(client.watch_run(job, version)) as runs:
+            async for run in runs:
+                if run.state in _ENDED and not follow:
+                    screen.show(run, last=True)
+                    return run, None
+                if run.state is RunState.TAILING and not follow:
+                    break
+                screen.show(run)
+        # The stream tells only of changes of the run, and a gate passes without one.
+        while run.state is RunState.TAILING and not follow:
+            standing = await _standing(client, job, version)
+            screen.show(run, last=not standing.waiting_for, waiting_for=standing.waiting_for)
+            if not standing.waiting_for:
+                return run, standing
+            await asyncio.sleep(_GATES_EVERY_S)
+            run = await client.get_run(job, version)
+
+
+async def _standing(client: Client, job: str, version: int) -> Standing:
+    state = (await client.get_version(job, version)).state
+    try:
+        active = (await client.route(job)).active_version
+    except NotFound:  # before the first cutover
+        active = None
+    if active == version or state is not VersionState.REGISTERED:
+        return Standing(state, active == version, ())
+    return Standing(state, False, (await client.check_gates(job, version, baseline=active)).gates)
+
+
+def caught_up(run: Run, standing: Standing) -> str:
+    """That the run has caught up, and what a person can do with it."""
     after = f" after {span(run.catch_up_time - run.create_time)}" if run.catch_up_time is not None else ""
-    command = f"turnout cutover {run.job} v{run.version}"
-    return f"Caught up{after}; it goes on following the log. `{command}` makes it serve all readers."
+    done = f"Caught up{after}; it goes on following the log."
+    if standing.active:
+        return f"{done} It is the active version."
+    if standing.state is not VersionState.REGISTERED:
+        return f"Caught up{after}. {way_on(run, standing.state)}"
+    command = f"`turnout cutover {run.job} v{run.version}`"
+    refusing = [one for one in standing.gates if not one.passed]
+    if refusing:
+        names = " and ".join(one.gate for one in refusing)
+        why = "; ".join(text for one in refusing for text in one.evidence)
+        return f"{done} {command} would still be refused by {names}: {why}."
+    return f"{done} {command} makes it serve all readers."
 
 
 class _Screen:
@@ -69,25 +131,37 @@ class _Screen:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def show(self, run: Run, last: bool) -> None:
-        """The run as it is now; `last`: nothing will follow."""
+    def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
+        """The run as it is now. last: nothing will follow. waiting_for: why a run at the end has not caught up."""
         raise NotImplementedError
 
 
 class _Documents(_Screen):
-    def show(self, run: Run, last: bool) -> None:
-        del last
-        self._output.line(document(run))
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._shown: Run | None = None
+
+    def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
+        del last, waiting_for
+        if run != self._shown:
+            self._output.line(document(run))
+        self._shown = run
 
 
 class _Lines(_Screen):
     def __init__(self, output: Output) -> None:
         super().__init__(output)
         self._pace = LinePace()
+        self._shown: Run | None = None
 
-    def show(self, run: Run, last: bool) -> None:
-        if self._pace.due(run.state, last, time.monotonic()):
+    def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
+        lasting = self._shown is not None and self._shown.state is run.state
+        if self._pace.due(run.state, last, time.monotonic()) and not (last and run == self._shown):
             self._output.say(Text(run_line(run)))
+            # The gate asks for a second or so of standing level: not worth a word at first.
+            if waiting_for and lasting:
+                self._output.say(Text(f"  not caught up yet: {waiting_for}"))
+            self._shown = run
 
 
 class _Picture(_Screen):
@@ -102,8 +176,11 @@ class _Picture(_Screen):
     def __exit__(self, *_: object) -> None:
         self._live.stop()
 
-    def show(self, run: Run, last: bool) -> None:
-        self._live.update(run_view(run), refresh=last)
+    def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
+        parts = [run_view(run)]
+        if waiting_for:
+            parts.append(Text(f"Not caught up yet: {waiting_for}", style="yellow"))
+        self._live.update(Trimmed(Group(*parts)), refresh=last)
 
 
 def _screen(output: Output) -> _Screen:

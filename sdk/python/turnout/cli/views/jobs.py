@@ -8,12 +8,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from turnout.cli.output import facts, heading, table
-from turnout.cli.quantities import ABSENT, count, day, moment, share, size
+from turnout.cli.quantities import ABSENT, count, day, moment, plural, share, size
 from turnout.cli.views.definitions import definition_view
 from turnout.cli.views.phrases import state, weights_text
 from turnout.cli.views.routes import route_view, share_of
 from turnout.cli.views.runs import run_view
-from turnout.results import Job, RetirementStep, Route, Run, Version
+from turnout.results import Job, RetirementStep, Route, Run, RunState, Version
 
 _STEPS = {
     RetirementStep.RELEASE: "the switcher is asked to let nobody name it",
@@ -55,6 +55,13 @@ def job_view(job: Job, versions: Sequence[Version], runs: Mapping[int, Run], rou
     retiring = [line for version in versions for line in retirement_lines(version)]
     if retiring:
         parts += [Text(), *(Text(line) for line in retiring)]
+    aside = [
+        f"v{run.version}: {plural(run.records_set_aside, 'malformed record')} set aside into the dead-letter table"
+        for run in runs.values()
+        if run.records_set_aside
+    ]
+    if aside:
+        parts += [Text(), *(Text(line, style="yellow") for line in aside)]
     failing = [f"v{run.version}: {run.status_message}" for run in runs.values() if run.status_message]
     if failing:
         parts += [Text(), *(Text(line, style="red") for line in failing)]
@@ -76,7 +83,7 @@ def _versions(versions: Sequence[Version], runs: Mapping[int, Run], route: Route
                 f"v{version.number}",
                 state(version.state),
                 state(run.state) if run is not None else "no run",
-                share(run.progress) if run is not None else ABSENT,
+                share(run.progress) if run is not None and run.state is not RunState.QUEUED else ABSENT,
                 count(run.lag) if run is not None else ABSENT,
                 share_of(route, version.number) if route is not None else ABSENT,
                 day(version.create_time),

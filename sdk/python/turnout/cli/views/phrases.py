@@ -8,6 +8,7 @@ import msgspec
 from rich.console import RenderableType
 from rich.text import Text
 
+from turnout.cli.printable import printable_on_one_line
 from turnout.cli.quantities import percent
 
 _STATE_STYLES = {
@@ -49,5 +50,5 @@ def value_text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e15 else repr(value)
     if isinstance(value, dict | list):
-        return msgspec.json.encode(value).decode()
-    return str(value).replace("\n", "\\n")
+        return printable_on_one_line(msgspec.json.encode(value).decode())
+    return printable_on_one_line(str(value))

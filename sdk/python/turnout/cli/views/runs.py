@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from turnout.cli.output import facts, heading, table
-from turnout.cli.quantities import count, moment, plural, rate, share, size, span
+from turnout.cli.quantities import ABSENT, count, moment, plural, rate, share, size, span
 from turnout.cli.views.phrases import lines, state
-from turnout.results import Estimate, PartitionProgress, Run, RunState
+from turnout.results import Estimate, PartitionProgress, Run, RunState, VersionState
 
 BAR_COLUMNS = 30
+
+# The log is not the one any more that the table stands on.
+LOG_LOST = frozenset({"TOPIC_RECREATED", "POSITION_BEYOND_END", "LOG_TRUNCATED"})
+# The same code would fail again at the same place.
+_CODE_FAILS = frozenset({"MALFORMED_RECORD", "KEY_FROM_ANOTHER_PARTITION", "TRANSFORM_TIMEOUT"})
 
 
 def run_line(run: Run) -> str:
     """Everything that matters on one line, for logs."""
     parts = [f"{run.job} v{run.version} {run.state}"]
-    if run.partitions:
+    if _begun(run):
         parts += [share(run.progress), *_figures(run)]
     if run.records_set_aside:
         parts.append(f"{count(run.records_set_aside)} set aside")
@@ -32,14 +35,19 @@ def run_view(run: Run) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble((f"{run.job} v{run.version}", "bold"), "  ", state(run.state), f"  {_workers(run)}")
     ]
-    if run.partitions:
+    if _begun(run):
         parts += [_bar(run.progress, share(run.progress)), Text("   ".join(_figures(run)))]
     if run.status_message:
         parts.append(Text(run.status_message, style="red" if run.state is RunState.FAILED else "yellow"))
     parts += lines(_remarks(run))
-    if run.partitions:
-        parts += [Text(), _partitions(run.partitions)]
+    if _begun(run):
+        parts += [Text(), _partitions(run)]
     return Group(*parts)
+
+
+def _begun(run: Run) -> bool:
+    """Whether there is a way to measure: a queued run has taken up no partition for sure."""
+    return bool(run.partitions) and run.state is not RunState.QUEUED
 
 
 def _bar(fraction: float, label: str) -> RenderableType:
@@ -51,13 +59,24 @@ def _bar(fraction: float, label: str) -> RenderableType:
 def _workers(run: Run) -> str:
     if run.state in (RunState.STOPPED, RunState.PAUSED, RunState.FAILED):
         return ""
+    if run.state is RunState.TAILING:  # one worker follows the log, however many the replay had
+        return f"{plural(run.live_workers, 'worker')}, {run.workers} for replay"
     return f"{run.live_workers} of {plural(run.workers, 'worker')}"
 
 
 def _figures(run: Run) -> list[str]:
-    limit = f" (limit {count(run.rate_limit)}/s)" if run.rate_limit is not None else ""
-    figures = [plural(run.records, "record"), rate(run.records_per_s) + limit, f"lag {count(run.lag)}"]
+    figures = [plural(run.records, "record")]
+    if _rate_known(run):
+        figures.append(rate(run.records_per_s))
+    if run.rate_limit is not None:
+        figures.append(f"limit {count(run.rate_limit)}/s")
+    figures.append(f"lag {count(run.lag)}")
     return figures if run.eta is None else [*figures, f"ETA {span(run.eta)}"]
+
+
+def _rate_known(run: Run) -> bool:
+    """Nothing is measured yet while a replay just begins: 0/s beside its records would be wrong."""
+    return run.records_per_s > 0 or run.state not in (RunState.QUEUED, RunState.REPLAYING)
 
 
 def _remarks(run: Run) -> list[str]:
@@ -69,7 +88,26 @@ def _remarks(run: Run) -> list[str]:
     return remarks
 
 
-def _partitions(partitions: Sequence[PartitionProgress]) -> RenderableType:
+def way_on(run: Run, version: VersionState) -> str:
+    """What to do about a run that stands still: resume it only where that can help."""
+    job, number = run.job, f"v{run.version}"
+    if version is VersionState.DROPPED:
+        return f"{number} is dropped, its table is gone: `turnout apply FILE` with its file makes a new version."
+    if version is not VersionState.REGISTERED:
+        return f"{number} is {version}: `turnout unretire {job} {number}` takes that back, and its run goes on."
+    if run.failure_reason in LOG_LOST and run.state is RunState.FAILED:
+        return (
+            f"To resume it would fail again. `turnout apply FILE` with any change of the file (a comment will do) "
+            f"replays the log as a new version; or `turnout retire {job} {number}` first, where nobody reads it, and "
+            f"apply the file as it is."
+        )
+    if run.failure_reason in _CODE_FAILS and run.state is RunState.FAILED:
+        return "To resume it would fail again: mend the job and `turnout apply FILE` it as a new version."
+    mended = "Once that is mended, " if run.state is RunState.FAILED else ""
+    return f"{mended}`turnout run resume {job} {number}` takes it up again."
+
+
+def _partitions(run: Run) -> RenderableType:
     rows = [
         (
             f"{one.topic}/{one.partition}",
@@ -77,10 +115,10 @@ def _partitions(partitions: Sequence[PartitionProgress]) -> RenderableType:
             count(one.next_offset),
             count(one.end_offset),
             count(one.lag),
-            rate(one.records_per_s),
+            rate(one.records_per_s) if _rate_known(run) else ABSENT,
             moment(one.event_time),
         )
-        for one in partitions
+        for one in run.partitions
     ]
     return table(("partition", "done", "offset", "end", "lag", "rate", "event time"), rows, right=(1, 2, 3, 4, 5))
 

@@ -143,7 +143,9 @@ class ServedVersion(google.protobuf.message.Message):
         PINNED: ServedVersion._Cause.ValueType  # 2
         """The request named it."""
         ACTIVE: ServedVersion._Cause.ValueType  # 3
-        """A scan without a unit reads the active version."""
+        """A scan without a unit reads the active version; so does every unit while the front has been cut off from the
+        switcher for longer than a split may be followed.
+        """
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
         """Why a version answered."""
@@ -155,7 +157,9 @@ class ServedVersion(google.protobuf.message.Message):
     PINNED: ServedVersion.Cause.ValueType  # 2
     """The request named it."""
     ACTIVE: ServedVersion.Cause.ValueType  # 3
-    """A scan without a unit reads the active version."""
+    """A scan without a unit reads the active version; so does every unit while the front has been cut off from the
+    switcher for longer than a split may be followed.
+    """
 
     VERSION_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int

@@ -28,7 +28,8 @@ if _version_not_supported:
 class QueryStub(object):
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
-    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried.
+    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """
@@ -64,7 +65,8 @@ class QueryStub(object):
 class QueryServicer(object):
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
-    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried.
+    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """
@@ -133,7 +135,8 @@ def add_QueryServicer_to_server(servicer, server):
 class Query(object):
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
-    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried.
+    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """

@@ -20,7 +20,8 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
 class QueryStub:
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
-    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried.
+    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """
@@ -57,7 +58,8 @@ class QueryStub:
 class QueryAsyncStub:
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
-    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried.
+    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """
@@ -93,7 +95,8 @@ class QueryAsyncStub:
 class QueryServicer(metaclass=abc.ABCMeta):
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
-    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried.
+    Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """

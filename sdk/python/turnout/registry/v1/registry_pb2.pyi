@@ -189,10 +189,10 @@ class Retirement(google.protobuf.message.Message):
     waiting_for: builtins.str
     """What the step waits for or why it last failed, in words; empty while it moves."""
     claimed_actor: builtins.str
-    """Who asked, as the caller claims; unverified."""
+    """Who asked for the retirement, or for taking it back, as the caller claims; unverified."""
     @property
     def drop_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When the table may be dropped."""
+        """When the table may be dropped; absent until the run has stopped."""
 
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
@@ -310,7 +310,9 @@ class Definition(google.protobuf.message.Message):
     malformed_policy: global___Definition.MalformedPolicy.ValueType
     """What happens to a record that cannot be decoded, transformed or stored."""
     event_time_column: builtins.str
-    """Field of the row that holds the record's event time; empty = Kafka's timestamp."""
+    """Field of the records that holds their event time; empty = Kafka's timestamp, or the topics differ in it (then
+    definition_json tells).
+    """
     order_by: builtins.str
     """Map only: column that orders writes to one key; empty = order within the partition decides."""
     map_write: global___Definition.MapWrite.ValueType
@@ -709,7 +711,7 @@ class CreateVersionResponse(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     CREATED_FIELD_NUMBER: builtins.int
     created: builtins.bool
-    """False when the same artefact and definition was already the newest version."""
+    """False when the same artefact and definition was a REGISTERED version already."""
     @property
     def version(self) -> global___Version:
         """The version."""

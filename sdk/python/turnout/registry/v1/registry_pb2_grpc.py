@@ -113,9 +113,12 @@ class RegistryServicer(object):
 
     def CreateVersion(self, request_iterator, context):
         """CreateVersion stores code and definition as the next version of a job. The first message holds the header,
-        the following ones the artefact in pieces. The same artefact and definition as the newest version that is
-        neither RETIRED nor DROPPED is that version again, with created = false: applying twice changes nothing.
+        the following ones the artefact in pieces. The same artefact and definition as a REGISTERED version is that
+        version again, with created = false: applying twice changes nothing. Of several the expected one is meant, else the
+        newest.
         FAILED_PRECONDITION (reason VERSION_MISMATCH) when expected_number is set and is not the number that results.
+        NOT_FOUND (JOB_NOT_FOUND), INVALID_ARGUMENT (INVALID_DEFINITION), RESOURCE_EXHAUSTED (ARTIFACT_TOO_LARGE),
+        DATA_LOSS (DIGEST_MISMATCH).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,8 +147,11 @@ class RegistryServicer(object):
 
     def RetireVersion(self, request, context):
         """RetireVersion starts the retirement: the switcher releases the version, its run stops, its table is retained
-        until drop_time, then dropped. Answers at once with state RETIRING; Version.retirement tells the step and what
-        it waits for. FAILED_PRECONDITION when a route or its way back names the version. Repeating it changes nothing.
+        until drop_time, then dropped. Answers when the switcher has; the rest follows, and Version.retirement tells the
+        step and what it waits for. FAILED_PRECONDITION when a route (reason VERSION_IN_USE) or its way back
+        (ROLLBACK_WINDOW) names the version; while the switcher is away the answer is step RELEASE with what it waits for,
+        and when it refuses then, the retirement ends and the version is REGISTERED again. ABORTED (reason
+        UNRETIRE_IN_PROGRESS) while a retirement is being taken back. Repeating it changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -253,7 +253,7 @@ class RouteChange(google.protobuf.message.Message):
 
     @property
     def commit_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When the change was committed."""
+        """When the change was committed; absent for validate_only."""
 
     @property
     def adoptions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Adoption]:
@@ -560,17 +560,21 @@ class ReleaseVersionRequest(google.protobuf.message.Message):
 
     VERSION_FIELD_NUMBER: builtins.int
     FORGO_ROLLBACK_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
     version: builtins.str
     """"jobs/{job}/versions/{number}"."""
     forgo_rollback: builtins.bool
     """Also when a rollback would return to it: the way back is given up."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
     def __init__(
         self,
         *,
         version: builtins.str = ...,
         forgo_rollback: builtins.bool = ...,
+        claimed_actor: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["forgo_rollback", b"forgo_rollback", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "forgo_rollback", b"forgo_rollback", "version", b"version"]) -> None: ...
 
 global___ReleaseVersionRequest = ReleaseVersionRequest
 
@@ -622,14 +626,18 @@ class ReinstateVersionRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
     version: builtins.str
     """"jobs/{job}/versions/{number}"."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
     def __init__(
         self,
         *,
         version: builtins.str = ...,
+        claimed_actor: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "version", b"version"]) -> None: ...
 
 global___ReinstateVersionRequest = ReinstateVersionRequest
 
@@ -687,17 +695,27 @@ class Hello(google.protobuf.message.Message):
 
     FRONT_FIELD_NUMBER: builtins.int
     ADDRESS_FIELD_NUMBER: builtins.int
+    MAY_SERVE_FOR_FIELD_NUMBER: builtins.int
     front: builtins.str
     """Id of the front, unique among live fronts; a restart of the process is a new front."""
     address: builtins.str
     """Address it serves at, for people."""
+    @property
+    def may_serve_for(self) -> google.protobuf.duration_pb2.Duration:
+        """Longest time for which a read by the routes that it has now may still run once the switcher hears no more of it:
+        how long it serves without the switcher, and the longest read. Above 0, at most 30 days. Until it has passed
+        since the end of the front's lease, no version that the front served is dropped.
+        """
+
     def __init__(
         self,
         *,
         front: builtins.str = ...,
         address: builtins.str = ...,
+        may_serve_for: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "front", b"front"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["may_serve_for", b"may_serve_for"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "front", b"front", "may_serve_for", b"may_serve_for"]) -> None: ...
 
 global___Hello = Hello
 
@@ -935,7 +953,7 @@ global___RouteCommitted = RouteCommitted
 
 @typing.final
 class HeartbeatAcknowledged(google.protobuf.message.Message):
-    """Answer to a heartbeat."""
+    """Answer to a heartbeat: every route that was committed before the heartbeat was sent has been sent on this stream."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

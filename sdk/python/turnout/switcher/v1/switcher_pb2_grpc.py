@@ -117,7 +117,10 @@ class SwitcherServicer(object):
 
     def CutOverRoute(self, request, context):
         """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
-        FAILED_PRECONDITION as for SetTraffic. ABORTED (reason STALE_ETAG, NOT_PREPARED) when nothing has changed.
+        Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
+        the active version is a SetTraffic, which asks no gate and keeps the way back. FAILED_PRECONDITION as for
+        SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED, CHANGE_IN_FLIGHT,
+        PROPOSAL_EXPIRED) when nothing has changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +129,7 @@ class SwitcherServicer(object):
     def RollBackRoute(self, request, context):
         """RollBackRoute restores the route as it was before the last cutover. The emergency exit: refused only when there
         is nothing to return to, the target's table is missing, or no front can read it; lag is reported in the answer.
+        Afterwards there is no way back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,7 +154,7 @@ class SwitcherServicer(object):
     def WatchRoutes(self, request_iterator, context):
         """WatchRoutes is a front's presence: it sends its hello, heartbeats and reports; it gets a snapshot of all routes,
         then proposals, their cancellation, and committed routes in the order of their revision.
-        OUT_OF_RANGE (reason REVISION_TOO_OLD) is never sent here: every stream starts with a snapshot.
+        Ends with ABORTED (reason LEASE_EXPIRED, WATCH_LAGGING) when the front must begin again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

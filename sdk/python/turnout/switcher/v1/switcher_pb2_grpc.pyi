@@ -51,7 +51,10 @@ class SwitcherStub:
         turnout.switcher.v1.switcher_pb2.RouteChange,
     ]
     """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
-    FAILED_PRECONDITION as for SetTraffic. ABORTED (reason STALE_ETAG, NOT_PREPARED) when nothing has changed.
+    Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
+    the active version is a SetTraffic, which asks no gate and keeps the way back. FAILED_PRECONDITION as for
+    SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED, CHANGE_IN_FLIGHT,
+    PROPOSAL_EXPIRED) when nothing has changed.
     """
 
     RollBackRoute: grpc.UnaryUnaryMultiCallable[
@@ -60,6 +63,7 @@ class SwitcherStub:
     ]
     """RollBackRoute restores the route as it was before the last cutover. The emergency exit: refused only when there
     is nothing to return to, the target's table is missing, or no front can read it; lag is reported in the answer.
+    Afterwards there is no way back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
     """
 
     ReleaseVersion: grpc.UnaryUnaryMultiCallable[
@@ -83,7 +87,7 @@ class SwitcherStub:
     ]
     """WatchRoutes is a front's presence: it sends its hello, heartbeats and reports; it gets a snapshot of all routes,
     then proposals, their cancellation, and committed routes in the order of their revision.
-    OUT_OF_RANGE (reason REVISION_TOO_OLD) is never sent here: every stream starts with a snapshot.
+    Ends with ABORTED (reason LEASE_EXPIRED, WATCH_LAGGING) when the front must begin again.
     """
 
     ListRouteChanges: grpc.UnaryUnaryMultiCallable[
@@ -125,7 +129,10 @@ class SwitcherAsyncStub:
         turnout.switcher.v1.switcher_pb2.RouteChange,
     ]
     """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
-    FAILED_PRECONDITION as for SetTraffic. ABORTED (reason STALE_ETAG, NOT_PREPARED) when nothing has changed.
+    Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
+    the active version is a SetTraffic, which asks no gate and keeps the way back. FAILED_PRECONDITION as for
+    SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED, CHANGE_IN_FLIGHT,
+    PROPOSAL_EXPIRED) when nothing has changed.
     """
 
     RollBackRoute: grpc.aio.UnaryUnaryMultiCallable[
@@ -134,6 +141,7 @@ class SwitcherAsyncStub:
     ]
     """RollBackRoute restores the route as it was before the last cutover. The emergency exit: refused only when there
     is nothing to return to, the target's table is missing, or no front can read it; lag is reported in the answer.
+    Afterwards there is no way back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
     """
 
     ReleaseVersion: grpc.aio.UnaryUnaryMultiCallable[
@@ -157,7 +165,7 @@ class SwitcherAsyncStub:
     ]
     """WatchRoutes is a front's presence: it sends its hello, heartbeats and reports; it gets a snapshot of all routes,
     then proposals, their cancellation, and committed routes in the order of their revision.
-    OUT_OF_RANGE (reason REVISION_TOO_OLD) is never sent here: every stream starts with a snapshot.
+    Ends with ABORTED (reason LEASE_EXPIRED, WATCH_LAGGING) when the front must begin again.
     """
 
     ListRouteChanges: grpc.aio.UnaryUnaryMultiCallable[
@@ -207,7 +215,10 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
         """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
-        FAILED_PRECONDITION as for SetTraffic. ABORTED (reason STALE_ETAG, NOT_PREPARED) when nothing has changed.
+        Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
+        the active version is a SetTraffic, which asks no gate and keeps the way back. FAILED_PRECONDITION as for
+        SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED, CHANGE_IN_FLIGHT,
+        PROPOSAL_EXPIRED) when nothing has changed.
         """
 
     @abc.abstractmethod
@@ -218,6 +229,7 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
         """RollBackRoute restores the route as it was before the last cutover. The emergency exit: refused only when there
         is nothing to return to, the target's table is missing, or no front can read it; lag is reported in the answer.
+        Afterwards there is no way back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
         """
 
     @abc.abstractmethod
@@ -247,7 +259,7 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[turnout.switcher.v1.switcher_pb2.WatchRoutesResponse], collections.abc.AsyncIterator[turnout.switcher.v1.switcher_pb2.WatchRoutesResponse]]:
         """WatchRoutes is a front's presence: it sends its hello, heartbeats and reports; it gets a snapshot of all routes,
         then proposals, their cancellation, and committed routes in the order of their revision.
-        OUT_OF_RANGE (reason REVISION_TOO_OLD) is never sent here: every stream starts with a snapshot.
+        Ends with ABORTED (reason LEASE_EXPIRED, WATCH_LAGGING) when the front must begin again.
         """
 
     @abc.abstractmethod
