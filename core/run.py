@@ -4,15 +4,15 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
-import asyncpg
 import uvloop
 
 from core import config
 from core.config import POSTGRES_VARIABLE, Settings
 from core.domain.errors import InvalidInput, TurnoutError
-from core.postgres import connect, is_away
+from core.postgres import connect, refusal
 from core.rpc.server import RpcServer, ServiceApp
 from turnout import otlp
 
@@ -47,9 +47,9 @@ async def await_postgres(settings: Settings) -> None:
         try:
             connection = await connect(settings.postgres, application_name="turnout start")
         except Exception as error:
-            fault = _fault(error)
-            if fault is not None:
-                raise InvalidInput("POSTGRES_REFUSED", fault) from None
+            why = refusal(error)
+            if why is not None:
+                raise InvalidInput("POSTGRES_REFUSED", f"PostgreSQL {why}. Check {POSTGRES_VARIABLE}.") from None
             if not told:
                 log.warning(
                     "PostgreSQL at %s does not answer yet (%s); waiting for it", POSTGRES_VARIABLE, type(error).__name__
@@ -61,30 +61,6 @@ async def await_postgres(settings: Settings) -> None:
             return
 
 
-def _fault(error: Exception) -> str | None:
-    """What is wrong with the setting, for a person; None = PostgreSQL is only away.
-
-    Never in the words of the error: a password with a "/" or "#" in it splits the URL elsewhere, and then the driver
-    and the server quote pieces of it as a port, a host, or the name of a database.
-    """
-    # An invalid URL first: the driver raises it as an error of its interface, too.
-    if isinstance(error, ValueError):
-        return (
-            f"{POSTGRES_VARIABLE} is not the URL of a PostgreSQL database. Write "
-            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and inside user and password %2F for /, %23 for #, "
-            "%3F for ?, %40 for @, %25 for %."
-        )
-    if is_away(error):
-        return None
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
-        kind = "it does not accept the user or the password"
-    elif isinstance(error, asyncpg.InvalidCatalogNameError):
-        kind = "it has no such database"
-    else:
-        kind = f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip()
-    return f"PostgreSQL refuses the connection: {kind}. Check {POSTGRES_VARIABLE}."
-
-
 async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Build]) -> int:
     flush_spans = otlp.export_spans("turnout" if len(names) > 1 else f"turnout-{names[0]}")
     settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -94,7 +70,8 @@ async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Bu
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    await await_postgres(settings)
+    if not await _unless(stopping, await_postgres(settings)):
+        return 0
     server = RpcServer(settings.listen, [builders[name](settings) for name in names])
     try:
         port = await server.start()
@@ -105,3 +82,16 @@ async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Bu
         await server.stop()
         await asyncio.to_thread(flush_spans)
     return 0
+
+
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether the work ended before somebody asked to stop; it is given up then, and raises what it raises."""
+    working, stopped = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.wait([working])
+        return False
+    await working
+    return True

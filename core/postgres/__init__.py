@@ -5,6 +5,7 @@ from core.postgres.listen import Listener
 from core.postgres.migrations import migrate
 from core.postgres.pool import Connection, Pool, connect, open_pool
 from core.postgres.queries import Queries, load_queries
+from core.postgres.refusal import refusal
 
 __all__ = [
     "Connection",
@@ -17,4 +18,5 @@ __all__ = [
     "migrate",
     "open_pool",
     "postgres_errors",
+    "refusal",
 ]

@@ -7,15 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import asyncpg
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from core.kafka.properties import KafkaConfig
-from core.postgres import connect, is_away
+from core.postgres import connect, refusal
 from deploy.local.errors import LocalStackError
 
-_PROBE_TIMEOUT_S = 2.0
+_PROBE_TIMEOUT_S = 1.5
 _POLL_S = 0.5
 _POSTGRES_PORT = 5432
 
@@ -44,9 +43,11 @@ def own_postgres(dsn: str) -> OwnPart:
         try:
             connection = await asyncio.wait_for(connect(dsn, application_name="turnout dev"), _PROBE_TIMEOUT_S)
         except Exception as error:
-            fault = _postgres_fault(error)
-            if fault is not None:
-                raise LocalStackError(f"PostgreSQL{place} {fault}") from None
+            why = refusal(error)
+            if why is not None:
+                raise LocalStackError(
+                    f"PostgreSQL{place} {why}; check what --postgres or TURNOUT_POSTGRES says"
+                ) from None
             return False
         await connection.close()
         return True
@@ -72,7 +73,7 @@ def postgres_place(dsn: str) -> str:
 
 
 async def silent(parts: Sequence[OwnPart]) -> list[OwnPart]:
-    """Those that do not answer now, asked all at once; within about 2 s."""
+    """Those that do not answer now, asked all at once, within 1.5 s."""
     answers = await asyncio.gather(*(part.answers() for part in parts))
     return [part for part, answered in zip(parts, answers, strict=True) if not answered]
 
@@ -101,23 +102,3 @@ def _kafka_answers(config: KafkaConfig) -> bool:
         return len(client.list_topics(timeout=_PROBE_TIMEOUT_S).brokers) > 0
     except KafkaException:
         return False
-
-
-def _postgres_fault(error: Exception) -> str | None:
-    """Why waiting would not help; None = it is only away. Never in the words of the error, which may quote the URL."""
-    # The driver's error for an invalid URL is one of its interface, too: it comes first.
-    if isinstance(error, ValueError):
-        return (
-            "cannot be reached: the connection string is no URL of the form "
-            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE; inside "
-            "user and password write %2F for /, %23 for #, %3F for ?, %40 for @ and %25 for %"
-        )
-    if is_away(error):
-        return None
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
-        kind = "it does not accept the user or the password"
-    elif isinstance(error, asyncpg.InvalidCatalogNameError):
-        kind = "it has no such database"
-    else:
-        kind = f"{type(error).__name__} {getattr(error, 'sqlstate', None) or ''}".rstrip()
-    return f"refuses the connection: {kind}; check what --postgres or TURNOUT_POSTGRES says"

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 
 Record = tuple[bytes | None, bytes]
 
-_BATCH = 5_000
+_BATCH = 1_000  # small, so that the readers in the same process are not held up
 _TICK_S = 0.05
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -26,11 +27,15 @@ class Narrator:
     """Prints to a console. In a pipe the same lines come without colours and without the moving bar."""
 
     def __init__(self, console: Console | None = None) -> None:
-        # In a file lines are left as long as they are, to be searched; a terminal gets them broken between words.
-        in_terminal = sys.stdout.isatty()
-        self.console = console or Console(
-            highlight=False, soft_wrap=not in_terminal, width=None if in_terminal else _WIDTH_IN_A_FILE
-        )
+        self._in_terminal = sys.stdout.isatty()
+        self.console = console or Console(highlight=False, width=None if self._in_terminal else _WIDTH_IN_A_FILE)
+
+    def _line(self, indent: int, text: Text) -> None:
+        """In a terminal a long line goes on below its own beginning; in a file it stays whole, to be searched."""
+        if self._in_terminal:
+            self.console.print(Padding(text, (0, 0, 0, indent)))
+        else:
+            self.console.print(Text(" " * indent).append_text(text), soft_wrap=True)
 
     def title(self, text: str) -> None:
         """The head of the whole story."""
@@ -42,7 +47,7 @@ class Narrator:
 
     def remark(self, text: str) -> None:
         """A line beside the story."""
-        self.console.print(Text(f"   {text}", style="dim"))
+        self._line(3, Text(text, style="dim"))
 
     def suggestion(self, what: str, command: str) -> None:
         """Something to try, its command unbroken on a line of its own, to be copied."""
@@ -53,11 +58,11 @@ class Narrator:
     def step(self, command: str = "") -> Iterator[Step]:
         """A step: the command before, its result and time after."""
         if command:
-            self.console.print(Text(f"   $ {command}", style="green"))
+            self.console.print(Text(f"   $ {command}", style="green"), soft_wrap=True)
         step = Step()
         yield step
         took_s = time.monotonic() - step.started
-        self.console.print(Text(f"     {step.result}").append(f"  ({took_s:.1f} s)", style="dim"))
+        self._line(5, Text(step.result).append(f"  ({took_s:.1f} s)", style="dim"))
 
     def diff(self, lines: Sequence[str]) -> None:
         """Lines of a diff, each beginning with + or -."""
@@ -67,7 +72,7 @@ class Narrator:
     def details(self, lines: Sequence[str]) -> None:
         """Evidence below a result."""
         for line in lines:
-            self.console.print(Text(f"       {line}", style="dim"))
+            self._line(7, Text(line, style="dim"))
 
     def progress(self) -> Progress:
         """A bar for a replay, which leaves nothing behind; the result line says how it ended."""

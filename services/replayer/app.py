@@ -7,6 +7,7 @@ from core.config import Settings
 from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
 from services.replayer.artifacts import Artifacts
+from services.replayer.drop import Drops
 from services.replayer.fleet import Fleet
 from services.replayer.gates import Limits
 from services.replayer.runs import Runs
@@ -41,7 +42,8 @@ class ReplayerApp(ServiceApp):
             limits=Limits(),
         )
         self._fleet = Fleet(around)
-        self._servicer = ReplayerServicer(around, self._fleet, Runs(around, self._fleet, clock), clock)
+        self._drops = Drops(self._store)
+        self._servicer = ReplayerServicer(around, self._fleet, Runs(around, self._fleet, clock), self._drops, clock)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
@@ -56,6 +58,7 @@ class ReplayerApp(ServiceApp):
     async def stop(self) -> None:
         """End all workers in order, then close what is open. What the runs want stays stored."""
         await self._fleet.stop()
+        await self._drops.stop()
         await self._sampler.stop()
         await self._store.close()
         await self._registry.close()

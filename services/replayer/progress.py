@@ -79,7 +79,7 @@ def expiry(samples: Sequence[Sample], run: Run, retention_s: Mapping[str, float]
     """
     if not samples:
         return None
-    newest, first = samples[-1], _first_within(samples)
+    newest, first = samples[-1], _first_within(samples, run.version)
     span_s = newest.monotonic_s - first.monotonic_s
     kept = {
         s.topic: retention_s[s.topic] for s in run.definition.topics if s.event_time is None and s.topic in retention_s
@@ -124,7 +124,7 @@ def _eta(lag: int, rates: dict[TopicPartition, PartitionRates]) -> tuple[float |
 
 def _rates(samples: Sequence[Sample], version: VersionId) -> dict[TopicPartition, PartitionRates]:
     newest = samples[-1]
-    first = _first_within(samples)
+    first = _first_within(samples, version)
     span_s = newest.monotonic_s - first.monotonic_s
     earlier = first.of(version)
     found: dict[TopicPartition, PartitionRates] = {}
@@ -143,6 +143,8 @@ def _rates(samples: Sequence[Sample], version: VersionId) -> dict[TopicPartition
     return found
 
 
-def _first_within(samples: Sequence[Sample]) -> Sample:
+def _first_within(samples: Sequence[Sample], version: VersionId) -> Sample:
+    """The oldest sample of the window that knows the run: one that has just begun has a rate too."""
     newest = samples[-1]
-    return next(sample for sample in samples if newest.monotonic_s - sample.monotonic_s <= WINDOW_S)
+    within = (sample for sample in samples if newest.monotonic_s - sample.monotonic_s <= WINDOW_S)
+    return next((sample for sample in within if sample.of(version)), newest)

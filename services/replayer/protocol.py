@@ -1,7 +1,8 @@
 """What the supervisor and a worker process say to one another: JSON lines on the worker's streams.
 
     supervisor -> stdin    Start first, then Assign, Rate, Stop; end of file = the supervisor is gone
-    stdout -> supervisor   Ready once, then Progress, Waiting; at the end Stopped, or Fault and exit status 3
+    stdout -> supervisor   Ready once, then Progress, Waiting; at the end Stopped, or Fault and exit status 3;
+                           Alive whenever there was nothing else to say for a moment
     stderr -> a person     log lines
 
 Secrets (passwords of Kafka and PostgreSQL) travel in Start only, never in argv or the environment, where `ps`
@@ -104,6 +105,10 @@ class Waiting(Message, frozen=True, kw_only=True):
     message: str
 
 
+class Alive(Message, frozen=True, kw_only=True):
+    """Nothing else was said for a moment, for the event loop is busy or nothing is held: the process is there."""
+
+
 class Fault(Message, frozen=True, kw_only=True):
     """The run cannot go on until a person mends something. Exit status 3 follows.
 
@@ -124,7 +129,7 @@ class Stopped(Message, frozen=True, kw_only=True):
 
 
 ToWorker = Start | Assign | Rate | Stop
-ToSupervisor = Ready | Progress | Waiting | Fault | Stopped
+ToSupervisor = Ready | Progress | Waiting | Alive | Fault | Stopped
 
 _encoder = msgspec.json.Encoder()
 _to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)

@@ -216,6 +216,11 @@ async def _create_table(connection: Any, definition: JobDefinition, table: str) 
     except (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError) as error:
         raise FailedPrecondition(
             "TABLE_REFUSED",
-            f"PostgreSQL refuses the table of {definition.job}: {error}. Mend the columns or derived expressions of "
-            f"the job and register a new version.",
+            f"PostgreSQL refuses the table of {definition.job}: {_words(error)}. Mend the columns or derived "
+            f"expressions of the job and register a new version.",
         ) from None
+
+
+def _words(error: asyncpg.PostgresError) -> str:
+    """What PostgreSQL says, without its hint, which names what only the statement has, and its full stop."""
+    return str(error.args[0]).rstrip(".")

@@ -10,7 +10,7 @@ from core.domain.names import VersionId, parse_job, parse_run, parse_version
 from core.domain.paging import from_token, page_size, to_token
 from services.replayer import convert
 from services.replayer.comparison import compare_tables
-from services.replayer.drop import drop_table
+from services.replayer.drop import Drops
 from services.replayer.estimate import estimate_run
 from services.replayer.fleet import Fleet
 from services.replayer.judging import check_gates
@@ -29,10 +29,11 @@ _ANY_JOB = "jobs/-"
 class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
     """`turnout.replayer.v1.Replayer`."""
 
-    def __init__(self, around: Surroundings, fleet: Fleet, runs: Runs, clock: Clock) -> None:
+    def __init__(self, around: Surroundings, fleet: Fleet, runs: Runs, drops: Drops, clock: Clock) -> None:
         self._around = around
         self._fleet = fleet
         self._runs = runs
+        self._drops = drops
         self._clock = clock
 
     async def EstimateRun(self, request: replayer.EstimateRunRequest, context: Context) -> replayer.EstimateRunResponse:
@@ -107,7 +108,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         run = await self._around.store.find(version)
         if run is not None and not run.state.wants_workers:
             await self._fleet.idle(version)
-        return replayer.DropTableResponse(dropped=await drop_table(self._around.store, version))
+        return replayer.DropTableResponse(dropped=await self._drops.drop(version))
 
     async def _message(self, run: Run) -> replayer.Run:
         return self._with_progress(run, await self._around.sampler.fresh())

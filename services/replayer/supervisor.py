@@ -5,8 +5,9 @@ many there should be and which partitions each has, start, stop or tell them, th
 step can be repeated at any time; whatever it could not do, because PostgreSQL or Kafka is away, the next one does. It
 runs after every message from a worker and every change of the run, and a few times a second anyway.
 
-A process that ended without being told to is dead: what is left of it in the database is ended and its leases are freed
-before another takes its partitions, so that nothing waits for a lease to run out.
+A process that ended without being told to is dead, and one that gives no sign of life is killed (`liveness.py`): what
+is left of it in the database is ended and its leases are freed before another takes its partitions, so that nothing
+waits for a lease to run out.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from services.replayer import gates
 from services.replayer.artifacts import Artifacts
 from services.replayer.assignment import Deaths, died, rate_shares, slots_wanted, spread
 from services.replayer.indexes import build_indexes
+from services.replayer.liveness import LOOK_S
 from services.replayer.protocol import STOP_WITHIN_S, Start, TopicPartition
 from services.replayer.run import Run
 from services.replayer.sampler import Sampler
@@ -42,6 +44,7 @@ STEP_S = 0.25
 GRACE_S = STOP_WITHIN_S + 2.0  # for a worker to finish its batch or cut it off, and to release its leases
 TOPICS_CHECK_S = 30.0
 RETRY_S = 1.0
+NOTICE_S = 15.0  # for which a run says that a worker was given up
 MISSING_MAX = 3  # a topic missing so many checks in a row is gone; a starting broker may not know it for a moment
 
 
@@ -82,11 +85,14 @@ class RunSupervisor:
         self._closing = False
         self._trouble = ""
         self._topic_trouble = ""
+        self._notice = ""
+        self._notice_ends_s = 0.0  # monotonic
         self._retention_s: dict[str, float] = {}
         self._indexing: asyncio.Task[None] | None = None
         self._tasks = [
             asyncio.create_task(self._supervise(), name=f"supervise {run.name}"),
             asyncio.create_task(self._watch_topics(), name=f"watch topics of {run.name}"),
+            asyncio.create_task(self._watch_silence(), name=f"watch workers of {run.name}"),
         ]
 
     @property
@@ -101,14 +107,17 @@ class RunSupervisor:
 
     @property
     def status(self) -> str:
-        """What the run waits for, in words; empty when it moves."""
-        waiting = sorted({w.waiting.message for w in self.workers if w.waiting is not None})
+        """What the run waits for or has just met, in words; empty when all is well."""
+        notice = [self._notice] if time.monotonic() < self._notice_ends_s else []
+        # Of a topic that is missing the workers can only say that Kafka does not answer about it.
+        unread = "KAFKA_UNAVAILABLE" if self._missing_topics else None
+        waiting = sorted({w.waiting.message for w in self.workers if w.waiting and w.waiting.reason != unread})
         warnings: list[str] = []
         if self.run.state is State.REPLAYING:
             warnings += gates.warnings(self.run, self._around.sampler.samples, self._retention_s)
         indexing = ["the copy is complete; the indexes of the table are being built"] if self._indexing else []
         return "; ".join(
-            [part for part in (self._trouble or self._topic_trouble, *waiting, *indexing, *warnings) if part]
+            [part for part in (self._trouble or self._topic_trouble, *notice, *waiting, *indexing, *warnings) if part]
         )
 
     def follow(self, run: Run) -> None:
@@ -141,7 +150,7 @@ class RunSupervisor:
             for slot in self._slots.values():
                 if slot.worker is not None:
                     slot.worker.kill()
-            for task in (self._tasks[1], self._indexing):
+            for task in (*self._tasks[1:], self._indexing):
                 if task is not None:
                     task.cancel()
 
@@ -194,6 +203,13 @@ class RunSupervisor:
 
     # --- processes ---
 
+    async def _watch_silence(self) -> None:
+        """Beside the loop, whose steps wait for PostgreSQL: a worker that is killed is then one that ended."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for worker in self.workers:
+                worker.kill_if_silent()
+
     async def _reap(self, slot: Slot, worker: Worker) -> None:
         """Take note of an ended worker, which stays in its slot until all of this is done: a repeat is complete."""
         store = self._around.store
@@ -210,6 +226,9 @@ class RunSupervisor:
         lived_s = time.monotonic() - worker.born_s
         deaths = died(slot.deaths, worker.partitions, positions, self._around.ends.ends, lived_s=lived_s)
         log.warning("a worker of %s (process %d) %s", self.run.version, worker.pid, worker.end_text)
+        if worker.given_up_after_s:
+            self._notice = f"a worker {worker.end_text}; another one takes its place"
+            self._notice_ends_s = time.monotonic() + NOTICE_S
         if deaths.hopeless:
             await self._fail(Failure("WORKER_KEEPS_DYING", self._hopeless_text(deaths, worker)))
         slot.deaths = deaths
@@ -333,8 +352,18 @@ class RunSupervisor:
 
     # --- its topics ---
 
+    @property
+    def _missing_topics(self) -> frozenset[str]:
+        return self._around.ends.missing & self.run.topic_ids.keys()
+
+    @property
+    def _topics_in_doubt(self) -> bool:
+        unread = any(w.waiting is not None and w.waiting.reason == "KAFKA_UNAVAILABLE" for w in self.workers)
+        return unread or bool(self._missing_topics)
+
     async def _watch_topics(self) -> None:
-        """Check at the start, then every so often, that the topics are those of the start, and see new partitions."""
+        """Check that the topics are those of the start, and see new partitions: at the start, then every so often, and
+        soon when something about them is odd."""
         missing = 0
         while True:
             pause_s, failure = RETRY_S, None
@@ -352,7 +381,10 @@ class RunSupervisor:
                 log.exception("checking the topics of %s failed", self.run.version)
             if failure is not None and missing >= MISSING_MAX:
                 await self._guarded(functools.partial(self._fail, failure))
-            await asyncio.sleep(pause_s)
+            next_s = time.monotonic() + pause_s
+            await asyncio.sleep(RETRY_S)
+            while time.monotonic() < next_s and not self._topics_in_doubt:
+                await asyncio.sleep(RETRY_S)
 
     async def _check_topics(self) -> None:
         store, version = self._around.store, self.run.version

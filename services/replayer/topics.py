@@ -22,6 +22,9 @@ from turnout.schema import JobDefinition
 
 log = logging.getLogger(__name__)
 
+# Applying the file as it is would find the version it belongs to.
+_AS_NEW_VERSION = "apply the job's file with any change, a comment will do, as a new version"
+
 _READ_WAIT_MS = 200
 _REFRESH_S = 2.0  # for the ends of one topic; with the pause between, ends are younger than the gates ask for
 _ANSWER_S = 5.0  # after which the broker counts as away
@@ -65,14 +68,29 @@ class Topics:
         }
 
     async def check_identity(self, run: Run) -> dict[str, TopicInfo]:
-        """The run's topics, when they are those that it was started on. FailedPrecondition (TOPIC_RECREATED ...)."""
-        found = await self.describe(run.definition)
+        """The run's topics, when they are those that it was started on.
+
+        FailedPrecondition (TOPIC_NOT_FOUND, TOPIC_RECREATED ...).
+        """
+        try:
+            found = await self.describe(run.definition)
+        except FailedPrecondition as error:
+            if error.reason != "TOPIC_NOT_FOUND":
+                raise
+            topic = error.metadata["topic"]
+            raise FailedPrecondition(
+                error.reason,
+                f"The topic {topic} does not exist any more: it was deleted since the run of {run.version} began. The "
+                f"stored positions belong to it and mean nothing in another topic of that name; the table stays as it "
+                f"is. To read on, create the topic, then {_AS_NEW_VERSION}.",
+                metadata={"topic": topic, "run": run.name},
+            ) from None
         for topic, info in found.items():
             if run.topic_ids.get(topic) != info.topic_id:
                 raise FailedPrecondition(
                     "TOPIC_RECREATED",
                     f"The topic {topic} was deleted and created again since the run of {run.version} began: its stored "
-                    f"positions belong to the topic before. Register a new version to replay the new topic.",
+                    f"positions belong to the topic before. To replay the new topic, {_AS_NEW_VERSION}.",
                     metadata={"topic": topic, "run": run.name},
                 )
         return found
@@ -89,14 +107,14 @@ class Topics:
                 raise FailedPrecondition(
                     "POSITION_BEYOND_END",
                     f"{where}: the table of {run.version} reflects the log up to offset {position.next_offset:,}, and "
-                    f"the log ends at {at.end:,}: the topic lost records. Register a new version to replay it.",
+                    f"the log ends at {at.end:,}: the topic lost records. To replay it, {_AS_NEW_VERSION}.",
                 )
             if position.next_offset < at.start:
                 raise FailedPrecondition(
                     "LOG_TRUNCATED",
                     f"{where}: the next record of {run.version} is at offset {position.next_offset:,}, and the log "
                     f"begins at {at.start:,} by now: {at.start - position.next_offset:,} offsets are gone for ever. "
-                    f"Lengthen the topic's retention and register a new version to replay what is left.",
+                    f"Lengthen the topic's retention; to replay what is left, {_AS_NEW_VERSION}.",
                 )
 
     async def first_times(self, starts: Mapping[TopicPartition, LogEnds]) -> dict[TopicPartition, datetime]:
@@ -194,6 +212,7 @@ class EndsWatch:
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
         self._ends: dict[TopicPartition, LogEnds] = {}
+        self._missing: set[str] = set()
         self.away = ""
 
     @property
@@ -206,8 +225,13 @@ class EndsWatch:
         known = self._ends.get(tp, LogEnds(start, end, -math.inf))
         self._ends[tp] = LogEnds(max(known.start, start), max(known.end, end), known.asked_s)
 
+    @property
+    def missing(self) -> frozenset[str]:
+        """Topics that Kafka did not know when it was asked last."""
+        return frozenset(self._missing)
+
     def forget(self, topic: str) -> None:
-        """The topic was created again: its ends begin anew."""
+        """The topic is gone: should it be created again, its ends begin anew."""
         for tp in [tp for tp in self._ends if tp.topic == topic]:
             del self._ends[tp]
 
@@ -228,7 +252,9 @@ class EndsWatch:
             async with asyncio.timeout(_REFRESH_S):
                 # Put in place rather than joined: the topic may have been created again, and begin anew.
                 self._ends.update(await self._topics.ends([topic]))
+            self._missing.discard(topic)
         except FailedPrecondition:
+            self._missing.add(topic)
             self.forget(topic)
         except Unavailable as error:
             return error.message

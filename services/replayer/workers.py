@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.config import POSTGRES_VARIABLE
+from services.replayer.liveness import Silence, silence_allowed_s
 from services.replayer.protocol import (
     MESSAGE_BYTES_MAX,
+    Alive,
     Assign,
     Fault,
     Progress,
@@ -50,6 +52,10 @@ class Worker:
         self.stopped = False
         self.progress: Progress | None = None
         self.born_s = time.monotonic()
+        self.given_up_after_s = 0.0  # it was killed after so much silence
+        self._lease_s = start.lease_s
+        self._transform_limit_s = start.transform_limit_s
+        self._silence = Silence(self.born_s)
         self._process = process
         self._heard = heard
         self._reader = asyncio.create_task(self._read(), name=f"read {self.owner}")
@@ -90,6 +96,8 @@ class Worker:
     @property
     def end_text(self) -> str:
         """Of an ended worker: how, in words."""
+        if self.given_up_after_s:
+            return f"gave no sign of life for {self.given_up_after_s:.0f} s and was killed"
         code = self._process.returncode
         if code is not None and code < 0:
             return f"was killed by signal {-code}"
@@ -118,6 +126,17 @@ class Worker:
         self.kill()
         await self._reader
 
+    def kill_if_silent(self) -> None:
+        """Kill it when it has been silent for too long (`liveness.py`); to be called every LOOK_S."""
+        silent_s = self._silence.look(time.monotonic())
+        running = _runs(self.pid)
+        allowed_s = silence_allowed_s(
+            self._lease_s, self._transform_limit_s, spoke=self._silence.spoke, running=running
+        )
+        if silent_s > allowed_s and not self.ended:
+            self.given_up_after_s = silent_s
+            self.kill()
+
     def kill(self) -> None:
         """SIGKILL; nothing when it has ended."""
         with contextlib.suppress(ProcessLookupError):
@@ -133,6 +152,7 @@ class Worker:
         assert self._process.stdout is not None
         try:
             while line := await self._process.stdout.readline():
+                self._silence.broken()
                 self._take(decode_to_supervisor(line))
                 self._heard()
         except (ProtocolError, ValueError) as error:
@@ -144,13 +164,15 @@ class Worker:
 
     def _take(self, message: ToSupervisor) -> None:
         match message:
-            case Ready():
-                pass  # the first Progress says more
+            case Ready() | Alive():
+                pass  # a Progress says more
             case Progress():
+                # Connected again is not over it: the batch may be refused as before. With nothing left to do it is.
                 moved = self.progress is None or message.partitions != self.progress.partitions
+                over = moved or all(state.at_end for state in message.partitions)
                 self.progress = message
                 self.working = self.working or bool(message.partitions)
-                if moved and message.partitions:
+                if over and message.partitions:
                     self.waiting = None
             case Waiting():
                 self.waiting = message
@@ -158,3 +180,13 @@ class Worker:
                 self.fault = message
             case Stopped():
                 self.stopped = True
+
+
+def _runs(pid: int) -> bool:
+    """Whether the process computes, waits for its turn to, or for a disk: it is not frozen. Where the system does not
+    say so in /proc, no."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[:1] in (["R"], ["D"])

@@ -28,6 +28,11 @@ _REQUEST_MS: Final = 10_000
 _ANSWER_S: Final = 5.0  # after which the broker counts as away
 _CONFIRM_S: Final = 1.0  # a broker that has just come back may not know its log's end yet
 
+# Applying the file as it is would find the version it belongs to.
+_REPLAY_ANEW: Final = (
+    "To replay the topic from its start, apply the job's file with any change, a comment will do, as a new version."
+)
+
 # What aiokafka says of a broker that is away, every 100 ms; we say it once, as Waiting.
 logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
 
@@ -187,8 +192,8 @@ def _compare(tp: TopicPartition, applied: RecordIdentity, messages: Sequence[Mes
         raise RunFaultError(
             "TOPIC_RECREATED",
             f"The log of {tp.topic}, partition {tp.partition} holds another record at offset {applied.offset} than the "
-            f"one that was applied: the topic was deleted and created again. Its positions mean nothing any more; "
-            f"apply a new version, which replays the topic from its start.",
+            f"one that was applied: the topic was deleted and created again. Its positions mean nothing any more. "
+            f"{_REPLAY_ANEW}",
             tp,
             applied.offset,
         )
@@ -200,15 +205,15 @@ def _fault(tp: TopicPartition, offset: int, finding: LogFinding, known: LogRange
         return RunFaultError(
             "LOG_TRUNCATED",
             f"The log of {where} now begins at offset {known.start}, but the run has read to {offset} only: "
-            f"retention deleted {known.start - offset} offsets unread. Lengthen the topic's retention and apply a new "
-            f"version; this table would miss those records.",
+            f"retention deleted {known.start - offset} offsets unread, which this table would miss. Lengthen the "
+            f"topic's retention. {_REPLAY_ANEW}",
             tp,
             offset,
         )
     return RunFaultError(
         "POSITION_BEYOND_END",
         f"The run stands at offset {offset} of {where}, but the log ends at {known.end}: the topic was deleted and "
-        f"created again, or lost records. Apply a new version, which replays the topic from its start.",
+        f"created again, or lost records. {_REPLAY_ANEW}",
         tp,
         offset,
     )

@@ -1,7 +1,8 @@
 """The worker's ends of the pipes to its supervisor.
 
-A thread each: reading and writing then never hold up the event loop, and the watchdog can say its last word while the
-loop stands still. The job's code gets neither stream: what it prints goes to the log.
+A thread each: reading and writing then never hold up the event loop, and while the loop stands still the watchdog can
+say its last word and the supervisor hears that the process is alive. The job's code gets neither stream: what it
+prints goes to the log.
 """
 
 import os
@@ -11,8 +12,10 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from services.replayer.liveness import BEAT_S
 from services.replayer.protocol import (
     MESSAGE_BYTES_MAX,
+    Alive,
     Progress,
     ProtocolError,
     Start,
@@ -76,8 +79,12 @@ class Supervisor:
 
     def _write(self) -> None:
         gone = False
+        message: ToSupervisor | threading.Event
         while True:
-            message = self._unsent.get()
+            try:
+                message = self._unsent.get(timeout=BEAT_S)
+            except queue.Empty:
+                message = Alive()
             if isinstance(message, threading.Event):
                 message.set()
             elif not gone:

@@ -45,7 +45,13 @@ async def test_what_is_not_there_is_named_with_what_is(program: Program, orders:
     ):
         err = (await program.run(*arguments, code=3)).err
         assert f"There is no job '{typo}'; did you mean {JOB}?" in err, arguments
-    for arguments in (["show", JOB, "v7"], ["run", "pause", JOB, "v7"], ["cutover", JOB, "v7"]):
+    for arguments in (
+        ["show", JOB, "v7"],
+        ["run", "pause", JOB, "v7"],
+        ["cutover", JOB, "v7"],
+        ["traffic", "set", JOB, "v1=90", "v7=10"],
+        ["compare", JOB, "v1", "v7"],
+    ):
         err = (await program.run(*arguments, code=3)).err
         assert f"There is no version v7 of {JOB}." in err
         assert "Its versions: v1." in err

@@ -75,6 +75,44 @@ async def test_a_killed_worker_is_replaced_at_once(stage: Stage) -> None:
     await stage.table_is_that_of(v1, records)
 
 
+async def test_a_frozen_worker_is_replaced_and_doubles_nothing(stage: Stage) -> None:
+    stage.run_lease_s = 3.0
+    await stage.stop()
+    await stage.start()
+    topic = await stage.kafka.create()
+    records = flights(6000)
+    await stage.kafka.produce(topic, records)
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name, rate_limit=1000)
+    await _reading(stage, v1.name, 500)
+    frozen = _worker_pids(os.getpid())[0]
+    os.kill(frozen, signal.SIGSTOP)
+
+    async def told() -> bool:
+        return "gave no sign of life" in (await stage.get(v1.name)).status_message
+
+    assert await eventually(told)
+    run = await stage.applied(v1.name, 6000)
+    assert run.worker_restarts == 1
+    assert not Path(f"/proc/{frozen}").exists()
+    await stage.in_state(v1.name, "TAILING")
+    await stage.table_is_that_of(v1, records)
+
+
+async def test_a_worker_whose_job_computes_for_long_is_left_alone(stage: Stage) -> None:
+    stage.run_lease_s = 0.5
+    await stage.stop()
+    await stage.start()
+    topic = await stage.kafka.create(1)
+    records = flights(1, partitions=1)
+    await stage.kafka.produce(topic, records)
+    slow = "pow(7, int(1.2e7) + 0 * len(flight.carrier)) > 0"  # one call that lets no other thread in
+    v1 = stage.registry.register(aggregate_source(topic, on_time=slow), 1)
+    await stage.begin(v1.name)
+    run = await stage.applied(v1.name, 1)
+    assert run.worker_restarts == 0
+
+
 async def test_secrets_are_in_neither_arguments_nor_environment(stage: Stage) -> None:
     topic = await stage.kafka.create(1)
     v1 = stage.registry.register(aggregate_source(topic), 1)
@@ -220,6 +258,20 @@ async def test_a_topic_created_again_is_refused_at_resume(stage: Stage) -> None:
     v2 = stage.registry.register(aggregate_source(topic), 2)  # a new version replays the new topic
     await stage.begin(v2.name)
     await stage.applied(v2.name, 500)
+
+
+async def test_a_topic_deleted_under_a_run_fails_it_and_is_said(stage: Stage) -> None:
+    topic = await stage.kafka.create()
+    await stage.kafka.produce(topic, flights(100))
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name)
+    await stage.applied(v1.name, 100)
+    await stage.in_state(v1.name, "TAILING")
+    await stage.kafka.delete(topic)
+    run = await stage.in_state(v1.name, "FAILED")
+    assert run.failure_reason == "TOPIC_NOT_FOUND"
+    assert f"The topic {topic} does not exist any more" in run.status_message
+    assert "a comment will do, as a new version" in run.status_message
 
 
 async def _once_deleted(stage: Stage, version: str) -> object:

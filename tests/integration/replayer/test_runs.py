@@ -90,7 +90,7 @@ async def test_what_cannot_be_started(stage: Stage) -> None:
     wrong = stage.registry.register(aggregate_source(topic, share="no_such_column + 1"), 2)
     error = await refused(stage.begin(wrong.name))
     assert error.reason == "TABLE_REFUSED"
-    assert "no_such_column" in error.message
+    assert 'column "no_such_column" does not exist. Mend' in error.message
     assert (await refused(stage.get(wrong.name))).reason == "RUN_NOT_FOUND"
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from core.domain.errors import Aborted, FailedPrecondition
+from core.domain.errors import Aborted, FailedPrecondition, TurnoutError
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
+from tests.support.eventually import eventually
 from tests.support.topics import Record
 from turnout import testing
 from turnout.replayer.v1 import replayer_pb2 as replayer
@@ -313,6 +314,28 @@ async def test_drop_waits_for_the_run_and_for_readers(stage: Stage) -> None:
     request = replayer.CompareTablesRequest(old_version=v1, new_version=v2)
     assert (await refused(stage.call("CompareTables", request))).reason == "TABLE_MISSING"
     assert (await refused(_move(stage, v1, 9))).reason == "VERSION_DROPPED"
+
+
+async def test_a_drop_goes_on_when_its_caller_no_longer_waits(stage: Stage) -> None:
+    v1, _ = await _two_tables(stage)
+    await stage.end(v1)
+    await stage.query(
+        "insert into serving.dead_letters (version, topic, partition, \"offset\", reason) values ($1, 't', 0, 0, '')",
+        v1,
+    )
+    slowly = "begin perform pg_sleep(2); return old; end"
+    await stage.query(f"create function slowly() returns trigger as '{slowly}' language plpgsql")
+    await stage.query(
+        "create trigger slowly before delete on serving.dead_letters for each row execute function slowly()"
+    )
+    with pytest.raises(TurnoutError):
+        await stage.call("DropTable", replayer.DropTableRequest(version=v1), timeout_s=0.5)
+
+    async def dropped() -> bool:
+        return await stage.query("select to_regclass('serving.punctuality__v1') as it") == [(None,)]
+
+    assert await eventually(dropped)
+    assert (await stage.get(v1)).state == replayer.Run.STOPPED
 
 
 async def test_a_table_that_the_view_shows_is_not_dropped(stage: Stage) -> None:

@@ -56,7 +56,7 @@ def test_an_unreadable_url_names_the_variable_alone(
     status = main({}, ["registry", "--kafka", "127.0.0.1:1", "--data-dir", str(tmp_path)])
     said = capfd.readouterr()
     assert status == 2
-    assert said.err.endswith("%25 for %.\n")
+    assert said.err.endswith("%25 for %. Check TURNOUT_POSTGRES.\n")
     assert config.POSTGRES_VARIABLE in said.err
     assert_tells_nothing(said.out + said.err + caplog.text)
 

@@ -30,6 +30,12 @@ def test_rates_are_means_over_the_window_only() -> None:
     assert progress.partitions[tp()].applied == pytest.approx(100)
 
 
+def test_a_run_that_has_just_begun_has_a_rate() -> None:
+    before = [sample([], {}, at_s=s) for s in (0.0, 1.0)]
+    begun = [sample([(OURS, {0: at(offset)})], {0: 10_000}, at_s=s) for s, offset in ((1.5, 0), (2.0, 500))]
+    assert measure([*before, *begun], OURS.version).records_per_s == pytest.approx(1000)
+
+
 def test_the_eta_chases_a_moving_end() -> None:
     progress = measure(_series([(0, 0, 3000), (1, 900, 3600)]), OURS.version)
     assert progress.eta_s == pytest.approx(2700 / 300)

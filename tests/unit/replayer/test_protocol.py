@@ -3,6 +3,7 @@
 import pytest
 
 from services.replayer.protocol import (
+    Alive,
     Assign,
     Fault,
     PartitionState,
@@ -73,6 +74,7 @@ def test_messages_to_the_worker(message: ToWorker) -> None:
             )
         ),
         Fault(reason="MALFORMED_RECORD", message="a\nb", topic="flights", partition=3, offset=12),
+        Alive(),
         Fault(reason="INTERNAL", message=""),
     ],
 )

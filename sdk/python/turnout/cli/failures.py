@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from turnout import errors
@@ -85,7 +86,7 @@ def _subject(name: str) -> str:
     return parts[1] if parts[0] == "jobs" and len(parts) >= 2 else name
 
 
-async def explained(client: Client, error: NotFound, job: str, version: int | None) -> CommandError:
+async def explained(client: Client, error: NotFound, job: str, versions: Sequence[int | None]) -> CommandError:
     """What is not there, what there is instead, and how to get it. Asks the services, whose failure changes nothing."""
     plain = of_client(error)
     try:
@@ -98,12 +99,13 @@ async def explained(client: Client, error: NotFound, job: str, version: int | No
                 next_step=_jobs_there(job, known),
             )
         numbers = sorted([one.number async for one in client.list_versions(job)])
-        if error.reason == "VERSION_NOT_FOUND" or (version is not None and version not in numbers):
+        wrong = [one for one in versions if one is not None and one not in numbers]
+        if error.reason == "VERSION_NOT_FOUND" or wrong:
             there = ", ".join(f"v{number}" for number in numbers) or "none yet"
             return CommandError(
                 plain.code,
                 "VERSION_NOT_FOUND",
-                f"There is no version {f'v{version} ' if version else ''}of {job}.",
+                f"There is no version {f'v{wrong[0]} ' if wrong else ''}of {job}.",
                 next_step=f"Its versions: {there}.",
             )
     except TurnoutError:

@@ -28,8 +28,8 @@ class Session:
     timeout_s: float | None
 
     @asynccontextmanager
-    async def client(self, job: str = "", version: int | None = None) -> AsyncIterator[Client]:
-        """The client. With `job`, something that is not found is explained by what there is."""
+    async def client(self, job: str = "", *versions: int | None) -> AsyncIterator[Client]:
+        """The client. With the `job` and `versions` of the command, what is not found is explained by what there is."""
         from turnout.client import Client  # imports grpc, which help and mistakes need not wait for
 
         found = targets.targets(self.target, os.environ, Path.cwd())
@@ -41,7 +41,7 @@ class Session:
                     raise
                 from turnout.cli.failures import explained
 
-                raise await explained(client, error, job, version) from None
+                raise await explained(client, error, job, versions) from None
 
     def kafka(self, bootstrap: str, config: Path | None) -> KafkaClient:
         """How to reach Kafka."""

@@ -33,7 +33,7 @@ async def set_traffic(
 ) -> None:
     """Give each version its share of a job's readers, such as v1=90 v2=10; the active version stays active."""
     weights, overridden = arguments.weights(shares), gates(override_gates)
-    async with session.client(job) as client:
+    async with session.client(job, *weights) as client:
         _tell(session, await client.set_traffic(job, weights, override_gates=overridden, reason=reason))
 
 

@@ -36,7 +36,7 @@ async def compare(
 ) -> int:
     """Compare the tables of two versions, row by row, in one snapshot."""
     first, second = arguments.version_number(old), arguments.version_number(new)
-    async with session.client(job) as client:
+    async with session.client(job, first, second) as client:
         found = await client.compare(job, first, second, sample_size=sample)
     session.output.answer(document(found), comparison_view(found, job, first, second))
     return ExitCode.NOT_SO if exit_code and differs(found) else ExitCode.OK

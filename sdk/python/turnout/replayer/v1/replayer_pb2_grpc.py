@@ -154,8 +154,9 @@ class ReplayerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRun(self, request, context):
-        """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION (reason
-        TOPIC_RECREATED, POSITION_BEYOND_END) when the topic is not the one that the positions belong to.
+        """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION: reason
+        VERSION_RETIRED when the version is retired or being retired; TOPIC_NOT_FOUND, TOPIC_RECREATED,
+        POSITION_BEYOND_END, LOG_TRUNCATED when the topic is not the one that the positions belong to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

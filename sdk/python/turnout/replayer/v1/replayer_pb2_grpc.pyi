@@ -66,8 +66,9 @@ class ReplayerStub:
         turnout.replayer.v1.replayer_pb2.ResumeRunRequest,
         turnout.replayer.v1.replayer_pb2.Run,
     ]
-    """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION (reason
-    TOPIC_RECREATED, POSITION_BEYOND_END) when the topic is not the one that the positions belong to.
+    """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION: reason
+    VERSION_RETIRED when the version is retired or being retired; TOPIC_NOT_FOUND, TOPIC_RECREATED,
+    POSITION_BEYOND_END, LOG_TRUNCATED when the topic is not the one that the positions belong to.
     """
 
     StopRun: grpc.UnaryUnaryMultiCallable[
@@ -158,8 +159,9 @@ class ReplayerAsyncStub:
         turnout.replayer.v1.replayer_pb2.ResumeRunRequest,
         turnout.replayer.v1.replayer_pb2.Run,
     ]
-    """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION (reason
-    TOPIC_RECREATED, POSITION_BEYOND_END) when the topic is not the one that the positions belong to.
+    """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION: reason
+    VERSION_RETIRED when the version is retired or being retired; TOPIC_NOT_FOUND, TOPIC_RECREATED,
+    POSITION_BEYOND_END, LOG_TRUNCATED when the topic is not the one that the positions belong to.
     """
 
     StopRun: grpc.aio.UnaryUnaryMultiCallable[
@@ -264,8 +266,9 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
         request: turnout.replayer.v1.replayer_pb2.ResumeRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
-        """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION (reason
-        TOPIC_RECREATED, POSITION_BEYOND_END) when the topic is not the one that the positions belong to.
+        """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION: reason
+        VERSION_RETIRED when the version is retired or being retired; TOPIC_NOT_FOUND, TOPIC_RECREATED,
+        POSITION_BEYOND_END, LOG_TRUNCATED when the topic is not the one that the positions belong to.
         """
 
     @abc.abstractmethod
