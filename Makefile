@@ -26,7 +26,7 @@ dev: setup ## Run Kafka, PostgreSQL and the services until Ctrl-C
 	@exec $(BIN)/python -m deploy.local $(ARGS)
 
 test: .venv/.dev .cache/.kafka ## Run all tests on a real Kafka and a real PostgreSQL
-	@$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: .venv/.dev .venv-protos/.done ## Check style, types, the arrows between packages, and the contract
 	@$(BIN)/ruff check --quiet .
