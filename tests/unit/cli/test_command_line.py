@@ -210,9 +210,10 @@ def test_dev_says_in_json_that_it_has_none(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_the_status_of_a_child_is_passed_on() -> None:
+    before = signal.getsignal(signal.SIGINT)
     assert run_in_foreground([sys.executable, "-c", "import sys; sys.exit(3)"]) == 3
     assert run_in_foreground([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 128 + 9
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 # --- docs/cli.md ------------------------------------------------------------------------------------------------------
