@@ -19,7 +19,7 @@ help: ## This list
 
 setup: .venv/.server .cache/.kafka ## Install everything that `turnout dev` and the demo need
 
-demo: setup ## Tell the whole story on real data, about 4 minutes, then end
+demo: setup ## Tell the whole story on real data, a minute or two, then end
 	@$(BIN)/python -m examples.demo $(ARGS)
 
 dev: setup ## Run Kafka, PostgreSQL and the services until Ctrl-C
@@ -48,7 +48,7 @@ lock: ## Lock the newest versions of requirements/*.in, with hashes, into requir
 	@command -v uv >/dev/null || { echo "uv is missing, which locks the requirements: install it (pip install uv)." >&2; exit 1; }
 	@for name in server dev protos; do \
 	    uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
-	        --no-emit-index-url --no-emit-find-links requirements/$$name.in -o requirements/$$name.txt || exit 1; \
+	        requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
 
 doctor: ## Name what this machine lacks

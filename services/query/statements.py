@@ -22,7 +22,6 @@ _POSITIONS = """
            array_agg(next_offset order by topic, partition) as _next_offsets,
            array_agg(event_time order by topic, partition) as _event_times
     from serving.positions where version = {version}"""
-POSITION_FIELDS = ("_topics", "_partitions", "_next_offsets", "_event_times")
 
 # The contract has one type for these; asking in the wider type finds the same rows.
 _ASKED_AS = {"smallint": "bigint", "integer": "bigint", "real": "double precision", "character varying": "text"}
