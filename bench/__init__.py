@@ -1,0 +1,1 @@
+"""Measured claims. Each prints this project beside its peers and a hand-written limit, in one run."""

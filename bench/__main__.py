@@ -1,0 +1,26 @@
+"""`python -m bench COMMAND ...`: each command measures one claim, and prints one JSON object as its last line."""
+
+import importlib
+import sys
+from typing import Final
+
+COMMANDS: Final = {
+    "replay": "a replay beside a hand-written loop, Flink and Quix Streams",
+    "tail": "from produce to visible in the table, at a steady rate",
+    "faults": "seeded rounds of kills and cuts; the table must equal the reference after each",
+    "interference": "reads of a live version while another one is replayed",
+}
+
+
+def main() -> int:
+    """Run the command named first, with the arguments behind it; its exit status."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in COMMANDS:
+        lines = [f"  {command:<14}{text}" for command, text in COMMANDS.items()]
+        sys.stderr.write("\n".join(["usage: python -m bench COMMAND [--help] ...", "", *lines, ""]))
+        return 0 if name in ("-h", "--help") else 2
+    return int(importlib.import_module(f"bench.{name}").main(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
