@@ -24,8 +24,8 @@ select * from replayer.runs where job = $1 order by number;
 -- name: insert_run
 insert into replayer.runs
     (version, job, number, state, artifact_digest, definition, workers, rate_limit, output_table, topic_ids,
-     start_times, indexes_built, request_id)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+     start_times, indexes_built, request_id, priority)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 on conflict (version) do nothing
 returning *;
 
@@ -56,11 +56,13 @@ from unnest($2::text[], $3::integer[], $4::bigint[]) as t (topic, partition, sta
 on conflict (version, topic, partition) do nothing;
 
 -- name: positions
-select version, topic, partition, start_offset, next_offset, event_time, records, set_aside, owner
+select version, topic, partition, start_offset, next_offset, event_time, records, set_aside, owner,
+       rows_written, bytes_written, range_end
 from serving.positions;
 
 -- name: positions_of
-select version, topic, partition, start_offset, next_offset, event_time, records, set_aside, owner
+select version, topic, partition, start_offset, next_offset, event_time, records, set_aside, owner,
+       rows_written, bytes_written, range_end
 from serving.positions where version = any($1::text[]);
 
 -- name: delete_positions

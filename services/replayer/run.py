@@ -35,6 +35,9 @@ class Run:
     revision: int  # grows with every change
     request_id: str
     create_time: datetime
+    priority: int = 0  # -100 to 100; the higher one is admitted first
+    queue_time: datetime | None = None  # since when it has waited for its copy; None = not stored yet
+    stuck_restarts: int = 0  # of worker_restarts: alive, and stood still
     catch_up_time: datetime | None = None
     drop_time: datetime | None = None
 
@@ -62,6 +65,9 @@ class Position:
     records: int
     set_aside: int
     owner: str
+    rows_written: int = 0
+    bytes_written: int = 0
+    range_end: int | None = None  # end of the version's bounded range
 
 
 @dataclass(frozen=True, slots=True)

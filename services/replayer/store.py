@@ -142,6 +142,7 @@ class Store:
             json.dumps(times),
             run.indexes_built,
             run.request_id,
+            run.priority,
         )
         return None if row is None else run_of(row)
 
@@ -260,6 +261,9 @@ def run_of(row: Row) -> Run:
         revision=row["revision"],
         request_id=row["request_id"],
         create_time=row["create_time"],
+        priority=row["priority"],
+        queue_time=row["queue_time"],
+        stuck_restarts=row["stuck_restarts"],
         catch_up_time=row["catch_up_time"],
         drop_time=row["drop_time"],
     )
@@ -290,5 +294,8 @@ def positions_of(rows: Iterable[Row]) -> dict[VersionId, Positions]:
             records=row["records"],
             set_aside=row["set_aside"],
             owner=row["owner"] or "",
+            rows_written=row["rows_written"],
+            bytes_written=row["bytes_written"],
+            range_end=row["range_end"],
         )
     return dict(found)

@@ -37,7 +37,7 @@ class SwitcherApp(ServiceApp):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._servicer = SwitcherServicer()
+        self._servicer = SwitcherServicer()  # type: ignore[abstract]  # GetReadLoad: UNIMPLEMENTED as yet
         self._closing = contextlib.AsyncExitStack()
         self._feed: Feed | None = None
 

@@ -98,6 +98,7 @@ class Version(google.protobuf.message.Message):
     ARTIFACT_BYTES_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     RETIREMENT_FIELD_NUMBER: builtins.int
+    LOG_RANGE_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "jobs/{job}/versions/{number}"."""
     state: global___Version.State.ValueType
@@ -118,6 +119,10 @@ class Version(google.protobuf.message.Message):
     def retirement(self) -> global___Retirement:
         """How far the retirement is; absent while REGISTERED."""
 
+    @property
+    def log_range(self) -> global___LogRange:
+        """The part of the log that the version's table is made of; absent = all that is retained, and then the live tail."""
+
     def __init__(
         self,
         *,
@@ -128,11 +133,103 @@ class Version(google.protobuf.message.Message):
         artifact_bytes: builtins.int = ...,
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         retirement: global___Retirement | None = ...,
+        log_range: global___LogRange | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "definition", b"definition", "retirement", b"retirement"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact_bytes", b"artifact_bytes", "artifact_digest", b"artifact_digest", "create_time", b"create_time", "definition", b"definition", "name", b"name", "retirement", b"retirement", "state", b"state"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "definition", b"definition", "log_range", b"log_range", "retirement", b"retirement"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact_bytes", b"artifact_bytes", "artifact_digest", b"artifact_digest", "create_time", b"create_time", "definition", b"definition", "log_range", b"log_range", "name", b"name", "retirement", b"retirement", "state", b"state"]) -> None: ...
 
 global___Version = Version
+
+@typing.final
+class LogRange(google.protobuf.message.Message):
+    """A part of the log. It belongs to a version and not to its run, because it decides what the table holds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: builtins.int
+    START_OFFSETS_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    END_OFFSETS_FIELD_NUMBER: builtins.int
+    @property
+    def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """With the first record of each partition written at or after this time, by Kafka's timestamps."""
+
+    @property
+    def start_offsets(self) -> global___Offsets:
+        """At these offsets; partitions that are not named begin with their earliest record."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Before the first record of each partition written at or after this time, which must have passed when the run
+        starts.
+        """
+
+    @property
+    def end_offsets(self) -> global___Offsets:
+        """Before these offsets, which must be in the log when the run starts; every partition must be named."""
+
+    def __init__(
+        self,
+        *,
+        start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        start_offsets: global___Offsets | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_offsets: global___Offsets | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["end", b"end", "end_offsets", b"end_offsets", "end_time", b"end_time", "start", b"start", "start_offsets", b"start_offsets", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["end", b"end", "end_offsets", b"end_offsets", "end_time", b"end_time", "start", b"start", "start_offsets", b"start_offsets", "start_time", b"start_time"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["end", b"end"]) -> typing.Literal["end_time", "end_offsets"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["start", b"start"]) -> typing.Literal["start_time", "start_offsets"] | None: ...
+
+global___LogRange = LogRange
+
+@typing.final
+class Offsets(google.protobuf.message.Message):
+    """Offsets of several partitions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSETS_FIELD_NUMBER: builtins.int
+    @property
+    def offsets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PartitionOffset]:
+        """One for each partition, none twice."""
+
+    def __init__(
+        self,
+        *,
+        offsets: collections.abc.Iterable[global___PartitionOffset] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["offsets", b"offsets"]) -> None: ...
+
+global___Offsets = Offsets
+
+@typing.final
+class PartitionOffset(google.protobuf.message.Message):
+    """An offset of a partition."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: builtins.int
+    PARTITION_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    topic: builtins.str
+    """The topic; must be one that the version reads."""
+    partition: builtins.int
+    """The partition."""
+    offset: builtins.int
+    """The offset."""
+    def __init__(
+        self,
+        *,
+        topic: builtins.str = ...,
+        partition: builtins.int = ...,
+        offset: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["offset", b"offset", "partition", b"partition", "topic", b"topic"]) -> None: ...
+
+global___PartitionOffset = PartitionOffset
 
 @typing.final
 class Retirement(google.protobuf.message.Message):
@@ -673,6 +770,7 @@ class CreateVersionHeader(google.protobuf.message.Message):
     EXPECTED_NUMBER_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    LOG_RANGE_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """"jobs/{job}"."""
     artifact_digest: builtins.str
@@ -687,6 +785,12 @@ class CreateVersionHeader(google.protobuf.message.Message):
     def definition(self) -> global___Definition:
         """What the code declares."""
 
+    @property
+    def log_range(self) -> global___LogRange:
+        """The part of the log that the table shall be made of; absent = all. The same code with another range is another
+        version.
+        """
+
     def __init__(
         self,
         *,
@@ -696,9 +800,10 @@ class CreateVersionHeader(google.protobuf.message.Message):
         expected_number: builtins.int = ...,
         request_id: builtins.str = ...,
         validate_only: builtins.bool = ...,
+        log_range: global___LogRange | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["definition", b"definition"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["artifact_digest", b"artifact_digest", "definition", b"definition", "expected_number", b"expected_number", "parent", b"parent", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["definition", b"definition", "log_range", b"log_range"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["artifact_digest", b"artifact_digest", "definition", b"definition", "expected_number", b"expected_number", "log_range", b"log_range", "parent", b"parent", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
 
 global___CreateVersionHeader = CreateVersionHeader
 

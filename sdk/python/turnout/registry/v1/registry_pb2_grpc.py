@@ -113,7 +113,7 @@ class RegistryServicer(object):
 
     def CreateVersion(self, request_iterator, context):
         """CreateVersion stores code and definition as the next version of a job. The first message holds the header,
-        the following ones the artefact in pieces. The same artefact and definition as a REGISTERED version is that
+        the following ones the artefact in pieces. The same artefact, definition and range as a REGISTERED version is that
         version again, with created = false: applying twice changes nothing. Of several the expected one is meant, else the
         newest.
         FAILED_PRECONDITION (reason VERSION_MISMATCH) when expected_number is set and is not the number that results.

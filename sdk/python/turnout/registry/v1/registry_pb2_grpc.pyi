@@ -47,7 +47,7 @@ class RegistryStub:
         turnout.registry.v1.registry_pb2.CreateVersionResponse,
     ]
     """CreateVersion stores code and definition as the next version of a job. The first message holds the header,
-    the following ones the artefact in pieces. The same artefact and definition as a REGISTERED version is that
+    the following ones the artefact in pieces. The same artefact, definition and range as a REGISTERED version is that
     version again, with created = false: applying twice changes nothing. Of several the expected one is meant, else the
     newest.
     FAILED_PRECONDITION (reason VERSION_MISMATCH) when expected_number is set and is not the number that results.
@@ -122,7 +122,7 @@ class RegistryAsyncStub:
         turnout.registry.v1.registry_pb2.CreateVersionResponse,
     ]
     """CreateVersion stores code and definition as the next version of a job. The first message holds the header,
-    the following ones the artefact in pieces. The same artefact and definition as a REGISTERED version is that
+    the following ones the artefact in pieces. The same artefact, definition and range as a REGISTERED version is that
     version again, with created = false: applying twice changes nothing. Of several the expected one is meant, else the
     newest.
     FAILED_PRECONDITION (reason VERSION_MISMATCH) when expected_number is set and is not the number that results.
@@ -205,7 +205,7 @@ class RegistryServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.registry.v1.registry_pb2.CreateVersionResponse, collections.abc.Awaitable[turnout.registry.v1.registry_pb2.CreateVersionResponse]]:
         """CreateVersion stores code and definition as the next version of a job. The first message holds the header,
-        the following ones the artefact in pieces. The same artefact and definition as a REGISTERED version is that
+        the following ones the artefact in pieces. The same artefact, definition and range as a REGISTERED version is that
         version again, with created = false: applying twice changes nothing. Of several the expected one is meant, else the
         newest.
         FAILED_PRECONDITION (reason VERSION_MISMATCH) when expected_number is set and is not the number that results.

@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
+import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -37,7 +38,7 @@ class Run(google.protobuf.message.Message):
         STATE_UNSPECIFIED: Run._State.ValueType  # 0
         """Never sent."""
         QUEUED: Run._State.ValueType  # 1
-        """Accepted; no worker has taken a partition yet."""
+        """Accepted; waits for its place in the budget of copies."""
         REPLAYING: Run._State.ValueType  # 2
         """Copying the retained log."""
         TAILING: Run._State.ValueType  # 3
@@ -48,6 +49,8 @@ class Run(google.protobuf.message.Message):
         """Ended; the table stays."""
         FAILED: Run._State.ValueType  # 6
         """Ended by a fault that does not heal by itself; can be resumed once mended."""
+        COMPLETED: Run._State.ValueType  # 7
+        """Read the whole bounded range of its version; the table stays as it is."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """States of a run."""
@@ -55,7 +58,7 @@ class Run(google.protobuf.message.Message):
     STATE_UNSPECIFIED: Run.State.ValueType  # 0
     """Never sent."""
     QUEUED: Run.State.ValueType  # 1
-    """Accepted; no worker has taken a partition yet."""
+    """Accepted; waits for its place in the budget of copies."""
     REPLAYING: Run.State.ValueType  # 2
     """Copying the retained log."""
     TAILING: Run.State.ValueType  # 3
@@ -66,6 +69,8 @@ class Run(google.protobuf.message.Message):
     """Ended; the table stays."""
     FAILED: Run.State.ValueType  # 6
     """Ended by a fault that does not heal by itself; can be resumed once mended."""
+    COMPLETED: Run.State.ValueType  # 7
+    """Read the whole bounded range of its version; the table stays as it is."""
 
     NAME_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
@@ -85,6 +90,18 @@ class Run(google.protobuf.message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     CATCH_UP_TIME_FIELD_NUMBER: builtins.int
     LIVE_WORKERS_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: builtins.int
+    THROTTLE_FIELD_NUMBER: builtins.int
+    ROWS_WRITTEN_FIELD_NUMBER: builtins.int
+    BYTES_WRITTEN_FIELD_NUMBER: builtins.int
+    ETA_MIN_FIELD_NUMBER: builtins.int
+    ETA_MAX_FIELD_NUMBER: builtins.int
+    NEVER_CATCHES_UP_FIELD_NUMBER: builtins.int
+    RETENTION_RISK_FIELD_NUMBER: builtins.int
+    STUCK_RESTARTS_FIELD_NUMBER: builtins.int
+    LIVE_REPLICAS_FIELD_NUMBER: builtins.int
+    EVENT_TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "jobs/{job}/versions/{number}/run"."""
     state: global___Run.State.ValueType
@@ -94,7 +111,7 @@ class Run(google.protobuf.message.Message):
     failure_reason: builtins.str
     """Stable reason of a failure, such as MALFORMED_RECORD or TOPIC_RECREATED; empty otherwise."""
     workers: builtins.int
-    """Worker processes during the copy phase."""
+    """Worker processes of each replica during the copy phase."""
     rate_limit: builtins.int
     """Limit in records a second over all workers; 0 = none."""
     table: builtins.str
@@ -112,7 +129,23 @@ class Run(google.protobuf.message.Message):
     worker_restarts: builtins.int
     """Workers restarted after they died."""
     live_workers: builtins.int
-    """Live worker processes."""
+    """Live worker processes, of all replicas."""
+    priority: builtins.int
+    """Place in the queue of copies: of two queued runs the one with the higher priority is admitted first, then the older
+    one. -100 to 100, default 0.
+    """
+    queue_position: builtins.int
+    """Place in the queue, from 1; 0 = not queued."""
+    rows_written: builtins.int
+    """Rows written to the table; a row that is written twice counts twice."""
+    bytes_written: builtins.int
+    """Bytes of those rows as they were sent to the database, approximately."""
+    never_catches_up: builtins.bool
+    """True when at the present rates the end of the log is never reached."""
+    stuck_restarts: builtins.int
+    """Workers restarted because they were alive and stood still while the log went on; counted in worker_restarts too."""
+    live_replicas: builtins.int
+    """Replicas of the replayer whose workers hold partitions of the run."""
     @property
     def partitions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PartitionProgress]:
         """Progress of each partition."""
@@ -128,6 +161,26 @@ class Run(google.protobuf.message.Message):
     @property
     def catch_up_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When the run first came to the end of the log; absent before."""
+
+    @property
+    def throttle(self) -> global___Throttle:
+        """What holds the run's rate down; absent while nothing does."""
+
+    @property
+    def eta_min(self) -> google.protobuf.duration_pb2.Duration:
+        """The eta's spread: with the rates seen of late the end is reached no sooner than this. Absent like eta."""
+
+    @property
+    def eta_max(self) -> google.protobuf.duration_pb2.Duration:
+        """The same: no later than this. Absent like eta, and when it may be never."""
+
+    @property
+    def retention_risk(self) -> global___RetentionRisk:
+        """Where the log will lose records before the run has read them; absent while it will not."""
+
+    @property
+    def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Newest event time applied, over all partitions; absent when none."""
 
     def __init__(
         self,
@@ -150,11 +203,181 @@ class Run(google.protobuf.message.Message):
         create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         catch_up_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         live_workers: builtins.int = ...,
+        priority: builtins.int = ...,
+        queue_position: builtins.int = ...,
+        throttle: global___Throttle | None = ...,
+        rows_written: builtins.int = ...,
+        bytes_written: builtins.int = ...,
+        eta_min: google.protobuf.duration_pb2.Duration | None = ...,
+        eta_max: google.protobuf.duration_pb2.Duration | None = ...,
+        never_catches_up: builtins.bool = ...,
+        retention_risk: global___RetentionRisk | None = ...,
+        stuck_restarts: builtins.int = ...,
+        live_replicas: builtins.int = ...,
+        event_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["catch_up_time", b"catch_up_time", "create_time", b"create_time", "eta", b"eta"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["catch_up_time", b"catch_up_time", "create_time", b"create_time", "eta", b"eta", "failure_reason", b"failure_reason", "lag", b"lag", "live_workers", b"live_workers", "name", b"name", "partitions", b"partitions", "progress", b"progress", "rate_limit", b"rate_limit", "records", b"records", "records_per_s", b"records_per_s", "records_set_aside", b"records_set_aside", "state", b"state", "status_message", b"status_message", "table", b"table", "worker_restarts", b"worker_restarts", "workers", b"workers"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["catch_up_time", b"catch_up_time", "create_time", b"create_time", "eta", b"eta", "eta_max", b"eta_max", "eta_min", b"eta_min", "event_time", b"event_time", "retention_risk", b"retention_risk", "throttle", b"throttle"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bytes_written", b"bytes_written", "catch_up_time", b"catch_up_time", "create_time", b"create_time", "eta", b"eta", "eta_max", b"eta_max", "eta_min", b"eta_min", "event_time", b"event_time", "failure_reason", b"failure_reason", "lag", b"lag", "live_replicas", b"live_replicas", "live_workers", b"live_workers", "name", b"name", "never_catches_up", b"never_catches_up", "partitions", b"partitions", "priority", b"priority", "progress", b"progress", "queue_position", b"queue_position", "rate_limit", b"rate_limit", "records", b"records", "records_per_s", b"records_per_s", "records_set_aside", b"records_set_aside", "retention_risk", b"retention_risk", "rows_written", b"rows_written", "state", b"state", "status_message", b"status_message", "stuck_restarts", b"stuck_restarts", "table", b"table", "throttle", b"throttle", "worker_restarts", b"worker_restarts", "workers", b"workers"]) -> None: ...
 
 global___Run = Run
+
+@typing.final
+class Throttle(google.protobuf.message.Message):
+    """What holds a run's rate down."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Reason:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _ReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Throttle._Reason.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: Throttle._Reason.ValueType  # 0
+        """Never sent."""
+        RATE_LIMIT: Throttle._Reason.ValueType  # 1
+        """The rate limit of the run, set by a person."""
+        ROWS_BUDGET: Throttle._Reason.ValueType  # 2
+        """The run's share of the rows a second that all copies may write together."""
+        READ_LATENCY: Throttle._Reason.ValueType  # 3
+        """Reads at the fronts have become slow."""
+        SERVING_LAG: Throttle._Reason.ValueType  # 4
+        """A version that serves reads falls behind the log."""
+        SINK_LATENCY: Throttle._Reason.ValueType  # 5
+        """The database takes long to commit."""
+        PAUSED_BY_GOVERNOR: Throttle._Reason.ValueType  # 6
+        """Slower than the floor would never catch up, so the copy stands still until the cause is gone."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Reasons, the most pressing one is named."""
+
+    REASON_UNSPECIFIED: Throttle.Reason.ValueType  # 0
+    """Never sent."""
+    RATE_LIMIT: Throttle.Reason.ValueType  # 1
+    """The rate limit of the run, set by a person."""
+    ROWS_BUDGET: Throttle.Reason.ValueType  # 2
+    """The run's share of the rows a second that all copies may write together."""
+    READ_LATENCY: Throttle.Reason.ValueType  # 3
+    """Reads at the fronts have become slow."""
+    SERVING_LAG: Throttle.Reason.ValueType  # 4
+    """A version that serves reads falls behind the log."""
+    SINK_LATENCY: Throttle.Reason.ValueType  # 5
+    """The database takes long to commit."""
+    PAUSED_BY_GOVERNOR: Throttle.Reason.ValueType  # 6
+    """Slower than the floor would never catch up, so the copy stands still until the cause is gone."""
+
+    REASON_FIELD_NUMBER: builtins.int
+    RECORDS_PER_S_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    reason: global___Throttle.Reason.ValueType
+    """Why."""
+    records_per_s: builtins.float
+    """Records a second that the run may read at the moment, all workers together; 0 = none."""
+    message: builtins.str
+    """The figures behind the reason, in a sentence."""
+    def __init__(
+        self,
+        *,
+        reason: global___Throttle.Reason.ValueType = ...,
+        records_per_s: builtins.float = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "reason", b"reason", "records_per_s", b"records_per_s"]) -> None: ...
+
+global___Throttle = Throttle
+
+@typing.final
+class RetentionRisk(google.protobuf.message.Message):
+    """A partition in which retention overtakes the run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOPIC_FIELD_NUMBER: builtins.int
+    PARTITION_FIELD_NUMBER: builtins.int
+    CROSSING_TIME_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    topic: builtins.str
+    """The topic."""
+    partition: builtins.int
+    """The partition."""
+    message: builtins.str
+    """What the expectation rests on, and what to do, in a sentence."""
+    @property
+    def crossing_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the log's start is expected to pass the run's position."""
+
+    def __init__(
+        self,
+        *,
+        topic: builtins.str = ...,
+        partition: builtins.int = ...,
+        crossing_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["crossing_time", b"crossing_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["crossing_time", b"crossing_time", "message", b"message", "partition", b"partition", "topic", b"topic"]) -> None: ...
+
+global___RetentionRisk = RetentionRisk
+
+@typing.final
+class Capacity(google.protobuf.message.Message):
+    """The budget that all copies of the log share. Tails are not counted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    COPIES_MAX_FIELD_NUMBER: builtins.int
+    ROWS_PER_S_MAX_FIELD_NUMBER: builtins.int
+    STORAGE_BYTES_MAX_FIELD_NUMBER: builtins.int
+    READ_P99_RATIO_MAX_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    COPIES_FIELD_NUMBER: builtins.int
+    QUEUED_FIELD_NUMBER: builtins.int
+    ROWS_PER_S_FIELD_NUMBER: builtins.int
+    STORAGE_BYTES_FIELD_NUMBER: builtins.int
+    STORAGE_BYTES_EXPECTED_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Always "capacity"."""
+    copies_max: builtins.int
+    """Most runs in the copy phase at the same time; 0 = no limit. Default 2."""
+    rows_per_s_max: builtins.int
+    """Most rows a second that all copies write together; 0 = no limit, the default."""
+    storage_bytes_max: builtins.int
+    """Most bytes of all output tables together, those that copies are expected to add included; 0 = no limit, the default."""
+    read_p99_ratio_max: builtins.float
+    """How many times their quiet value the reads' p99 at the fronts may reach before copies slow down; 0 = copies never
+    slow down for reads. Default 1.3.
+    """
+    etag: builtins.str
+    """Changes with every update; give it back with an update that rests on what was read. Empty = any."""
+    copies: builtins.int
+    """Runs in the copy phase."""
+    queued: builtins.int
+    """Runs that wait for their copy."""
+    rows_per_s: builtins.float
+    """Rows a second that all copies write together."""
+    storage_bytes: builtins.int
+    """Bytes of all output tables with their indexes."""
+    storage_bytes_expected: builtins.int
+    """Bytes that running copies are expected to add."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        copies_max: builtins.int = ...,
+        rows_per_s_max: builtins.int = ...,
+        storage_bytes_max: builtins.int = ...,
+        read_p99_ratio_max: builtins.float = ...,
+        etag: builtins.str = ...,
+        copies: builtins.int = ...,
+        queued: builtins.int = ...,
+        rows_per_s: builtins.float = ...,
+        storage_bytes: builtins.int = ...,
+        storage_bytes_expected: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["copies", b"copies", "copies_max", b"copies_max", "etag", b"etag", "name", b"name", "queued", b"queued", "read_p99_ratio_max", b"read_p99_ratio_max", "rows_per_s", b"rows_per_s", "rows_per_s_max", b"rows_per_s_max", "storage_bytes", b"storage_bytes", "storage_bytes_expected", b"storage_bytes_expected", "storage_bytes_max", b"storage_bytes_max"]) -> None: ...
+
+global___Capacity = Capacity
 
 @typing.final
 class PartitionProgress(google.protobuf.message.Message):
@@ -171,6 +394,9 @@ class PartitionProgress(google.protobuf.message.Message):
     EVENT_TIME_FIELD_NUMBER: builtins.int
     RECORDS_PER_S_FIELD_NUMBER: builtins.int
     OWNER_FIELD_NUMBER: builtins.int
+    RANGE_END_OFFSET_FIELD_NUMBER: builtins.int
+    RECORDS_SET_ASIDE_FIELD_NUMBER: builtins.int
+    ROWS_WRITTEN_FIELD_NUMBER: builtins.int
     topic: builtins.str
     """The topic."""
     partition: builtins.int
@@ -187,6 +413,12 @@ class PartitionProgress(google.protobuf.message.Message):
     """Records a second over the last few seconds."""
     owner: builtins.str
     """Owner of the partition's run lease; empty = nobody at the moment."""
+    range_end_offset: builtins.int
+    """End of the version's bounded range; absent = the run goes on with the live tail."""
+    records_set_aside: builtins.int
+    """Records set aside as malformed."""
+    rows_written: builtins.int
+    """Rows written to the table."""
     @property
     def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Newest event time applied; absent when none."""
@@ -203,9 +435,13 @@ class PartitionProgress(google.protobuf.message.Message):
         event_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         records_per_s: builtins.float = ...,
         owner: builtins.str = ...,
+        range_end_offset: builtins.int | None = ...,
+        records_set_aside: builtins.int = ...,
+        rows_written: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["event_time", b"event_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end_offset", b"end_offset", "event_time", b"event_time", "log_start_offset", b"log_start_offset", "next_offset", b"next_offset", "owner", b"owner", "partition", b"partition", "records_per_s", b"records_per_s", "start_offset", b"start_offset", "topic", b"topic"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_range_end_offset", b"_range_end_offset", "event_time", b"event_time", "range_end_offset", b"range_end_offset"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_range_end_offset", b"_range_end_offset", "end_offset", b"end_offset", "event_time", b"event_time", "log_start_offset", b"log_start_offset", "next_offset", b"next_offset", "owner", b"owner", "partition", b"partition", "range_end_offset", b"range_end_offset", "records_per_s", b"records_per_s", "records_set_aside", b"records_set_aside", "rows_written", b"rows_written", "start_offset", b"start_offset", "topic", b"topic"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_range_end_offset", b"_range_end_offset"]) -> typing.Literal["range_end_offset"] | None: ...
 
 global___PartitionProgress = PartitionProgress
 
@@ -239,6 +475,14 @@ class EstimateRunResponse(google.protobuf.message.Message):
     TABLE_BYTES_FIELD_NUMBER: builtins.int
     PARTITIONS_FIELD_NUMBER: builtins.int
     REMARKS_FIELD_NUMBER: builtins.int
+    DURATION_FIELD_NUMBER: builtins.int
+    DURATION_MIN_FIELD_NUMBER: builtins.int
+    DURATION_MAX_FIELD_NUMBER: builtins.int
+    PEAK_STORAGE_BYTES_FIELD_NUMBER: builtins.int
+    QUEUE_POSITION_FIELD_NUMBER: builtins.int
+    WAITS_FOR_FIELD_NUMBER: builtins.int
+    RETENTION_RISK_FIELD_NUMBER: builtins.int
+    NEVER_CATCHES_UP_FIELD_NUMBER: builtins.int
     records: builtins.int
     """Offsets between the log start and its end, all partitions: an upper bound of the records."""
     log_bytes: builtins.int
@@ -249,9 +493,35 @@ class EstimateRunResponse(google.protobuf.message.Message):
     """Expected bytes of the new table with its indexes; from the active version's table when there is one, else unknown."""
     partitions: builtins.int
     """Partitions to read."""
+    peak_storage_bytes: builtins.int
+    """Expected bytes of all output tables at the run's peak, the old table of the job included; unknown like table_bytes."""
+    queue_position: builtins.int
+    """Place in the queue of copies that the run would get, from 1; 0 = it would be admitted at once."""
+    waits_for: builtins.str
+    """What the run would wait for, in words; empty when it would be admitted at once."""
+    never_catches_up: builtins.bool
+    """True when the log grows faster than a run of this job is expected to read."""
     @property
     def remarks(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Remarks for a person, such as what the figures rest on."""
+
+    @property
+    def duration(self) -> google.protobuf.duration_pb2.Duration:
+        """Expected time of the copy once admitted; absent when there is nothing to judge it by."""
+
+    @property
+    def duration_min(self) -> google.protobuf.duration_pb2.Duration:
+        """The duration's spread: not less than this."""
+
+    @property
+    def duration_max(self) -> google.protobuf.duration_pb2.Duration:
+        """The same: not more than this."""
+
+    @property
+    def retention_risk(self) -> global___RetentionRisk:
+        """Where the log would lose records before the run has read them, the time in the queue included; absent when it would
+        not.
+        """
 
     def __init__(
         self,
@@ -262,9 +532,20 @@ class EstimateRunResponse(google.protobuf.message.Message):
         table_bytes: builtins.int | None = ...,
         partitions: builtins.int = ...,
         remarks: collections.abc.Iterable[builtins.str] | None = ...,
+        duration: google.protobuf.duration_pb2.Duration | None = ...,
+        duration_min: google.protobuf.duration_pb2.Duration | None = ...,
+        duration_max: google.protobuf.duration_pb2.Duration | None = ...,
+        peak_storage_bytes: builtins.int | None = ...,
+        queue_position: builtins.int = ...,
+        waits_for: builtins.str = ...,
+        retention_risk: global___RetentionRisk | None = ...,
+        never_catches_up: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_table_bytes", b"_table_bytes", "table_bytes", b"table_bytes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_table_bytes", b"_table_bytes", "log_bytes", b"log_bytes", "partitions", b"partitions", "records", b"records", "remarks", b"remarks", "sampled_records", b"sampled_records", "table_bytes", b"table_bytes"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_peak_storage_bytes", b"_peak_storage_bytes", "_table_bytes", b"_table_bytes", "duration", b"duration", "duration_max", b"duration_max", "duration_min", b"duration_min", "peak_storage_bytes", b"peak_storage_bytes", "retention_risk", b"retention_risk", "table_bytes", b"table_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_peak_storage_bytes", b"_peak_storage_bytes", "_table_bytes", b"_table_bytes", "duration", b"duration", "duration_max", b"duration_max", "duration_min", b"duration_min", "log_bytes", b"log_bytes", "never_catches_up", b"never_catches_up", "partitions", b"partitions", "peak_storage_bytes", b"peak_storage_bytes", "queue_position", b"queue_position", "records", b"records", "remarks", b"remarks", "retention_risk", b"retention_risk", "sampled_records", b"sampled_records", "table_bytes", b"table_bytes", "waits_for", b"waits_for"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_peak_storage_bytes", b"_peak_storage_bytes"]) -> typing.Literal["peak_storage_bytes"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_table_bytes", b"_table_bytes"]) -> typing.Literal["table_bytes"] | None: ...
 
 global___EstimateRunResponse = EstimateRunResponse
@@ -279,14 +560,19 @@ class StartRunRequest(google.protobuf.message.Message):
     WORKERS_FIELD_NUMBER: builtins.int
     RATE_LIMIT_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     version: builtins.str
     """"jobs/{job}/versions/{number}"."""
     workers: builtins.int
-    """Worker processes during the copy phase, at most one a partition; 0 = the service's default."""
+    """Worker processes of each replica during the copy phase, altogether at most one a partition; 0 = the service's
+    default.
+    """
     rate_limit: builtins.int
     """Limit in records a second over all workers; 0 = none."""
     request_id: builtins.str
     """Unique id of this request; a repeat returns the first answer."""
+    priority: builtins.int
+    """Priority in the queue of copies, -100 to 100; see Run.priority."""
     def __init__(
         self,
         *,
@@ -294,8 +580,9 @@ class StartRunRequest(google.protobuf.message.Message):
         workers: builtins.int = ...,
         rate_limit: builtins.int = ...,
         request_id: builtins.str = ...,
+        priority: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["rate_limit", b"rate_limit", "request_id", b"request_id", "version", b"version", "workers", b"workers"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["priority", b"priority", "rate_limit", b"rate_limit", "request_id", b"request_id", "version", b"version", "workers", b"workers"]) -> None: ...
 
 global___StartRunRequest = StartRunRequest
 
@@ -460,6 +747,73 @@ class SetRunRateRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["name", b"name", "rate_limit", b"rate_limit"]) -> None: ...
 
 global___SetRunRateRequest = SetRunRateRequest
+
+@typing.final
+class SetRunPriorityRequest(google.protobuf.message.Message):
+    """Request of SetRunPriority."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/versions/{number}/run"."""
+    priority: builtins.int
+    """-100 to 100; see Run.priority."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        priority: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "priority", b"priority"]) -> None: ...
+
+global___SetRunPriorityRequest = SetRunPriorityRequest
+
+@typing.final
+class GetCapacityRequest(google.protobuf.message.Message):
+    """Request of GetCapacity."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"capacity"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___GetCapacityRequest = GetCapacityRequest
+
+@typing.final
+class UpdateCapacityRequest(google.protobuf.message.Message):
+    """Request of UpdateCapacity."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CAPACITY_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    @property
+    def capacity(self) -> global___Capacity:
+        """The budget as it shall be."""
+
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """Which of copies_max, rows_per_s_max, storage_bytes_max and read_p99_ratio_max are changed; empty = all four."""
+
+    def __init__(
+        self,
+        *,
+        capacity: global___Capacity | None = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["capacity", b"capacity", "update_mask", b"update_mask"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["capacity", b"capacity", "update_mask", b"update_mask"]) -> None: ...
+
+global___UpdateCapacityRequest = UpdateCapacityRequest
 
 @typing.final
 class CheckGatesRequest(google.protobuf.message.Message):

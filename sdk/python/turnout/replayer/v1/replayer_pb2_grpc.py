@@ -82,6 +82,21 @@ class ReplayerStub(object):
                 request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.SetRunRateRequest.SerializeToString,
                 response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Run.FromString,
                 _registered_method=True)
+        self.SetRunPriority = channel.unary_unary(
+                '/turnout.replayer.v1.Replayer/SetRunPriority',
+                request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.SetRunPriorityRequest.SerializeToString,
+                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Run.FromString,
+                _registered_method=True)
+        self.GetCapacity = channel.unary_unary(
+                '/turnout.replayer.v1.Replayer/GetCapacity',
+                request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.GetCapacityRequest.SerializeToString,
+                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Capacity.FromString,
+                _registered_method=True)
+        self.UpdateCapacity = channel.unary_unary(
+                '/turnout.replayer.v1.Replayer/UpdateCapacity',
+                request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.UpdateCapacityRequest.SerializeToString,
+                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Capacity.FromString,
+                _registered_method=True)
         self.CheckGates = channel.unary_unary(
                 '/turnout.replayer.v1.Replayer/CheckGates',
                 request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckGatesRequest.SerializeToString,
@@ -118,8 +133,9 @@ class ReplayerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StartRun(self, request, context):
-        """StartRun creates the version's table and starts its run from the start of the retained log. A version has one
-        run: repeating it answers that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED).
+        """StartRun creates the version's table and queues its run, which reads the version's range of the log: all that is
+        retained, and then the live tail, unless the version says otherwise. A version has one run: repeating it answers
+        that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED, RANGE_NOT_RETAINED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,6 +187,28 @@ class ReplayerServicer(object):
 
     def SetRunRate(self, request, context):
         """SetRunRate limits how many records a second the run reads, all workers together.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetRunPriority(self, request, context):
+        """SetRunPriority moves a run in the queue of copies. FAILED_PRECONDITION (reason RUN_STATE) once it is past its copy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCapacity(self, request, context):
+        """GetCapacity reads the budget that all copies share, and what is used of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCapacity(self, request, context):
+        """UpdateCapacity changes the budget at once: queued runs are admitted by it, and the rates of copies follow. A copy
+        under way is never sent back to the queue. ABORTED (reason ETAG_MISMATCH) when the etag is not the current one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,6 +291,21 @@ def add_ReplayerServicer_to_server(servicer, server):
                     servicer.SetRunRate,
                     request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.SetRunRateRequest.FromString,
                     response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Run.SerializeToString,
+            ),
+            'SetRunPriority': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetRunPriority,
+                    request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.SetRunPriorityRequest.FromString,
+                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Run.SerializeToString,
+            ),
+            'GetCapacity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCapacity,
+                    request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.GetCapacityRequest.FromString,
+                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Capacity.SerializeToString,
+            ),
+            'UpdateCapacity': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCapacity,
+                    request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.UpdateCapacityRequest.FromString,
+                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Capacity.SerializeToString,
             ),
             'CheckGates': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckGates,
@@ -521,6 +574,87 @@ class Replayer(object):
             '/turnout.replayer.v1.Replayer/SetRunRate',
             turnout_dot_replayer_dot_v1_dot_replayer__pb2.SetRunRateRequest.SerializeToString,
             turnout_dot_replayer_dot_v1_dot_replayer__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetRunPriority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.replayer.v1.Replayer/SetRunPriority',
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.SetRunPriorityRequest.SerializeToString,
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCapacity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.replayer.v1.Replayer/GetCapacity',
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.GetCapacityRequest.SerializeToString,
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.Capacity.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateCapacity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.replayer.v1.Replayer/UpdateCapacity',
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.UpdateCapacityRequest.SerializeToString,
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.Capacity.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,8 +34,9 @@ class ReplayerStub:
         turnout.replayer.v1.replayer_pb2.StartRunRequest,
         turnout.replayer.v1.replayer_pb2.Run,
     ]
-    """StartRun creates the version's table and starts its run from the start of the retained log. A version has one
-    run: repeating it answers that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED).
+    """StartRun creates the version's table and queues its run, which reads the version's range of the log: all that is
+    retained, and then the live tail, unless the version says otherwise. A version has one run: repeating it answers
+    that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED, RANGE_NOT_RETAINED).
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
@@ -83,6 +84,26 @@ class ReplayerStub:
     ]
     """SetRunRate limits how many records a second the run reads, all workers together."""
 
+    SetRunPriority: grpc.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.SetRunPriorityRequest,
+        turnout.replayer.v1.replayer_pb2.Run,
+    ]
+    """SetRunPriority moves a run in the queue of copies. FAILED_PRECONDITION (reason RUN_STATE) once it is past its copy."""
+
+    GetCapacity: grpc.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.GetCapacityRequest,
+        turnout.replayer.v1.replayer_pb2.Capacity,
+    ]
+    """GetCapacity reads the budget that all copies share, and what is used of it."""
+
+    UpdateCapacity: grpc.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.UpdateCapacityRequest,
+        turnout.replayer.v1.replayer_pb2.Capacity,
+    ]
+    """UpdateCapacity changes the budget at once: queued runs are admitted by it, and the rates of copies follow. A copy
+    under way is never sent back to the queue. ABORTED (reason ETAG_MISMATCH) when the etag is not the current one.
+    """
+
     CheckGates: grpc.UnaryUnaryMultiCallable[
         turnout.replayer.v1.replayer_pb2.CheckGatesRequest,
         turnout.replayer.v1.replayer_pb2.CheckGatesResponse,
@@ -127,8 +148,9 @@ class ReplayerAsyncStub:
         turnout.replayer.v1.replayer_pb2.StartRunRequest,
         turnout.replayer.v1.replayer_pb2.Run,
     ]
-    """StartRun creates the version's table and starts its run from the start of the retained log. A version has one
-    run: repeating it answers that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED).
+    """StartRun creates the version's table and queues its run, which reads the version's range of the log: all that is
+    retained, and then the live tail, unless the version says otherwise. A version has one run: repeating it answers
+    that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED, RANGE_NOT_RETAINED).
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
@@ -175,6 +197,26 @@ class ReplayerAsyncStub:
         turnout.replayer.v1.replayer_pb2.Run,
     ]
     """SetRunRate limits how many records a second the run reads, all workers together."""
+
+    SetRunPriority: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.SetRunPriorityRequest,
+        turnout.replayer.v1.replayer_pb2.Run,
+    ]
+    """SetRunPriority moves a run in the queue of copies. FAILED_PRECONDITION (reason RUN_STATE) once it is past its copy."""
+
+    GetCapacity: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.GetCapacityRequest,
+        turnout.replayer.v1.replayer_pb2.Capacity,
+    ]
+    """GetCapacity reads the budget that all copies share, and what is used of it."""
+
+    UpdateCapacity: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.UpdateCapacityRequest,
+        turnout.replayer.v1.replayer_pb2.Capacity,
+    ]
+    """UpdateCapacity changes the budget at once: queued runs are admitted by it, and the rates of copies follow. A copy
+    under way is never sent back to the queue. ABORTED (reason ETAG_MISMATCH) when the etag is not the current one.
+    """
 
     CheckGates: grpc.aio.UnaryUnaryMultiCallable[
         turnout.replayer.v1.replayer_pb2.CheckGatesRequest,
@@ -224,8 +266,9 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
         request: turnout.replayer.v1.replayer_pb2.StartRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
-        """StartRun creates the version's table and starts its run from the start of the retained log. A version has one
-        run: repeating it answers that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED).
+        """StartRun creates the version's table and queues its run, which reads the version's range of the log: all that is
+        retained, and then the live tail, unless the version says otherwise. A version has one run: repeating it answers
+        that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED, RANGE_NOT_RETAINED).
         """
 
     @abc.abstractmethod
@@ -286,6 +329,32 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
         """SetRunRate limits how many records a second the run reads, all workers together."""
+
+    @abc.abstractmethod
+    def SetRunPriority(
+        self,
+        request: turnout.replayer.v1.replayer_pb2.SetRunPriorityRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
+        """SetRunPriority moves a run in the queue of copies. FAILED_PRECONDITION (reason RUN_STATE) once it is past its copy."""
+
+    @abc.abstractmethod
+    def GetCapacity(
+        self,
+        request: turnout.replayer.v1.replayer_pb2.GetCapacityRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Capacity, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Capacity]]:
+        """GetCapacity reads the budget that all copies share, and what is used of it."""
+
+    @abc.abstractmethod
+    def UpdateCapacity(
+        self,
+        request: turnout.replayer.v1.replayer_pb2.UpdateCapacityRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Capacity, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Capacity]]:
+        """UpdateCapacity changes the budget at once: queued runs are admitted by it, and the rates of copies follow. A copy
+        under way is never sent back to the queue. ABORTED (reason ETAG_MISMATCH) when the etag is not the current one.
+        """
 
     @abc.abstractmethod
     def CheckGates(

@@ -726,16 +726,60 @@ class Heartbeat(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: builtins.int
+    READ_LOAD_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Number that is echoed, so that the front knows which heartbeat was acknowledged."""
+    @property
+    def read_load(self) -> global___ReadLoad:
+        """The reads answered since the heartbeat before; absent when there were none."""
+
     def __init__(
         self,
         *,
         sequence: builtins.int = ...,
+        read_load: global___ReadLoad | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["sequence", b"sequence"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["read_load", b"read_load"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["read_load", b"read_load", "sequence", b"sequence"]) -> None: ...
 
 global___Heartbeat = Heartbeat
+
+@typing.final
+class ReadLoad(google.protobuf.message.Message):
+    """Reads that a front answered within a span of time."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    READS_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
+    P50_FIELD_NUMBER: builtins.int
+    P99_FIELD_NUMBER: builtins.int
+    reads: builtins.int
+    """How many."""
+    @property
+    def window(self) -> google.protobuf.duration_pb2.Duration:
+        """The span of time."""
+
+    @property
+    def p50(self) -> google.protobuf.duration_pb2.Duration:
+        """Half of them took no longer than this, from request to answer."""
+
+    @property
+    def p99(self) -> google.protobuf.duration_pb2.Duration:
+        """99 of 100 took no longer than this."""
+
+    def __init__(
+        self,
+        *,
+        reads: builtins.int = ...,
+        window: google.protobuf.duration_pb2.Duration | None = ...,
+        p50: google.protobuf.duration_pb2.Duration | None = ...,
+        p99: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["p50", b"p50", "p99", b"p99", "window", b"window"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["p50", b"p50", "p99", b"p99", "reads", b"reads", "window", b"window"]) -> None: ...
+
+global___ReadLoad = ReadLoad
 
 @typing.final
 class Report(google.protobuf.message.Message):
@@ -1018,3 +1062,66 @@ class ListRouteChangesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "route_changes", b"route_changes"]) -> None: ...
 
 global___ListRouteChangesResponse = ListRouteChangesResponse
+
+@typing.final
+class GetReadLoadRequest(google.protobuf.message.Message):
+    """Request of GetReadLoad."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___GetReadLoadRequest = GetReadLoadRequest
+
+@typing.final
+class GetReadLoadResponse(google.protobuf.message.Message):
+    """Answer of GetReadLoad."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FRONTS_FIELD_NUMBER: builtins.int
+    @property
+    def fronts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___FrontReadLoad]:
+        """Every front whose lease is alive."""
+
+    def __init__(
+        self,
+        *,
+        fronts: collections.abc.Iterable[global___FrontReadLoad] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["fronts", b"fronts"]) -> None: ...
+
+global___GetReadLoadResponse = GetReadLoadResponse
+
+@typing.final
+class FrontReadLoad(google.protobuf.message.Message):
+    """What one front last said."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FRONT_FIELD_NUMBER: builtins.int
+    READ_LOAD_FIELD_NUMBER: builtins.int
+    AGE_FIELD_NUMBER: builtins.int
+    front: builtins.str
+    """Id of the front."""
+    @property
+    def read_load(self) -> global___ReadLoad:
+        """The reads of its last window; absent when it answered none."""
+
+    @property
+    def age(self) -> google.protobuf.duration_pb2.Duration:
+        """How long ago it said so."""
+
+    def __init__(
+        self,
+        *,
+        front: builtins.str = ...,
+        read_load: global___ReadLoad | None = ...,
+        age: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["age", b"age", "read_load", b"read_load"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["age", b"age", "front", b"front", "read_load", b"read_load"]) -> None: ...
+
+global___FrontReadLoad = FrontReadLoad

@@ -83,6 +83,11 @@ class SwitcherStub(object):
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRouteChangesRequest.SerializeToString,
                 response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRouteChangesResponse.FromString,
                 _registered_method=True)
+        self.GetReadLoad = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/GetReadLoad',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadResponse.FromString,
+                _registered_method=True)
 
 
 class SwitcherServicer(object):
@@ -167,6 +172,13 @@ class SwitcherServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReadLoad(self, request, context):
+        """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SwitcherServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -214,6 +226,11 @@ def add_SwitcherServicer_to_server(servicer, server):
                     servicer.ListRouteChanges,
                     request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRouteChangesRequest.FromString,
                     response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRouteChangesResponse.SerializeToString,
+            ),
+            'GetReadLoad': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReadLoad,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -463,6 +480,33 @@ class Switcher(object):
             '/turnout.switcher.v1.Switcher/ListRouteChanges',
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRouteChangesRequest.SerializeToString,
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRouteChangesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReadLoad(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/GetReadLoad',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadResponse.FromString,
             options,
             channel_credentials,
             insecure,

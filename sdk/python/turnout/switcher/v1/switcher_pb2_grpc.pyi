@@ -96,6 +96,12 @@ class SwitcherStub:
     ]
     """ListRouteChanges reads the audit of a route, newest first."""
 
+    GetReadLoad: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetReadLoadRequest,
+        turnout.switcher.v1.switcher_pb2.GetReadLoadResponse,
+    ]
+    """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
+
 class SwitcherAsyncStub:
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
     committed when all are PREPARED, and answered when all serve it.
@@ -173,6 +179,12 @@ class SwitcherAsyncStub:
         turnout.switcher.v1.switcher_pb2.ListRouteChangesResponse,
     ]
     """ListRouteChanges reads the audit of a route, newest first."""
+
+    GetReadLoad: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetReadLoadRequest,
+        turnout.switcher.v1.switcher_pb2.GetReadLoadResponse,
+    ]
+    """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
 
 class SwitcherServicer(metaclass=abc.ABCMeta):
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
@@ -269,5 +281,13 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListRouteChangesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListRouteChangesResponse]]:
         """ListRouteChanges reads the audit of a route, newest first."""
+
+    @abc.abstractmethod
+    def GetReadLoad(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.GetReadLoadRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.GetReadLoadResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.GetReadLoadResponse]]:
+        """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
 
 def add_SwitcherServicer_to_server(servicer: SwitcherServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
