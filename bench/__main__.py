@@ -8,6 +8,7 @@ COMMANDS: Final = {
     "replay": "a replay beside a hand-written loop, Flink and Quix Streams",
     "tail": "from produce to visible in the table, at a steady rate",
     "faults": "seeded rounds of kills and cuts; the table must equal the reference after each",
+    "statistics": "false alarms and detection of the tests that decide about a candidate",
     "interference": "reads of a live version while another one is replayed",
 }
 
