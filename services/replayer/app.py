@@ -14,7 +14,7 @@ from services.replayer.runs import Runs
 from services.replayer.sampler import Sampler
 from services.replayer.servicer import ReplayerServicer
 from services.replayer.store import Store
-from services.replayer.supervisor import Surroundings
+from services.replayer.surroundings import Surroundings
 from services.replayer.topics import EndsWatch, Topics
 from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from core.domain.names import VersionId
 from core.kafka import TopicInfo
 from services.replayer.gates import span
-from services.replayer.supervisor import Surroundings
+from services.replayer.surroundings import Surroundings
 
 PLACES = 4  # offsets of each partition at which a sample is read
 RECORDS_AT_EACH = 50

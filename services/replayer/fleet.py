@@ -5,7 +5,8 @@ import logging
 
 from core.domain.names import VersionId
 from services.replayer.run import Run
-from services.replayer.supervisor import RunSupervisor, Surroundings
+from services.replayer.supervisor import RunSupervisor
+from services.replayer.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from core.kafka import TopicInfo
 from services.replayer import gates
 from services.replayer.run import Run
 from services.replayer.runs import Runs
-from services.replayer.supervisor import Surroundings
+from services.replayer.surroundings import Surroundings
 from services.replayer.topics import retention_s
 
 

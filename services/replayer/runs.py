@@ -18,7 +18,7 @@ from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Run
 from services.replayer.states import FIRST, Command, Event
 from services.replayer.store import Failure
-from services.replayer.supervisor import Surroundings
+from services.replayer.surroundings import Surroundings
 from turnout.schema import JobDefinition, table_name
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from services.replayer.fleet import Fleet
 from services.replayer.judging import check_gates
 from services.replayer.run import Run
 from services.replayer.runs import Runs
-from services.replayer.supervisor import Surroundings
+from services.replayer.surroundings import Surroundings
 from services.replayer.view import move_view
 from turnout.replayer.v1 import replayer_pb2 as replayer
 from turnout.replayer.v1 import replayer_pb2_grpc

@@ -1,0 +1,184 @@
+"""The worker processes of one run, each in its slot: started, told what to do, heard, ended, replaced.
+
+A process that ended without being told to is dead, and one that gives no sign of life is killed (`liveness.py`): what
+is left of it in the database is ended and its leases are freed before another takes its partitions, so that nothing
+waits for a lease to run out.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.domain.errors import Unavailable
+from services.replayer.assignment import Deaths, died
+from services.replayer.live_run import LiveRun
+from services.replayer.liveness import LOOK_S
+from services.replayer.protocol import STOP_WITHIN_S, Start, TopicPartition
+from services.replayer.store import Failure
+from services.replayer.surroundings import Surroundings
+from services.replayer.workers import Worker
+from turnout.schema import encode
+
+log = logging.getLogger(__name__)
+
+GRACE_S = STOP_WITHIN_S + 2.0  # for a worker to finish its batch or cut it off, and to release its leases
+NOTICE_S = 15.0  # for which a run says that a worker was given up
+
+
+@dataclass(slots=True)
+class Slot:
+    """A worker's place in the run."""
+
+    number: int
+    worker: Worker | None = None
+    deaths: Deaths = field(default_factory=Deaths)
+    start_at_s: float = 0.0  # monotonic; not before
+    replaces: bool = False  # the next process takes the place of a dead one
+    born: int = 0
+
+
+class Slots:
+    """The slots of one run, numbered from 0."""
+
+    def __init__(self, live: LiveRun, around: Surroundings) -> None:
+        self._live = live
+        self._around = around
+        self._slots: dict[int, Slot] = {}
+        self._notice = ""
+        self._notice_ends_s = 0.0  # monotonic
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The processes that are alive."""
+        return [slot.worker for slot in self._slots.values() if slot.worker is not None and not slot.worker.ended]
+
+    @property
+    def empty(self) -> bool:
+        """Whether all workers have ended and everything about their ends is done."""
+        return not self._slots
+
+    @property
+    def notice(self) -> str:
+        """That a worker was given up, said for a moment after it."""
+        return self._notice if time.monotonic() < self._notice_ends_s else ""
+
+    async def watch_silence(self) -> None:
+        """Until cancelled. Beside the loop, whose steps wait for PostgreSQL: a worker that is killed is then one that
+        ended."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for worker in self.workers:
+                worker.kill_if_silent()
+
+    async def staff(self, hands: Sequence[tuple[TopicPartition, ...]], shares: Sequence[float | None]) -> None:
+        """Make the processes as many as there are hands, each with its partitions and its share of the rate."""
+        surplus = [slot for slot in self._slots.values() if slot.number >= len(hands)]
+        if surplus:
+            await self._end(surplus)
+        for number, (hand, share) in enumerate(zip(hands, shares, strict=True)):
+            slot = self._slots.setdefault(number, Slot(number))
+            if slot.worker is not None:
+                slot.worker.assign(hand)
+                slot.worker.set_rate(share)
+            elif time.monotonic() >= slot.start_at_s:
+                await self._start_worker(slot, hand, share)
+
+    async def reap(self) -> None:
+        """Take note of workers that have ended."""
+        for slot in list(self._slots.values()):
+            if slot.worker is not None and slot.worker.ended:
+                await self._reap(slot, slot.worker)
+
+    async def end(self) -> None:
+        """End all workers in order, those that do not end in time by force."""
+        await self._end(list(self._slots.values()))
+
+    def kill(self) -> None:
+        """SIGKILL to all of them, at once."""
+        for slot in self._slots.values():
+            if slot.worker is not None:
+                slot.worker.kill()
+
+    async def _reap(self, slot: Slot, worker: Worker) -> None:
+        """Take note of an ended worker, which stays in its slot until all of this is done: a repeat is complete."""
+        if not worker.in_order:
+            await self._around.store.release(self._live.run.version, worker.owner)
+        if worker.fault is not None:
+            await self._live.fail(Failure(worker.fault.reason, worker.fault.message))
+        elif not worker.in_order and self._live.wanted:
+            await self._count_death(slot, worker)
+        slot.worker = None
+
+    async def _count_death(self, slot: Slot, worker: Worker) -> None:
+        version = self._live.run.version
+        positions = (await self._around.store.positions([version])).get(version, {})
+        lived_s = time.monotonic() - worker.born_s
+        deaths = died(slot.deaths, worker.partitions, positions, self._around.ends.ends, lived_s=lived_s)
+        log.warning("a worker of %s (process %d) %s", version, worker.pid, worker.end_text)
+        if worker.given_up_after_s:
+            self._notice = f"a worker {worker.end_text}; another one takes its place"
+            self._notice_ends_s = time.monotonic() + NOTICE_S
+        if deaths.hopeless:
+            await self._live.fail(Failure("WORKER_KEEPS_DYING", self._hopeless_text(deaths, worker)))
+        slot.deaths = deaths
+        slot.start_at_s = time.monotonic() + deaths.backoff_s
+        slot.replaces = True
+
+    def _hopeless_text(self, deaths: Deaths, worker: Worker) -> str:
+        at = ", ".join(f"{tp.topic}/{tp.partition} at offset {n:,}" for tp, n in sorted(deaths.offsets.items()))
+        return (
+            f"A worker {worker.end_text}, {deaths.in_a_row} times in a row without getting further ({at}). Its log is "
+            f"{self._log_file()}. Mend the cause, then resume the run."
+        )
+
+    async def _end(self, slots: list[Slot]) -> None:
+        workers = [slot.worker for slot in slots if slot.worker is not None]
+        for worker in workers:
+            worker.stop()
+        await asyncio.gather(*(worker.gone(GRACE_S) for worker in workers))
+        for slot in slots:
+            if slot.worker is not None:
+                try:
+                    await self._reap(slot, slot.worker)
+                except Unavailable:
+                    if not self._live.closing:
+                        raise
+                    log.warning("%s: the leases of %s run out by themselves", self._live.run.version, slot.worker.owner)
+            self._slots.pop(slot.number, None)
+
+    async def _start_worker(self, slot: Slot, hand: tuple[TopicPartition, ...], share: float | None) -> None:
+        run, settings = self._live.run, self._around.settings
+        code = await self._around.artifacts.unpacked(run.version, run.artifact_digest)
+        slot.born += 1
+        start = Start(
+            version=run.version.name,
+            job=run.version.job,
+            owner=f"{settings.instance}:{run.version.job}-v{run.version.number}:{slot.number}.{slot.born}",
+            artifact_dir=str(code),
+            definition_json=encode(run.definition).decode(),
+            kafka=settings.kafka.properties,
+            postgres=settings.postgres,
+            table=run.table,
+            lease_s=settings.run_lease_s,
+            partitions=hand,
+            rate_per_s=share,
+            record_by_record=tuple(sorted(slot.deaths.record_by_record)),
+        )
+        if slot.replaces:
+            self._live.follow(await self._around.store.count_restart(run.version))
+            slot.replaces = False
+        slot.worker = await Worker.start(start, self._log_file(), self._heard)
+
+    def _heard(self) -> None:
+        for worker in self.workers:
+            for state in worker.progress.partitions if worker.progress is not None else ():
+                tp = TopicPartition(state.topic, state.partition)
+                self._around.ends.told(tp, state.log_start, state.end_offset)
+        self._live.changed.set()
+
+    def _log_file(self) -> Path:
+        version = self._live.run.version
+        return self._around.settings.data_dir / "logs" / f"{version.job}-v{version.number}-worker.log"

@@ -1,0 +1,23 @@
+"""What everybody who works on runs works with."""
+
+from dataclasses import dataclass
+
+from core.config import Settings
+from services.replayer.artifacts import Artifacts
+from services.replayer.gates import Limits
+from services.replayer.sampler import Sampler
+from services.replayer.store import Store
+from services.replayer.topics import EndsWatch, Topics
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Made once, in `app`."""
+
+    settings: Settings
+    store: Store
+    topics: Topics
+    ends: EndsWatch
+    sampler: Sampler
+    artifacts: Artifacts
+    limits: Limits
