@@ -9,6 +9,9 @@ is being loaded, which a busy machine makes long.
 
 Only what was listened to counts as silence: a supervisor that was itself held up has heard nothing of workers that
 spoke all along, and reads it first.
+
+The other way round the same: a worker whose supervisor was frozen, and says nothing for a lease, ends in order. Others
+count on its partitions by then, and nobody could tell it that its run is to pause.
 """
 
 from typing import Final
@@ -28,8 +31,13 @@ def silence_allowed_s(lease_s: float, transform_limit_s: float, *, spoke: bool, 
     return allowed_s if spoke else max(START_WITHIN_S, allowed_s)
 
 
+def left_alone_after_s(lease_s: float) -> float:
+    """How long a supervisor that has spoken before may be silent."""
+    return max(SILENCE_MIN_S, lease_s)
+
+
 class Silence:
-    """How long one worker has been silent. Times are monotonic seconds."""
+    """How long the other side has been silent. Times are monotonic seconds."""
 
     def __init__(self, now_s: float) -> None:
         self.spoke = False
@@ -37,7 +45,7 @@ class Silence:
         self._looked_s = now_s
 
     def broken(self) -> None:
-        """It said something."""
+        """The other side said something."""
         self.spoke = True
         self.lasts_s = 0.0
 

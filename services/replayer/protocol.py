@@ -1,6 +1,7 @@
 """What the supervisor and a worker process say to one another: JSON lines on the worker's streams.
 
-    supervisor -> stdin    Start first, then Assign, Rate, Stop; end of file = the supervisor is gone
+    supervisor -> stdin    Start first, then Assign, Rate, Stop, and Alive all the time; end of file or a long silence =
+                           the supervisor is gone
     stdout -> supervisor   Ready once, then Progress, Waiting; at the end Stopped, or Fault and exit status 3;
                            Alive whenever there was nothing else to say for a moment
     stderr -> a person     log lines
@@ -106,7 +107,8 @@ class Waiting(Message, frozen=True, kw_only=True):
 
 
 class Alive(Message, frozen=True, kw_only=True):
-    """Nothing else was said for a moment, for the event loop is busy or nothing is held: the process is there."""
+    """The process is there. The worker's when nothing else was said for a moment, for the event loop is busy or nothing
+    is held; the supervisor's in any case."""
 
 
 class Fault(Message, frozen=True, kw_only=True):
@@ -128,7 +130,7 @@ class Stopped(Message, frozen=True, kw_only=True):
     """Leases are released and nothing is in flight; exit status 0 follows."""
 
 
-ToWorker = Start | Assign | Rate | Stop
+ToWorker = Start | Assign | Rate | Stop | Alive
 ToSupervisor = Ready | Progress | Waiting | Alive | Fault | Stopped
 
 _encoder = msgspec.json.Encoder()

@@ -1,6 +1,7 @@
 """What the worker was told, and what it tells: assignment, rate, stop in; progress and waiting out."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -8,7 +9,9 @@ from typing import Final
 from services.replayer.engine.ingest import Log
 from services.replayer.engine.leases import Lease
 from services.replayer.engine.pace import Pace
+from services.replayer.liveness import Silence, left_alone_after_s
 from services.replayer.protocol import (
+    Alive,
     Assign,
     PartitionState,
     Progress,
@@ -19,6 +22,8 @@ from services.replayer.protocol import (
     ToWorker,
     Waiting,
 )
+
+log = logging.getLogger(__name__)
 
 REPORT_S: Final = 0.25
 
@@ -36,10 +41,15 @@ class Control:
         self._held: Mapping[TopicPartition, Lease] = {}
         self._log: Log | None = None
         self._waiting: dict[str, str] = {}
+        self._silence = Silence(time.monotonic())  # of the supervisor
+        self._left_alone_after_s = left_alone_after_s(start.lease_s)
 
     def heard(self, message: ToWorker | None) -> None:
         """A message of the supervisor's; None = it is gone, which ends the worker like Stop."""
-        if isinstance(message, Rate):
+        self._silence.broken()
+        if isinstance(message, Alive):
+            pass
+        elif isinstance(message, Rate):
             self.pace.change(message.per_s, time.monotonic())
         elif isinstance(message, Assign):
             self.partitions = frozenset(message.partitions)
@@ -89,7 +99,16 @@ class Control:
         """Send Progress, or Waiting instead, until cancelled."""
         while True:
             await asyncio.sleep(REPORT_S)
+            self._notice_silence()
             self.report_now()
+
+    def _notice_silence(self) -> None:
+        """A supervisor that was frozen ends the worker as one that is gone. One that never says Alive is not listened
+        for."""
+        silent_s = self._silence.look(time.monotonic())
+        if self._silence.spoke and silent_s > self._left_alone_after_s and not self.stopping:
+            log.warning("the supervisor has said nothing for %.0f s; stopping", silent_s)
+            self.heard(None)
 
     def report_now(self) -> None:
         """Send Progress, or Waiting instead."""

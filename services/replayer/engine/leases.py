@@ -16,6 +16,7 @@ from services.replayer.engine.faults import LeaseLostError
 from services.replayer.engine.identity import RecordIdentity
 from services.replayer.engine.session import Session, session_name
 from services.replayer.protocol import TopicPartition
+from services.replayer.states import State
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -27,6 +28,11 @@ set fence = fence + 1, owner = $4, owner_pid = pg_backend_pid(), lease_expires =
 where version = $1 and topic = $2 and partition = $3
   and (owner is null or owner = $4 or lease_expires < clock_timestamp())
 returning {_FIELDS}"""  # noqa: S608 - a constant
+
+# A run that was paused or stopped is not written any more: whoever does that waits for the leases that there are, and
+# the lock lets no other come meanwhile.
+_WANTED = "select 1 from replayer.runs where version = $1 and state = any($2::text[]) for share"
+_WANTS_WORKERS: Final = [state.value for state in State if state.wants_workers]
 
 # The name of the session guards against a process id that the system has given to another backend since.
 _END_EXPIRED = """
@@ -87,7 +93,8 @@ class Leases:
         self._short_wait = f"set local lock_timeout = {max(50, int(lease_s * 1000 / 20))}"
 
     async def take(self, tp: TopicPartition) -> Lease | None:
-        """The lease of the partition, or None while another worker's is valid. LookupError if it has no position.
+        """The lease of the partition, or None while another worker's is valid or the run wants no workers. LookupError
+        if it has no position.
 
         The row is locked while its owner's transaction is open. An owner whose lease has expired, or an earlier
         session of this worker, has no right to it any more: its backend is ended.
@@ -118,6 +125,8 @@ class Leases:
     async def _take(self, tp: TopicPartition) -> Any:
         async with self._connection.transaction():
             await self._connection.execute(f"set local synchronous_commit = on; {self._short_wait}")
+            if not await self._connection.fetchval(_WANTED, self._version, _WANTS_WORKERS):
+                return None
             return await self._connection.fetchrow(
                 _TAKE, self._version, tp.topic, tp.partition, self._owner, self._length
             )

@@ -7,7 +7,7 @@ import asyncio
 from confluent_kafka import Producer
 from msgspec.structs import replace
 
-from services.replayer.protocol import Assign, Rate, Ready, Stop, TopicPartition
+from services.replayer.protocol import Alive, Assign, Rate, Ready, Stop, TopicPartition
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.test_aggregate import SALES, sales, values
 from tests.support.eventually import eventually
@@ -192,3 +192,53 @@ async def test_what_a_job_prints_is_no_message(kafka: Topics, make: Make) -> Non
     worker = await version.worker()
     await worker.at(await make.ends(topic))
     assert "a line of the job's own" in version.log.read_text()
+
+
+async def test_a_worker_left_alone_ends_in_order(kafka: Topics, make: Make) -> None:
+    """A supervisor that was frozen cannot tell it anything, and is counted on by nobody."""
+    topic = await kafka.create(1)
+    version = await make(SALES.format(topic=topic), [topic])
+    worker = await version.worker()
+    await worker.at({TopicPartition(topic, 0): 0})
+    await worker.say(Alive())
+    await worker.stopped()
+    assert await version.unowned()
+
+
+async def test_nothing_is_taken_of_a_run_that_wants_no_workers(kafka: Topics, make: Make) -> None:
+    topic = await kafka.create(1)
+    records = sales(1_000)
+    await kafka.produce(topic, records)
+    version = await make(SALES.format(topic=topic), [topic])
+    await version.set_state("PAUSED")
+    worker = await version.worker()
+
+    async def waits() -> bool:
+        return worker.waiting == "LEASE_HELD"
+
+    await eventually(waits)
+    assert await version.unowned()
+    await version.set_state("REPLAYING")
+    await worker.at(await make.ends(topic))
+    assert await version.rows() == version.reference(values(records))
+
+
+async def test_a_change_of_the_runs_state_sees_every_lease_taken_before(kafka: Topics, make: Make) -> None:
+    """Whoever pauses a run looks for leases afterwards; one that is being taken holds the change up."""
+    topic = await kafka.create(1)
+    version = await make(SALES.format(topic=topic), [topic])
+    async with version.connection() as pausing:
+        change = pausing.transaction()
+        await change.start()
+        await pausing.execute("update replayer.runs set state = 'PAUSED' where version = $1", version.name)
+        worker = await version.worker()
+
+        async def waits() -> bool:
+            return worker.waiting == "LEASE_HELD"
+
+        await eventually(waits)  # for the change, not knowing yet what it will be
+        await change.commit()
+        assert await version.unowned()
+        await worker.say(Stop())
+        await worker.stopped()
+        assert await version.unowned()

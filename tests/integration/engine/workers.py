@@ -35,8 +35,15 @@ from turnout import schema, testing
 from turnout.job import Job, load
 
 REPOSITORY = Path(__file__).parents[3]
-MIGRATION = REPOSITORY / "services" / "replayer" / "migrations" / "0001_serving.sql"
+MIGRATIONS = REPOSITORY / "services" / "replayer" / "migrations"
 END_WITHIN_S = 30.0
+
+# As much of a run as lets workers take its partitions.
+_RUN = """
+insert into replayer.runs
+    (version, job, number, state, artifact_digest, definition, workers, rate_limit, output_table, topic_ids,
+     start_times, request_id)
+values ($1, $2, 1, 'REPLAYING', '', '', 1, 0, $3, '{}', '[]', '')"""
 
 M = TypeVar("M", bound=ToSupervisor)
 
@@ -64,8 +71,10 @@ class Version:
         """Make the table, and a position for each partition."""
         self.partitions = tuple(sorted(starts))
         async with self.connection() as connection:
-            await connection.execute("create schema if not exists serving")
-            await connection.execute(MIGRATION.read_text())
+            await connection.execute("create schema if not exists serving; create schema if not exists replayer")
+            for migration in sorted(MIGRATIONS.glob("*.sql")):
+                await connection.execute(migration.read_text())
+            await connection.execute(_RUN, self.name, self.definition.job, self.table)
             query = ddl.derived_types(self.definition)
             types = dict(await connection.fetchrow(query)) if query else {}
             await connection.execute(ddl.create_table(self.definition, self.table, types))
@@ -76,6 +85,11 @@ class Version:
                 "values ($1, $2, $3, $4, $4)",
                 [(self.name, tp.topic, tp.partition, start) for tp, start in starts.items()],
             )
+
+    async def set_state(self, state: str) -> None:
+        """The run's, which says whether it wants workers."""
+        async with self.connection() as connection:
+            await connection.execute("update replayer.runs set state = $2 where version = $1", self.name, state)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> Any:
