@@ -53,7 +53,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
     for name in ("registry", "replayer", "switcher"):
         parser.add_argument(f"--{name}", metavar="HOST:PORT", help=f"where the {name} is (default: here)")
     defaults = {
-        "run-lease-s": (Settings.run_lease_s, "time after which a silent worker loses its partitions"),
+        "run-lease-s": (Settings.run_lease_s, "time after which a silent worker or replayer loses its partitions"),
         "reader-lease-s": (Settings.reader_lease_s, "time after which a silent front no longer counts"),
         "max-stale-active-s": (Settings.max_stale_active_s, "time a front serves without the switcher"),
         "max-stale-experiment-s": (

@@ -10,6 +10,7 @@ from services.replayer.artifacts import Artifacts
 from services.replayer.drop import Drops
 from services.replayer.fleet import Fleet
 from services.replayer.gates import Limits
+from services.replayer.presence import Presence
 from services.replayer.runs import Runs
 from services.replayer.sampler import Sampler
 from services.replayer.servicer import ReplayerServicer
@@ -30,7 +31,8 @@ class ReplayerApp(ServiceApp):
         topics = Topics(settings.kafka)
         ends = EndsWatch(topics)
         self._store = Store(settings.postgres)
-        self._sampler = Sampler(self._store, ends, clock)
+        self._presence = Presence(settings.postgres, self._store, settings.instance, settings.run_lease_s, clock)
+        self._sampler = Sampler(self._store, ends, self._presence, clock)
         self._registry = connect(settings.registry_target)
         around = Surroundings(
             settings=settings,
@@ -38,6 +40,7 @@ class ReplayerApp(ServiceApp):
             topics=topics,
             ends=ends,
             sampler=self._sampler,
+            presence=self._presence,
             artifacts=Artifacts(self._registry, settings.data_dir / "artifacts"),
             limits=Limits(),
         )
@@ -57,6 +60,10 @@ class ReplayerApp(ServiceApp):
         await self._store.open()
         self._sampler.start()
         await self._fleet.start()
+
+    async def drain(self) -> None:
+        """Leave the work to the other replicas: they begin to take over while the calls in flight end."""
+        await self._presence.leave()
 
     async def stop(self) -> None:
         """End all workers in order, then close what is open. What the runs want stays stored."""

@@ -1,14 +1,16 @@
 """Who works on what: partitions to worker slots, shares of the rate, when a dead worker is started again.
 
-A *slot* is a worker's place in a run, 0 to n-1; a process that dies is replaced in its slot. A partition's slot follows
-from its number alone, so that one death moves nothing else, and equally numbered partitions of several topics meet in
-one worker, as a fold over co-partitioned topics needs.
+A *slot* is a worker's place among those that a replica has in a run, 0 to n-1; a process that dies is replaced in its
+slot. A partition's slot follows from its number and the live replicas (`replicas.py`), so that one death moves nothing
+else, and equally numbered partitions of several topics meet in one worker, as a fold over co-partitioned topics needs.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from core.domain.names import VersionId
 from services.replayer.protocol import TopicPartition
+from services.replayer.replicas import deal, lead
 from services.replayer.run import LogEnds, Positions
 from services.replayer.states import State
 
@@ -18,26 +20,36 @@ LONG_LIFE_S = 60.0
 DEATHS_IN_A_ROW_MAX = 6  # without one committed offset in between: then it is no accident
 
 
-def slots_wanted(state: State, workers: int, partitions: Collection[TopicPartition]) -> int:
-    """How many workers a run has: those of the copy phase, at most one a partition; one for the tail."""
-    if not state.wants_workers or not partitions:
-        return 0
+def hands(
+    version: VersionId,
+    state: State,
+    workers: int,
+    partitions: Collection[TopicPartition],
+    replicas: tuple[str, ...],
+    instance: str,
+) -> tuple[tuple[TopicPartition, ...], ...]:
+    """The partitions of each slot of this replica, sorted; over all `replicas` every partition is in exactly one slot.
+
+    In the copy phase each replica has at most `workers` slots, and no slot is empty. A tail is one slot of one replica.
+    """
+    if instance not in replicas or not partitions:
+        return ()
     if state is State.TAILING:
-        return 1
-    return max(1, min(workers, len({tp.partition for tp in partitions})))
-
-
-def spread(partitions: Collection[TopicPartition], slots: int) -> tuple[tuple[TopicPartition, ...], ...]:
-    """The partitions of each slot, sorted. Every partition is in exactly one slot."""
-    hands: list[list[TopicPartition]] = [[] for _ in range(slots)]
+        return (tuple(sorted(partitions)),) if lead(version.name, replicas) == instance else ()
+    numbers = tuple(sorted({tp.partition for tp in partitions}))
+    mine = deal(version.name, numbers, replicas)[instance]
+    dealt = deal(version.name, mine, tuple(range(min(workers, len(mine)))))
+    slot_of = {number: slot for slot, hand in dealt.items() for number in hand}
+    slots: list[list[TopicPartition]] = [[] for _ in dealt]
     for tp in sorted(partitions):
-        hands[tp.partition % slots].append(tp)
-    return tuple(tuple(hand) for hand in hands)
+        if tp.partition in slot_of:
+            slots[slot_of[tp.partition]].append(tp)
+    return tuple(tuple(hand) for hand in slots)
 
 
-def rate_shares(limit: int, hands: Collection[Collection[TopicPartition]]) -> tuple[float | None, ...]:
-    """Each slot's share of the run's limit in records a second, by its number of partitions; None = unlimited."""
-    total = sum(len(hand) for hand in hands)
+def rate_shares(limit: int, hands: Collection[Collection[TopicPartition]], total: int) -> tuple[float | None, ...]:
+    """Each slot's share of the run's limit in records a second, by its number of the `total` partitions; None =
+    unlimited."""
     if limit <= 0 or total == 0:
         return (None,) * len(hands)
     return tuple(limit * len(hand) / total for hand in hands)

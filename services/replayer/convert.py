@@ -14,6 +14,7 @@ from services.replayer.estimate import Estimate
 from services.replayer.gates import Gate
 from services.replayer.progress import PartitionRates, measure
 from services.replayer.protocol import TopicPartition
+from services.replayer.replicas import instance_of
 from services.replayer.run import Position, Positions, Run, Sample
 from services.replayer.states import State
 from turnout.query.v1 import query_pb2 as query
@@ -38,9 +39,10 @@ def duration(seconds: float | None) -> Duration | None:
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-def run_message(run: Run, samples: Sequence[Sample], status: str, live_workers: int) -> replayer.Run:
+def run_message(run: Run, samples: Sequence[Sample], status: str) -> replayer.Run:
     """A run with its progress as the samples, oldest first, tell it."""
     progress = measure(samples, run.version)
+    owners = {position.owner for position in samples[-1].of(run.version).values()} - {""} if samples else set()
     return replayer.Run(
         name=run.name,
         state=_STATES[run.state],
@@ -59,7 +61,8 @@ def run_message(run: Run, samples: Sequence[Sample], status: str, live_workers: 
         worker_restarts=run.worker_restarts,
         create_time=_time(run.create_time),
         catch_up_time=_time(run.catch_up_time),
-        live_workers=live_workers,
+        live_workers=len(owners),
+        live_replicas=len({instance_of(owner) for owner in owners}),
     )
 
 

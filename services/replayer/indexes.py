@@ -11,14 +11,20 @@ from turnout.schema import JobDefinition
 
 LOOK_EVERY_S: Final = 5.0
 _BUILD_S_MAX: Final = 30 * 86400.0
+_IDLE_S_MAX: Final = 30
 
 
-async def build_indexes(pool: Pool, definition: JobDefinition, table: str) -> None:
-    """Build what is missing. An index that an interrupted build left invalid is dropped and built again.
+async def build_indexes(pool: Pool, definition: JobDefinition, table: str) -> bool:
+    """Build what is missing; False when another replica is at it.
 
-    asyncpg.PostgresError when PostgreSQL refuses one.
+    An index that an interrupted build left invalid is dropped and built again, so there must be one builder at a time:
+    one under way looks the same. asyncpg.PostgresError when PostgreSQL refuses an index.
     """
     async with pool.acquire() as connection:
+        # A builder that was frozen between two statements does not keep the lock: the server ends its session.
+        await connection.execute(f"set idle_session_timeout = '{_IDLE_S_MAX} s'")
+        if not await connection.fetchval(QUERIES.try_lock_builder, table):
+            return False
         for number, statement in enumerate(ddl.create_indexes(definition, table)):
             name = serving(ddl.index_name(table, number))
             valid = await connection.fetchval(QUERIES.index_is_valid, name)
@@ -26,6 +32,7 @@ async def build_indexes(pool: Pool, definition: JobDefinition, table: str) -> No
                 await _execute(pool, connection, f"drop index concurrently {name}")
             if not valid:
                 await _execute(pool, connection, statement)
+    return True
 
 
 async def _execute(pool: Pool, connection: Any, statement: str) -> None:

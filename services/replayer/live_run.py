@@ -29,10 +29,11 @@ class LiveRun:
         return self.run.state.wants_workers and not self.closing
 
     def follow(self, run: Run) -> None:
-        """The run was changed. Of two records the one with the higher revision is newer, whichever arrives last."""
-        if run.revision >= self.run.revision:
+        """The record was read, here or by the sampler. The one with the higher revision is newer, whichever arrives
+        last."""
+        if run.revision > self.run.revision:
             self.run = run
-        self.changed.set()
+            self.changed.set()
 
     async def happened(self, event: Event, failure: Failure | None = None) -> None:
         """Store the event, and what follows from it."""

@@ -56,14 +56,21 @@ from unnest($2::text[], $3::integer[], $4::bigint[]) as t (topic, partition, sta
 on conflict (version, topic, partition) do nothing;
 
 -- name: positions
-select version, topic, partition, start_offset, next_offset, event_time, records, set_aside, owner,
-       rows_written, bytes_written, range_end
+-- A lease that has run out has no owner any more, though its row still names one.
+select version, topic, partition, start_offset, next_offset, event_time, records, set_aside,
+       case when lease_expires > clock_timestamp() then owner end as owner, rows_written, bytes_written, range_end
 from serving.positions;
 
 -- name: positions_of
-select version, topic, partition, start_offset, next_offset, event_time, records, set_aside, owner,
-       rows_written, bytes_written, range_end
+select version, topic, partition, start_offset, next_offset, event_time, records, set_aside,
+       case when lease_expires > clock_timestamp() then owner end as owner, rows_written, bytes_written, range_end
 from serving.positions where version = any($1::text[]);
+
+-- name: holders
+-- Who may still write a run's rows. lasts: the lease has not run out; attended: its replica is live.
+select owner, max(lease_expires) > clock_timestamp() as lasts,
+       exists (select from replayer.live_replicas where starts_with(owner, instance || ':')) as attended
+from serving.positions where version = $1 and owner is not null group by owner;
 
 -- name: delete_positions
 delete from serving.positions where version = $1;
@@ -130,3 +137,31 @@ select format('comment on view %s is %L', $1::text, $2::text);
 
 -- name: session_works
 select exists (select from pg_stat_activity where pid = $1 and state = 'active');
+
+-- name: renew_replica
+insert into replayer.replicas (instance, renewed, expires, backend_pid)
+values ($1, clock_timestamp(), clock_timestamp() + $2, pg_backend_pid())
+on conflict (instance) do update
+set renewed = excluded.renewed, expires = excluded.expires, backend_pid = excluded.backend_pid;
+
+-- name: forget_replicas
+-- Names are never used again.
+delete from replayer.replicas where expires < clock_timestamp() - interval '1 hour';
+
+-- name: remove_replica
+delete from replayer.replicas where instance = $1;
+
+-- name: replicas
+select instance, version, parts from replayer.live_replicas left join replayer.statuses using (instance);
+
+-- name: set_status
+insert into replayer.statuses (instance, version, parts)
+select instance, $2, $3 from replayer.replicas where instance = $1
+on conflict (instance, version) do update set parts = excluded.parts;
+
+-- name: delete_status
+delete from replayer.statuses where instance = $1 and version = $2;
+
+-- name: try_lock_builder
+-- Held by the session that builds the indexes of a table, until it ends.
+select pg_try_advisory_lock(1953853284, hashtext($1));

@@ -1,7 +1,7 @@
 """What the replayer knows of a run: the stored record, the committed positions, the ends of the log."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from core.domain.names import VersionId
@@ -64,7 +64,7 @@ class Position:
     event_time: datetime | None
     records: int
     set_aside: int
-    owner: str
+    owner: str  # worker that holds the run lease; empty = nobody at the moment
     rows_written: int = 0
     bytes_written: int = 0
     range_end: int | None = None  # end of the version's bounded range
@@ -88,13 +88,17 @@ Positions = Mapping[TopicPartition, Position]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Everything measured at one instant: all runs, their positions from one snapshot, and the ends of the log."""
+    """Everything measured at one instant: all runs, their positions from one snapshot, and the ends of the log.
+
+    replicas: those that are live, and what each says of runs.
+    """
 
     monotonic_s: float
     at: datetime
     runs: Mapping[VersionId, Run]
     positions: Mapping[VersionId, Positions]
     ends: Mapping[TopicPartition, LogEnds]
+    replicas: Mapping[str, Mapping[VersionId, tuple[str, ...]]] = field(default_factory=dict)
 
     def of(self, version: VersionId) -> Positions:
         return self.positions.get(version, {})

@@ -1,4 +1,4 @@
-"""Measuring all the time: four times a second the committed positions of all runs and the ends of the log.
+"""Measuring all the time: four times a second the committed positions of all runs, the ends of the log and who is live.
 
 One history answers everybody: progress, gates, watches. Asking costs nothing and never waits.
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from core.clock import Clock
 from core.domain.errors import Unavailable
 from services.replayer.history import History
+from services.replayer.presence import Presence
 from services.replayer.run import Sample
 from services.replayer.store import Store
 from services.replayer.topics import EndsWatch
@@ -23,8 +24,9 @@ class Sampler:
 
     EVERY_S = 0.25
 
-    def __init__(self, store: Store, ends: EndsWatch, clock: Clock) -> None:
+    def __init__(self, store: Store, ends: EndsWatch, presence: Presence, clock: Clock) -> None:
         self._store = store
+        self._presence = presence
         self._ends = ends
         self._clock = clock
         self._history = History()
@@ -69,18 +71,22 @@ class Sampler:
         monotonic_s, at = self._clock.monotonic_s(), self._clock.now()
         runs = {run.version: run for run in await self._store.all()}
         positions = await self._store.positions()
+        replicas = await self._store.replicas()
         return Sample(
             monotonic_s=monotonic_s,
             at=at,
             runs=runs,
             positions=positions,
             ends=self._ends.ends,
+            replicas=replicas,
         )
 
     async def _sample(self) -> None:
         while True:
             try:
-                self._history.add(await self._measure())
+                sample = await self._measure()
+                await self._presence.renew()
+                self._history.add(sample)
                 self.away = ""
             except Unavailable as error:
                 self.away = error.message

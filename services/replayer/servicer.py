@@ -114,8 +114,8 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         return self._with_progress(run, await self._around.sampler.fresh())
 
     def _with_progress(self, run: Run, samples: Any) -> replayer.Run:
-        status = self._around.sampler.away or self._fleet.status(run.version)
-        return convert.run_message(run, samples, status, self._fleet.live_workers(run.version))
+        status = self._around.sampler.away or self._fleet.status(run, samples)
+        return convert.run_message(run, samples, status)
 
 
 def _remaining_s(context: Context) -> float:

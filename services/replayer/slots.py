@@ -6,6 +6,7 @@ waits for a lease to run out.
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from services.replayer.assignment import Deaths, died
 from services.replayer.live_run import LiveRun
 from services.replayer.liveness import LOOK_S
 from services.replayer.protocol import STOP_WITHIN_S, Start, TopicPartition
+from services.replayer.replicas import owner_name
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
 from services.replayer.workers import Worker
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 GRACE_S = STOP_WITHIN_S + 2.0  # for a worker to finish its batch or cut it off, and to release its leases
 NOTICE_S = 15.0  # for which a run says that a worker was given up
+
+_births = itertools.count(1)  # of this process: no two workers have the same name, in whichever run or slot
 
 
 @dataclass(slots=True)
@@ -37,7 +41,6 @@ class Slot:
     deaths: Deaths = field(default_factory=Deaths)
     start_at_s: float = 0.0  # monotonic; not before
     replaces: bool = False  # the next process takes the place of a dead one
-    born: int = 0
 
 
 class Slots:
@@ -72,6 +75,7 @@ class Slots:
             await asyncio.sleep(LOOK_S)
             for worker in self.workers:
                 worker.kill_if_silent()
+                worker.beat()
 
     async def staff(self, hands: Sequence[tuple[TopicPartition, ...]], shares: Sequence[float | None]) -> None:
         """Make the processes as many as there are hands, each with its partitions and its share of the rate."""
@@ -152,11 +156,10 @@ class Slots:
     async def _start_worker(self, slot: Slot, hand: tuple[TopicPartition, ...], share: float | None) -> None:
         run, settings = self._live.run, self._around.settings
         code = await self._around.artifacts.unpacked(run.version, run.artifact_digest)
-        slot.born += 1
         start = Start(
             version=run.version.name,
             job=run.version.job,
-            owner=f"{settings.instance}:{run.version.job}-v{run.version.number}:{slot.number}.{slot.born}",
+            owner=owner_name(settings.instance, run.version.job, run.version.number, slot.number, next(_births)),
             artifact_dir=str(code),
             definition_json=encode(run.definition).decode(),
             kafka=settings.kafka.properties,

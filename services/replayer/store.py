@@ -17,6 +17,7 @@ from core.domain.names import VersionId, parse_version
 from core.domain.sql import serving
 from core.postgres import Pool, load_queries, migrate, open_pool, postgres_errors
 from services.replayer.protocol import TopicPartition
+from services.replayer.replicas import Holder
 from services.replayer.run import Position, Positions, Run
 from services.replayer.states import Command, Event, IllegalCommandError, State, after
 from turnout.schema import JobDefinition, decode, encode
@@ -212,6 +213,38 @@ class Store:
         with postgres_errors():
             await self.pool.execute(QUERIES.end_backends, version.name, owner, END_BACKEND_MS)
             await self.pool.execute(QUERIES.free_leases, version.name, owner)
+
+    async def holders(self, version: VersionId) -> list[Holder]:
+        """The workers that may still write the run's rows."""
+        with postgres_errors():
+            rows = await self.pool.fetch(QUERIES.holders, version.name)
+        return [Holder(row["owner"], row["lasts"], row["attended"]) for row in rows]
+
+    # --- replicas ---
+
+    async def remove_replica(self, instance: str) -> None:
+        """This replica is gone, and what it has said of runs."""
+        with postgres_errors():
+            await self.pool.execute(QUERIES.remove_replica, instance)
+
+    async def replicas(self) -> dict[str, dict[VersionId, tuple[str, ...]]]:
+        """The live replicas, and what each says of runs."""
+        with postgres_errors():
+            rows = await self.pool.fetch(QUERIES.replicas)
+        found: dict[str, dict[VersionId, tuple[str, ...]]] = {}
+        for row in rows:
+            said = found.setdefault(row["instance"], {})
+            if row["version"] is not None:
+                said[parse_version(row["version"])] = tuple(row["parts"])
+        return found
+
+    async def say(self, instance: str, version: VersionId, parts: tuple[str, ...]) -> None:
+        """What a replica says of a run from now on."""
+        with postgres_errors():
+            if parts:
+                await self.pool.execute(QUERIES.set_status, instance, version.name, list(parts))
+            else:
+                await self.pool.execute(QUERIES.delete_status, instance, version.name)
 
     # --- tables ---
 

@@ -5,6 +5,9 @@ many there should be and which partitions each has, start, stop or tell them, th
 step can be repeated at any time; whatever it could not do, because PostgreSQL or Kafka is away, the next one does. It
 runs after every message from a worker and every change of the run, and a few times a second anyway.
 
+Every replica of the replayer supervises every run, but staffs only the partitions that fall to it (`replicas.py`). What
+one says of a run (it works, it has caught up, it failed) is an event in the database, from where all follow it.
+
 What it works on has a file each: the run's record (`live_run.py`), its processes (`slots.py`), its topics
 (`topic_watch.py`).
 """
@@ -18,19 +21,21 @@ import asyncpg
 from core.domain.errors import FailedPrecondition, Unavailable
 from core.postgres import is_away
 from services.replayer import gates
-from services.replayer.assignment import rate_shares, slots_wanted, spread
+from services.replayer.assignment import hands, rate_shares
 from services.replayer.indexes import build_indexes
 from services.replayer.live_run import LiveRun
+from services.replayer.replicas import lead
 from services.replayer.run import Run
 from services.replayer.slots import Slots
 from services.replayer.states import Event, State
 from services.replayer.surroundings import Surroundings
 from services.replayer.topic_watch import TopicWatch
-from services.replayer.workers import Worker
 
 log = logging.getLogger(__name__)
 
 STEP_S = 0.25
+TELL_S = 1.0
+INDEX_RETRY_S = 2.0
 
 
 class RunSupervisor:
@@ -46,6 +51,7 @@ class RunSupervisor:
             asyncio.create_task(self._supervise(), name=f"supervise {run.name}"),
             asyncio.create_task(self._topics.watch(), name=f"watch topics of {run.name}"),
             asyncio.create_task(self._slots.watch_silence(), name=f"watch workers of {run.name}"),
+            asyncio.create_task(self._tell_others(), name=f"tell of {run.name}"),
         ]
 
     @property
@@ -59,22 +65,37 @@ class RunSupervisor:
         return self._tasks[0].done()
 
     @property
-    def workers(self) -> list[Worker]:
-        """The processes that are alive."""
-        return self._slots.workers
-
-    @property
-    def status(self) -> str:
-        """What the run waits for or has just met, in words; empty when all is well."""
-        # Of a topic that is missing the workers can only say that Kafka does not answer about it.
-        unread = "KAFKA_UNAVAILABLE" if self._topics.missing else None
-        waiting = sorted({w.waiting.message for w in self.workers if w.waiting and w.waiting.reason != unread})
-        indexing = ["the copy is complete; the indexes of the table are being built"] if self._indexing else []
+    def words(self) -> tuple[str, ...]:
+        """What the run waits for or has just met, as seen from here; nothing when all is well."""
         warnings: list[str] = []
         if self.run.state is State.REPLAYING:
             warnings += gates.warnings(self.run, self._around.sampler.samples, self._topics.retention_s)
+        return (*self._own_words(), *warnings)
+
+    async def _tell_others(self) -> None:
+        """Until cancelled: let every replica know the words that only this one can."""
+        presence, said = self._around.presence, None
+        while True:
+            await asyncio.sleep(TELL_S)
+            words = self._own_words()
+            if words == said or len(presence.sharing(self._around.sampler.newest)) < 2:
+                continue
+            try:
+                await self._around.store.say(presence.instance, self.run.version, words)
+                said = words
+            except Unavailable:
+                continue  # nobody could read it now
+            except Exception:
+                log.exception("telling the other replicas of %s failed", self.run.version)
+
+    def _own_words(self) -> tuple[str, ...]:
+        # Of a topic that is missing the workers can only say that Kafka does not answer about it.
+        unread = "KAFKA_UNAVAILABLE" if self._topics.missing else None
+        workers = self._slots.workers
+        waiting = sorted({w.waiting.message for w in workers if w.waiting and w.waiting.reason != unread})
+        indexing = "the copy is complete; the indexes of the table are being built" if self._indexing else ""
         trouble = self._live.trouble or self._topics.trouble
-        return "; ".join([part for part in (trouble, self._slots.notice, *waiting, *indexing, *warnings) if part])
+        return tuple(part for part in (trouble, self._slots.notice, *waiting, indexing) if part)
 
     def follow(self, run: Run) -> None:
         """The run was changed."""
@@ -109,28 +130,37 @@ class RunSupervisor:
         if not self._live.wanted:
             await self._slots.end()
             return
-        if self._topics.partitions:
+        if self._topics.checked:
             await self._staff()
-        await self._judge()
+        if self._around.presence.holds:
+            await self._judge()
 
     async def _staff(self) -> None:
-        """Make the processes those that the state wants."""
-        hands = spread(self._topics.partitions, slots_wanted(self.run.state, self.run.workers, self._topics.partitions))
-        await self._slots.staff(hands, rate_shares(self.run.rate_limit, hands))
+        """Make the processes those that the state wants, as far as they fall to this replica."""
+        sample = self._around.sampler.newest
+        partitions = sample.of(self.run.version) if sample is not None else ()
+        replicas, instance = self._around.presence.sharing(sample), self._around.presence.instance
+        mine = hands(self.run.version, self.run.state, self.run.workers, partitions, replicas, instance)
+        await self._slots.staff(mine, rate_shares(self.run.rate_limit, mine, len(partitions)))
+
+    @property
+    def _leads(self) -> bool:
+        """Whether what one replica alone does for the run falls to this one."""
+        replicas = self._around.presence.sharing(self._around.sampler.newest)
+        return bool(replicas) and lead(self.run.version.name, replicas) == self._around.presence.instance
 
     async def _judge(self) -> None:
-        """Has the run got further?"""
-        if self.run.state is State.QUEUED and any(worker.working for worker in self.workers):
+        """Has the run got further? Every replica that sees it may say so: saying it twice changes nothing."""
+        if self.run.state is State.QUEUED and any(worker.working for worker in self._slots.workers):
             await self._live.happened(Event.WORKING)
-        samples, partitions = self._around.sampler.samples, self._topics.partitions
-        if self.run.state is not State.REPLAYING or not samples or self._around.ends.away:
+        samples = self._around.sampler.samples
+        if self.run.state is not State.REPLAYING or not samples or self._around.ends.away or not self._topics.checked:
             return
-        known = partitions and all(tp in samples[-1].of(self.run.version) for tp in partitions)
-        if not known or not gates.caught_up_with_log(self.run, samples, self._around.limits):
+        if not samples[-1].of(self.run.version) or not gates.caught_up_with_log(self.run, samples, self._around.limits):
             return
         if self.run.indexes_built:
             await self._live.happened(Event.CAUGHT_UP)
-        elif self._indexing is None:
+        elif self._indexing is None and self._leads:
             self._indexing = asyncio.create_task(self._build_indexes(), name=f"index {self.run.table}")
 
     async def _build_indexes(self) -> None:
@@ -139,7 +169,8 @@ class RunSupervisor:
 
         async def build() -> None:
             try:
-                await build_indexes(store.pool, self.run.definition, self.run.table)
+                while not await build_indexes(store.pool, self.run.definition, self.run.table):
+                    await asyncio.sleep(INDEX_RETRY_S)  # another replica is at it, which led before
             except asyncpg.PostgresError as error:
                 if is_away(error):
                     raise Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL went away while an index was built") from None

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from core.config import Settings
 from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
+from services.replayer.presence import Presence
 from services.replayer.sampler import Sampler
 from services.replayer.store import Store
 from services.replayer.topics import EndsWatch, Topics
@@ -19,5 +20,6 @@ class Surroundings:
     topics: Topics
     ends: EndsWatch
     sampler: Sampler
+    presence: Presence
     artifacts: Artifacts
     limits: Limits

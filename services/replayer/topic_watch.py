@@ -25,8 +25,8 @@ class TopicWatch:
     """Checks at the start, then every so often, and soon when something about the topics is odd."""
 
     def __init__(self, live: LiveRun, around: Surroundings, workers: Callable[[], Collection[Worker]]) -> None:
-        self.partitions: tuple[TopicPartition, ...] = ()
-        """All of them, sorted; none before the topics have been found to be the right ones."""
+        self.checked = False
+        """Whether the topics have been found to be the right ones, at least once."""
         self.trouble = ""
         self.retention_s: dict[str, float] = {}
         """How long each topic keeps a record, of those that forget by time."""
@@ -78,6 +78,6 @@ class TopicWatch:
         if new:
             log.warning("%s: its topics were widened by %d partitions", run.version, len(new))
             await store.add_partitions(run.version, new)
-        if known | new != set(self.partitions):
-            self.partitions = tuple(sorted(known | new))
+        if not self.checked:
+            self.checked = True
             self._live.changed.set()

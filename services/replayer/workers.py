@@ -115,6 +115,10 @@ class Worker:
             self.rate_per_s = per_s
             self._send(Rate(per_s=per_s))
 
+    def beat(self) -> None:
+        """Let it know that somebody looks after it; to be called every LOOK_S."""
+        self._send(Alive())
+
     def stop(self) -> None:
         """Ask it to finish its batch, release its leases and end."""
         self._send(Stop())

@@ -74,49 +74,12 @@ def flights(count: int, *, first: int = 0, partitions: int = 4) -> list[Record]:
     ]
 
 
-class Stage:
-    """A replayer in this process, its workers as real processes, on the test's own database and topics."""
-
-    def __init__(self, postgres: str, kafka: Topics, directory: Path, *, bootstrap: str | None = None) -> None:
-        self.kafka = kafka
-        self.postgres = postgres
-        self.directory = directory
-        self.registry = SmallRegistry(directory)  # type: ignore[abstract]  # the others are UNIMPLEMENTED
-        self._bootstrap = bootstrap or kafka.bootstrap
-        self._server: RpcServer | None = None
-        self._channel: grpc.aio.Channel | None = None
-        self.app: ReplayerApp | None = None
-        self.run_lease_s = 10.0
-
-    async def start(self) -> None:
-        settings = Settings(
-            listen="127.0.0.1:0",
-            kafka=KafkaConfig.of_bootstrap(self._bootstrap),
-            postgres=self.postgres,
-            data_dir=self.directory / "data",
-            registry_target=self.registry.target,
-            replayer_target="",
-            switcher_target="",
-            run_lease_s=self.run_lease_s,
-        )
-        self.app = build(settings)
-        self._server = RpcServer(settings.listen, [self.app])
-        self._channel = connect(f"127.0.0.1:{await self._server.start()}")
-
-    async def stop(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-            self._channel = None
-        if self._server is not None:
-            await self._server.stop(grace_s=5.0)
-            self._server = None
+class Calls:
+    """What tests say to a replayer."""
 
     @property
     def stub(self) -> ReplayerAsyncStub:
-        assert self._channel is not None
-        return cast("ReplayerAsyncStub", replayer_pb2_grpc.ReplayerStub(self._channel))
-
-    # --- calls ---
+        raise NotImplementedError
 
     async def call(self, method: str, request: Any, timeout_s: float = CALL_S) -> Any:
         """Call; a failed call raises the domain error behind it."""
@@ -170,6 +133,49 @@ class Stage:
         found = await eventually(there, deadline_s)
         assert found is not None
         return found
+
+
+class Stage(Calls):
+    """A replayer in this process, its workers as real processes, on the test's own database and topics."""
+
+    def __init__(self, postgres: str, kafka: Topics, directory: Path, *, bootstrap: str | None = None) -> None:
+        self.kafka = kafka
+        self.postgres = postgres
+        self.directory = directory
+        self.registry = SmallRegistry(directory)  # type: ignore[abstract]  # the others are UNIMPLEMENTED
+        self._bootstrap = bootstrap or kafka.bootstrap
+        self._server: RpcServer | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self.app: ReplayerApp | None = None
+        self.run_lease_s = 10.0
+
+    async def start(self) -> None:
+        settings = Settings(
+            listen="127.0.0.1:0",
+            kafka=KafkaConfig.of_bootstrap(self._bootstrap),
+            postgres=self.postgres,
+            data_dir=self.directory / "data",
+            registry_target=self.registry.target,
+            replayer_target="",
+            switcher_target="",
+            run_lease_s=self.run_lease_s,
+        )
+        self.app = build(settings)
+        self._server = RpcServer(settings.listen, [self.app])
+        self._channel = connect(f"127.0.0.1:{await self._server.start()}")
+
+    async def stop(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+        if self._server is not None:
+            await self._server.stop(grace_s=5.0)
+            self._server = None
+
+    @property
+    def stub(self) -> ReplayerAsyncStub:
+        assert self._channel is not None
+        return cast("ReplayerAsyncStub", replayer_pb2_grpc.ReplayerStub(self._channel))
 
     # --- tables ---
 

@@ -5,44 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from core.domain.errors import Unavailable
-from core.rpc.channel import connect
-from deploy.local.ports import free_port
+from tests.integration.replayer.replayers import replica, worker_pids
 from tests.integration.replayer.stage import Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
 from tests.support.proxy import TcpProxy
 from tests.support.topics import Record
 from turnout.replayer.v1 import replayer_pb2 as replayer
-from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
 
 if TYPE_CHECKING:
-    from turnout.replayer.v1.replayer_pb2_grpc import ReplayerAsyncStub
-
-
-def _worker_pids(parent: int) -> list[int]:
-    """Processes of the engine that this process started."""
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            ppid = int(Path(f"/proc/{name}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-            command = Path(f"/proc/{name}/cmdline").read_text(encoding="utf-8")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if ppid == parent and "services.replayer.engine" in command:
-            found.append(int(name))
-    return found
+    pass
 
 
 async def _reading(stage: Stage, version: str, records: int) -> replayer.Run:
@@ -65,7 +45,7 @@ async def test_a_killed_worker_is_replaced_at_once(stage: Stage) -> None:
     v1 = stage.registry.register(aggregate_source(topic), 1)
     await stage.begin(v1.name, rate_limit=3000)
     await _reading(stage, v1.name, 500)
-    pids = _worker_pids(os.getpid())
+    pids = worker_pids(os.getpid())
     assert len(pids) == 2
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
@@ -85,7 +65,7 @@ async def test_a_frozen_worker_is_replaced_and_doubles_nothing(stage: Stage) -> 
     v1 = stage.registry.register(aggregate_source(topic), 1)
     await stage.begin(v1.name, rate_limit=1000)
     await _reading(stage, v1.name, 500)
-    frozen = _worker_pids(os.getpid())[0]
+    frozen = worker_pids(os.getpid())[0]
     os.kill(frozen, signal.SIGSTOP)
 
     async def told() -> bool:
@@ -124,7 +104,7 @@ async def test_secrets_are_in_neither_arguments_nor_environment(stage: Stage) ->
         await stage.in_state(v1.name, "TAILING")
     finally:
         del os.environ["TURNOUT_POSTGRES"]
-    (pid,) = _worker_pids(os.getpid())
+    (pid,) = worker_pids(os.getpid())
     for name in ("cmdline", "environ"):
         content = Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8")
         assert "TURNOUT_POSTGRES" not in content
@@ -143,7 +123,7 @@ async def test_a_restart_of_the_service_takes_the_runs_up(stage: Stage) -> None:
     await stage.pause(v2.name)
     await _reading(stage, v1.name, 500)
     await stage.stop()
-    assert _worker_pids(os.getpid()) == []
+    assert worker_pids(os.getpid()) == []
     owners = await stage.query("select owner from serving.positions where owner is not null")
     assert owners == []
 
@@ -161,23 +141,16 @@ async def test_a_killed_service_is_replaced_and_its_workers_end(stage: Stage) ->
     await stage.kafka.produce(topic, records)
     v1 = stage.registry.register(aggregate_source(topic), 1)
     await stage.stop()
-    service = await _service_process(stage)
-    try:
-        async with connect(service.target) as channel:
-            stub = cast("ReplayerAsyncStub", ReplayerStub(channel))
-            request = replayer.StartRunRequest(version=v1.name, rate_limit=3000)
-            await stub.StartRun(request, timeout=30, wait_for_ready=True)
+    async with replica(stage, "killed") as service:
+        await service.begin(v1.name, rate_limit=3000)
 
-            async def reading() -> bool:
-                run = await stub.GetRun(replayer.GetRunRequest(name=f"{v1.name}/run"), timeout=30)
-                return run.records > 500
+        async def reading() -> bool:
+            return (await service.get(v1.name)).records > 500
 
-            assert await eventually(reading)
-        workers = _worker_pids(service.process.pid)
+        assert await eventually(reading)
+        workers = service.workers
         assert len(workers) == 2
-    finally:
-        service.process.kill()
-        await service.process.wait()
+        await service.kill()
 
     await stage.start()  # another process, as far as leases can tell
     await stage.applied(v1.name, 6000)
@@ -187,35 +160,6 @@ async def test_a_killed_service_is_replaced_and_its_workers_end(stage: Stage) ->
         return not any(Path(f"/proc/{pid}").exists() for pid in workers)
 
     assert await eventually(workers_are_gone)
-
-
-@dataclass
-class Service:
-    """The replayer alone, in a process of its own."""
-
-    process: asyncio.subprocess.Process
-    target: str
-
-
-async def _service_process(stage: Stage) -> Service:
-    main = (
-        "import sys; from core.run import main; from services.replayer.app import build; "
-        "sys.exit(main({'replayer': build}, sys.argv[1:]))"
-    )
-    target = f"127.0.0.1:{free_port()}"
-    arguments = ["replayer", "--listen", target, "--kafka", stage.kafka.bootstrap, "--registry", stage.registry.target]
-    arguments += ["--data-dir", str(stage.directory / "data")]
-    with (stage.directory / "service.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            main,
-            *arguments,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "TURNOUT_POSTGRES": stage.postgres},
-        )
-    return Service(process, target)
 
 
 async def test_the_log_running_away_under_a_worker_fails_the_run(stage: Stage) -> None:

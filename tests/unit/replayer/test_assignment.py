@@ -3,15 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.domain.names import VersionId
 from services.replayer.assignment import (
     BACKOFF_MAX_S,
     DEATHS_IN_A_ROW_MAX,
     LONG_LIFE_S,
     Deaths,
     died,
+    hands,
     rate_shares,
-    slots_wanted,
-    spread,
 )
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds
@@ -21,44 +21,77 @@ from tests.unit.replayer.made import at, tp
 partitions = st.sets(st.builds(TopicPartition, st.sampled_from(["a", "b"]), st.integers(0, 15)), min_size=1)
 
 
-@given(partitions, st.integers(1, 8))
-def test_every_partition_is_in_one_slot(tps: set[TopicPartition], slots: int) -> None:
-    hands = spread(tps, slots)
-    assert len(hands) == slots
-    assert sorted(tp for hand in hands for tp in hand) == sorted(tps)
+replicas = st.sets(st.sampled_from([f"replica-{n}" for n in range(5)]), min_size=1).map(
+    lambda found: tuple(sorted(found))
+)
+COPYING = (State.QUEUED, State.REPLAYING)
+V2 = VersionId("punctuality", 2)
 
 
-@given(partitions, st.integers(1, 8))
-def test_equal_numbers_of_several_topics_meet(tps: set[TopicPartition], slots: int) -> None:
-    slot_of = {tp: number for number, hand in enumerate(spread(tps, slots)) for tp in hand}
+def _all_hands(
+    state: State, workers: int, tps: set[TopicPartition], live: tuple[str, ...]
+) -> dict[str, tuple[tuple[TopicPartition, ...], ...]]:
+    return {instance: hands(V2, state, workers, tps, live, instance) for instance in live}
+
+
+@given(st.sampled_from([*COPYING, State.TAILING]), st.integers(1, 8), partitions, replicas)
+def test_every_partition_is_in_one_slot_of_one_replica(
+    state: State, workers: int, tps: set[TopicPartition], live: tuple[str, ...]
+) -> None:
+    found = _all_hands(state, workers, tps, live)
+    assert sorted(tp for mine in found.values() for hand in mine for tp in hand) == sorted(tps)
+    assert all(hand for mine in found.values() for hand in mine)  # no worker without work
+
+
+@given(st.sampled_from(COPYING), st.integers(1, 8), partitions, replicas)
+def test_equal_numbers_of_several_topics_meet(
+    state: State, workers: int, tps: set[TopicPartition], live: tuple[str, ...]
+) -> None:
+    found = _all_hands(state, workers, tps, live)
+    place = {tp: (who, n) for who, mine in found.items() for n, hand in enumerate(mine) for tp in hand}
     for one in tps:
         for other in tps:
-            assert one.partition != other.partition or slot_of[one] == slot_of[other]
+            assert one.partition != other.partition or place[one] == place[other]
 
 
-@given(st.sampled_from(list(State)), st.integers(1, 8), partitions)
-def test_how_many_workers(state: State, workers: int, tps: set[TopicPartition]) -> None:
-    wanted = slots_wanted(state, workers, tps)
-    if not state.wants_workers:
-        assert wanted == 0
-    elif state is State.TAILING:
-        assert wanted == 1
-    else:
-        assert wanted == min(workers, len({one.partition for one in tps}))
+@given(st.sampled_from(COPYING), st.integers(1, 8), partitions, replicas)
+def test_a_copy_has_workers_at_every_replica_and_evenly_much_for_each(
+    state: State, workers: int, tps: set[TopicPartition], live: tuple[str, ...]
+) -> None:
+    found = _all_hands(state, workers, tps, live)
+    numbers = len({tp.partition for tp in tps})
+    assert all(len(mine) <= workers for mine in found.values())
+    assert sum(len(mine) for mine in found.values()) == min(numbers, workers * len(live))
+    by_replica = [len({tp.partition for hand in mine for tp in hand}) for mine in found.values()]
+    assert max(by_replica) - min(by_replica) <= 1
+    for mine in found.values():
+        by_slot = [len({tp.partition for tp in hand}) for hand in mine]
+        assert not by_slot or max(by_slot) - min(by_slot) <= 1
 
 
-def test_no_partition_no_worker() -> None:
-    assert slots_wanted(State.REPLAYING, 2, ()) == 0
+@given(st.integers(1, 8), partitions, replicas)
+def test_a_tail_is_one_worker(workers: int, tps: set[TopicPartition], live: tuple[str, ...]) -> None:
+    assert sorted(len(mine) for mine in _all_hands(State.TAILING, workers, tps, live).values())[-2:] in ([1], [0, 1])
 
 
-@given(st.integers(1, 10**6), partitions, st.integers(1, 8))
-def test_shares_add_up_to_the_limit(limit: int, tps: set[TopicPartition], slots: int) -> None:
-    shares = rate_shares(limit, spread(tps, slots))
+@given(st.sampled_from(list(State)), partitions)
+def test_a_replica_that_is_not_live_has_nothing(state: State, tps: set[TopicPartition]) -> None:
+    assert hands(V2, state, 2, tps, ("other",), "this") == ()
+    assert hands(V2, state, 2, tps, (), "this") == ()
+    assert hands(V2, state, 2, (), ("this",), "this") == ()
+
+
+@given(st.integers(1, 10**6), st.integers(1, 8), partitions, replicas)
+def test_shares_of_all_replicas_add_up_to_the_limit(
+    limit: int, workers: int, tps: set[TopicPartition], live: tuple[str, ...]
+) -> None:
+    found = _all_hands(State.REPLAYING, workers, tps, live)
+    shares = [share for mine in found.values() for share in rate_shares(limit, mine, len(tps))]
     assert abs(sum(share or 0.0 for share in shares) - limit) < 1e-6 * limit
 
 
 def test_no_limit_is_no_share() -> None:
-    assert rate_shares(0, spread({tp(0), tp(1)}, 2)) == (None, None)
+    assert rate_shares(0, [(tp(0),), (tp(1),)], 2) == (None, None)
 
 
 ENDS = {tp(0): LogEnds(0, 100, 0.0), tp(1): LogEnds(0, 100, 0.0)}

@@ -61,6 +61,8 @@ def _workers(run: Run) -> str:
         return ""
     if run.state is RunState.TAILING:  # one worker follows the log, however many the replay had
         return f"{plural(run.live_workers, 'worker')}, {run.workers} for replay"
+    if run.live_workers > run.workers:
+        return f"{plural(run.live_workers, 'worker')}, {run.workers} for each replica"
     return f"{run.live_workers} of {plural(run.workers, 'worker')}"
 
 

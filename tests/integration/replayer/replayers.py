@@ -1,0 +1,108 @@
+"""Replayers in processes of their own, killed, frozen and stopped at will, with their workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import grpc
+
+from core.rpc.channel import connect
+from deploy.local.ports import free_port
+from tests.integration.replayer.stage import Calls, Stage
+from tests.support.eventually import eventually
+from tests.support.processes import is_serving
+from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
+
+if TYPE_CHECKING:
+    from turnout.replayer.v1.replayer_pb2_grpc import ReplayerAsyncStub
+
+_SERVING_WITHIN_S = 60.0
+_STOP_WITHIN_S = 30.0
+
+
+def worker_pids(parent: int) -> list[int]:
+    """Processes of the engine that this process started."""
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            ppid = int(Path(f"/proc/{name}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            command = Path(f"/proc/{name}/cmdline").read_text(encoding="utf-8")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if ppid == parent and "services.replayer.engine" in command:
+            found.append(int(name))
+    return found
+
+
+class Replica(Calls):
+    """One replica, on the stage's database, broker and registry."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: grpc.aio.Channel, target: str) -> None:
+        self.process = process
+        self.target = target
+        self._channel = channel
+
+    @property
+    def stub(self) -> ReplayerAsyncStub:
+        return cast("ReplayerAsyncStub", ReplayerStub(self._channel))
+
+    @property
+    def workers(self) -> list[int]:
+        return worker_pids(self.process.pid)
+
+    def holds(self, owner: str) -> bool:
+        """Whether a worker of this replica wrote its name there."""
+        return f"-{self.process.pid}-" in owner
+
+    def signal(self, number: signal.Signals, *, workers: bool = False) -> None:
+        """To the replica alone, or to its workers as well."""
+        for pid in [self.process.pid, *(self.workers if workers else ())]:
+            os.kill(pid, number)
+
+    async def kill(self) -> None:
+        """SIGKILL to the process alone; its workers have to notice by themselves."""
+        self.process.kill()
+        await self.process.wait()
+
+    async def stop(self) -> int:
+        """SIGTERM, and its exit status."""
+        self.process.terminate()
+        return await asyncio.wait_for(self.process.wait(), _STOP_WITHIN_S)
+
+
+@contextlib.asynccontextmanager
+async def replica(stage: Stage, name: str) -> AsyncIterator[Replica]:
+    """A replica that is SERVING; what is left of it at the end is killed."""
+    target = f"127.0.0.1:{free_port()}"
+    arguments = ["replayer", "--listen", target, "--kafka", stage.kafka.bootstrap, "--registry", stage.registry.target]
+    arguments += ["--data-dir", str(stage.directory / name), "--run-lease-s", str(stage.run_lease_s)]
+    with (stage.directory / f"{name}.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services",
+            *arguments,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "TURNOUT_POSTGRES": stage.postgres},
+        )
+    try:
+        async with connect(target) as channel:
+            await eventually(lambda: is_serving(target), _SERVING_WITHIN_S)
+            yield Replica(process, channel, target)
+    finally:
+        for pid in worker_pids(process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
