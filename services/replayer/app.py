@@ -6,6 +6,7 @@ from core.clock import SystemClock
 from core.config import Settings
 from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
+from services.replayer.admission import Admission
 from services.replayer.artifacts import Artifacts
 from services.replayer.drop import Drops
 from services.replayer.fleet import Fleet
@@ -46,10 +47,9 @@ class ReplayerApp(ServiceApp):
         )
         self._fleet = Fleet(around)
         self._drops = Drops(self._store)
-        runs = Runs(around, self._fleet, clock)
-        self._servicer = ReplayerServicer(  # type: ignore[abstract]  # the budget of copies: UNIMPLEMENTED as yet
-            around, self._fleet, runs, self._drops, clock
-        )
+        self._admission = Admission(around, self._fleet.follow)
+        runs = Runs(around, self._fleet, self._admission, clock)
+        self._servicer = ReplayerServicer(around, self._fleet, runs, self._admission, self._drops, clock)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
@@ -60,6 +60,7 @@ class ReplayerApp(ServiceApp):
         await self._store.open()
         self._sampler.start()
         await self._fleet.start()
+        self._admission.start()
 
     async def drain(self) -> None:
         """Leave the work to the other replicas: they begin to take over while the calls in flight end."""
@@ -67,6 +68,7 @@ class ReplayerApp(ServiceApp):
 
     async def stop(self) -> None:
         """End all workers in order, then close what is open. What the runs want stays stored."""
+        await self._admission.stop()
         await self._fleet.stop()
         await self._drops.stop()
         await self._sampler.stop()

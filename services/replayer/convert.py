@@ -7,10 +7,14 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from core.domain.errors import InvalidInput
 from core.domain.kinds import kind_of
 from core.rpc.values import timestamp, value_of
+from services.replayer.budget import Books, Capacity
+from services.replayer.capacity import NAME as CAPACITY_NAME
+from services.replayer.capacity import Change
 from services.replayer.comparison import Comparison
-from services.replayer.estimate import Estimate
+from services.replayer.estimate import Estimate, Risk
 from services.replayer.gates import Gate
 from services.replayer.progress import PartitionRates, measure
 from services.replayer.protocol import TopicPartition
@@ -63,6 +67,7 @@ def run_message(run: Run, samples: Sequence[Sample], status: str) -> replayer.Ru
         catch_up_time=_time(run.catch_up_time),
         live_workers=len(owners),
         live_replicas=len({instance_of(owner) for owner in owners}),
+        priority=run.priority,
     )
 
 
@@ -96,6 +101,7 @@ def _partition(
 
 def estimate_message(estimate: Estimate) -> replayer.EstimateRunResponse:
     """The answer of EstimateRun."""
+    takes = estimate.takes
     return replayer.EstimateRunResponse(
         records=estimate.records,
         log_bytes=estimate.log_bytes,
@@ -103,7 +109,67 @@ def estimate_message(estimate: Estimate) -> replayer.EstimateRunResponse:
         table_bytes=estimate.table_bytes,
         partitions=estimate.partitions,
         remarks=estimate.remarks,
+        duration=duration(takes.expected_s) if takes is not None else None,
+        duration_min=duration(takes.shortest_s) if takes is not None else None,
+        duration_max=duration(takes.longest_s) if takes is not None else None,
+        peak_storage_bytes=estimate.peak_bytes,
+        queue_position=estimate.queue_position,
+        waits_for=estimate.waits_for,
+        retention_risk=_risk_message(estimate.risk) if estimate.risk is not None else None,
+        never_catches_up=takes is not None and takes.never,
     )
+
+
+def _risk_message(risk: Risk) -> replayer.RetentionRisk:
+    return replayer.RetentionRisk(
+        topic=risk.tp.topic, partition=risk.tp.partition, crossing_time=_time(risk.at), message=risk.message
+    )
+
+
+# --- the budget of copies -------------------------------------------------------------------------------------------
+
+_LIMITS = ("copies_max", "rows_per_s_max", "storage_bytes_max", "read_p99_ratio_max")
+
+
+def check_capacity_name(name: str) -> None:
+    """InvalidInput (INVALID_NAME) unless it is that of the budget."""
+    if name != CAPACITY_NAME:
+        raise InvalidInput("INVALID_NAME", f"{name!r} is not the name of the budget of copies, {CAPACITY_NAME!r}.")
+
+
+def capacity_change(request: replayer.UpdateCapacityRequest) -> Change:
+    """What the mask selects. InvalidInput (INVALID_NAME, INVALID_UPDATE_MASK)."""
+    if not request.HasField("capacity"):
+        raise InvalidInput("INVALID_CAPACITY", "The request holds no capacity; say what the budget shall be.")
+    if request.capacity.name:
+        check_capacity_name(request.capacity.name)
+    for path in request.update_mask.paths:
+        if path not in _LIMITS:
+            raise InvalidInput(
+                "INVALID_UPDATE_MASK", f"{path!r} cannot be changed; the mask may name {', '.join(_LIMITS)}."
+            )
+    chosen = request.update_mask.paths or _LIMITS
+    return Change(**{path: getattr(request.capacity, path) for path in chosen})
+
+
+def capacity_message(capacity: Capacity, books: Books, rows_per_s: float) -> replayer.Capacity:
+    """The budget, and what is used of it."""
+    return replayer.Capacity(
+        name=CAPACITY_NAME,
+        copies_max=capacity.copies_max,
+        rows_per_s_max=capacity.rows_per_s_max,
+        storage_bytes_max=capacity.storage_bytes_max,
+        read_p99_ratio_max=capacity.read_p99_ratio_max,
+        etag=capacity.etag,
+        copies=len(books.under_way),
+        queued=len(books.queue),
+        rows_per_s=rows_per_s,
+        storage_bytes=books.storage_bytes,
+        storage_bytes_expected=books.storage_bytes_expected,
+    )
+
+
+# --- gates ----------------------------------------------------------------------------------------------------------
 
 
 def gate_messages(gates: Sequence[Gate]) -> list[replayer.Gate]:

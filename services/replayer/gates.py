@@ -204,6 +204,8 @@ def _problems(
 def _state_problem(candidate: Run) -> str:
     if candidate.state is State.FAILED:
         return f"the run of {candidate.label} has FAILED ({candidate.failure_reason}): {candidate.failure_message}"
+    if candidate.state is State.QUEUED:
+        return f"the run of {candidate.label} is QUEUED, it waits for its place in the budget of copies"
     if not candidate.state.wants_workers:
         return f"the run of {candidate.label} is {candidate.state.value}: nothing keeps its table fresh; resume it"
     if candidate.indexes_built or not candidate.definition.indexes:

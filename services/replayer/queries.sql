@@ -30,14 +30,28 @@ on conflict (version) do nothing
 returning *;
 
 -- name: set_state
-update replayer.runs
-set state = $2, failure_reason = $3, failure_message = $4, revision = revision + 1,
-    catch_up_time = coalesce(catch_up_time, case when $2 = 'TAILING' then now() end)
-where version = $1
-returning *;
+-- REPLAYING is entered by admission alone. The first catch-up tells the speed of the copy, unless a person limited it.
+update replayer.runs r
+set state = $2, failure_reason = $3, failure_message = $4, revision = r.revision + 1,
+    queue_time = case when $2 = 'QUEUED' then now() else r.queue_time end,
+    admit_time = case when $2 = 'REPLAYING' then now() else r.admit_time end,
+    admit_offsets = case when $2 = 'REPLAYING' then log.read else r.admit_offsets end,
+    copy_offsets = case when speed.known then log.read - r.admit_offsets else r.copy_offsets end,
+    copy_s = case when speed.known then extract(epoch from now() - r.admit_time)::float8 else r.copy_s end,
+    catch_up_time = coalesce(r.catch_up_time, case when $2 = 'TAILING' then now() end)
+from (select coalesce(sum(next_offset - start_offset), 0)::bigint as read from serving.positions where version = $1) log,
+     (select $2 = 'TAILING' and catch_up_time is null and admit_time is not null and rate_limit = 0 as known
+      from replayer.runs where version = $1) speed
+where r.version = $1
+returning r.*;
 
 -- name: set_rate
 update replayer.runs set rate_limit = $2, revision = revision + 1 where version = $1 returning *;
+
+-- name: set_priority
+update replayer.runs set priority = $2, revision = revision + 1
+where version = $1 and catch_up_time is null and drop_time is null
+returning *;
 
 -- name: count_restart
 update replayer.runs set worker_restarts = worker_restarts + 1, revision = revision + 1 where version = $1
@@ -54,6 +68,15 @@ insert into serving.positions (version, topic, partition, start_offset, next_off
 select $1, t.topic, t.partition, t.start_offset, t.start_offset
 from unnest($2::text[], $3::integer[], $4::bigint[]) as t (topic, partition, start_offset)
 on conflict (version, topic, partition) do nothing;
+
+-- name: move_starts
+update serving.positions p set start_offset = t.start_offset, next_offset = t.start_offset
+from unnest($2::text[], $3::integer[], $4::bigint[]) as t (topic, partition, start_offset)
+where p.version = $1 and p.topic = t.topic and p.partition = t.partition
+  and p.next_offset = p.start_offset and p.start_offset < t.start_offset;
+
+-- name: set_start_times
+update replayer.runs set start_times = $2, revision = revision + 1 where version = $1;
 
 -- name: positions
 -- A lease that has run out has no owner any more, though its row still names one.
@@ -90,6 +113,10 @@ where version = $1 and owner = $2;
 
 -- name: table_bytes
 select pg_total_relation_size(to_regclass($1));
+
+-- name: table_sizes
+select version, coalesce(pg_total_relation_size(to_regclass('serving.' || quote_ident(output_table))), 0) as size_bytes
+from replayer.runs where drop_time is null;
 
 -- name: blockers
 -- Sessions that hold any lock on a relation: each would keep DROP waiting. The oldest first.
@@ -165,3 +192,18 @@ delete from replayer.statuses where instance = $1 and version = $2;
 -- name: try_lock_builder
 -- Held by the session that builds the indexes of a table, until it ends.
 select pg_try_advisory_lock(1953853284, hashtext($1));
+
+-- name: lock_budget
+-- Of all replayers one at a time decides who may copy.
+select pg_advisory_xact_lock(hashtextextended('turnout budget of copies', 0));
+
+-- name: capacity
+select * from replayer.capacity;
+
+-- name: set_capacity
+update replayer.capacity
+set copies_max = coalesce($1, copies_max), rows_per_s_max = coalesce($2, rows_per_s_max),
+    storage_bytes_max = coalesce($3, storage_bytes_max), read_p99_ratio_max = coalesce($4, read_p99_ratio_max),
+    revision = revision + 1
+where $5 = '' or revision::text = $5
+returning *;

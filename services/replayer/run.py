@@ -39,6 +39,10 @@ class Run:
     queue_time: datetime | None = None  # since when it has waited for its copy; None = not stored yet
     stuck_restarts: int = 0  # of worker_restarts: alive, and stood still
     catch_up_time: datetime | None = None
+    admit_time: datetime | None = None  # when its copy was admitted last
+    admit_offsets: int = 0  # of the log, which it had read by then
+    copy_offsets: int | None = None  # which its first copy read since it was admitted; None = it tells no speed
+    copy_s: float | None = None  # in so many seconds
     drop_time: datetime | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""What people do with runs: start, read, pause, resume, stop, limit."""
+"""What people do with runs: start, read, pause, resume, stop, limit, give a place in the queue."""
 
 import logging
 from dataclasses import dataclass
@@ -13,10 +13,12 @@ from core.domain.names import VersionId
 from core.domain.text import ID_MAX, text
 from core.kafka import TopicInfo
 from services.replayer import ddl
+from services.replayer.admission import Admission
+from services.replayer.budget import PRIORITY_MAX
 from services.replayer.fleet import Fleet
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Run
-from services.replayer.states import FIRST, Command, Event
+from services.replayer.states import FIRST, Command, Event, State
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
 from turnout.schema import JobDefinition, table_name
@@ -39,17 +41,22 @@ class _Log:
 class Runs:
     """Commands on runs. What is answered is stored; the processes have followed where a method says so."""
 
-    def __init__(self, around: Surroundings, fleet: Fleet, clock: Clock) -> None:
+    def __init__(self, around: Surroundings, fleet: Fleet, admission: Admission, clock: Clock) -> None:
         self._around = around
         self._fleet = fleet
+        self._admission = admission
         self._clock = clock
 
-    async def start(self, version: VersionId, workers: int, rate_limit: int, request_id: str) -> Run:
-        """Create the version's table and positions and start its run; the run that exists when there is one already.
+    async def start(
+        self, version: VersionId, workers: int, rate_limit: int, request_id: str, *, priority: int = 0
+    ) -> Run:
+        """Create the version's table and positions and queue its run, which is admitted at once where the budget of
+        copies allows; the run that exists when there is one already.
 
         FailedPrecondition (VERSION_RETIRED, VERSION_DROPPED, TOPIC_NOT_FOUND, TABLE_REFUSED).
         """
         _check_limits(workers, rate_limit)
+        _check_priority(priority)
         text(request_id, "request_id", ID_MAX)
         existing = await self._existing(version, request_id)
         if existing is not None:
@@ -77,12 +84,13 @@ class Runs:
             revision=1,
             request_id=request_id,
             create_time=self._clock.now(),
+            priority=priority,
         )
         stored = await self._store_new(run, {tp: ends.start for tp, ends in log.ends.items()})
         return await self._still_wanted(stored)
 
     async def _still_wanted(self, run: Run) -> Run:
-        """Let the run work, unless its version has been retired since the registry was asked.
+        """Let the queued run work, unless its version has been retired since the registry was asked.
 
         A retirement is stored before it stops the run. One that did so before our change was stored passed over the
         run, and shows now; one that comes after finds it.
@@ -96,8 +104,8 @@ class Runs:
             if not (registered.runnable or registered.reinstated):
                 await self._command(run.version, Command.STOP)
                 raise _retired(run.version)
-        self._fleet.follow(run)
-        return run
+        await self._admission.admit()
+        return await self._around.store.get(run.version)
 
     async def _existing(self, version: VersionId, request_id: str) -> Run | None:
         if request_id:
@@ -142,16 +150,18 @@ class Runs:
         _, run = await self._around.store.change(version, command)
         self._fleet.follow(run)
         await self._fleet.idle(version)
+        await self._admission.admit()
         return await self._around.store.get(version)
 
     async def resume(self, version: VersionId) -> Run:
-        """Go on from the stored positions, once the topics are found to be those that the positions belong to.
+        """Go on from the stored positions, once the topics are found to be those that the positions belong to. A run
+        that has not caught up yet queues for its copy; one that has goes on at once.
 
         FailedPrecondition (VERSION_RETIRED, TOPIC_RECREATED, POSITION_BEYOND_END, LOG_TRUNCATED, RUN_STATE);
         Unavailable (REGISTRY_UNAVAILABLE).
         """
         run = await self._around.store.get(version)
-        if run.state.wants_workers or run.drop_time is not None:
+        if run.state is State.QUEUED or run.state.wants_workers or run.drop_time is not None:
             _, run = await self._around.store.change(version, Command.RESUME)
             self._fleet.follow(run)
             return run
@@ -185,6 +195,21 @@ class Runs:
         self._fleet.follow(run)
         return run
 
+    async def set_priority(self, version: VersionId, priority: int) -> Run:
+        """Move the run in the queue of copies. FailedPrecondition (RUN_STATE) once it is past its copy."""
+        _check_priority(priority)
+        run = await self._around.store.set_priority(version, priority)
+        if run is None:
+            raise FailedPrecondition(
+                "RUN_STATE",
+                f"{version} is past its copy: it has been at the end of the log, so that it queues no more, and a "
+                f"priority would change nothing.",
+                metadata={"run": version.run_name},
+            )
+        self._fleet.follow(run)
+        await self._admission.admit()
+        return await self._around.store.get(version)
+
 
 def _retired(version: VersionId) -> FailedPrecondition:
     return FailedPrecondition(
@@ -200,6 +225,13 @@ def _check_limits(workers: int, rate_limit: int) -> None:
     if rate_limit < 0:
         raise InvalidInput(
             "INVALID_RATE", f"rate_limit is {rate_limit}; give records a second above 0, or 0 for no limit."
+        )
+
+
+def _check_priority(priority: int) -> None:
+    if not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
+        raise InvalidInput(
+            "INVALID_PRIORITY", f"priority is {priority}; give -{PRIORITY_MAX} to {PRIORITY_MAX}, where more is sooner."
         )
 
 

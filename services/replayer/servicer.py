@@ -9,6 +9,9 @@ from core.clock import Clock
 from core.domain.names import VersionId, parse_job, parse_run, parse_version
 from core.domain.paging import from_token, page_size, to_token
 from services.replayer import convert
+from services.replayer.admission import Admission
+from services.replayer.budget import books_of, rows_per_s
+from services.replayer.capacity import read_capacity, sizes_now, update_capacity
 from services.replayer.comparison import compare_tables
 from services.replayer.drop import Drops
 from services.replayer.estimate import estimate_run
@@ -29,10 +32,13 @@ _ANY_JOB = "jobs/-"
 class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
     """`turnout.replayer.v1.Replayer`."""
 
-    def __init__(self, around: Surroundings, fleet: Fleet, runs: Runs, drops: Drops, clock: Clock) -> None:
+    def __init__(
+        self, around: Surroundings, fleet: Fleet, runs: Runs, admission: Admission, drops: Drops, clock: Clock
+    ) -> None:
         self._around = around
         self._fleet = fleet
         self._runs = runs
+        self._admission = admission
         self._drops = drops
         self._clock = clock
 
@@ -41,7 +47,9 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
 
     async def StartRun(self, request: replayer.StartRunRequest, context: Context) -> replayer.Run:
         version = parse_version(request.version)
-        run = await self._runs.start(version, request.workers, request.rate_limit, request.request_id)
+        run = await self._runs.start(
+            version, request.workers, request.rate_limit, request.request_id, priority=request.priority
+        )
         return await self._message(run)
 
     async def GetRun(self, request: replayer.GetRunRequest, context: Context) -> replayer.Run:
@@ -85,6 +93,18 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
     async def SetRunRate(self, request: replayer.SetRunRateRequest, context: Context) -> replayer.Run:
         return await self._message(await self._runs.set_rate(parse_run(request.name), request.rate_limit))
 
+    async def SetRunPriority(self, request: replayer.SetRunPriorityRequest, context: Context) -> replayer.Run:
+        return await self._message(await self._runs.set_priority(parse_run(request.name), request.priority))
+
+    async def GetCapacity(self, request: replayer.GetCapacityRequest, context: Context) -> replayer.Capacity:
+        convert.check_capacity_name(request.name)
+        return await self._capacity()
+
+    async def UpdateCapacity(self, request: replayer.UpdateCapacityRequest, context: Context) -> replayer.Capacity:
+        await update_capacity(self._around.store, convert.capacity_change(request), request.capacity.etag)
+        await self._admission.admit()
+        return await self._capacity()
+
     async def CheckGates(self, request: replayer.CheckGatesRequest, context: Context) -> replayer.CheckGatesResponse:
         candidate = parse_version(request.candidate)
         baseline = parse_version(request.baseline) if request.baseline else None
@@ -114,8 +134,18 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         return self._with_progress(run, await self._around.sampler.fresh())
 
     def _with_progress(self, run: Run, samples: Any) -> replayer.Run:
-        status = self._around.sampler.away or self._fleet.status(run, samples)
-        return convert.run_message(run, samples, status)
+        waiting = self._admission.waiting(run)
+        reason = waiting.reason if waiting is not None else self._fleet.status(run, samples)
+        message = convert.run_message(run, samples, self._around.sampler.away or reason)
+        message.queue_position = waiting.position if waiting is not None else 0
+        return message
+
+    async def _capacity(self) -> replayer.Capacity:
+        capacity = await read_capacity(self._around.store)
+        samples = await self._around.sampler.fresh()
+        newest = samples[-1]
+        books = books_of(newest.runs.values(), newest.positions, newest.ends, await sizes_now(self._around.store))
+        return convert.capacity_message(capacity, books, rows_per_s(samples))
 
 
 def _remaining_s(context: Context) -> float:

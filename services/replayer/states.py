@@ -1,10 +1,11 @@
 """The states of a run, and every way from one to another, in one table.
 
-Theory of operation. A run's state is at the same time what is wanted of it: QUEUED, REPLAYING and TAILING want worker
-processes, PAUSED, STOPPED and FAILED want none. The supervisor makes the processes follow the state and never the
-other way round, so that a crash between the two leaves nothing to guess: whoever starts next reads the state.
+Theory of operation. A run's state is at the same time what is wanted of it: REPLAYING and TAILING want worker
+processes, QUEUED wants none yet, PAUSED, STOPPED and FAILED want none. The supervisor makes the processes follow the
+state and never the other way round, so that a crash between the two leaves nothing to guess: whoever starts next reads
+the state.
 
-           start            working            caught up
+           start            admitted           caught up
     (none) -----> QUEUED ------------> REPLAYING ------------> TAILING
                     ^  \\                  |                      |
              resume |   +--- pause, stop, fault (from all three) +
@@ -12,11 +13,12 @@ other way round, so that a crash between the two leaves nothing to guess: whoeve
                     +-------- PAUSED / STOPPED / FAILED
 
 Commands come from people and may be refused; a refused command raises and changes nothing. Events come from worker
-processes and from measuring; they may arrive late (a worker's last line after a pause), hence an event that has no row
-changes nothing and is no error.
+processes, from measuring and from the budget of copies; they may arrive late (a worker's last line after a pause),
+hence an event that has no row changes nothing and is no error.
 
 Resuming leads to QUEUED also for a run that has been at the end of the log before: the log went on without it, so it
-copies until it is at the end again. A guard names what must be true besides: a table that was dropped is never
+copies until it is at the end again. No way leads back from REPLAYING to QUEUED: a copy under way goes on, whatever
+becomes of the budget. A guard names what must be true besides: a table that was dropped is never
 resumed, and a run does not tail before the indexes of its table are built.
 """
 
@@ -27,7 +29,7 @@ from dataclasses import dataclass
 class State(enum.Enum):
     """Where a run is. The value is its name in the store and in the contract."""
 
-    QUEUED = "QUEUED"  # accepted; no worker has taken a partition yet
+    QUEUED = "QUEUED"  # accepted; waits for its place in the budget of copies
     REPLAYING = "REPLAYING"  # copying the retained log
     TAILING = "TAILING"  # at the end of the log, following it
     PAUSED = "PAUSED"  # stopped for a while by a person
@@ -37,7 +39,7 @@ class State(enum.Enum):
     @property
     def wants_workers(self) -> bool:
         """Whether worker processes belong to a run in this state."""
-        return self in (State.QUEUED, State.REPLAYING, State.TAILING)
+        return self in (State.REPLAYING, State.TAILING)
 
 
 class Command(enum.Enum):
@@ -51,7 +53,7 @@ class Command(enum.Enum):
 class Event(enum.Enum):
     """What happened; ignored where the table has no row."""
 
-    WORKING = "working"  # a worker holds a partition
+    ADMITTED = "admitted"  # the budget of copies has a place for it
     CAUGHT_UP = "caught up"  # every partition is at the end of the log, within the allowed lag
     FAULT = "fault"  # something that does not heal by itself
 
@@ -78,7 +80,7 @@ class IllegalCommandError(Exception):
 FIRST = State.QUEUED  # the state of a run that was just started
 
 TRANSITIONS: dict[tuple[State, Command | Event], tuple[Guard | None, State]] = {
-    (State.QUEUED, Event.WORKING): (None, State.REPLAYING),
+    (State.QUEUED, Event.ADMITTED): (None, State.REPLAYING),
     (State.QUEUED, Event.FAULT): (None, State.FAILED),
     (State.QUEUED, Command.PAUSE): (None, State.PAUSED),
     (State.QUEUED, Command.RESUME): (None, State.QUEUED),

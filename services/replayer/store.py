@@ -127,7 +127,6 @@ class Store:
 
     async def insert(self, connection: Any, run: Run) -> Run | None:
         """Store a new run inside the caller's transaction; None when there is one of that version already."""
-        times = [[tp.topic, tp.partition, _unix_ms(time)] for tp, time in sorted(run.start_times.items())]
         row = await connection.fetchrow(
             QUERIES.insert_run,
             run.version.name,
@@ -140,7 +139,7 @@ class Store:
             run.rate_limit,
             run.table,
             json.dumps(dict(run.topic_ids)),
-            json.dumps(times),
+            _times_text(run.start_times),
             run.indexes_built,
             run.request_id,
             run.priority,
@@ -155,21 +154,36 @@ class Store:
         NotFound (RUN_NOT_FOUND); FailedPrecondition (RUN_STATE) for a command that the state does not allow.
         """
         async with self.transaction() as connection:
-            run = _found_row(await connection.fetchrow(QUERIES.run_for_update, version.name), version)
-            try:
-                state = after(run.state, happening, run.facts)
-            except IllegalCommandError as error:
-                raise FailedPrecondition("RUN_STATE", f"{version}: {error}", metadata={"run": run.name}) from None
-            if state is run.state:
-                return run, run
-            reason, message = (failure.reason, failure.message) if failure is not None else ("", "")
-            row = await connection.fetchrow(QUERIES.set_state, version.name, state.value, reason, message)
-            return run, run_of(row)
+            return await self.change_within(connection, version, happening, failure)
+
+    async def change_within(
+        self, connection: Any, version: VersionId, happening: Command | Event, failure: Failure | None = None
+    ) -> tuple[Run, Run]:
+        """See `change`; inside the caller's transaction."""
+        run = _found_row(await connection.fetchrow(QUERIES.run_for_update, version.name), version)
+        try:
+            state = after(run.state, happening, run.facts)
+        except IllegalCommandError as error:
+            raise FailedPrecondition("RUN_STATE", f"{version}: {error}", metadata={"run": run.name}) from None
+        if state is run.state:
+            return run, run
+        reason, message = (failure.reason, failure.message) if failure is not None else ("", "")
+        row = await connection.fetchrow(QUERIES.set_state, version.name, state.value, reason, message)
+        return run, run_of(row)
 
     async def set_rate(self, version: VersionId, rate_limit: int) -> Run:
         """Set the limit in records a second; 0 = none. NotFound (RUN_NOT_FOUND)."""
         with postgres_errors():
             return _found_row(await self.pool.fetchrow(QUERIES.set_rate, version.name, rate_limit), version)
+
+    async def set_priority(self, version: VersionId, priority: int) -> Run | None:
+        """Set the place in the queue of copies; None when the run is past its copy. NotFound (RUN_NOT_FOUND)."""
+        with postgres_errors():
+            row = await self.pool.fetchrow(QUERIES.set_priority, version.name, priority)
+        if row is None:
+            await self.get(version)
+            return None
+        return run_of(row)
 
     async def count_restart(self, version: VersionId) -> Run:
         """One more worker was started in the place of a dead one."""
@@ -193,6 +207,28 @@ class Store:
             [tp.partition for tp in tps],
             [starts[tp] for tp in tps],
         )
+
+    async def move_start(
+        self, version: VersionId, starts: Mapping[TopicPartition, int], times: Mapping[TopicPartition, datetime]
+    ) -> bool:
+        """Let a queued run that has read nothing begin later; False when it is not queued any more.
+
+        `starts`: of the partitions that move. `times`: of the first records of all.
+        """
+        tps = sorted(starts)
+        async with self.transaction() as connection:
+            run = _found_row(await connection.fetchrow(QUERIES.run_for_update, version.name), version)
+            if run.state is not State.QUEUED:
+                return False
+            await connection.execute(
+                QUERIES.move_starts,
+                version.name,
+                [tp.topic for tp in tps],
+                [tp.partition for tp in tps],
+                [starts[tp] for tp in tps],
+            )
+            await connection.execute(QUERIES.set_start_times, version.name, _times_text(times))
+        return True
 
     async def add_partitions(self, version: VersionId, partitions: Iterable[TopicPartition]) -> None:
         """Positions at offset 0 for partitions that a topic was widened by."""
@@ -298,6 +334,10 @@ def run_of(row: Row) -> Run:
         queue_time=row["queue_time"],
         stuck_restarts=row["stuck_restarts"],
         catch_up_time=row["catch_up_time"],
+        admit_time=row["admit_time"],
+        admit_offsets=row["admit_offsets"],
+        copy_offsets=row["copy_offsets"],
+        copy_s=row["copy_s"],
         drop_time=row["drop_time"],
     )
 
@@ -310,6 +350,10 @@ def _found_row(row: Row | None, version: VersionId) -> Run:
 
 def _not_found(version: VersionId) -> NotFound:
     return NotFound("RUN_NOT_FOUND", f"{version} has no run; start one first.", metadata={"run": version.run_name})
+
+
+def _times_text(times: Mapping[TopicPartition, datetime]) -> str:
+    return json.dumps([[tp.topic, tp.partition, _unix_ms(time)] for tp, time in sorted(times.items())])
 
 
 def _unix_ms(time: datetime) -> int:

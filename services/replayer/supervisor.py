@@ -151,11 +151,11 @@ class RunSupervisor:
 
     async def _judge(self) -> None:
         """Has the run got further? Every replica that sees it may say so: saying it twice changes nothing."""
-        if self.run.state is State.QUEUED and any(worker.working for worker in self._slots.workers):
-            await self._live.happened(Event.WORKING)
         samples = self._around.sampler.samples
         if self.run.state is not State.REPLAYING or not samples or self._around.ends.away or not self._topics.checked:
             return
+        if not any(worker.working for worker in self._slots.workers):
+            return  # even with nothing to read: a job that does not load, or may not write, has not caught up
         if not samples[-1].of(self.run.version) or not gates.caught_up_with_log(self.run, samples, self._around.limits):
             return
         if self.run.indexes_built:

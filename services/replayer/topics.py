@@ -32,10 +32,12 @@ _ANSWER_S = 5.0  # after which the broker counts as away
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Records read for a sample: how many, and the bytes of their keys and values."""
+    """Records read for a sample: how many, the bytes of their keys and values, and the time of the oldest of each
+    partition."""
 
     records: int
     size_bytes: int
+    oldest: Mapping[TopicPartition, datetime]
 
 
 class Topics:
@@ -123,22 +125,25 @@ class Topics:
         found: dict[TopicPartition, datetime] = {}
         for tp, messages in (await self._read(offsets, starts, 1)).items():
             if messages:
-                found[tp] = datetime.fromtimestamp(messages[0].timestamp / 1000, UTC)
+                found[tp] = _time(messages[0])
         return found
 
     async def sample(self, ends: Mapping[TopicPartition, LogEnds], places: int, at_each: int) -> Sampled:
         """Read `at_each` records at `places` offsets spread evenly over each partition."""
         records = size = 0
+        oldest: dict[TopicPartition, datetime] = {}
         for place in range(places):
             offsets = {
                 tp: one.start + (one.end - one.start) * place // places
                 for tp, one in ends.items()
                 if one.end - one.start > place
             }
-            for messages in (await self._read(offsets, ends, at_each)).values():
+            for tp, messages in (await self._read(offsets, ends, at_each)).items():
+                if messages and place == 0:
+                    oldest[tp] = _time(messages[0])
                 records += len(messages)
                 size += sum(len(m.key or b"") + len(m.value or b"") for m in messages)
-        return Sampled(records, size)
+        return Sampled(records, size, oldest)
 
     async def _read(
         self, offsets: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, LogEnds], count: int
@@ -190,6 +195,10 @@ class Topics:
             elif time.monotonic() - answered_s > _ANSWER_S:
                 raise _away("no records")
         return {tp: messages[:count] for tp, messages in found.items()}
+
+
+def _time(message: Any) -> datetime:
+    return datetime.fromtimestamp(message.timestamp / 1000, UTC)
 
 
 def _away(what: str) -> Unavailable:

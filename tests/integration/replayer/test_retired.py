@@ -50,7 +50,7 @@ async def test_the_run_of_a_retired_version_is_not_resumed(
 async def test_a_retirement_that_is_taken_back_resumes_the_run(stage: Stage) -> None:
     v1 = await _stopped(stage)
     v1.state, v1.step = registry_pb2.Version.RETIRING, registry_pb2.Retirement.REINSTATE
-    assert (await stage.resume(v1.name)).state == replayer.Run.QUEUED
+    assert (await stage.resume(v1.name)).state == replayer.Run.REPLAYING
     await stage.applied(v1.name, 100)
 
 

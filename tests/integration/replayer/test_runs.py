@@ -20,7 +20,7 @@ async def test_a_run_copies_the_log_and_tails_it(stage: Stage) -> None:
     v1 = stage.registry.register(aggregate_source(topic), 1)
 
     started = await stage.begin(v1.name)
-    assert started.state == replayer.Run.QUEUED
+    assert started.state == replayer.Run.REPLAYING  # the budget of copies is empty
     assert started.workers == 2
     assert [p.end_offset for p in started.partitions] == [p.start_offset for p in started.partitions] or started.lag > 0
 
@@ -109,7 +109,7 @@ async def test_pause_resume_stop(stage: Stage) -> None:
     await stage.kafka.produce(topic, more)
 
     resumed = await stage.resume(v1.name)
-    assert resumed.state == replayer.Run.QUEUED
+    assert resumed.state == replayer.Run.REPLAYING
     await stage.applied(v1.name, 1500)
     await stage.in_state(v1.name, "TAILING")
     await stage.table_is_that_of(v1, records + more)
@@ -159,7 +159,7 @@ async def test_watch_sends_the_run_now_and_after_changes(stage: Stage) -> None:
     finally:
         call.cancel()
     states = [run.state for run in seen]
-    assert states == sorted(states)  # QUEUED, REPLAYING, TAILING: never back
+    assert states == sorted(states)  # REPLAYING, TAILING: never back
     assert [run.records for run in seen] == sorted(run.records for run in seen)
     assert seen[-1].records == 3000
 

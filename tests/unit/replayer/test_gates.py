@@ -247,6 +247,8 @@ def test_only_a_tailing_run_passes(state: State) -> None:
     assert not gate.passed
     assert _says(gate, state.value)
     assert _says(gate, "at offset 7") is (state is State.FAILED)
+    assert _says(gate, "resume it") is (state in (State.PAUSED, State.STOPPED))
+    assert _says(gate, "its place in the budget of copies") is (state is State.QUEUED)
 
 
 def test_a_forecast_comes_with_the_refusal() -> None:

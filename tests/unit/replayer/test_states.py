@@ -20,7 +20,7 @@ FACTS = [Facts(table_exists=a, indexes_built=b) for a, b in itertools.product((F
 # What a reader of the documentation expects, written independently of the table: rows are states, columns happenings.
 # "." = nothing changes, "x" = refused.
 EXPECTED = """
-            PAUSE    RESUME    STOP     WORKING    CAUGHT_UP  FAULT
+            PAUSE    RESUME    STOP     ADMITTED   CAUGHT_UP  FAULT
 QUEUED      PAUSED   .         STOPPED  REPLAYING  .          FAILED
 REPLAYING   PAUSED   .         STOPPED  .          TAILING    FAILED
 TAILING     PAUSED   .         STOPPED  .          .          FAILED
@@ -57,8 +57,8 @@ def test_an_event_is_never_refused(state: State, happening: Event, facts: Facts)
 
 @pytest.mark.parametrize("state", list(State))
 def test_a_dropped_table_is_never_written_again(state: State) -> None:
-    if state.wants_workers:
-        return  # DropTable refuses while a run wants workers
+    if state in (State.QUEUED, State.REPLAYING, State.TAILING):
+        return  # DropTable refuses while a run goes on or waits for its copy
     with pytest.raises(IllegalCommandError, match="dropped"):
         after(state, Command.RESUME, Facts(table_exists=False))
 
@@ -75,4 +75,12 @@ def test_a_refusal_says_what_to_do() -> None:
 def test_only_a_person_takes_a_run_out_of_the_states_without_workers() -> None:
     for (state, happening), (_, to) in TRANSITIONS.items():
         if not state.wants_workers and to.wants_workers:
+            assert (state, happening) == (State.QUEUED, Event.ADMITTED)
+        if state in (State.PAUSED, State.STOPPED, State.FAILED) and to is State.QUEUED:
             assert happening is Command.RESUME
+
+
+def test_a_copy_under_way_is_never_sent_back() -> None:
+    assert not [
+        key for key, (_, to) in TRANSITIONS.items() if to is State.QUEUED and key[0] in (State.REPLAYING, State.TAILING)
+    ]
