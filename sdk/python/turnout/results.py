@@ -37,7 +37,7 @@ class RetirementStep(enum.StrEnum):
 class RunState(enum.StrEnum):
     """The state of a run."""
 
-    QUEUED = "QUEUED"  # no worker has taken a partition yet
+    QUEUED = "QUEUED"  # waits for its place in the budget of copies
     REPLAYING = "REPLAYING"  # copying the retained log
     TAILING = "TAILING"  # at the end of the log, following it
     PAUSED = "PAUSED"  # stopped for a while by a person
@@ -152,6 +152,7 @@ class Run:
 
     status_message: why it FAILED or what it waits for. rate_limit: records a second, None = none. lag: offsets to the
     end of the log. progress: 0 to 1. eta: None when unknown or tailing. catch_up_time: when it first came to the end.
+    priority: -100 to 100, the higher one is admitted first. queue_position: from 1, None = not queued.
     """
 
     job: str
@@ -173,11 +174,28 @@ class Run:
     worker_restarts: int
     create_time: datetime
     catch_up_time: datetime | None
+    priority: int = 0
+    queue_position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRisk:
+    """A partition in which retention overtakes a run. crossing_time: when the log's start passes its position."""
+
+    topic: str
+    partition: int
+    crossing_time: datetime
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a run would read and write. records: an upper bound. table_bytes: None = nothing to go by yet."""
+    """What a run would read, write, take and wait for. records: an upper bound.
+
+    None = nothing to go by yet, for table_bytes, duration (from admission to the end of the log) with its spread, and
+    peak_storage_bytes (of all output tables); duration_max also when it may be never. queue_position: from 1, None = it
+    would be admitted at once, and waits_for is empty. retention_risk: None = retention does not overtake it.
+    """
 
     records: int
     log_bytes: int
@@ -185,6 +203,34 @@ class Estimate:
     table_bytes: int | None
     partitions: int
     remarks: tuple[str, ...]
+    duration: timedelta | None
+    duration_min: timedelta | None
+    duration_max: timedelta | None
+    peak_storage_bytes: int | None
+    queue_position: int | None
+    waits_for: str
+    retention_risk: RetentionRisk | None
+    never_catches_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """The budget that all copies of the log share, and what is used of it.
+
+    copies_max, rows_per_s_max, storage_bytes_max, read_p99_ratio_max: None = no limit. copies, queued: runs.
+    storage_bytes: of all output tables. storage_bytes_expected: what copies under way will add.
+    """
+
+    copies_max: int | None
+    rows_per_s_max: int | None
+    storage_bytes_max: int | None
+    read_p99_ratio_max: float | None
+    etag: str
+    copies: int
+    queued: int
+    rows_per_s: float
+    storage_bytes: int
+    storage_bytes_expected: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -124,6 +125,29 @@ async def test_two_versions_side_by_side(program: Program, orders: Orders) -> No
     assert "Exact: " in compared
     await program.run("compare", JOB, "v1", "v1", "--exit-code")
     assert "sum to 101 %" in (await program.run("traffic", "set", JOB, "v1=90", "v2=11", code=2)).err
+
+
+async def test_a_replay_waits_for_its_turn(program: Program, orders: Orders) -> None:
+    await orders.produce(3_000)
+    assert "1 of at most 1" not in (await program.run("capacity", "show")).out
+    changed = (await program.run("capacity", "set", "--copies", "1", "--storage", "1TB", "-o", "json")).document
+    assert (changed["copies_max"], changed["storage_bytes_max"], changed["read_p99_ratio_max"]) == (1, 10**12, 1.3)
+    await program.run("apply", orders.code(1), "--rate", "100", "--no-watch")
+    queued = (await program.run("apply", orders.code(2), "--priority", "3", "--no-watch")).out
+    assert "queue       1 of 1 copy runs; 1st in the queue" in queued
+    assert queued.splitlines()[-1].startswith("The replay is queued: 1 of 1 copy runs; 1st in the queue. `turnout run")
+    assert "copies   1 of at most 1, 1 queued" in (await program.run("capacity", "show")).out
+    moved = (await program.run("run", "priority", JOB, "v2", "-7")).out
+    assert moved.splitlines()[2] == f"{JOB} v2  QUEUED  priority -7"
+
+    async with program.started("run", "watch", JOB, "v2") as process:
+        assert process.stdout is not None
+        first = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        assert first == f"{JOB} v2 QUEUED  1 of 1 copy runs; 1st in the queue\n"
+        await program.run("run", "rate", JOB, "v1", "0")
+        out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert out.decode().splitlines()[-1].startswith("Caught up")
+    assert "past its copy" in (await program.run("run", "priority", JOB, "v2", "1", code=4)).err
 
 
 async def test_readers_move_and_the_old_version_goes(program: Program, orders: Orders) -> None:

@@ -250,16 +250,32 @@ async def test_each_service_has_its_target_and_each_target_one_channel() -> None
 
 
 async def test_requests_say_what_the_method_was_given() -> None:
-    script = Script(StartRun=[RUN], SetRunRate=[RUN], PauseRun=[RUN], ResumeRun=[RUN], StopRun=[RUN])
+    script = Script(
+        StartRun=[RUN],
+        SetRunRate=[RUN],
+        SetRunPriority=[RUN],
+        PauseRun=[RUN],
+        ResumeRun=[RUN],
+        StopRun=[RUN],
+        UpdateCapacity=[replayer_pb2.Capacity()],
+    )
     async with serving(script) as target, Client(target) as client:
-        await client.start_run("a", 2, workers=4, rate_limit=1000)
+        await client.start_run("a", 2, workers=4, rate_limit=1000, priority=7)
         await client.set_run_rate("a", 2, None)
+        await client.set_run_priority("a", 2, -7)
+        await client.update_capacity(copies_max=0, read_p99_ratio_max=1.5, etag="e")
+        with pytest.raises(errors.InvalidInput, match="Nothing is to be changed"):
+            await client.update_capacity()
         await client.pause_run("a", 2)
         await client.resume_run("a", 2)
         await client.stop_run("a", 2)
     (start,) = script.requests["StartRun"]
     assert (start.version, start.workers, start.rate_limit) == ("jobs/a/versions/2", 4, 1000)
-    assert start.request_id
+    assert (start.priority, bool(start.request_id)) == (7, True)
+    assert script.requests["SetRunPriority"][0].priority == -7
+    (update,) = script.requests["UpdateCapacity"]
+    assert update.update_mask.paths == ["copies_max", "read_p99_ratio_max"]
+    assert (update.capacity.copies_max, update.capacity.read_p99_ratio_max, update.capacity.etag) == (0, 1.5, "e")
     assert script.requests["SetRunRate"] == [replayer_pb2.SetRunRateRequest(name="jobs/a/versions/2/run")]
     assert {request.name for method in ("PauseRun", "ResumeRun", "StopRun") for request in script.requests[method]} == {
         "jobs/a/versions/2/run"

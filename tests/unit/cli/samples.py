@@ -12,6 +12,7 @@ from turnout.cli.output import Trimmed
 from turnout.results import (
     Adoption,
     AppliedPosition,
+    Capacity,
     Cause,
     ColumnDifference,
     Command,
@@ -23,6 +24,7 @@ from turnout.results import (
     Job,
     PartitionProgress,
     Read,
+    RetentionRisk,
     Retirement,
     RetirementStep,
     Route,
@@ -121,7 +123,45 @@ FAILED = replace(
     failure_reason="MALFORMED_RECORD",
     status_message="flights/0 offset 12 cannot be decoded: expected int. Mend the job and apply it as a new version.",
 )
-ESTIMATE = Estimate(308_641, 45_200_000, 2_000, None, 4, ("Two partitions are nearly empty.",))
+ESTIMATE = Estimate(
+    records=308_641,
+    log_bytes=45_200_000,
+    sampled_records=2_000,
+    table_bytes=90_112,
+    partitions=4,
+    remarks=("flights keeps its records for ever",),
+    duration=timedelta(seconds=72),
+    duration_min=timedelta(seconds=58),
+    duration_max=timedelta(seconds=97),
+    peak_storage_bytes=180_224,
+    queue_position=None,
+    waits_for="",
+    retention_risk=None,
+    never_catches_up=False,
+)
+ESTIMATE_AT_RISK = replace(
+    ESTIMATE,
+    table_bytes=None,
+    peak_storage_bytes=None,
+    duration=None,
+    queue_position=2,
+    waits_for="2 of 2 copies run; 2nd in the queue",
+    retention_risk=RetentionRisk(
+        "flights", 0, NOON, "flights/0: in 60 s the log's start may pass it: lengthen the retention"
+    ),
+)
+CAPACITY = Capacity(
+    copies_max=2,
+    rows_per_s_max=None,
+    storage_bytes_max=None,
+    read_p99_ratio_max=1.3,
+    etag="1",
+    copies=1,
+    queued=0,
+    rows_per_s=12_300.4,
+    storage_bytes=90_112,
+    storage_bytes_expected=0,
+)
 
 VIEW = View(ViewState.MOVED, 2, "")
 ROUTE = Route(JOB, 3, 2, {2: 9_000, 3: 1_000}, "salt", (Interval(0, 2**32, 2, 1),), None, None, NOON, "etag", VIEW)

@@ -30,6 +30,21 @@ def test_what_is_no_version(text: str) -> None:
     assert caught.value.code is ExitCode.USAGE
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 0), ("123", 123), ("5B", 5), ("10GB", 10**10), ("1.5 TB", 15 * 10**11), ("0.1kb", 100), ("7mB", 7 * 10**6)],
+)
+def test_a_size_in_bytes(text: str, count: int) -> None:
+    assert arguments.byte_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1", "1GiB", "1 000", "1e9", "10G", "٣", "9999999TB"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        arguments.byte_count(text)
+    assert caught.value.code is ExitCode.USAGE
+
+
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=5))
 def test_shares_that_sum_to_all_are_taken_exactly(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), 10_000]

@@ -18,6 +18,7 @@ from tests.unit.cli import samples
 from tests.unit.cli.samples import JOB, rendered
 from turnout.cli.exits import CommandError, ExitCode, Reason
 from turnout.cli.output import error_text
+from turnout.cli.views.capacity import capacity_view
 from turnout.cli.views.definitions import definition_view, differences_view
 from turnout.cli.views.jobs import job_view, jobs_view, version_view
 from turnout.cli.views.routes import change_view, changes_view, explanation_view, route_view
@@ -52,7 +53,18 @@ VIEWS: dict[str, RenderableType] = {
     "differences": differences_view(difference(samples.DEFINITION, CHANGED), 1),
     "differences-none": differences_view((), 1),
     "run-replaying": run_view(samples.RUN),
-    "run-queued": run_view(replace(samples.RUN, state=RunState.QUEUED, partitions=(), progress=1.0, live_workers=0)),
+    "run-queued": run_view(
+        replace(
+            samples.RUN,
+            state=RunState.QUEUED,
+            partitions=(),
+            progress=1.0,
+            live_workers=0,
+            priority=5,
+            queue_position=1,
+            status_message="2 of 2 copies run; 1st in the queue",
+        )
+    ),
     "run-line-queued": Text(run_line(replace(samples.RUN, state=RunState.QUEUED, progress=1.0, records_per_s=0.0))),
     "run-begun": run_view(
         replace(
@@ -68,6 +80,20 @@ VIEWS: dict[str, RenderableType] = {
     "run-line-replaying": Text(run_line(samples.RUN)),
     "run-line-failed": Text(run_line(samples.FAILED)),
     "estimate": estimate_view(samples.ESTIMATE, JOB, 2),
+    "estimate-at-risk": estimate_view(samples.ESTIMATE_AT_RISK, JOB, 2),
+    "estimate-never": estimate_view(replace(samples.ESTIMATE, duration=None, never_catches_up=True), JOB, 2),
+    "capacity": capacity_view(samples.CAPACITY),
+    "capacity-limits": capacity_view(
+        replace(
+            samples.CAPACITY,
+            copies=2,
+            queued=3,
+            rows_per_s_max=50_000,
+            storage_bytes_max=10_000_000_000,
+            read_p99_ratio_max=None,
+            storage_bytes_expected=2_100_000_000,
+        )
+    ),
     "route": route_view(samples.ROUTE),
     "change-cutover": change_view(samples.CUT_OVER),
     "change-traffic": change_view(

@@ -71,6 +71,8 @@ def test_run() -> None:
         "progress": 0.5,
         "records_set_aside": 7,
         "worker_restarts": 8,
+        "priority": -9,
+        "queue_position": 10,
     }
     partition: dict[str, Any] = {
         "topic": "t",
@@ -105,16 +107,60 @@ def test_run() -> None:
         **fields,
     )
     bare = convert.run(replayer_pb2.Run(name=message.name, state=replayer_pb2.Run.QUEUED))
-    assert (bare.eta, bare.catch_up_time, bare.rate_limit) == (None, None, None)
+    assert (bare.eta, bare.catch_up_time, bare.rate_limit, bare.queue_position) == (None, None, None, None)
 
 
 def test_estimate() -> None:
+    plain: dict[str, Any] = {
+        "records": 1,
+        "log_bytes": 2,
+        "sampled_records": 3,
+        "table_bytes": 0,
+        "partitions": 4,
+        "peak_storage_bytes": 0,
+        "queue_position": 5,
+        "waits_for": "w",
+        "never_catches_up": True,
+    }
     message = replayer_pb2.EstimateRunResponse(
-        records=1, log_bytes=2, sampled_records=3, table_bytes=0, partitions=4, remarks=["r"]
+        remarks=["r"],
+        duration=Duration(seconds=2),
+        duration_min=Duration(seconds=1),
+        duration_max=Duration(seconds=3),
+        retention_risk=replayer_pb2.RetentionRisk(topic="t", partition=1, crossing_time=STAMP, message="m"),
+        **plain,
     )
-    assert convert.estimate(message) == results.Estimate(1, 2, 3, 0, 4, ("r",))
-    message.ClearField("table_bytes")
-    assert convert.estimate(message).table_bytes is None
+    assert convert.estimate(message) == results.Estimate(
+        remarks=("r",),
+        duration=timedelta(seconds=2),
+        duration_min=timedelta(seconds=1),
+        duration_max=timedelta(seconds=3),
+        retention_risk=results.RetentionRisk("t", 1, T, "m"),
+        **plain,
+    )
+    bare = convert.estimate(replayer_pb2.EstimateRunResponse())
+    absent = (bare.table_bytes, bare.peak_storage_bytes, bare.duration, bare.duration_min, bare.duration_max)
+    assert absent == (None, None, None, None, None)
+    assert (bare.queue_position, bare.retention_risk) == (None, None)
+
+
+def test_capacity() -> None:
+    fields: dict[str, Any] = {
+        "copies_max": 1,
+        "rows_per_s_max": 2,
+        "storage_bytes_max": 3,
+        "read_p99_ratio_max": 1.5,
+        "etag": "e",
+        "copies": 4,
+        "queued": 5,
+        "rows_per_s": 6.5,
+        "storage_bytes": 7,
+        "storage_bytes_expected": 8,
+    }
+    assert convert.capacity(replayer_pb2.Capacity(name="capacity", **fields)) == results.Capacity(**fields)
+    bare = convert.capacity(replayer_pb2.Capacity())
+    limits = (bare.copies_max, bare.rows_per_s_max, bare.storage_bytes_max, bare.read_p99_ratio_max)
+    assert limits == (None, None, None, None)
 
 
 def test_gates() -> None:

@@ -17,6 +17,9 @@ _VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtT]?[bB])?", re.ASCII)
+_UNIT_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_BYTES_MAX = 10**18
 _DURATION_S_MAX = 10 * 366 * 86400.0
 
 
@@ -65,6 +68,17 @@ def duration(text: str) -> timedelta:
     if seconds > _DURATION_S_MAX:
         raise usage(f"{text!r} is longer than ten years.")
     return timedelta(seconds=seconds)
+
+
+def byte_count(text: str) -> int:
+    """`10GB`, `500 MB`, `1.5TB`, in decimal units, or plain bytes."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise usage(f"{text!r} is not a size: write a number and B, kB, MB, GB or TB, such as 500MB or 1.5TB.")
+    count = int(Decimal(match[1]) * _UNIT_BYTES[(match[2] or "b").lower()])
+    if count > _BYTES_MAX:
+        raise usage(f"{text!r} is more than a thousand petabytes.")
+    return count
 
 
 def order_by(texts: Iterable[str]) -> list[tuple[str, bool]]:

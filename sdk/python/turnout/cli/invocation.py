@@ -78,10 +78,11 @@ def shared(output: Format | None, target: Sequence[str] | None, actor: str | Non
     return Shared(output, tuple(target or ()), actor, timeout)
 
 
-def command(app: typer.Typer, name: str) -> Callable[[F], F]:
+def command(app: typer.Typer, name: str, *, negative_numbers: bool = False) -> Callable[[F], F]:
     """Registers a function whose first parameter is the Session; the others are the command's arguments and options.
 
-    The function may be a coroutine. What it returns is the exit code, None = 0.
+    The function may be a coroutine. What it returns is the exit code, None = 0. negative_numbers: an argument such as
+    -5 is a number and no option that is unknown.
     """
 
     def register(function: F) -> F:
@@ -108,7 +109,7 @@ def command(app: typer.Typer, name: str) -> Callable[[F], F]:
         invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         invoke.__annotations__ = {}
         invoke.__doc__ = function.__doc__
-        app.command(name)(invoke)
+        app.command(name, context_settings={"ignore_unknown_options": negative_numbers})(invoke)
         return function
 
     return register

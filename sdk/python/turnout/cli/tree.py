@@ -12,7 +12,7 @@ import typer
 
 from turnout import otlp
 from turnout.cli import failures
-from turnout.cli.commands import apply, check, dev, produce, read, run, show, traffic, versions
+from turnout.cli.commands import apply, capacity, check, dev, produce, read, run, show, traffic, versions
 from turnout.cli.exits import CommandError, ExitCode, usage
 from turnout.cli.invocation import ActorOption, OutputOption, TargetOption, TimeoutOption, shared
 from turnout.cli.output import Format, Output
@@ -32,6 +32,7 @@ check.register(app)
 apply.register(app)
 show.register(app)
 run.register(app)
+capacity.register(app)
 traffic.register(app)
 versions.register(app)
 read.register(app)

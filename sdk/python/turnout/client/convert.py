@@ -98,6 +98,8 @@ def run(message: replayer_pb2.Run) -> results.Run:
         worker_restarts=message.worker_restarts,
         create_time=_time(message.create_time),
         catch_up_time=_time_of(message, "catch_up_time"),
+        priority=message.priority,
+        queue_position=message.queue_position or None,
     )
 
 
@@ -123,6 +125,33 @@ def estimate(message: replayer_pb2.EstimateRunResponse) -> results.Estimate:
         table_bytes=message.table_bytes if message.HasField("table_bytes") else None,
         partitions=message.partitions,
         remarks=tuple(message.remarks),
+        duration=_duration_of(message, "duration"),
+        duration_min=_duration_of(message, "duration_min"),
+        duration_max=_duration_of(message, "duration_max"),
+        peak_storage_bytes=message.peak_storage_bytes if message.HasField("peak_storage_bytes") else None,
+        queue_position=message.queue_position or None,
+        waits_for=message.waits_for,
+        retention_risk=_retention_risk(message.retention_risk) if message.HasField("retention_risk") else None,
+        never_catches_up=message.never_catches_up,
+    )
+
+
+def _retention_risk(message: replayer_pb2.RetentionRisk) -> results.RetentionRisk:
+    return results.RetentionRisk(message.topic, message.partition, _time(message.crossing_time), message.message)
+
+
+def capacity(message: replayer_pb2.Capacity) -> results.Capacity:
+    return results.Capacity(
+        copies_max=message.copies_max or None,
+        rows_per_s_max=message.rows_per_s_max or None,
+        storage_bytes_max=message.storage_bytes_max or None,
+        read_p99_ratio_max=message.read_p99_ratio_max or None,
+        etag=message.etag,
+        copies=message.copies,
+        queued=message.queued,
+        rows_per_s=message.rows_per_s,
+        storage_bytes=message.storage_bytes,
+        storage_bytes_expected=message.storage_bytes_expected,
     )
 
 

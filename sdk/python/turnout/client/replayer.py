@@ -1,22 +1,27 @@
-"""Runs, gates, comparisons."""
+"""Runs, their budget, gates, comparisons."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from turnout.client import convert
 from turnout.client.calls import Calls, job_name, new_request_id, pages, run_name, version_name
 from turnout.client.connection import LONG_S, QUICK_S
+from turnout.errors import InvalidInput
 from turnout.replayer.v1 import replayer_pb2
-from turnout.results import Comparison, Estimate, GateCheck, Run
+from turnout.results import Capacity, Comparison, Estimate, GateCheck, Run
+
+_CAPACITY = "capacity"
 
 
 class ReplayerCalls(Calls):
     """Methods of the replayer."""
 
     async def estimate(self, job: str, version: int, *, timeout_s: float | None = None) -> Estimate:
-        """What a run of the version would read and write; starts nothing."""
+        """What a run of the version would read, write, take and wait for; starts nothing."""
         request = replayer_pb2.EstimateRunRequest(version=version_name(job, version))
         return convert.estimate(
             await self._connections.unary(
@@ -36,12 +41,15 @@ class ReplayerCalls(Calls):
         *,
         workers: int | None = None,
         rate_limit: int | None = None,
+        priority: int = 0,
         timeout_s: float | None = None,
     ) -> Run:
-        """Create the version's table and replay into it from the start of the retained log.
+        """Create the version's table and replay into it from the start of the retained log, once the budget of copies
+        has a place for it.
 
         workers: processes during the copy phase, at most one a partition; None = the service's default. rate_limit:
-        records a second over all workers; None = none. Repeating it answers the run there is.
+        records a second over all workers; None = none. priority: -100 to 100, the higher one is admitted first.
+        Repeating it answers the run there is.
         FailedPrecondition (TOPIC_NOT_FOUND, VERSION_RETIRED).
         """
         request = replayer_pb2.StartRunRequest(
@@ -49,6 +57,7 @@ class ReplayerCalls(Calls):
             workers=workers or 0,
             rate_limit=rate_limit or 0,
             request_id=new_request_id(),
+            priority=priority,
         )
         return await self._run("StartRun", request, timeout_s)
 
@@ -114,6 +123,48 @@ class ReplayerCalls(Calls):
         request = replayer_pb2.SetRunRateRequest(name=run_name(job, version), rate_limit=rate_limit or 0)
         return await self._run("SetRunRate", request, timeout_s)
 
+    async def set_run_priority(self, job: str, version: int, priority: int, *, timeout_s: float | None = None) -> Run:
+        """Move a run in the queue of copies; priority: -100 to 100, the higher one is admitted first.
+
+        FailedPrecondition (RUN_STATE) once the run is past its copy.
+        """
+        request = replayer_pb2.SetRunPriorityRequest(name=run_name(job, version), priority=priority)
+        return await self._run("SetRunPriority", request, timeout_s)
+
+    async def capacity(self, *, timeout_s: float | None = None) -> Capacity:
+        """The budget that all copies share, and what is used of it."""
+        return await self._capacity("GetCapacity", replayer_pb2.GetCapacityRequest(name=_CAPACITY), timeout_s)
+
+    async def update_capacity(
+        self,
+        *,
+        copies_max: int | None = None,
+        rows_per_s_max: int | None = None,
+        storage_bytes_max: int | None = None,
+        read_p99_ratio_max: float | None = None,
+        etag: str = "",
+        timeout_s: float | None = None,
+    ) -> Capacity:
+        """Change the budget that all copies share, at once; what is None stays, 0 = no limit.
+
+        read_p99_ratio_max: how many times their quiet value the reads' p99 may reach before copies slow down. etag: of
+        the budget that the change rests on, else Aborted (ETAG_MISMATCH); empty = any. InvalidInput (INVALID_CAPACITY).
+        """
+        limits: dict[str, Any] = {
+            "copies_max": copies_max,
+            "rows_per_s_max": rows_per_s_max,
+            "storage_bytes_max": storage_bytes_max,
+            "read_p99_ratio_max": read_p99_ratio_max,
+        }
+        changed = {name: limit for name, limit in limits.items() if limit is not None}
+        if not changed:  # an empty mask would stand for all four
+            raise InvalidInput("INVALID_CAPACITY", f"Nothing is to be changed; give one of {', '.join(limits)}.")
+        request = replayer_pb2.UpdateCapacityRequest(
+            capacity=replayer_pb2.Capacity(name=_CAPACITY, etag=etag, **changed),
+            update_mask=FieldMask(paths=list(changed)),
+        )
+        return await self._capacity("UpdateCapacity", request, timeout_s)
+
     async def check_gates(
         self, job: str, candidate: int, *, baseline: int | None = None, timeout_s: float | None = None
     ) -> GateCheck:
@@ -146,6 +197,13 @@ class ReplayerCalls(Calls):
                 replayer_pb2.CompareTablesResponse,
                 timeout_s=timeout_s,
                 default_s=LONG_S,
+            )
+        )
+
+    async def _capacity(self, method: str, request: Any, timeout_s: float | None) -> Capacity:
+        return convert.capacity(
+            await self._connections.unary(
+                "replayer", method, request, replayer_pb2.Capacity, timeout_s=timeout_s, default_s=QUICK_S
             )
         )
 

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from turnout.cli import arguments
-from turnout.cli.commands.parameters import JobFileArgument
+from turnout.cli.commands.parameters import PRIORITY_MAX, JobFileArgument
 from turnout.cli.commands.watching import watch
 from turnout.cli.document import document
 from turnout.cli.exits import CommandError, ExitCode, usage
@@ -59,6 +59,16 @@ async def apply(
         int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes, at most one a partition.")
     ] = None,
     rate: Annotated[int | None, typer.Option("--rate", min=1, metavar="N", help="Limit in records a second.")] = None,
+    priority: Annotated[
+        int,
+        typer.Option(
+            "--priority",
+            min=-PRIORITY_MAX,
+            max=PRIORITY_MAX,
+            metavar="N",
+            help="Place in the queue of copies, -100 to 100; the higher one is admitted first.",
+        ),
+    ] = 0,
     watch_run: Annotated[
         bool | None,
         typer.Option(
@@ -68,8 +78,8 @@ async def apply(
 ) -> int:
     """Register a job file as a version, show what it changes and takes, and replay it beside the live one."""
     expected = arguments.version_number(version) if version is not None else None
-    if no_run and (workers is not None or rate is not None or watch_run):
-        raise usage("--no-run starts nothing: leave out --workers, --rate and --watch.")
+    if no_run and (workers is not None or rate is not None or priority or watch_run):
+        raise usage("--no-run starts nothing: leave out --workers, --rate, --priority and --watch.")
     async with session.client() as client:
         try:
             applied = await client.apply(file, expected_number=expected)
@@ -80,7 +90,9 @@ async def apply(
         try:
             plan = await _plan(client, applied, no_run)
             if not no_run:
-                run = plan.run_before or await client.start_run(done.job, done.number, workers=workers, rate_limit=rate)
+                run = plan.run_before or await client.start_run(
+                    done.job, done.number, workers=workers, rate_limit=rate, priority=priority
+                )
         except TurnoutError as error:
             raise _not_started(applied, file, error, no_run) from None
         session.output.answer(_document(plan, run), *_view(plan, run))
@@ -191,6 +203,8 @@ def _what_next(plan: _Plan, run: Run | None) -> str:
     job, number = plan.applied.version.job, plan.applied.version.number
     if run is None:
         return "No replay was started. `turnout apply` without --no-run starts it."
+    if run.state is RunState.QUEUED:
+        return f"The replay is queued: {run.status_message}. `turnout run watch {job} v{number}` shows it."
     if plan.run_before is None:
         return f"The replay has started. `turnout run watch {job} v{number}` shows it."
     if run.state in _STANDING_STILL:

@@ -54,6 +54,7 @@ GatesOption = Annotated[
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]
+PRIORITY_MAX = 100
 KafkaOption = Annotated[
     str, typer.Option("--kafka", metavar="HOST:PORT", help="Kafka; else TURNOUT_KAFKA, else that of `turnout dev`.")
 ]

@@ -1,4 +1,4 @@
-"""`turnout run ...`: watch, pause, resume, stop, and limit the run of a version."""
+"""`turnout run ...`: watch, pause, resume, stop, limit the run of a version, or give it its place in the queue."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from turnout.cli import arguments
-from turnout.cli.commands.parameters import JobArgument, VersionArgument
+from turnout.cli.commands.parameters import PRIORITY_MAX, JobArgument, VersionArgument
 from turnout.cli.commands.watching import watch
 from turnout.cli.document import document
 from turnout.cli.exits import ExitCode
@@ -16,17 +16,18 @@ from turnout.cli.invocation import command
 from turnout.cli.quantities import count
 from turnout.cli.session import Session
 from turnout.cli.views.runs import run_view
-from turnout.results import Run
+from turnout.results import Run, RunState
 
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
-    app.add_typer(group, name="run", help="Watch, pause, resume, stop or limit the run of a version.")
+    app.add_typer(group, name="run", help="Watch, pause, resume, stop, limit or queue the run of a version.")
     command(group, "watch")(watch_run)
     command(group, "pause")(pause)
     command(group, "resume")(resume)
     command(group, "stop")(stop)
     command(group, "rate")(rate)
+    command(group, "priority", negative_numbers=True)(priority)
 
 
 async def watch_run(
@@ -52,7 +53,8 @@ async def resume(session: Session, job: JobArgument, version: VersionArgument) -
     """Let a paused, stopped or failed run go on from its stored positions."""
     number = arguments.version_number(version)
     async with session.client(job, number) as client:
-        _tell(session, await client.resume_run(job, number), "is resumed")
+        run = await client.resume_run(job, number)
+        _tell(session, run, "waits for its turn to go on" if run.state is RunState.QUEUED else "is resumed")
 
 
 async def stop(session: Session, job: JobArgument, version: VersionArgument) -> None:
@@ -74,6 +76,23 @@ async def rate(
         run = await client.set_run_rate(job, number, limit or None)
         _tell(session, run, f"is limited to {count(limit)} records/s" if limit else "reads without a limit")
     return ExitCode.OK
+
+
+async def priority(
+    session: Session,
+    job: JobArgument,
+    version: VersionArgument,
+    number: Annotated[
+        int,
+        typer.Argument(
+            metavar="N", min=-PRIORITY_MAX, max=PRIORITY_MAX, help="-100 to 100; the higher one is admitted first."
+        ),
+    ],
+) -> None:
+    """Move a run in the queue of copies."""
+    wanted = arguments.version_number(version)
+    async with session.client(job, wanted) as client:
+        _tell(session, await client.set_run_priority(job, wanted, number), f"has the priority {number}")
 
 
 def _tell(session: Session, run: Run, done: str) -> None:

@@ -57,6 +57,8 @@ def _bar(fraction: float, label: str) -> RenderableType:
 
 
 def _workers(run: Run) -> str:
+    if run.state is RunState.QUEUED:
+        return f"priority {run.priority}" if run.priority else ""
     if run.state in (RunState.STOPPED, RunState.PAUSED, RunState.FAILED):
         return ""
     if run.state is RunState.TAILING:  # one worker follows the log, however many the replay had
@@ -131,7 +133,7 @@ def _way(one: PartitionProgress) -> float:
 
 
 def estimate_view(estimate: Estimate, job: str, version: int) -> RenderableType:
-    """What a run would read and write."""
+    """What a run would read, write, take and wait for."""
     sampled = f" (from a sample of {plural(estimate.sampled_records, 'record')})" if estimate.sampled_records else ""
     table_size = "unknown" if estimate.table_bytes is None else size(estimate.table_bytes)
     parts: list[RenderableType] = [
@@ -141,7 +143,25 @@ def estimate_view(estimate: Estimate, job: str, version: int) -> RenderableType:
                 ("records", f"at most {count(estimate.records)} in {plural(estimate.partitions, 'partition')}"),
                 ("log", f"{size(estimate.log_bytes)}{sampled}"),
                 ("new table", table_size),
+                ("all tables", _peak(estimate)),
+                ("time", _time_taken(estimate)),
+                ("queue", estimate.waits_for or "admitted at once"),
             ]
         ),
     ]
+    if estimate.retention_risk is not None:
+        parts.append(Text(f"The log loses records first: {estimate.retention_risk.message}", style="bold red"))
     return Group(*parts, *lines(f"  - {remark}" for remark in estimate.remarks))
+
+
+def _peak(estimate: Estimate) -> str:
+    return "unknown" if estimate.peak_storage_bytes is None else f"{size(estimate.peak_storage_bytes)} at the peak"
+
+
+def _time_taken(estimate: Estimate) -> str:
+    if estimate.never_catches_up:
+        return "never: the log grows faster than it is read"
+    if estimate.duration is None:
+        return "unknown"
+    most = "never" if estimate.duration_max is None else span(estimate.duration_max)
+    return f"about {span(estimate.duration)}, from {span(estimate.duration_min)} to {most}"
