@@ -1,0 +1,218 @@
+"""Does to the world what a plan says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import NewPartitions
+
+from bench.faults.network import process_of
+from bench.faults.plan import Fault, Kind
+from bench.faults.product import send
+from bench.faults.readback import count_partitions
+from bench.faults.watch import Watch
+from bench.faults.workload import ORDERS, PARTITIONS_WIDENED
+from bench.faults.world import World, insist
+from tests.support.eventually import eventually
+
+_CAUGHT_WITHIN_S: Final = 2.0  # a transaction that writes rows
+_FENCED_WITHIN_S: Final = 30.0
+_WIDENED_WITHIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A fault as it happened. effective_s: when it took effect, monotonic; note: what was found on the way."""
+
+    fault: Fault
+    effective_s: float
+    note: str = ""
+
+
+class Injector:
+    """Injects faults into the world of one round. Several may be under way at once."""
+
+    def __init__(
+        self, world: World, watch: Watch, orders: str, jobs_of_orders: list[str], partitions: dict[str, int]
+    ) -> None:
+        self._world = world
+        self._watch = watch
+        self._orders = orders  # the topic
+        self._jobs = jobs_of_orders
+        self._partitions = partitions
+        self._inside = asyncio.Lock()  # one transaction is caught at a time
+        self._replayer = asyncio.Lock()
+        self._how: dict[Kind, Callable[[Fault], Awaitable[Done]]] = {
+            Kind.WORKER_KILLED: self._kill_worker,
+            Kind.REPLAYER_KILLED: self._kill_replayer,
+            Kind.POSTGRES_KILLED: self._kill_postgres,
+            Kind.KAFKA_KILLED: self._kill_kafka,
+            Kind.STOPPED: self._stop,
+            Kind.FROZEN: self._stop,
+            Kind.STOPPED_WRITING: self._stop_writing,
+            Kind.ZOMBIE: self._zombie,
+            Kind.ANSWER_LOST: self._lose_answer,
+            Kind.HALF_OPEN: self._lose_answer,
+            Kind.POSTGRES_CUT: self._cut,
+            Kind.KAFKA_CUT: self._cut,
+            Kind.POSTGRES_SILENT: self._silence,
+            Kind.KAFKA_SILENT: self._silence,
+            Kind.WIDENED: self._widen,
+        }
+
+    async def inject(self, fault: Fault, began_s: float) -> Done:
+        """At its time; returns when it is mended as far as the fault itself goes."""
+        await asyncio.sleep(max(0.0, began_s + fault.at_s - time.monotonic()))
+        return await self._how[fault.kind](fault)
+
+    # --- processes ---
+
+    async def _kill_worker(self, fault: Fault) -> Done:
+        pid = self._worker(fault)
+        if pid is None or not send(pid, signal.SIGKILL):
+            return Done(fault, time.monotonic(), "no worker was there")
+        return Done(fault, time.monotonic())
+
+    async def _kill_replayer(self, fault: Fault) -> Done:
+        async with self._replayer:
+            await self._world.replayer.kill()
+            effective_s = time.monotonic()
+            await asyncio.sleep(fault.lasts_s)
+            await self._world.replayer.start()
+        return Done(fault, effective_s)
+
+    async def _kill_postgres(self, fault: Fault) -> Done:
+        self._world.crashes += 1
+        await self._world.stack.kill_postgres()
+        effective_s = time.monotonic()
+        await asyncio.sleep(fault.lasts_s)
+        await self._world.stack.start_postgres()
+        self._world.crashes += 1  # whoever looked in between may have seen either
+        return Done(fault, effective_s)
+
+    async def _kill_kafka(self, fault: Fault) -> Done:
+        await self._world.stack.kill_kafka()
+        effective_s = time.monotonic()
+        await asyncio.sleep(fault.lasts_s)
+        await self._world.stack.start_kafka()
+        return Done(fault, effective_s)
+
+    async def _stop(self, fault: Fault) -> Done:
+        pid = self._worker(fault)
+        if pid is None or not send(pid, signal.SIGSTOP):
+            return Done(fault, time.monotonic(), "no worker was there")
+        return await self._continue(fault, pid)
+
+    async def _stop_writing(self, fault: Fault) -> Done:
+        pid = await self._stop_inside()
+        if pid is None:
+            return Done(fault, time.monotonic(), "no transaction was caught")
+        return await self._continue(fault, pid)
+
+    async def _continue(self, fault: Fault, pid: int) -> Done:
+        effective_s = time.monotonic()
+        await asyncio.sleep(fault.lasts_s)
+        alive = send(pid, signal.SIGCONT)
+        return Done(fault, effective_s, "" if alive else "it was replaced meanwhile")
+
+    async def _stop_inside(self) -> int | None:
+        """Stop a worker whose transaction has moved its positions and is about to write rows."""
+        transactions = self._world.transactions
+        async with self._inside:
+            try:
+                connection = await transactions.hold(_CAUGHT_WITHIN_S)
+                if connection is None:
+                    return None
+                pid = process_of(connection.client_port, self._world.workers.alive())
+                if pid is not None:
+                    send(pid, signal.SIGSTOP)
+                return pid
+            finally:
+                transactions.release()
+
+    async def _zombie(self, fault: Fault) -> Done:
+        """The worker sleeps inside a transaction while its replayer dies and another one takes its partitions; then it
+        wakes, and must neither write nor stay."""
+        pid = await self._stop_inside()
+        if pid is None:
+            return Done(fault, time.monotonic(), "no transaction was caught")
+        effective_s = time.monotonic()
+        fences = self._watch.samples[-1].fences
+        async with self._replayer:
+            await self._world.replayer.kill()
+            await self._world.replayer.start()
+
+        async def taken_over() -> bool:
+            return all(fence > fences.get(place, -1) for place, fence in self._watch.samples[-1].fences.items())
+
+        try:
+            await eventually(taken_over, _FENCED_WITHIN_S)
+        finally:
+            send(pid, signal.SIGCONT)
+
+        async def gone() -> bool:
+            return pid not in self._world.workers.orphans()
+
+        await eventually(gone, _FENCED_WITHIN_S)
+        return Done(fault, effective_s)
+
+    def _worker(self, fault: Fault) -> int | None:
+        pids = self._world.workers.alive()
+        return pids[int(fault.pick * len(pids))] if pids else None
+
+    # --- network ---
+
+    async def _lose_answer(self, fault: Fault) -> Done:
+        async with self._inside:
+            connection = await self._world.transactions.lose_answer(_CAUGHT_WITHIN_S)
+        if connection is None:
+            return Done(fault, time.monotonic(), "no commit was caught")
+        if fault.kind is Kind.ANSWER_LOST:
+            connection.reset()
+        return Done(fault, time.monotonic())
+
+    async def _cut(self, fault: Fault) -> Done:
+        proxy = self._world.kafka_proxy if fault.kind is Kind.KAFKA_CUT else self._world.postgres_proxy
+        await proxy.cut()
+        effective_s = time.monotonic()
+        await asyncio.sleep(fault.lasts_s)
+        await proxy.restore()
+        return Done(fault, effective_s)
+
+    async def _silence(self, fault: Fault) -> Done:
+        proxy = self._world.kafka_proxy if fault.kind is Kind.KAFKA_SILENT else self._world.postgres_proxy
+        proxy.stall()
+        effective_s = time.monotonic()
+        await asyncio.sleep(fault.lasts_s)
+        await proxy.restore()
+        return Done(fault, effective_s)
+
+    # --- the topic ---
+
+    async def _widen(self, fault: Fault) -> Done:
+        """Widen the topic of orders. Its runs are paused and resumed, which looks at the topic at once; otherwise it
+        is looked at twice a minute."""
+        admin, client = self._world.admin, self._world.client
+
+        async def widened() -> bool:
+            with contextlib.suppress(KafkaException):  # Kafka may be away, or have widened it without an answer
+                for future in admin.create_partitions([NewPartitions(self._orders, PARTITIONS_WIDENED)]).values():
+                    await asyncio.wrap_future(future)
+            with contextlib.suppress(KafkaException):
+                return await asyncio.to_thread(count_partitions, admin, self._orders) == PARTITIONS_WIDENED
+            return False
+
+        await eventually(widened, _WIDENED_WITHIN_S)
+        self._partitions[ORDERS] = PARTITIONS_WIDENED
+        effective_s = time.monotonic()
+        for job in self._jobs:
+            await insist(lambda job=job: client.pause_run(job, 1))  # type: ignore[misc]
+            await insist(lambda job=job: client.resume_run(job, 1))  # type: ignore[misc]
+        return Done(fault, effective_s)
