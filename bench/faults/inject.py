@@ -22,7 +22,7 @@ from bench.faults.workload import ORDERS, PARTITIONS_WIDENED
 from bench.faults.world import World, insist
 from tests.support.eventually import eventually
 
-_CAUGHT_WITHIN_S: Final = 2.0  # a transaction that writes rows
+_CAUGHT_WITHIN_S: Final = 4.0  # a worker, a transaction that writes rows, or its commit
 _FENCED_WITHIN_S: Final = 30.0
 _WIDENED_WITHIN_S: Final = 30.0
 
@@ -75,7 +75,7 @@ class Injector:
     # --- processes ---
 
     async def _kill_worker(self, fault: Fault) -> Done:
-        pid = self._worker(fault)
+        pid = await self._worker(fault)
         if pid is None or not send(pid, signal.SIGKILL):
             return Done(fault, time.monotonic(), "no worker was there")
         return Done(fault, time.monotonic())
@@ -105,7 +105,7 @@ class Injector:
         return Done(fault, effective_s)
 
     async def _stop(self, fault: Fault) -> Done:
-        pid = self._worker(fault)
+        pid = await self._worker(fault)
         if pid is None or not send(pid, signal.SIGSTOP):
             return Done(fault, time.monotonic(), "no worker was there")
         return await self._continue(fault, pid)
@@ -163,9 +163,15 @@ class Injector:
         await eventually(gone, _FENCED_WITHIN_S)
         return Done(fault, effective_s)
 
-    def _worker(self, fault: Fault) -> int | None:
-        pids = self._world.workers.alive()
-        return pids[int(fault.pick * len(pids))] if pids else None
+    async def _worker(self, fault: Fault) -> int | None:
+        """The worker that the fault picks, once there is one: a replayer may just be starting."""
+        with contextlib.suppress(AssertionError):
+            pids = await eventually(self._workers, _CAUGHT_WITHIN_S)
+            return pids[int(fault.pick * len(pids))]
+        return None
+
+    async def _workers(self) -> list[int]:
+        return self._world.workers.alive()
 
     # --- network ---
 
