@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from services.replayer.protocol import Stop, TopicPartition
+from services.replayer.protocol import Deadly, Stop, TopicPartition, Trying
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.test_aggregate import values
 from tests.integration.engine.workers import value
@@ -129,9 +129,19 @@ async def test_a_worker_that_dies_at_a_record_leaves_the_position_at_it(kafka: T
         'if record.name == "refused":', 'if record.name == "die":\n            import os; os._exit(9)'
     )
     version = await make(source, [topic])
-    worker = await version.worker(record_by_record=(TopicPartition(topic, 0),))
+    tp = TopicPartition(topic, 0)
+    worker = await version.worker(record_by_record=(tp,))
     assert await worker.ended() == 9
-    assert (await version.positions())[TopicPartition(topic, 0)]["next_offset"] == 150
+    assert (await version.positions())[tp]["next_offset"] == 150
+    assert worker.all_of(Trying)[-1] == Trying(topic=topic, partition=0, offset=150)
+
+    worker = await version.worker(record_by_record=(tp,), deadly=(Deadly(tp, 150, "the worker died on it"),))
+    await worker.at(await make.ends(topic))
+    [letter] = await version.dead_letters()
+    assert (letter["offset"], letter["reason"]) == (150, "the worker died on it")
+    assert (worker.states[tp].records, worker.states[tp].set_aside) == (300, 1)
+    assert len(worker.all_of(Trying)) == 0, "behind the record it reads as fast as ever"
+    assert [row.records for row in await version.rows()] == [299]
 
 
 async def test_a_function_that_hangs_is_named_with_its_place(kafka: Topics, make: Make) -> None:

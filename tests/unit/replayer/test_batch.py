@@ -196,6 +196,16 @@ class TestNarrowing:
             narrowing.written(TP, Span(offset, offset + 1, 1))
         assert narrowing.next([TP]) is None
 
+    def test_one_by_one_until_the_deadly_record_is_passed(self) -> None:
+        other = TopicPartition("t", 1)
+        narrowing = Narrowing((TP, other), {(TP, 7): "died"})
+        assert (narrowing.deadly(TP, 7), narrowing.deadly(TP, 8), narrowing.deadly(other, 7)) == ("died", None, None)
+        narrowing.written(TP, Span(5, 6, 1))
+        assert narrowing.alone(TP)
+        narrowing.written(TP, Span(6, 8, 1, set_aside=1))
+        assert not narrowing.alone(TP)
+        assert narrowing.alone(other)
+
     def test_a_partition_with_nothing_to_read_holds_nothing_up(self) -> None:
         other = TopicPartition("t", 1)
         narrowing = Narrowing((TP,))
