@@ -25,7 +25,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, help="what the plan is drawn from (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=20, help="how many rounds (default: %(default)s)")
     parser.add_argument("--round", type=int, help="play this round alone, and those of its episode before it")
-    parser.add_argument("--data-dir", type=Path, help="where data and logs go and stay (default: a temporary directory)")
+    parser.add_argument(
+        "--data-dir", type=Path, help="where data and logs go and stay (default: a temporary directory)"
+    )
     given = parser.parse_args(argv)
     numbers = range(given.rounds)
     if given.round is not None:
@@ -66,7 +68,9 @@ async def play(seed: int, numbers: range, directory: Path) -> Totals:
 
 def _tell(seed: int, result: RoundResult) -> None:
     number = result.plan.number
-    print(f"\nDIFFERENCE in round {number} of seed {seed}. Again: python -m bench faults --seed {seed} --round {number}")
+    print(
+        f"\nDIFFERENCE in round {number} of seed {seed}. Again: python -m bench faults --seed {seed} --round {number}"
+    )
     for done in result.done:
         print(f"  fault: {done.fault}{f' ({done.note})' if done.note else ''}")
     for line in result.lines:

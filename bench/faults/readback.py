@@ -57,10 +57,13 @@ class ReadBack:
                 if error is None:
                     self._take(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    waiting.discard(message.partition())
-                    self._read_to[message.partition()] = message.offset()
+                    self._at_end(message, waiting)
                 elif not error.retriable():
                     raise KafkaException(error)
+
+    def _at_end(self, message: Any, waiting: set[int]) -> None:
+        waiting.discard(message.partition())
+        self._read_to[message.partition()] = message.offset()
 
     def _take(self, message: Any) -> None:
         poison = any(name == POISON_HEADER for name, _ in message.headers() or ())
@@ -74,5 +77,3 @@ class ReadBack:
 def count_partitions(admin: AdminClient, topic: str) -> int:
     """How many partitions the broker says the topic has."""
     return len(admin.list_topics(topic, timeout=_WITHIN_S).topics[topic].partitions)
-
-

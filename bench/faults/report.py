@@ -79,7 +79,9 @@ class Totals:
                 longest = max(times)
                 figures = f" {statistics.median(times):>15.1f} s {longest:>6.1f} s {longest / LEASE_S:>10.1f}"
             lines.append(f"{kind.value:<50} {self.counts.get(kind, 0):>5} {len(times):>5}{figures}")
-        lines.append(f"A lease lasts {LEASE_S:g} s. Recovery is measured where no other fault fell into it ('alone').\n")
+        lines.append(
+            f"A lease lasts {LEASE_S:g} s. Recovery is measured where no other fault fell into it ('alone').\n"
+        )
         return "\n".join(lines)
 
     def json(self, seed: int) -> str:

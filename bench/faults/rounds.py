@@ -1,23 +1,21 @@
-"""Episodes and rounds: fresh topics and tables, then rounds of records and faults, each of which ends in a comparison."""
+"""Episodes and rounds: fresh topics and tables, then rounds of records and faults, each ending in a comparison."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-import asyncpg
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
+from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-exported silently
 
 from bench.faults.inject import Done, Injector
 from bench.faults.plan import FEED_S, ROUNDS_PER_EPISODE, RoundPlan
 from bench.faults.readback import ReadBack
-from bench.faults.tables import Look, Tabled, differences, look
+from bench.faults.tables import AWAY, Look, Tabled, differences, look
 from bench.faults.watch import Place, Watch
 from bench.faults.workload import MOVES, ORDERS, PARTITIONS, SOURCES, TOPIC_OF, Made, records
 from bench.faults.world import World, insist
@@ -74,8 +72,8 @@ class Episode:
             file = directory / f"{one.job.replace('-', '_')}.py"
             file.write_text(SOURCES[one.kind].replace("{job}", one.job).replace("{topic}", one.topic))
             client = self._world.client
-            await insist(lambda file=file: client.apply(file))  # type: ignore[misc]
-            await insist(lambda one=one: client.start_run(one.job, 1, workers=2, rate_limit=REPLAY_PER_S))  # type: ignore[misc]
+            await insist(client.apply, file)
+            await insist(client.start_run, one.job, 1, workers=2, rate_limit=REPLAY_PER_S)
 
     def _records(self, in_episode: int, count: int) -> list[Made]:
         """The records of a round of this episode; those of its history with -1."""
@@ -86,11 +84,11 @@ class Episode:
         """Retire the versions and wait until their tables are dropped; delete the topics."""
         client = self._world.client
         for one in self.versions:
-            await insist(lambda one=one: client.retire(one.job, 1, retain_for=timedelta(0)))  # type: ignore[misc]
+            await insist(client.retire, one.job, 1, retain_for=timedelta(0))
         deadline_s = time.monotonic() + DROPPED_WITHIN_S
         for one in self.versions:
             while True:
-                version = await insist(lambda one=one: client.get_version(one.job, 1))  # type: ignore[misc]
+                version = await insist(client.get_version, one.job, 1)
                 if version.state is VersionState.DROPPED:
                     break
                 if time.monotonic() > deadline_s:
@@ -113,7 +111,7 @@ class Episode:
             mended_s = time.monotonic()
             await self._world.mend()
             for one in self.versions:
-                await insist(lambda one=one: self._world.client.set_run_rate(one.job, 1, None))  # type: ignore[misc]
+                await insist(self._world.client.set_run_rate, one.job, 1, None)
             ends = await self._log_ends()
             result.lines += await self._until_caught_up(ends)
             result.caught_up_s = time.monotonic() - mended_s
@@ -123,10 +121,10 @@ class Episode:
         result.recoveries = [watch.recovered_s(done.effective_s, ends) for done in result.done]
         result.lines += watch.findings
         result.looks = len(looks)
-        for one in looks:
-            result.lines += await asyncio.to_thread(self._compare, one, began_s)
-        result.records = sum(seen.records for seen in looks[-1].seen.values())
-        result.set_aside = sum(seen.set_aside for seen in looks[-1].seen.values())
+        for seen in looks:
+            result.lines += await asyncio.to_thread(self._compare, seen, began_s)
+        result.records = sum(table.records for table in looks[-1].seen.values())
+        result.set_aside = sum(table.set_aside for table in looks[-1].seen.values())
         result.took_s = time.monotonic() - began_s
         return result
 
@@ -150,7 +148,7 @@ class Episode:
 
     async def _look_at(self, at_s: float, looks: list[Look]) -> None:
         await asyncio.sleep(max(0.0, at_s - time.monotonic()))
-        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        with contextlib.suppress(*AWAY):
             looks.append(await look(self._world.stack.postgres, self.versions))
 
     async def _log_ends(self) -> dict[Place, int]:
@@ -178,12 +176,11 @@ class Episode:
     async def _missing(self, ends: dict[Place, int]) -> list[str]:
         lines = [f"worker {pid} outlives its replayer" for pid in self._world.workers.orphans()]
         for one in self.versions:
-            get: Callable[[], Awaitable[object]] = lambda one=one: self._world.client.get_run(one.job, 1)  # type: ignore[misc]  # noqa: E731
-            run = await insist(get)
-            at = {(one.version, partition.partition): partition.next_offset for partition in run.partitions}  # type: ignore[attr-defined]
+            run = await insist(self._world.client.get_run, one.job, 1)
+            at = {(one.version, partition.partition): partition.next_offset for partition in run.partitions}
             behind = {place[1]: end for place, end in ends.items() if place[0] == one.version and at.get(place) != end}
-            if behind or run.state is not RunState.TAILING:  # type: ignore[attr-defined]
-                lines.append(f"{one.version} is {run.state}, ends {behind} are not reached: {run.status_message}")  # type: ignore[attr-defined]
+            if behind or run.state is not RunState.TAILING:
+                lines.append(f"{one.version} is {run.state}, ends {behind} are not reached: {run.status_message}")
         return lines
 
     def _compare(self, one: Look, began_s: float) -> list[str]:

@@ -13,6 +13,8 @@ from bench.faults.reference import Log, Table, expected
 from bench.faults.workload import COLUMNS, KEY_COLUMNS
 
 SHOWN_MAX: Final = 10
+AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What the driver raises while PostgreSQL is away."""
 _CONNECT_S: Final = 3.0
 _LOOK_S: Final = 20.0
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import asyncpg
 
+from bench.faults.tables import AWAY
 from bench.faults.world import World
 
 EVERY_S: Final = 0.1
@@ -21,7 +22,7 @@ Place = tuple[str, int]  # version, partition
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The positions at some time (monotonic seconds): next offset, fence and owner of each partition of each version."""
+    """The positions at some time (monotonic seconds): next offset and fence of each partition of each version."""
 
     at_s: float
     offsets: dict[Place, int]
@@ -57,8 +58,10 @@ class Watch:
             before = self._world.crashes
             try:
                 sample = await self._sample()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                self._connection = None
+            except AWAY:
+                if self._connection is not None:
+                    self._connection.terminate()
+                    self._connection = None
             else:
                 if self.samples:
                     self._judge(self.samples[-1], sample, crashed=crashes != self._world.crashes)

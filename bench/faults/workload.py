@@ -33,7 +33,7 @@ EXPIRES_AFTER_DAYS: Final = 30
 _IDS, _USERS, _ACCOUNTS = 1500, 60, 700
 _NAMES: Final = ("plain", "ünïcode", "quote'd", "back\\slash", "tab\there", "")
 
-_ORDER = '''\
+_ORDER = """\
 from datetime import date, datetime, timedelta
 
 from turnout import Delete, Key, LastBy, Max, Min, Record, Row, Sum, aggregate, map
@@ -48,8 +48,8 @@ class Order(Record):
     note: str
     gone: bool = False
 
-'''
-_MOVE = '''\
+"""
+_MOVE = """\
 from turnout import Key, Record, Row, fold, map
 
 
@@ -59,7 +59,7 @@ class Move(Record):
     note: str
     close: bool = False
 
-'''
+"""
 SOURCES: Final = {
     "aggregate": _ORDER
     + '''

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, ParamSpec, Self, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from confluent_kafka.admin import AdminClient
@@ -22,6 +22,7 @@ from tests.support.proxy import TcpProxy
 from turnout.client import Client
 from turnout.errors import Unavailable
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 INSIST_S: Final = 60.0
@@ -66,21 +67,21 @@ class World:
         enter = self._exits.enter_async_context
         second = free_port()
         self.kafka_proxy = await enter(TcpProxy(HOST, second))
-        self.stack = await enter(
-            LocalStack(self.directory, kafka_second=SecondListener(second, self.kafka_proxy.port))
-        )
+        self.stack = await enter(LocalStack(self.directory, kafka_second=SecondListener(second, self.kafka_proxy.port)))
         url = urlsplit(self.stack.postgres)
         self.postgres_proxy = await enter(TcpProxy(HOST, url.port or 0, sent=self.transactions.sent))
         self.feed = Feed(self.stack.kafka)
         self.admin = AdminClient({"bootstrap.servers": self.stack.kafka}, logger=SILENT)
-        await self._open_product(through=urlunsplit(url._replace(netloc=_at_port(url.netloc, self.postgres_proxy.port))))
+        await self._open_product(
+            through=urlunsplit(url._replace(netloc=_at_port(url.netloc, self.postgres_proxy.port)))
+        )
 
     async def _open_product(self, through: str) -> None:
         direct = Addresses(self.stack.postgres, self.stack.kafka)
         proxied = Addresses(through, f"{HOST}:{self.kafka_proxy.port}")
         others = Service("control", ("registry", "switcher", "query"), direct, self.directory)
         self.replayer = Service("replayer", ("replayer",), proxied, self.directory)
-        targets = {name: others.target for name in ("registry", "switcher", "query")}
+        targets = dict.fromkeys(("registry", "switcher", "query"), others.target)
         targets["replayer"] = self.replayer.target
         self.workers = Workers([self.replayer])
         self._exits.callback(self.workers.end)
@@ -106,12 +107,12 @@ def _at_port(netloc: str, port: int) -> str:
     return f"{netloc.rpartition(':')[0]}:{port}"
 
 
-async def insist(call: Callable[[], Awaitable[T]]) -> T:
+async def insist(call: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs) -> T:
     """Call again while the answer is that something is away."""
     deadline_s = asyncio.get_running_loop().time() + INSIST_S
     while True:
         try:
-            return await call()
+            return await call(*arguments, **named)
         except Unavailable:
             if asyncio.get_running_loop().time() > deadline_s:
                 raise
