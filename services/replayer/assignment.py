@@ -65,7 +65,7 @@ class Deaths:
 
     in_a_row: since the slot last committed something. offsets: the committed position of each partition at the last
     death. record_by_record: partitions at whose offset two workers died one after the other, or one died alone with a
-    record. alone_with: that record, of the last death. deadly: records that two workers died alone with, and how.
+    record. alone_with: the last such record. deadly: records that two workers died alone with, and how.
     """
 
     in_a_row: int = 0
@@ -102,8 +102,8 @@ def died(
 
     A partition is suspected when two workers died while it stood at one offset with records ahead; a partition at its
     end has nothing to die of. Deaths are in a row while a partition is suspected or nothing moves at all, unless the
-    worker had lived long: an idle tail that is killed once a month is not hopeless. A record is deadly when two
-    workers, one after the other, died alone with it.
+    worker had lived long, or a record has just been found deadly, which is getting further: two workers died alone with
+    it, whatever others died of in between. An idle tail that is killed once a month is not hopeless.
     """
     offsets = {tp: positions[tp].next_offset for tp in hand if tp in positions}
     stood = {tp for tp, offset in offsets.items() if deaths.offsets.get(tp) == offset}
@@ -111,12 +111,12 @@ def died(
     if alone_with is not None and offsets.get(alone_with[0], 0) > alone_with[1]:
         alone_with = None  # committed: it was something else
     blamed = set() if alone_with is None else {alone_with[0]}
-    again = alone_with is not None and alone_with == deaths.alone_with
-    in_a_row = bool(suspected or blamed) or len(stood) == len(offsets)
+    found = alone_with is not None and alone_with == deaths.alone_with
+    in_a_row = (bool(suspected or blamed) or len(stood) == len(offsets)) and not found
     return Deaths(
         in_a_row=deaths.in_a_row + 1 if in_a_row and lived_s < LONG_LIFE_S else 1,
         offsets=offsets,
         record_by_record=frozenset(suspected | blamed | (deaths.record_by_record & stood)),
-        alone_with=alone_with,
-        deadly={**deaths.deadly, alone_with: how} if again and alone_with is not None else deaths.deadly,
+        alone_with=alone_with or deaths.alone_with,
+        deadly={**deaths.deadly, alone_with: how} if found and alone_with is not None else deaths.deadly,
     )

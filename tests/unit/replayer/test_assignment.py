@@ -128,12 +128,17 @@ def test_two_deaths_alone_with_one_record_make_it_deadly() -> None:
     assert (once.in_a_row, once.deadly) == (3, {})
     twice = _die_alone(once, 15, 15, 50, how="it ended with status 9")
     assert twice.deadly == {(tp(0), 15): "it ended with status 9"}
-    assert not twice.hopeless
+    assert twice.in_a_row == 1
 
 
-def test_a_death_in_between_speaks_for_the_record() -> None:
-    killed = _die(_die_alone(Deaths(), 15, 15, 40), 15, 50)
-    assert _die_alone(killed, 15, 15, 60).deadly == {}
+def test_deaths_of_other_causes_in_between_change_nothing() -> None:
+    deaths = _die_alone(Deaths(), 15, 15, 40)
+    for _ in range(3):
+        deaths = _die(deaths, 15, 40)
+    assert deaths.deadly == {}
+    deaths = _die_alone(deaths, 15, 15, 40)
+    assert set(deaths.deadly) == {(tp(0), 15)}
+    assert not deaths.hopeless
 
 
 def test_a_record_that_was_committed_is_not_what_the_worker_died_of() -> None:
