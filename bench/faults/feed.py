@@ -15,6 +15,7 @@ from bench.faults.workload import POISON_HEADER, Made
 
 _TICK_S: Final = 0.05
 _WITHIN_S: Final = 60.0
+_ATTEMPT_S: Final = 3.0  # at a transaction; then the records go without one
 _TRANSACTIONAL_SHARE: Final = 0.25  # of the ticks
 _ABORTED_SHARE: Final = 0.25  # of the transactions
 SILENT: Final = logging.getLogger("bench.faults.kafka")
@@ -73,10 +74,10 @@ class Feed:
             for one, partition in placed:
                 _produce(producer, one, names, partition)
             if abort:
-                producer.flush(2.0)  # so that there is something in the log to pass over
-                producer.abort_transaction(10.0)
+                producer.flush(1.0)  # so that there is something in the log to pass over
+                producer.abort_transaction(_ATTEMPT_S)
             else:
-                producer.commit_transaction(10.0)
+                producer.commit_transaction(_ATTEMPT_S)
         except KafkaException:
             self._transactional = None  # the next one, of the same id, ends what this one left open
             return False
@@ -90,8 +91,12 @@ class Feed:
             "message.timeout.ms": 10_000,
         }
         producer = Producer(properties, logger=SILENT)
-        producer.init_transactions(10.0)
+        producer.init_transactions(_ATTEMPT_S)
         return producer
+
+    def one(self, made: Made, names: dict[str, str], partition: int) -> None:
+        """Produce one record beside the others; from any thread."""
+        _produce(self._plain, made, names, partition)
 
     def settle(self) -> None:
         """End what a failed transaction may have left open: until then nobody can read past it."""
@@ -114,7 +119,7 @@ def _partition(one: Made, number: int, partitions: dict[str, int]) -> int:
 
 
 def _produce(producer: Producer, one: Made, names: dict[str, str], partition: int) -> None:
-    headers: Any = [(POISON_HEADER, b"1")] if one.poison else None
+    headers: Any = [(POISON_HEADER, one.poison_for)] if one.poison_for is not None else None
     deadline_s = time.monotonic() + _WITHIN_S
     while True:
         try:

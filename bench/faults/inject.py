@@ -18,13 +18,22 @@ from bench.faults.plan import Fault, Kind
 from bench.faults.product import send
 from bench.faults.readback import count_partitions
 from bench.faults.watch import Watch
-from bench.faults.workload import ORDERS, PARTITIONS_WIDENED
+from bench.faults.workload import ORDERS, PARTITIONS_WIDENED, Made
 from bench.faults.world import World, insist
 from tests.support.eventually import eventually
 
 _CAUGHT_WITHIN_S: Final = 4.0  # a worker, a transaction that writes rows, or its commit
 _FENCED_WITHIN_S: Final = 30.0
 _WIDENED_WITHIN_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class OfTopics:
+    """The topics of an episode: their names, how many partitions each has now, and the jobs that read the orders."""
+
+    names: dict[str, str]
+    partitions: dict[str, int]
+    jobs_of_orders: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +48,11 @@ class Done:
 class Injector:
     """Injects faults into the world of one round. Several may be under way at once."""
 
-    def __init__(
-        self, world: World, watch: Watch, orders: str, jobs_of_orders: list[str], partitions: dict[str, int]
-    ) -> None:
+    def __init__(self, world: World, watch: Watch, topics: OfTopics, deadly: Made) -> None:
         self._world = world
         self._watch = watch
-        self._orders = orders  # the topic
-        self._jobs = jobs_of_orders
-        self._partitions = partitions
+        self._topics = topics
+        self._deadly = deadly
         self._inside = asyncio.Lock()  # one transaction is caught at a time
         self._replayer = asyncio.Lock()
         self._how: dict[Kind, Callable[[Fault], Awaitable[Done]]] = {
@@ -65,6 +71,7 @@ class Injector:
             Kind.POSTGRES_SILENT: self._silence,
             Kind.KAFKA_SILENT: self._silence,
             Kind.WIDENED: self._widen,
+            Kind.DEADLY: self._feed_deadly,
         }
 
     async def inject(self, fault: Fault, began_s: float) -> Done:
@@ -200,25 +207,30 @@ class Injector:
         await proxy.restore()
         return Done(fault, effective_s)
 
-    # --- the topic ---
+    # --- the topics ---
 
     async def _widen(self, fault: Fault) -> Done:
         """Widen the topic of orders. Its runs are paused and resumed, which looks at the topic at once; otherwise it
         is looked at twice a minute."""
-        admin, client = self._world.admin, self._world.client
+        admin, client, orders = self._world.admin, self._world.client, self._topics.names[ORDERS]
 
         async def widened() -> bool:
             with contextlib.suppress(KafkaException):  # Kafka may be away, or have widened it without an answer
-                for future in admin.create_partitions([NewPartitions(self._orders, PARTITIONS_WIDENED)]).values():
+                for future in admin.create_partitions([NewPartitions(orders, PARTITIONS_WIDENED)]).values():
                     await asyncio.wrap_future(future)
             with contextlib.suppress(KafkaException):
-                return await asyncio.to_thread(count_partitions, admin, self._orders) == PARTITIONS_WIDENED
+                return await asyncio.to_thread(count_partitions, admin, orders) == PARTITIONS_WIDENED
             return False
 
         await eventually(widened, _WIDENED_WITHIN_S)
-        self._partitions[ORDERS] = PARTITIONS_WIDENED
+        self._topics.partitions[ORDERS] = PARTITIONS_WIDENED
         effective_s = time.monotonic()
-        for job in self._jobs:
+        for job in self._topics.jobs_of_orders:
             await insist(client.pause_run, job, 1)
             await insist(client.resume_run, job, 1)
         return Done(fault, effective_s)
+
+    async def _feed_deadly(self, fault: Fault) -> Done:
+        partition = int(fault.pick * self._topics.partitions[ORDERS])
+        await asyncio.to_thread(self._world.feed.one, self._deadly, self._topics.names, partition)
+        return Done(fault, time.monotonic())

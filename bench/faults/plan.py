@@ -37,6 +37,7 @@ class Kind(enum.Enum):
     KAFKA_CUT = "connections to Kafka reset"
     KAFKA_SILENT = "network to Kafka silent"
     WIDENED = "topic widened from 4 to 6 partitions"
+    DEADLY = "record that kills its worker"
 
 
 # Weight of each kind among a round's quick faults; those left out have chances of their own below.
@@ -58,6 +59,7 @@ _SLOW: Final = {
     Kind.FROZEN: 0.08,
     Kind.ZOMBIE: 0.08,
     Kind.HALF_OPEN: 0.05,
+    Kind.DEADLY: 0.08,
 }
 _LASTS_S: Final = {
     Kind.STOPPED: (1.1 * LEASE_S, 1.4 * LEASE_S),

@@ -66,11 +66,9 @@ class ReadBack:
         self._read_to[message.partition()] = message.offset()
 
     def _take(self, message: Any) -> None:
-        poison = any(name == POISON_HEADER for name, _ in message.headers() or ())
+        poison_for = dict(message.headers() or ()).get(POISON_HEADER)
         partition, offset = message.partition(), message.offset()
-        self.log.setdefault(partition, []).append(
-            logged(partition, offset, message.key(), message.value(), poison=poison)
-        )
+        self.log.setdefault(partition, []).append(logged(partition, offset, message.key(), message.value(), poison_for))
         self._read_to[partition] = offset + 1
 
 

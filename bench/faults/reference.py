@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from bench.faults.workload import EXPIRES_AFTER_DAYS
+from bench.faults.workload import DEADLY_FOR, EXPIRES_AFTER_DAYS, POISON_FOR_ALL
 
 Key = tuple[Any, ...]
 Table = dict[Key, tuple[Any, ...]]
@@ -20,25 +20,26 @@ Positions = Mapping[int, int]  # partition -> next offset
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A record as a plain consumer read it. fields: of its value; None for a tombstone and for what is no JSON."""
+    """A record as a plain consumer read it. fields: of its value; None for a tombstone and for what is no JSON.
+    poison_for: the kind of job that must set it aside, POISON_FOR_ALL, or None."""
 
     partition: int
     offset: int
     key: bytes | None
     fields: dict[str, Any] | None
     tombstone: bool
-    poison: bool
+    poison_for: bytes | None
 
 
-def logged(partition: int, offset: int, key: bytes | None, value: bytes | None, *, poison: bool) -> Logged:
+def logged(partition: int, offset: int, key: bytes | None, value: bytes | None, poison_for: bytes | None) -> Logged:
     """A record with its value read."""
     fields = None
     if value is not None:
         try:
             fields = json.loads(value)
         except ValueError:
-            assert poison, f"record {offset} of partition {partition} is no JSON and was not meant to be poison"
-    return Logged(partition, offset, key, fields, value is None, poison)
+            assert poison_for, f"record {offset} of partition {partition} is no JSON and was not meant to be poison"
+    return Logged(partition, offset, key, fields, value is None, poison_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ def _all(log: Log) -> Iterator[Logged]:
 
 
 def _malformed(kind: str, record: Logged) -> bool:
-    return record.poison or (record.tombstone and kind != "keyed map")
+    poison = record.poison_for in (POISON_FOR_ALL, kind.encode())
+    return poison or (record.tombstone and kind != "keyed map")
 
 
 def _fields(record: Logged) -> dict[str, Any]:
@@ -83,9 +85,14 @@ def _totals(good: list[Logged], before: list[Logged]) -> Table:
         one = [1, order["amount"], order["amount"], order["rank"], order["note"]]
         rows[key] = _merged(rows[key], one) if key in rows else one
     # The newest event time of all that could be read, also of what was set aside for another reason.
-    times = [_at(record.fields) for record in before if record.fields is not None]
+    times = [_at(record.fields) for record in before if record.fields is not None and not _deadly(record)]
     oldest = (max(times) - timedelta(days=EXPIRES_AFTER_DAYS)).date() if times else date.min
     return {key: (*key, *row) for key, row in rows.items() if key[1] >= oldest}
+
+
+def _deadly(record: Logged) -> bool:
+    """Whether nobody may so much as look at it."""
+    return record.poison_for == DEADLY_FOR.encode()
 
 
 def _merged(old: list[Any], new: list[Any]) -> list[Any]:

@@ -12,12 +12,12 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-exported silently
 
-from bench.faults.inject import Done, Injector
+from bench.faults.inject import Done, Injector, OfTopics
 from bench.faults.plan import FEED_S, ROUNDS_PER_EPISODE, RoundPlan
 from bench.faults.readback import ReadBack
 from bench.faults.tables import AWAY, Look, Tabled, differences, look
 from bench.faults.watch import Place, Watch
-from bench.faults.workload import MOVES, ORDERS, PARTITIONS, SOURCES, TOPIC_OF, Made, records
+from bench.faults.workload import MOVES, ORDERS, PARTITIONS, SOURCES, TOPIC_OF, Made, deadly, records
 from bench.faults.world import World, insist
 from turnout.results import RunState, VersionState
 
@@ -132,8 +132,10 @@ class Episode:
         """Produce for a while, and inject the faults meanwhile."""
         began_s, feed = time.monotonic(), self._world.feed
         orders = [one.job for one in self.versions if one.topic == self.topics[ORDERS]]
-        injector = Injector(self._world, watch, self.topics[ORDERS], orders, self.partitions)
-        made = self._records(plan.number % ROUNDS_PER_EPISODE, FED)
+        in_episode = plan.number % ROUNDS_PER_EPISODE
+        last = deadly(self._seed, plan.number, in_episode + 1)
+        injector = Injector(self._world, watch, OfTopics(self.topics, self.partitions, orders), last)
+        made = self._records(in_episode, FED)
         seed = f"turnout feed {self._seed} {plan.number}"
         produced = asyncio.to_thread(feed.steadily, made, FEED_S, self.topics, self.partitions, seed)
         async with asyncio.TaskGroup() as tasks:

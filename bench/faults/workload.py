@@ -7,7 +7,8 @@ read them; that topic keeps its partitions, for both would fail, rightly, on a k
 Time in the records runs fast, some days a second, and records come up to two days late: late enough to be beaten by
 newer ones and by deletions, not so late that a deletion may have been forgotten (docs/jobs.md).
 
-A *poison* record is one that every job must set aside; a header says so, so that nobody has to work out why.
+A *poison* record is one that every job must set aside; a header says so, so that nobody has to work out why. A deadly
+one kills the worker of one job, which must set it aside too, and is a plain record to the others.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from typing import Any, Final
 PARTITIONS: Final = 4
 PARTITIONS_WIDENED: Final = 6
 POISON_HEADER: Final = "poison"
+POISON_FOR_ALL: Final = b"all"
+DEADLY_FOR: Final = "aggregate"
 POISON_SHARE: Final = 0.002
 ORDERS, MOVES = "orders", "moves"
 
@@ -34,6 +37,7 @@ _IDS, _USERS, _ACCOUNTS = 1500, 60, 700
 _NAMES: Final = ("plain", "ünïcode", "quote'd", "back\\slash", "tab\there", "")
 
 _ORDER = """\
+import os
 from datetime import date, datetime, timedelta
 
 from turnout import Delete, Key, LastBy, Max, Min, Record, Row, Sum, aggregate, map
@@ -77,6 +81,8 @@ class Total(Row):
            expire_after=("day", timedelta(days=30)))
 def totals(order: Order) -> Total:
     """What each user ordered on each of the last days."""
+    if order.note == "deadly":
+        os._exit(9)
     return Total(user=order.user, day=order.at.date(), amount=order.amount, smallest=order.amount,
                  newest=order.rank, note=order.note)
 ''',
@@ -153,7 +159,7 @@ class Made:
     partition: int | None
     key: bytes | None
     value: bytes | None
-    poison: bool
+    poison_for: bytes | None = None  # what the header says
 
 
 def records(seed: int, round_number: int, in_episode: int, count: int) -> Iterator[Made]:
@@ -167,7 +173,16 @@ def records(seed: int, round_number: int, in_episode: int, count: int) -> Iterat
             yield _move(chance)
 
 
-def _order(chance: random.Random, day: float) -> Made:
+def deadly(seed: int, round_number: int, in_episode: int) -> Made:
+    """A record that kills the worker of one job."""
+    chance = random.Random(f"turnout deadly {seed} {round_number}")
+    made = _order(chance, (in_episode + 0.5) * _DAYS_A_ROUND, sound=True)
+    assert made.value is not None
+    value = json.dumps({**json.loads(made.value), "note": "deadly"}).encode()
+    return Made(ORDERS, None, None, value, DEADLY_FOR.encode())
+
+
+def _order(chance: random.Random, day: float, *, sound: bool = False) -> Made:
     at = _BEGIN + timedelta(days=day - chance.random() ** 3 * _LATE_DAYS_MAX)
     rank = int(at.timestamp()) // 60  # by the minute: some are equal
     user = f"u{chance.randrange(_USERS)}"
@@ -181,9 +196,9 @@ def _order(chance: random.Random, day: float) -> Made:
     }
     if chance.random() < 0.15:
         fields["gone"] = True
-    poison = chance.random() < POISON_SHARE
+    poison = chance.random() < POISON_SHARE and not sound
     value = _poisoned(chance, fields, "gone") if poison else json.dumps(fields).encode()
-    return Made(ORDERS, None, None, value, poison)
+    return Made(ORDERS, None, None, value, POISON_FOR_ALL if poison else None)
 
 
 def _move(chance: random.Random) -> Made:
@@ -197,12 +212,12 @@ def _move(chance: random.Random) -> Made:
     }
     dice = chance.random()
     if dice < POISON_SHARE:
-        return Made(MOVES, partition, key, _poisoned(chance, fields, "close"), poison=True)
+        return Made(MOVES, partition, key, _poisoned(chance, fields, "close"), POISON_FOR_ALL)
     if dice < 0.05:
-        return Made(MOVES, partition, key, None, poison=False)  # a tombstone, malformed for the fold
+        return Made(MOVES, partition, key, None)  # a tombstone, malformed for the fold
     if dice < 0.12:
         fields["close"] = True
-    return Made(MOVES, partition, key, json.dumps(fields).encode(), poison=False)
+    return Made(MOVES, partition, key, json.dumps(fields).encode())
 
 
 def _poisoned(chance: random.Random, fields: dict[str, Any], deletes: str) -> bytes:
