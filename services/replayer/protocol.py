@@ -35,6 +35,13 @@ class TopicPartition(msgspec.Struct, frozen=True, order=True):
     partition: int
 
 
+class Stretch(msgspec.Struct, frozen=True, order=True):
+    """The records of a partition before an offset, from wherever it is read on."""
+
+    tp: TopicPartition
+    until: int
+
+
 class Deadly(msgspec.Struct, frozen=True):
     """A record that two workers died on, each alone with it: it is set aside, and no job's function sees it again."""
 
@@ -74,8 +81,8 @@ class Start(Message, frozen=True, kw_only=True):
     lease_s: float  # length of a run lease; renewed before a third of it is gone
     partitions: tuple[TopicPartition, ...]
     rate_per_s: float | None = None  # this worker's share of the run's rate; None = unlimited
-    record_by_record: tuple[TopicPartition, ...] = ()  # two workers died at one offset here
-    deadly: tuple[Deadly, ...] = ()  # in partitions that are read record by record
+    record_by_record: tuple[Stretch, ...] = ()  # workers died here, of a record perhaps
+    deadly: tuple[Deadly, ...] = ()  # within such stretches
     transform_limit_s: float = 30.0  # for one record in the job's function; then TRANSFORM_TIMEOUT
 
 

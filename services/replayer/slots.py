@@ -17,7 +17,7 @@ from core.domain.errors import Unavailable
 from services.replayer.assignment import Deaths, died
 from services.replayer.live_run import LiveRun
 from services.replayer.liveness import LOOK_S
-from services.replayer.protocol import STOP_WITHIN_S, Deadly, Fault, Start, TopicPartition
+from services.replayer.protocol import STOP_WITHIN_S, Deadly, Fault, Start, Stretch, TopicPartition
 from services.replayer.replicas import owner_name
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
@@ -194,7 +194,7 @@ class Slots:
             lease_s=settings.run_lease_s,
             partitions=hand,
             rate_per_s=share,
-            record_by_record=tuple(sorted(slot.deaths.record_by_record)),
+            record_by_record=tuple(Stretch(tp, until) for tp, until in sorted(slot.deaths.record_by_record.items())),
             deadly=tuple(Deadly(tp, offset, how) for (tp, offset), how in slot.deaths.deadly.items()),
         )
         if slot.replaces:
