@@ -28,12 +28,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--data-dir", type=Path, help="where data and logs go and stay (default: a temporary directory)"
     )
+    parser.add_argument("--replicas", type=int, choices=(1, 2), default=1, help="replayers in every other episode")
     given = parser.parse_args(argv)
     numbers = range(given.rounds)
     if given.round is not None:
         numbers = range(first_of_episode(given.round), given.round + 1)
     directory = given.data_dir or Path(tempfile.mkdtemp(prefix="turnout-faults-"))
-    totals = asyncio.run(play(given.seed, numbers, directory))
+    totals = asyncio.run(play(given.seed, numbers, directory, replicas=given.replicas))
     if given.data_dir is None and not totals.differences:
         shutil.rmtree(directory, ignore_errors=True)
     elif totals.differences:
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> int:
     return 1 if totals.differences else 0
 
 
-async def play(seed: int, numbers: range, directory: Path) -> Totals:
+async def play(seed: int, numbers: range, directory: Path, *, replicas: int = 1) -> Totals:
     """Play these rounds, to the first difference at most."""
     totals, began_s = Totals(), time.monotonic()
     async with World(directory) as world:
@@ -53,6 +54,7 @@ async def play(seed: int, numbers: range, directory: Path) -> Totals:
             if one.replays:
                 if episode is not None:
                     await episode.leave()
+                await world.staff(min(replicas, one.replicas))
                 episode = Episode(world, seed, one.episode)
                 await episode.begin()
             assert episode is not None

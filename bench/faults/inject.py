@@ -15,7 +15,7 @@ from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]  #
 
 from bench.faults.network import process_of
 from bench.faults.plan import Fault, Kind
-from bench.faults.product import send
+from bench.faults.product import Service, parent_of, send
 from bench.faults.readback import count_partitions
 from bench.faults.watch import Watch
 from bench.faults.workload import ORDERS, PARTITIONS_WIDENED, Made
@@ -58,6 +58,7 @@ class Injector:
         self._how: dict[Kind, Callable[[Fault], Awaitable[Done]]] = {
             Kind.WORKER_KILLED: self._kill_worker,
             Kind.REPLAYER_KILLED: self._kill_replayer,
+            Kind.TAKEN_OVER: self._kill_replayer,
             Kind.POSTGRES_KILLED: self._kill_postgres,
             Kind.KAFKA_KILLED: self._kill_kafka,
             Kind.STOPPED: self._stop,
@@ -89,10 +90,12 @@ class Injector:
 
     async def _kill_replayer(self, fault: Fault) -> Done:
         async with self._replayer:
-            await self._world.replayer.kill()
+            alive = [replayer for replayer in self._world.replayers if replayer.pid is not None]
+            replayer = alive[int(fault.pick * len(alive))]
+            await replayer.kill()
             effective_s = time.monotonic()
             await asyncio.sleep(fault.lasts_s)
-            await self._world.replayer.start()
+            await replayer.start()
         return Done(fault, effective_s)
 
     async def _kill_postgres(self, fault: Fault) -> Done:
@@ -151,16 +154,8 @@ class Injector:
         if pid is None:
             return Done(fault, time.monotonic(), "no transaction was caught")
         effective_s = time.monotonic()
-        fences = self._watch.samples[-1].fences
-        async with self._replayer:
-            await self._world.replayer.kill()
-            await self._world.replayer.start()
-
-        async def taken_over() -> bool:
-            return all(fence > fences.get(place, -1) for place, fence in self._watch.samples[-1].fences.items())
-
         try:
-            await eventually(taken_over, _FENCED_WITHIN_S)
+            await self._take_over_from(pid)
         finally:
             send(pid, signal.SIGCONT)
 
@@ -169,6 +164,28 @@ class Injector:
 
         await eventually(gone, _FENCED_WITHIN_S)
         return Done(fault, effective_s)
+
+    async def _take_over_from(self, pid: int) -> None:
+        """Kill the worker's replayer, start it anew, and wait until others hold all that its workers held."""
+        before = self._watch.samples[-1]
+        async with self._replayer:
+            replayer = self._replayer_of(pid)
+            if replayer is None:
+                return  # another fault has killed it
+            # Its process id is part of the names under which its workers hold their leases.
+            lost = [place for place, owner in before.owners.items() if f"-{replayer.pid}-" in owner]
+            await replayer.kill()
+            await replayer.start()
+
+        async def taken_over() -> bool:
+            now = self._watch.samples[-1].fences
+            return all(now[place] > before.fences[place] for place in lost)
+
+        await eventually(taken_over, _FENCED_WITHIN_S)
+
+    def _replayer_of(self, pid: int) -> Service | None:
+        parent = parent_of(pid)
+        return next((replayer for replayer in self._world.replayers if replayer.pid == parent), None)
 
     async def _worker(self, fault: Fault) -> int | None:
         """The worker that the fault picks, once there is one: a replayer may just be starting."""

@@ -30,6 +30,7 @@ class Kind(enum.Enum):
     STOPPED_WRITING = "worker stopped inside a transaction"
     FROZEN = "worker frozen for good"
     ZOMBIE = "worker woken after its replayer was killed"
+    TAKEN_OVER = "one of two replayers killed"
     ANSWER_LOST = "answer to a commit lost, connection reset"
     HALF_OPEN = "answer to a commit lost, connection half-open"
     POSTGRES_CUT = "connections to PostgreSQL reset"
@@ -58,6 +59,7 @@ _SLOW: Final = {
     Kind.KAFKA_KILLED: 0.15,
     Kind.FROZEN: 0.08,
     Kind.ZOMBIE: 0.08,
+    Kind.TAKEN_OVER: 0.25,
     Kind.HALF_OPEN: 0.05,
     Kind.DEADLY: 0.08,
 }
@@ -66,6 +68,7 @@ _LASTS_S: Final = {
     Kind.STOPPED_WRITING: (1.1 * LEASE_S, 1.4 * LEASE_S),
     Kind.FROZEN: (2.5 * LEASE_S, 2.5 * LEASE_S),
     Kind.REPLAYER_KILLED: (0.0, 1.0),
+    Kind.TAKEN_OVER: (1.5 * LEASE_S, 2.0 * LEASE_S),
     Kind.POSTGRES_KILLED: (0.0, 1.0),
     Kind.KAFKA_KILLED: (0.0, 0.5),
     Kind.POSTGRES_CUT: (0.0, 1.0),
@@ -102,6 +105,11 @@ class RoundPlan:
         return self.number // ROUNDS_PER_EPISODE
 
     @property
+    def replicas(self) -> int:
+        """How many replayers share the runs: two in every other episode."""
+        return 1 + self.episode % 2
+
+    @property
     def replays(self) -> bool:
         """Whether the round begins with fresh tables; otherwise they are tailed."""
         return self.number % ROUNDS_PER_EPISODE == 0
@@ -112,7 +120,10 @@ def plan(seed: int, number: int) -> RoundPlan:
     chance = random.Random(f"turnout faults {seed} {number}")
     kinds = chance.choices(list(_QUICK), list(_QUICK.values()), k=chance.choice((1, 2, 2, 3)))
     slow = [kind for kind, share in _SLOW.items() if chance.random() < share]
-    kinds += slow[:1]
+    if number // ROUNDS_PER_EPISODE % 2 == 0 and Kind.TAKEN_OVER in slow:
+        slow.remove(Kind.TAKEN_OVER)  # there is no second replayer
+    if slow:
+        kinds.append(chance.choice(slow))
     if number % ROUNDS_PER_EPISODE and number % ROUNDS_PER_EPISODE == _widening_round(seed, number):
         kinds.append(Kind.WIDENED)
     faults = sorted((_fault(kind, chance) for kind in kinds), key=lambda fault: fault.at_s)

@@ -142,6 +142,11 @@ def _stat(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
+def parent_of(pid: int) -> int:
+    """The process that started it."""
+    return int(_stat(pid)[1])
+
+
 def send(pid: int, number: signal.Signals) -> bool:
     """Whether the process was there to get the signal."""
     try:

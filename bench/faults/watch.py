@@ -15,6 +15,7 @@ from bench.faults.tables import AWAY
 from bench.faults.world import World
 
 EVERY_S: Final = 0.1
+_LOOK_AT_WORKERS_EVERY: Final = 5  # samples: it means to read all of /proc
 _ANSWER_S: Final = 2.0
 
 Place = tuple[str, int]  # version, partition
@@ -22,11 +23,12 @@ Place = tuple[str, int]  # version, partition
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The positions at some time (monotonic seconds): next offset and fence of each partition of each version."""
+    """The positions at some time (monotonic seconds): next offset, fence, owner of each partition of each version."""
 
     at_s: float
     offsets: dict[Place, int]
     fences: dict[Place, int]
+    owners: dict[Place, str]
 
 
 class Watch:
@@ -54,7 +56,8 @@ class Watch:
     async def _sample_all_the_time(self) -> None:
         crashes = self._world.crashes
         while True:
-            self._world.workers.alive()  # so that those which lose their replayer are known
+            if len(self.samples) % _LOOK_AT_WORKERS_EVERY == 0:
+                self._world.workers.alive()  # so that those which lose their replayer are known
             before = self._world.crashes
             try:
                 sample = await self._sample()
@@ -75,13 +78,14 @@ class Watch:
                 self._world.stack.postgres, timeout=_ANSWER_S, command_timeout=_ANSWER_S
             )
         rows = await self._connection.fetch(
-            "select version, partition, next_offset, fence from serving.positions where version = any($1)",
+            "select version, partition, next_offset, fence, owner from serving.positions where version = any($1)",
             self._versions,
         )
         return Sample(
             time.monotonic(),
             {(row["version"], row["partition"]): row["next_offset"] for row in rows},
             {(row["version"], row["partition"]): row["fence"] for row in rows},
+            {(row["version"], row["partition"]): row["owner"] or "" for row in rows},
         )
 
     def _judge(self, old: Sample, new: Sample, *, crashed: bool) -> None:

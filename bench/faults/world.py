@@ -42,11 +42,12 @@ class World:
         self.stack: LocalStack
         self.kafka_proxy: TcpProxy
         self.postgres_proxy: TcpProxy
-        self.replayer: Service
+        self.replayers: list[Service]
         self.workers: Workers
         self.client: Client
         self.feed: Feed
         self.admin: AdminClient
+        self._replicas = 1
         self._mending = asyncio.Lock()
         self._exits = AsyncExitStack()
 
@@ -80,16 +81,25 @@ class World:
         direct = Addresses(self.stack.postgres, self.stack.kafka)
         proxied = Addresses(through, f"{HOST}:{self.kafka_proxy.port}")
         others = Service("control", ("registry", "switcher", "query"), direct, self.directory)
-        self.replayer = Service("replayer", ("replayer",), proxied, self.directory)
+        self.replayers = [
+            Service(name, ("replayer",), proxied, self.directory) for name in ("replayer", "second-replayer")
+        ]
         targets = dict.fromkeys(("registry", "switcher", "query"), others.target)
-        targets["replayer"] = self.replayer.target
-        self.workers = Workers([self.replayer])
+        targets["replayer"] = self.replayers[0].target
+        self.workers = Workers(self.replayers)
         self._exits.callback(self.workers.end)
-        for service in (others, self.replayer):
+        for service in (others, *self.replayers):
             service.know(targets)
             self._exits.push_async_callback(service.stop)
-        await asyncio.gather(others.start(), self.replayer.start())
+        await asyncio.gather(others.start(), self.replayers[0].start())
         self.client = await self._exits.enter_async_context(Client(targets=targets, actor="bench"))
+
+    async def staff(self, replicas: int) -> None:
+        """Let so many replayers share the runs."""
+        self._replicas = replicas
+        for replayer in self.replayers[replicas:]:
+            await replayer.stop()
+        await self.mend()
 
     async def mend(self) -> None:
         """Everything is up and connected again."""
@@ -99,8 +109,9 @@ class World:
             self.transactions.release()
             await self.stack.start_postgres()
             await self.stack.start_kafka()
-            if self.replayer.pid is None:
-                await self.replayer.start()
+            for replayer in self.replayers[: self._replicas]:
+                if replayer.pid is None:
+                    await replayer.start()
 
 
 def _at_port(netloc: str, port: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.faults.command import play
 from bench.faults.plan import Kind
 
-SEED, ROUNDS = 6, 2
+SEED, ROUNDS = 11, 2
 
 
 async def test_seeded_rounds_of_faults_end_with_the_reference_tables(tmp_path: Path) -> None:
@@ -17,4 +17,4 @@ async def test_seeded_rounds_of_faults_end_with_the_reference_tables(tmp_path: P
     assert totals.looks >= ROUNDS
     assert totals.records > 60_000
     assert totals.set_aside > 0
-    assert Kind.WORKER_KILLED in totals.counts
+    assert totals.counts.keys() >= {Kind.WORKER_KILLED, Kind.DEADLY}
