@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--data-dir", type=Path, help="where data and logs go and stay (default: a temporary directory)"
     )
-    parser.add_argument("--replicas", type=int, choices=(1, 2), default=1, help="replayers in every other episode")
+    parser.add_argument("--replicas", type=int, choices=(1, 2), default=2, help="replayers in every other episode")
     given = parser.parse_args(argv)
     numbers = range(given.rounds)
     if given.round is not None:
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     return 1 if totals.differences else 0
 
 
-async def play(seed: int, numbers: range, directory: Path, *, replicas: int = 1) -> Totals:
+async def play(seed: int, numbers: range, directory: Path, *, replicas: int = 2) -> Totals:
     """Play these rounds, to the first difference at most."""
     totals, began_s = Totals(), time.monotonic()
     async with World(directory) as world:
