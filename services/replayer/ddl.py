@@ -34,6 +34,7 @@ CHANGE_COLUMNS: Final = {
     "_offset": "bigint",
     "_event_time_ms": "bigint",
 }
+TOMBSTONES_KEPT_S: Final = 7 * 24 * 3600  # of event time, in every partition; for how late an older record may come
 _FILLFACTOR: Final = 80  # room on each page, so that an update of an unindexed column stays in it
 
 
@@ -272,14 +273,14 @@ def expire(definition: JobDefinition, table: str) -> str | None:
 
 
 def purge_tombstones(definition: JobDefinition, table: str) -> str | None:
-    """Deletes tombstones that every partition's event time has passed; None if the job leaves none. Rows that another
-    worker holds are left for the next time. Parameter: the version."""
+    """Deletes tombstones that every partition's event time has left far behind; None if the job leaves none. Rows that
+    another worker holds are left for the next time. Parameter: the version."""
     if not has_tombstones(definition):
         return None
     return (
         f"delete from {serving(table)} where ctid = any(array(\n"
         f"  select ctid from {serving(table)} where _deleted and _event_time_ms < (\n"
-        f"    select extract(epoch from min(coalesce(event_time, '-infinity'))) * 1000\n"
+        f"    select (extract(epoch from min(coalesce(event_time, '-infinity'))) - {TOMBSTONES_KEPT_S}) * 1000\n"
         f"    from {SCHEMA}.positions where version = $1)\n"
         f"  limit 10000 for update skip locked))"
     )

@@ -2,7 +2,7 @@
 
     supervisor -> stdin    Start first, then Assign, Rate, Stop, and Alive all the time; end of file or a long silence =
                            the supervisor is gone
-    stdout -> supervisor   Ready once, then Progress, Waiting; at the end Stopped, or Fault and exit status 3;
+    stdout -> supervisor   Ready once, then Progress, Trying, Waiting; at the end Stopped, or Fault and exit status 3;
                            Alive whenever there was nothing else to say for a moment
     stderr -> a person     log lines
 
@@ -33,6 +33,21 @@ class TopicPartition(msgspec.Struct, frozen=True, order=True):
 
     topic: str
     partition: int
+
+
+class Stretch(msgspec.Struct, frozen=True, order=True):
+    """The records of a partition before an offset, from wherever it is read on."""
+
+    tp: TopicPartition
+    until: int
+
+
+class Deadly(msgspec.Struct, frozen=True):
+    """A record that two workers died on, each alone with it: it is set aside, and no job's function sees it again."""
+
+    tp: TopicPartition
+    offset: int
+    reason: str  # of its dead letter
 
 
 class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +81,8 @@ class Start(Message, frozen=True, kw_only=True):
     lease_s: float  # length of a run lease; renewed before a third of it is gone
     partitions: tuple[TopicPartition, ...]
     rate_per_s: float | None = None  # this worker's share of the run's rate; None = unlimited
-    record_by_record: tuple[TopicPartition, ...] = ()  # two workers died at one offset here
+    record_by_record: tuple[Stretch, ...] = ()  # workers died here, of a record perhaps
+    deadly: tuple[Deadly, ...] = ()  # within such stretches
     transform_limit_s: float = 30.0  # for one record in the job's function; then TRANSFORM_TIMEOUT
 
 
@@ -97,6 +113,14 @@ class Progress(Message, frozen=True, kw_only=True):
     """State of the partitions whose lease this worker holds; about four times a second."""
 
     partitions: tuple[PartitionState, ...]
+
+
+class Trying(Message, frozen=True, kw_only=True):
+    """The job's function gets this record next, alone in its batch, in a partition that is read record by record."""
+
+    topic: str
+    partition: int
+    offset: int
 
 
 class Waiting(Message, frozen=True, kw_only=True):
@@ -131,7 +155,7 @@ class Stopped(Message, frozen=True, kw_only=True):
 
 
 ToWorker = Start | Assign | Rate | Stop | Alive
-ToSupervisor = Ready | Progress | Waiting | Alive | Fault | Stopped
+ToSupervisor = Ready | Progress | Trying | Waiting | Alive | Fault | Stopped
 
 _encoder = msgspec.json.Encoder()
 _to_worker: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)

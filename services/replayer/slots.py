@@ -17,12 +17,12 @@ from core.domain.errors import Unavailable
 from services.replayer.assignment import Deaths, died
 from services.replayer.live_run import LiveRun
 from services.replayer.liveness import LOOK_S
-from services.replayer.protocol import STOP_WITHIN_S, Start, TopicPartition
+from services.replayer.protocol import STOP_WITHIN_S, Deadly, Fault, Start, Stretch, TopicPartition
 from services.replayer.replicas import owner_name
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
 from services.replayer.workers import Worker
-from turnout.schema import encode
+from turnout.schema import OnMalformed, encode
 
 log = logging.getLogger(__name__)
 
@@ -110,26 +110,52 @@ class Slots:
         """Take note of an ended worker, which stays in its slot until all of this is done: a repeat is complete."""
         if not worker.in_order:
             await self._around.store.release(self._live.run.version, worker.owner)
-        if worker.fault is not None:
+        if worker.fault is not None and not self._is_death(worker.fault):
             await self._live.fail(Failure(worker.fault.reason, worker.fault.message))
         elif not worker.in_order and self._live.wanted:
             await self._count_death(slot, worker)
         slot.worker = None
 
+    def _is_death(self, fault: Fault) -> bool:
+        """Whether the fault is one record's alone, of a job that sets such records aside."""
+        return fault.reason == "TRANSFORM_TIMEOUT" and self._on_malformed is OnMalformed.SET_ASIDE
+
+    @property
+    def _on_malformed(self) -> OnMalformed:
+        return self._live.run.definition.on_malformed
+
     async def _count_death(self, slot: Slot, worker: Worker) -> None:
         version = self._live.run.version
         positions = (await self._around.store.positions([version])).get(version, {})
         lived_s = time.monotonic() - worker.born_s
-        deaths = died(slot.deaths, worker.partitions, positions, self._around.ends.ends, lived_s=lived_s)
+        deaths = died(
+            slot.deaths,
+            worker.partitions,
+            positions,
+            self._around.ends.ends,
+            lived_s=lived_s,
+            alone_with=worker.alone_with,
+            how=f"the worker died on it twice: it {worker.end_text}",
+        )
         log.warning("a worker of %s (process %d) %s", version, worker.pid, worker.end_text)
         if worker.given_up_after_s:
             self._notice = f"a worker {worker.end_text}; another one takes its place"
             self._notice_ends_s = time.monotonic() + NOTICE_S
-        if deaths.hopeless:
+        if deaths.deadly and self._on_malformed is OnMalformed.FAIL:
+            await self._live.fail(Failure("MALFORMED_RECORD", self._deadly_text(deaths)))
+        elif deaths.hopeless:
             await self._live.fail(Failure("WORKER_KEEPS_DYING", self._hopeless_text(deaths, worker)))
         slot.deaths = deaths
         slot.start_at_s = time.monotonic() + deaths.backoff_s
         slot.replaces = True
+
+    def _deadly_text(self, deaths: Deaths) -> str:
+        (tp, offset), how = next(iter(deaths.deadly.items()))
+        return (
+            f"The record at {tp.topic}, partition {tp.partition}, offset {offset} is malformed: {how}. The worker's "
+            f"log is {self._log_file()}. Mend the job and apply it as a new version, or let it set such records aside: "
+            f'on_malformed="set_aside".'
+        )
 
     def _hopeless_text(self, deaths: Deaths, worker: Worker) -> str:
         at = ", ".join(f"{tp.topic}/{tp.partition} at offset {n:,}" for tp, n in sorted(deaths.offsets.items()))
@@ -168,7 +194,8 @@ class Slots:
             lease_s=settings.run_lease_s,
             partitions=hand,
             rate_per_s=share,
-            record_by_record=tuple(sorted(slot.deaths.record_by_record)),
+            record_by_record=tuple(Stretch(tp, until) for tp, until in sorted(slot.deaths.record_by_record.items())),
+            deadly=tuple(Deadly(tp, offset, how) for (tp, offset), how in slot.deaths.deadly.items()),
         )
         if slot.replaces:
             self._live.follow(await self._around.store.count_restart(run.version))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from services.replayer.protocol import (
     TopicPartition,
     ToSupervisor,
     ToWorker,
+    Trying,
     Waiting,
     decode_to_supervisor,
     encode,
@@ -33,6 +35,10 @@ from services.replayer.protocol import (
 
 log = logging.getLogger(__name__)
 
+# What a process does to itself, as against what is done to it.
+_CRASHES = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS, signal.SIGTRAP}
+)
 _COMMAND = (sys.executable, "-m", "services.replayer.engine")
 
 
@@ -53,6 +59,8 @@ class Worker:
         self.progress: Progress | None = None
         self.born_s = time.monotonic()
         self.given_up_after_s = 0.0  # it was killed after so much silence
+        self._given_up_busy = False  # and was not frozen: it computed all the while
+        self._trying: tuple[TopicPartition, int] | None = None
         self._lease_s = start.lease_s
         self._transform_limit_s = start.transform_limit_s
         self._silence = Silence(self.born_s)
@@ -94,8 +102,21 @@ class Worker:
         return self.stopped and self._process.returncode == 0
 
     @property
+    def alone_with(self) -> tuple[TopicPartition, int] | None:
+        """Of an ended worker: the record, by partition and offset, that the job's function had last, alone; None if
+        it had others with it, or if the process was killed by somebody else, whom the record does not speak for."""
+        fault = self.fault
+        if fault is not None and fault.topic is not None and fault.partition is not None and fault.offset is not None:
+            return TopicPartition(fault.topic, fault.partition), fault.offset
+        code = self._process.returncode
+        of_itself = code is not None and (code >= 0 or -code in _CRASHES)
+        return self._trying if of_itself or self._given_up_busy else None
+
+    @property
     def end_text(self) -> str:
         """Of an ended worker: how, in words."""
+        if self.fault is not None:
+            return f"ended with {self.fault.reason}"
         if self.given_up_after_s:
             return f"gave no sign of life for {self.given_up_after_s:.0f} s and was killed"
         code = self._process.returncode
@@ -139,6 +160,7 @@ class Worker:
         )
         if silent_s > allowed_s and not self.ended:
             self.given_up_after_s = silent_s
+            self._given_up_busy = running
             self.kill()
 
     def kill(self) -> None:
@@ -178,6 +200,8 @@ class Worker:
                 self.working = self.working or bool(message.partitions)
                 if over and message.partitions:
                     self.waiting = None
+            case Trying():
+                self._trying = TopicPartition(message.topic, message.partition), message.offset
             case Waiting():
                 self.waiting = message
             case Fault():

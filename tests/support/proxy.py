@@ -6,9 +6,13 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Awaitable, Callable
 from types import TracebackType
+from typing import TypeAlias
 
 _CHUNK_BYTES = 64 * 1024
+
+Sent: TypeAlias = "Callable[[Connection, bytes], Awaitable[None]]"
 
 
 class TcpProxy:
@@ -21,14 +25,18 @@ class TcpProxy:
     - `stall()`: connections stay open and accept bytes, nothing arrives any more, as when packets are dropped.
     - `half_open()`: the server's side of every connection is reset, the client's side hears nothing of it.
     - `restore()`: new connections work again; what was stalled flows on.
+
+    `sent` is called with everything that a client sends, before it goes on; it may hold it up, or `mute` the
+    connection.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, sent: Sent | None = None) -> None:
         self._target = (host, port)
+        self._sent = sent
         self._server: asyncio.Server | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
-        self._connections: dict[asyncio.Task[None], _Connection] = {}
+        self._connections: dict[asyncio.Task[None], Connection] = {}
         self.port = 0
         """Port of the proxy on 127.0.0.1, kept while it is cut."""
 
@@ -78,7 +86,7 @@ class TcpProxy:
         if self._server is None:
             _reset(writer)  # accepted just before the cut, which did not know of it yet
             return
-        connection = _Connection(reader, writer, self._flowing)
+        connection = Connection(reader, writer, self._flowing, self._sent)
         self._connections[task] = connection
         try:
             await connection.carry(*self._target)
@@ -88,13 +96,22 @@ class TcpProxy:
             del self._connections[task]
 
 
-class _Connection:
+class Connection:
     """One client's connection and the one to the server behind it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        flowing: asyncio.Event,
+        sent: Sent | None,
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._flowing = flowing
+        self._sent = sent
+        self._muted = False
+        self._answered = asyncio.Event()
         self._to_server: asyncio.StreamWriter | None = None
         self._half_open = asyncio.Event()
 
@@ -105,8 +122,8 @@ class _Connection:
             await self._flowing.wait()
             from_server, self._to_server = await asyncio.open_connection(host, port)
             pumps = [
-                asyncio.create_task(self._pump(self._reader, self._to_server)),
-                asyncio.create_task(self._pump(from_server, self._writer)),
+                asyncio.create_task(self._to(self._to_server)),
+                asyncio.create_task(self._back(from_server)),
             ]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             if self._half_open.is_set():
@@ -121,17 +138,46 @@ class _Connection:
                 if writer is not None:
                     _reset(writer)
 
+    @property
+    def client_port(self) -> int:
+        """The client's own port."""
+        return int(self._writer.get_extra_info("peername")[1])
+
     def forget_server(self) -> None:
         self._half_open.set()
         if self._to_server is not None:
             _reset(self._to_server)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def mute(self) -> None:
+        """Nothing that the server answers from now on reaches the client."""
+        self._muted = True
+
+    async def answered(self) -> None:
+        """Wait until a muted connection's server has answered."""
+        await self._answered.wait()
+
+    def reset(self) -> None:
+        """Reset the client's side; the server's follows."""
+        _reset(self._writer)
+
+    async def _to(self, server: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
-            while chunk := await reader.read(_CHUNK_BYTES):
+            while chunk := await self._reader.read(_CHUNK_BYTES):
+                if self._sent is not None:
+                    await self._sent(self, chunk)
                 await self._flowing.wait()
-                writer.write(chunk)
-                await writer.drain()
+                server.write(chunk)
+                await server.drain()
+
+    async def _back(self, server: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await server.read(_CHUNK_BYTES):
+                await self._flowing.wait()
+                if self._muted:
+                    self._answered.set()
+                    continue
+                self._writer.write(chunk)
+                await self._writer.drain()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -62,7 +62,7 @@ async def _run(start: Start, supervisor: Supervisor) -> None:
     job = load_job(start.artifact_dir, start.definition_json)
     _tune_collector()
     loop = asyncio.get_running_loop()
-    control = Control(start, supervisor.send)
+    control = Control(start, supervisor.send, supervisor.flush)
     supervisor.listen(lambda message: _post(loop, control, message))
     watchdog = Watchdog(start.transform_limit_s, lambda error: os._exit(_fail(supervisor, error.fault)))
     watchdog.start()

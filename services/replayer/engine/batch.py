@@ -8,7 +8,7 @@ Nothing is ever retried: after a refusal the worker reads on from the committed 
 (`Narrowing`), until the batch that is refused is a single record.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from services.replayer.engine.identity import RecordIdentity
@@ -150,13 +150,28 @@ class Narrowing:
 
     A refused batch of several records halves the limit; what is left of it is halved again after each success, which
     is a binary search. Once the record is found the limit doubles with every success until the partition is like any
-    other. `one_by_one` partitions take one record a batch for as many records as a batch may hold: two workers died
-    there, and a dead worker cannot tell of which record.
+    other. `one_by_one` partitions take one record a batch until the offset that is given with them, for as many records
+    as a batch may hold at most: workers died there, and a dead worker cannot tell of which record. `deadly` are the
+    records that are known for it, by partition and offset, with the reason to set them aside.
     """
 
-    def __init__(self, one_by_one: tuple[TopicPartition, ...] = ()) -> None:
+    def __init__(
+        self,
+        one_by_one: Mapping[TopicPartition, int] | None = None,
+        deadly: Mapping[tuple[TopicPartition, int], str] | None = None,
+    ) -> None:
         self._suspects: dict[TopicPartition, _Suspect] = {}
-        self._one_by_one = dict.fromkeys(one_by_one, RECORDS_MAX)
+        self._until = dict(one_by_one or {})
+        self._one_by_one = dict.fromkeys(self._until, RECORDS_MAX)
+        self._deadly = dict(deadly or {})
+
+    def alone(self, tp: TopicPartition) -> bool:
+        """Whether the partition is read record by record because workers died in it."""
+        return tp in self._one_by_one
+
+    def deadly(self, tp: TopicPartition, offset: int) -> str | None:
+        """Why the record must be set aside unseen; None for any other record."""
+        return self._deadly.get((tp, offset))
 
     def next(self, readable: Collection[TopicPartition]) -> tuple[TopicPartition, int] | None:
         """Of the partitions that have something to read, the one to read alone now, and how many records; None = all,
@@ -180,7 +195,7 @@ class Narrowing:
         """A batch was written, whether or not its record had to be set aside."""
         if tp in self._one_by_one:
             self._one_by_one[tp] -= max(1, span.records)
-            if self._one_by_one[tp] <= 0:
+            if self._one_by_one[tp] <= 0 or span.next_offset >= self._until[tp]:
                 del self._one_by_one[tp]
         suspect = self._suspects.get(tp)
         if suspect is None:

@@ -20,6 +20,7 @@ from services.replayer.protocol import (
     TopicPartition,
     ToSupervisor,
     ToWorker,
+    Trying,
     Waiting,
 )
 
@@ -31,12 +32,13 @@ REPORT_S: Final = 0.25
 class Control:
     """Shared by everything in the worker; used on the event loop only."""
 
-    def __init__(self, start: Start, send: Callable[[ToSupervisor], None]) -> None:
+    def __init__(self, start: Start, send: Callable[[ToSupervisor], None], flush: Callable[[], None]) -> None:
         self.partitions = frozenset(start.partitions)
         self.pace = Pace(start.rate_per_s, time.monotonic())
         self.stopping = False
         self.stopped = asyncio.Event()
         self._send = send
+        self._flush = flush
         self._reassigned = False
         self._held: Mapping[TopicPartition, Lease] = {}
         self._log: Log | None = None
@@ -84,6 +86,11 @@ class Control:
     def report(self, held: Mapping[TopicPartition, Lease]) -> None:
         """The leases whose positions are the progress, from now on; kept up to date by their owner."""
         self._held = held
+
+    def trying(self, tp: TopicPartition, offset: int) -> None:
+        """The job's function gets this record next; returns when that is said, for it may be the last word."""
+        self._send(Trying(topic=tp.topic, partition=tp.partition, offset=offset))
+        self._flush()
 
     def wait_for(self, reason: str, message: str) -> None:
         """Something holds the worker up."""

@@ -43,6 +43,7 @@ class Parts:
     held: dict[TopicPartition, Lease]
     pending: set[TopicPartition]
     interrupted: Callable[[], bool]
+    trying: Callable[[TopicPartition, int], None]
 
 
 class Flow:
@@ -119,6 +120,8 @@ class Flow:
         self._only = next(iter(fetched.values()))[0] if batch.records + records == 1 else None
         if self._parts.tempo.slow and not await self._finish_write():
             return
+        if only is not None and self._only is not None and self._passed_over(only, self._only, batch):
+            return
         began_s = time.monotonic()
         try:
             await self._parts.transform.collect(fetched, batch)
@@ -126,6 +129,16 @@ class Flow:
             if await self._finish_write():
                 await self._refused(batch, self._only, error)
         self._parts.tempo.took(records, time.monotonic() - began_s)
+
+    def _passed_over(self, tp: TopicPartition, message: Message, batch: Batch) -> bool:
+        """Whether the record is deadly, and set aside unseen. Of one that may be, say first which one it is."""
+        reason = self._parts.narrowing.deadly(tp, message.offset)
+        if reason is not None:
+            self._parts.transform.pass_over(tp, message, reason, batch)
+            return True
+        if self._parts.narrowing.alone(tp):
+            self._parts.trying(tp, message.offset)
+        return False
 
     # --- writing ----------------------------------------------------------------------------------------------------
 

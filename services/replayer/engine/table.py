@@ -157,7 +157,7 @@ class OutputTable:
         )
 
     async def purge_tombstones(self) -> None:
-        """Delete tombstones that every partition has passed."""
+        """Delete tombstones that every partition has left far behind."""
         if self._purge is not None:
             with self._session.patience():
                 await self._connection.execute(self._purge, self._version)

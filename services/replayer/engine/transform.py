@@ -39,6 +39,9 @@ class Transform(Protocol):
     async def collect(self, fetched: Fetched, batch: Batch) -> None:
         """Work the records into what is gathered, and count them in the batch, whose spans exist."""
 
+    def pass_over(self, tp: TopicPartition, message: Message, reason: str, batch: Batch) -> None:
+        """Count the record and set it aside without looking at it."""
+
     def take(self) -> Rows:
         """What was gathered, to be written now. Called when nothing taken before is unwritten."""
 
@@ -84,6 +87,11 @@ class _Counting:
                 raise malformed(tp, message, reason)
             batch.spans[tp].set_aside += 1
             batch.dead_letters.append(dead_letter(tp, message, reason))
+
+    def pass_over(self, tp: TopicPartition, message: Message, reason: str, batch: Batch) -> None:
+        """Count the record and set it aside without looking at it."""
+        self.count(tp, [message], None, batch)
+        self.set_aside([Failure(message, reason)], batch)
 
 
 def malformed(tp: TopicPartition, message: Message, reason: str) -> RunFaultError:

@@ -41,7 +41,10 @@ class Worker:
         self._control = control
         self._watchdog = watchdog
         self._log = Log(start.kafka)
-        self._narrowing = Narrowing(start.record_by_record)
+        self._narrowing = Narrowing(
+            {stretch.tp: stretch.until for stretch in start.record_by_record},
+            {(one.tp, one.offset): one.reason for one in start.deadly},
+        )
         self._tempo = Tempo(start.lease_s)
 
     async def run(self) -> None:
@@ -164,6 +167,7 @@ class Worker:
                     held=held,
                     pending=pending,
                     interrupted=lambda: self._control.interrupted,
+                    trying=self._control.trying,
                 )
             ).run()
 

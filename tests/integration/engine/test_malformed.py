@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 
-from services.replayer.protocol import Stop, TopicPartition
+from services.replayer.protocol import Deadly, Stop, Stretch, TopicPartition, Trying
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.test_aggregate import values
 from tests.integration.engine.workers import value
@@ -113,7 +113,7 @@ async def test_one_record_at_a_time_gives_the_same_table(kafka: Topics, make: Ma
     body = records({100: b"{", 101: value(name="nul\0", amount=1)})[:300]
     await kafka.produce(topic, body)
     version = await make(NAMES.format(topic=topic, policy="set_aside"), [topic])
-    worker = await version.worker(record_by_record=(TopicPartition(topic, 0),))
+    worker = await version.worker(record_by_record=(Stretch(TopicPartition(topic, 0), 300),))
     await worker.at(await make.ends(topic))
     assert {letter["offset"] for letter in await version.dead_letters()} == {100, 101}
     good = [one for i, one in enumerate(values(body)) if i not in (100, 101)]
@@ -129,9 +129,21 @@ async def test_a_worker_that_dies_at_a_record_leaves_the_position_at_it(kafka: T
         'if record.name == "refused":', 'if record.name == "die":\n            import os; os._exit(9)'
     )
     version = await make(source, [topic])
-    worker = await version.worker(record_by_record=(TopicPartition(topic, 0),))
+    tp = TopicPartition(topic, 0)
+    worker = await version.worker(record_by_record=(Stretch(tp, 300),))
     assert await worker.ended() == 9
-    assert (await version.positions())[TopicPartition(topic, 0)]["next_offset"] == 150
+    assert (await version.positions())[tp]["next_offset"] == 150
+    assert worker.all_of(Trying)[-1] == Trying(topic=topic, partition=0, offset=150)
+
+    worker = await version.worker(
+        record_by_record=(Stretch(tp, 151),), deadly=(Deadly(tp, 150, "the worker died on it"),)
+    )
+    await worker.at(await make.ends(topic))
+    [letter] = await version.dead_letters()
+    assert (letter["offset"], letter["reason"]) == (150, "the worker died on it")
+    assert (worker.states[tp].records, worker.states[tp].set_aside) == (300, 1)
+    assert len(worker.all_of(Trying)) == 0, "behind the record it reads as fast as ever"
+    assert [row.records for row in await version.rows()] == [299]
 
 
 async def test_a_function_that_hangs_is_named_with_its_place(kafka: Topics, make: Make) -> None:

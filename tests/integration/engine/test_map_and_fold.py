@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from services.replayer import ddl
 from services.replayer.protocol import Stop, TopicPartition
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.workers import Version, value
@@ -174,24 +175,36 @@ async def test_map_with_an_order_column_needs_no_order_of_records(kafka: Topics,
             await connection.execute("drop schema serving cascade")
 
 
-async def test_tombstones_go_once_every_partition_has_passed_them(kafka: Topics, make: Make) -> None:
+async def test_tombstones_stay_for_late_records_and_go_in_the_end(kafka: Topics, make: Make) -> None:
     topic = await kafka.create(2)
-    await kafka.produce(topic, [Record(value(id=1, at=5, text=None), None, 0)])
-    version = await make(ORDERED.format(topic=topic, keep="last", more=""), [topic])
-    await _replayed(version, make, topic)
+    version = await make(ORDERED.format(topic=topic, keep="last", more=', event_time="time_ms"'), [topic])
+
+    async def produce(time_s: int, partition: int, id_: int, at: int, text: str | None = "x") -> None:
+        body = value(id=id_, at=at, text=text, time_ms=1_600_000_000_000 + time_s * 1000)
+        await kafka.produce(topic, [Record(body, None, partition)])
 
     async def hidden() -> int:
         async with version.connection() as connection:
-            return int(await connection.fetchval(f"select count(*) from serving.{version.table}"))
+            return int(await connection.fetchval(f"select count(*) from serving.{version.table} where _deleted"))
 
+    await produce(0, 0, 1, at=5, text=None)  # deletes
+    for partition in (0, 1):
+        await produce(3600, partition, 2 + partition, at=1)
+    await _replayed(version, make, topic)
+    await produce(7200, 1, 1, at=4)  # older than the deletion, and late
     await _replayed(version, make, topic)
     assert await hidden() == 1
-    await kafka.produce(topic, [Record(value(id=2 + p, at=1, text="x"), None, p) for p in (0, 1)])
+    assert [row.id for row in await version.rows()] == [2, 3]
+
+    await produce(ddl.TOMBSTONES_KEPT_S + 1, 0, 2, at=2)
+    await _replayed(version, make, topic)
+    assert await hidden() == 1, "one partition is not so far yet"
+    await produce(ddl.TOMBSTONES_KEPT_S + 1, 1, 3, at=2)
     await _replayed(version, make, topic)
     await version.worker()
 
     async def gone() -> bool:
-        return await hidden() == 2
+        return await hidden() == 0
 
     await eventually(gone)
     assert [row.id for row in await version.rows()] == [2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from core.domain.errors import Unavailable
+from services.replayer import slots
+from services.replayer.protocol import Start
 from tests.integration.replayer.replayers import replica, worker_pids
 from tests.integration.replayer.stage import Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
@@ -265,6 +269,50 @@ async def test_a_malformed_record_fails_the_run_and_names_it(stage: Stage) -> No
     assert await eventually(nobody_works)
     await stage.resume(v1.name)
     assert (await stage.in_state(v1.name, "FAILED")).failure_reason == "MALFORMED_RECORD"
+
+
+DEADLY = "flight.carrier != 'deadly' or __import__('os')._exit(9)"
+
+
+async def test_a_record_that_kills_its_worker_is_set_aside(stage: Stage) -> None:
+    topic = await stage.kafka.create(2)
+    records = flights(400, partitions=2)
+    deadly = Record(b'{"carrier": "deadly", "delay": 1}', partition=1)
+    await stage.kafka.produce(topic, [*records[:201], deadly, *records[201:301], deadly, *records[301:]])
+    source = aggregate_source(topic, on_time=DEADLY, options=', on_malformed="set_aside"')
+    v1 = stage.registry.register(source, 1)
+    await stage.begin(v1.name)
+    run = await stage.applied(v1.name, 402)
+    assert run.records_set_aside == 2
+    letters = await stage.query('select "offset", reason from serving.dead_letters order by 1')
+    assert [letter["offset"] for letter in letters] == [100, 151]
+    assert all(letter["reason"] == "the worker died on it twice: it ended with status 9" for letter in letters)
+    assert sum(row[1] for row in await stage.rows("punctuality__v1", ["carrier", "flights"])) == 400
+
+
+async def test_a_record_that_kills_its_worker_fails_the_run_and_is_named(stage: Stage) -> None:
+    topic = await stage.kafka.create(1)
+    await stage.kafka.produce(topic, [*flights(50, partitions=1), Record(b'{"carrier": "deadly", "delay": 1}')])
+    v1 = stage.registry.register(aggregate_source(topic, on_time=DEADLY), 1)
+    await stage.begin(v1.name)
+    run = await stage.in_state(v1.name, "FAILED")
+    assert run.failure_reason == "MALFORMED_RECORD"
+    assert "partition 0, offset 50 is malformed: the worker died on it twice" in run.status_message
+
+
+async def test_a_record_that_never_ends_is_set_aside(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "Start", functools.partial(Start, transform_limit_s=1.0))
+    topic = await stage.kafka.create(1)
+    records = flights(50, partitions=1)
+    await stage.kafka.produce(topic, [*records, Record(b'{"carrier": "hang", "delay": 1}')])
+    hangs = "flight.carrier != 'hang' or all(zero == 0 for zero in iter(int, 1))"
+    v1 = stage.registry.register(aggregate_source(topic, on_time=hangs, options=', on_malformed="set_aside"'), 1)
+    await stage.begin(v1.name)
+    run = await stage.applied(v1.name, 51)
+    assert run.records_set_aside == 1
+    [letter] = await stage.query('select "offset", reason from serving.dead_letters')
+    assert letter["offset"] == 50
+    assert letter["reason"] == "the worker died on it twice: it ended with TRANSFORM_TIMEOUT"
 
 
 async def test_malformed_records_set_aside_are_counted(stage: Stage) -> None:

@@ -145,6 +145,9 @@ COERCED = [
     (dict, {"a": None}, '{"a":null}'),
     (list[date], [date(2013, 1, 1)], '["2013-01-01"]'),
     (float, float("inf"), float("inf")),
+    (int, 2**63 - 1, 2**63 - 1),
+    (int, -(2**63), -(2**63)),
+    (list, ["\\u0000"], '["\\\\u0000"]'),
 ]
 
 
@@ -185,6 +188,11 @@ def test_coercion(hint: Any, value: Any, stored: Any) -> None:
         (list, "[]", "expected list or dict"),
         (dict, {"a": object()}, "JSON cannot hold it"),
         (str, 10**300, "got 1000.*[.][.][.] [(]int[)]"),
+        (int, 2**63, "does not fit into 64 bits"),
+        (int, -(2**63) - 1, "does not fit into 64 bits"),
+        (str, "a\0b", "holds NUL"),
+        (dict, {"a": ["\0"]}, "holds NUL"),
+        (list, ["\\\0"], "holds NUL"),
         (ApproximateSum[float], float("nan"), "nan does not merge"),
         (Max[float], float("inf"), "inf does not merge"),
     ],

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,6 +74,19 @@ def test_delete_and_tombstone_in_the_partition() -> None:
     assert run(by_partition, [(b"a", one), (b"b", None), (b"a", None), (b"a", one)]) == [Latest("a", 0, "new")]
     with pytest.raises(MalformedRecordError, match="tombstone"):
         run(by_partition, [(None, None)])
+
+
+@pytest.mark.parametrize(("at", "state"), [(2**63, "big"), (1, "nul\0")])
+def test_what_postgres_would_refuse_is_malformed_whatever_comes_after_it(at: int, state: str) -> None:
+    """In one batch with a newer row of its key it would never reach PostgreSQL, in a batch of its own it would."""
+    bad, good = ({"id": "a", "at": at, "state": state}, {"id": "a", "at": 2**63 - 1, "state": "newer"})
+    for job in (by_partition, by_time):
+        changes: dict[Any, Any] = {}
+        failures: list[Failure] = []
+        messages = [Message(msgspec.json.encode(order), offset=n) for n, order in enumerate((bad, good))]
+        compiled(job).collect("orders", 0, messages, changes, failures)
+        assert [failure.message.offset for failure in failures] == [0]
+        assert [change[2] for change in changes.values()] == ["newer"]
 
 
 def test_the_shape_of_changes() -> None:

@@ -108,18 +108,61 @@ def test_the_first_restart_is_at_once() -> None:
 
 def test_two_deaths_at_one_offset_make_that_partition_suspect() -> None:
     twice = _die(_die(Deaths(), 10, 20), 10, 30)
-    assert twice.record_by_record == {tp(0)}
+    assert twice.record_by_record == {tp(0): 100}  # until the log's end at that time
     assert twice.in_a_row == 2
     assert twice.backoff_s > 0
 
 
 def test_a_partition_at_its_end_is_no_suspect() -> None:
-    assert _die(_die(Deaths(), 100, 20), 100, 30).record_by_record == frozenset()
+    assert _die(_die(Deaths(), 100, 20), 100, 30).record_by_record == {}
+
+
+def _die_alone(deaths: Deaths, at_offset: int, *offsets: int, how: str = "died") -> Deaths:
+    positions = {tp(n): at(offset) for n, offset in enumerate(offsets)}
+    return died(deaths, list(positions), positions, ENDS, lived_s=1.0, alone_with=(tp(0), at_offset), how=how)
+
+
+def test_two_deaths_alone_with_one_record_make_it_deadly() -> None:
+    once = _die_alone(_die(_die(Deaths(), 10, 20), 10, 30), 15, 15, 40)
+    assert once.record_by_record == {tp(0): 16}  # though it has got on since
+    assert (once.in_a_row, once.deadly) == (3, {})
+    twice = _die_alone(once, 15, 15, 50, how="it ended with status 9")
+    assert twice.deadly == {(tp(0), 15): "it ended with status 9"}
+    assert twice.in_a_row == 1
+
+
+def test_once_the_record_is_known_no_other_partition_is_suspected() -> None:
+    both = _die(_die(Deaths(), 10, 20), 10, 20)
+    assert set(both.record_by_record) == {tp(0), tp(1)}
+    assert _die_alone(both, 10, 10, 20).record_by_record == {tp(0): 11}
+
+
+def test_deaths_of_other_causes_in_between_change_nothing() -> None:
+    deaths = _die_alone(Deaths(), 15, 15, 40)
+    for _ in range(3):
+        deaths = _die(deaths, 15, 40)
+    assert deaths.deadly == {}
+    deaths = _die_alone(deaths, 15, 15, 40)
+    assert set(deaths.deadly) == {(tp(0), 15)}
+    assert not deaths.hopeless
+
+
+def test_a_record_that_was_committed_is_not_what_the_worker_died_of() -> None:
+    committed = _die_alone(Deaths(), 15, 16, 40)
+    assert committed.alone_with is None
+    assert _die_alone(committed, 15, 16, 40).deadly == {}
+
+
+def test_a_deadly_record_is_remembered_while_others_are_found() -> None:
+    deaths = Deaths()
+    for offset in (15, 60):
+        deaths = _die_alone(_die_alone(deaths, offset, offset, 40), offset, offset, 40)
+    assert set(deaths.deadly) == {(tp(0), 15), (tp(0), 60)}
 
 
 def test_getting_on_forgives() -> None:
     deaths = _die(_die(_die(Deaths(), 10, 20), 10, 20), 11, 21)
-    assert (deaths.in_a_row, deaths.record_by_record, deaths.backoff_s) == (1, frozenset(), 0.0)
+    assert (deaths.in_a_row, deaths.record_by_record, deaths.backoff_s) == (1, {}, 0.0)
 
 
 def test_a_long_life_forgives() -> None:

@@ -113,7 +113,7 @@ class _Log:
         bad: dict[TopicPartition, set[int]],
         ends: dict[TopicPartition, int],
         batch_max: int,
-        one_by_one: tuple[TopicPartition, ...] = (),
+        one_by_one: dict[TopicPartition, int] | None = None,
     ) -> None:
         self.bad, self.ends, self.batch_max = bad, ends, batch_max
         self.at = dict.fromkeys(ends, 0)
@@ -186,19 +186,29 @@ class TestNarrowing:
         assert log.set_aside == [(TP, 5)]
 
     def test_one_by_one_until_a_batch_would_be_over(self) -> None:
-        log = _Log({TP: {3}}, {TP: 50}, 1_000, one_by_one=(TP,))
+        log = _Log({TP: {3}}, {TP: 50}, 1_000, one_by_one={TP: 1_000_000})
         log.run()
         assert set(log.batches) == {1}
         assert log.set_aside == [(TP, 3)]
-        narrowing = Narrowing((TP,))
+        narrowing = Narrowing({TP: RECORDS_MAX * 2})
         for offset in range(RECORDS_MAX):
             assert narrowing.next([TP]) == (TP, 1)
             narrowing.written(TP, Span(offset, offset + 1, 1))
         assert narrowing.next([TP]) is None
 
+    def test_one_by_one_until_the_offset_given(self) -> None:
+        other = TopicPartition("t", 1)
+        narrowing = Narrowing({TP: 8, other: 8}, {(TP, 7): "died"})
+        assert (narrowing.deadly(TP, 7), narrowing.deadly(TP, 8), narrowing.deadly(other, 7)) == ("died", None, None)
+        narrowing.written(TP, Span(5, 6, 1))
+        assert narrowing.alone(TP)
+        narrowing.written(TP, Span(6, 8, 1, set_aside=1))
+        assert not narrowing.alone(TP)
+        assert narrowing.alone(other)
+
     def test_a_partition_with_nothing_to_read_holds_nothing_up(self) -> None:
         other = TopicPartition("t", 1)
-        narrowing = Narrowing((TP,))
+        narrowing = Narrowing({TP: RECORDS_MAX * 2})
         narrowing.refused({TP: Span(0, 100, 100)})
         assert narrowing.next([other]) is None
         assert narrowing.next([other, TP]) == (TP, 1)

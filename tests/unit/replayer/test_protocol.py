@@ -5,6 +5,7 @@ import pytest
 from services.replayer.protocol import (
     Alive,
     Assign,
+    Deadly,
     Fault,
     PartitionState,
     Progress,
@@ -14,9 +15,11 @@ from services.replayer.protocol import (
     Start,
     Stop,
     Stopped,
+    Stretch,
     TopicPartition,
     ToSupervisor,
     ToWorker,
+    Trying,
     Waiting,
     decode_to_supervisor,
     decode_to_worker,
@@ -37,7 +40,8 @@ START = Start(
     lease_s=10.0,
     partitions=(FLIGHTS,),
     rate_per_s=12.5,
-    record_by_record=(FLIGHTS,),
+    record_by_record=(Stretch(FLIGHTS, 7),),
+    deadly=(Deadly(FLIGHTS, 6, "died"),),
 )
 
 
@@ -57,6 +61,7 @@ def test_messages_to_the_worker(message: ToWorker) -> None:
     [
         Ready(),
         Stopped(),
+        Trying(topic="flights", partition=3, offset=6),
         Waiting(reason="KAFKA_UNAVAILABLE", message="it is away"),
         Progress(
             partitions=(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ COLUMN_TYPES = {
     dict: ColumnType.JSON,
 }
 MAPPED_TYPES = "int, float, bool, str, bytes, date, datetime, Decimal, UUID, an Enum, list, dict"
+
+INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 # PostgreSQL's numeric ends near 10 ** 131072. This is far beyond any measure, and keeps exact sums small.
 DECIMAL_EXPONENT_MAX = 1000
@@ -125,9 +128,14 @@ def enum_texts(python: type[enum.Enum]) -> dict[enum.Enum, str]:
 
 Check = Callable[[Any], Any]
 
+_NUL_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # the escape, not a backslash before "u0000"
+
 
 def needs_check(field: Field, value: str) -> str:
-    """The Python condition, over the expression `value`, under which `check_of(field)` has to look at a value."""
+    """The Python condition, over the expression `value`, under which `check_of(field)` has to look at a value.
+
+    Also what only PostgreSQL would refuse is looked for here, record by record: there, after rows of one key were
+    combined, it would depend on the batch whether a value is still to be seen."""
     kind, merges = field.column.type, field.column.merge not in (Merge.NONE, Merge.KEY)
     if kind in (ColumnType.DECIMAL, ColumnType.ENUM, ColumnType.JSON):
         condition = "True"
@@ -135,6 +143,10 @@ def needs_check(field: Field, value: str) -> str:
         condition = f"type({value}) is not datetime or {value}.tzinfo is not UTC"
     elif kind is ColumnType.FLOAT64 and merges:
         condition = f"type({value}) is not float or {value} - {value} != 0.0"  # not a number, or infinite
+    elif kind is ColumnType.INT64:
+        condition = f"type({value}) is not int or not {INT64_MIN} <= {value} <= {INT64_MAX}"
+    elif kind is ColumnType.STRING:
+        condition = f"type({value}) is not str or '\\0' in {value}"
     else:
         condition = f"type({value}) is not {field.python.__name__}"
     if field.column.nullable:
@@ -167,16 +179,20 @@ class _Refused(Exception):
 
 
 def _expected(what: str, value: object) -> _Refused:
+    return _Refused(f"expected {what}, got {_shown(value)} ({type(value).__name__})")
+
+
+def _shown(value: object) -> str:
     shown = repr(value)
-    return _Refused(
-        f"expected {what}, got {shown if len(shown) <= 80 else shown[:77] + '...'} ({type(value).__name__})"
-    )
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _int(value: Any) -> int:
-    if isinstance(value, int):
-        return int(value)
-    raise _expected("int", value)
+    if not isinstance(value, int):
+        raise _expected("int", value)
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise _Refused(f"{_shown(value)} does not fit into 64 bits (int64)")
+    return int(value)
 
 
 def _float(value: Any) -> float:
@@ -195,9 +211,11 @@ def _bool(value: Any) -> bool:
 
 
 def _str(value: Any) -> str:
-    if isinstance(value, str):
-        return str.__str__(value)
-    raise _expected("str", value)
+    if not isinstance(value, str):
+        raise _expected("str", value)
+    if "\0" in value:
+        raise _Refused(f"the text {_shown(value)} holds NUL (0x00), which PostgreSQL does not store")
+    return str.__str__(value)
 
 
 def _bytes(value: Any) -> bytes:
@@ -248,9 +266,12 @@ def _json(value: Any) -> str:
     if not isinstance(value, list | dict):
         raise _expected("list or dict", value)
     try:
-        return msgspec.json.encode(value).decode()
+        text = msgspec.json.encode(value).decode()
     except (TypeError, ValueError) as error:
         raise _Refused(f"JSON cannot hold it: {error}") from None
+    if _NUL_IN_JSON.search(text):
+        raise _Refused(f"a text within {_shown(value)} holds NUL (0x00), which PostgreSQL does not store")
+    return text
 
 
 def _enum(python: type[enum.Enum]) -> Check:

@@ -10,8 +10,9 @@ Shapes, the same for all three kinds:
 - *message*: anything with the attributes of `Message`; aiokafka's ConsumerRecord as it is.
 - *columns*: a tuple or list of values in the order of `definition.columns`, each of exactly this Python type (or None
   where nullable), ready for asyncpg: int, float, bool, str, bytes, date, datetime (aware, UTC), Decimal, UUID; ENUM
-  and JSON as str. Dates, decimals and so on have been checked; what only PostgreSQL refuses (NUL in a text, an int
-  beyond 64 bits, an oversized index key) has not.
+  and JSON as str. Each value has been checked, NUL in a text and an int beyond 64 bits included: whether a record is
+  malformed must not depend on which others its batch combines it with. What shows in the table only has not: an
+  oversized index key, a sum beyond 64 bits, a derived column that cannot be computed.
 - *key*: where the table has one key column, its bare value; otherwise a tuple of values. Hashable; keys of one job sort
   among themselves, the same on every worker (sort before writing, or two workers deadlock).
 - *change* (map, fold): one flat tuple `(*columns, deleted, topic, partition, offset, event_time_ms)`; index the last
