@@ -10,6 +10,10 @@ with one statement, rows in key order so that two workers cannot deadlock. What 
                                partition, offset) stays; a delete stays too, as a hidden tombstone, or an older row
                                would come back
 
+Where no key of the batch is in the table yet, every kind comes to the same: the rows are added. `insert_columns` are
+those of a batch copied straight into the output table, which is half the work; the primary key refuses a batch that is
+not new.
+
 Hidden columns begin with "_" and are never shown to readers; a row whose `_deleted` is true does not exist for them.
 Statements that merge rows keyed by partition touch only rows of the same `_partition`: fewer rows touched than staged
 means that some key came from another partition, and `conflicts` names it.
@@ -26,13 +30,13 @@ from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Keep, Mer
 
 STAGING: Final = "pg_temp.staging"
 
-# What follows the columns in a change, in its order (see turnout.job.compiled), as staged.
+# What follows the columns in a change, in its order (see turnout.job.compiled).
 CHANGE_COLUMNS: Final = {
-    DELETED_COLUMN: "boolean",
-    "_topic": 'text collate "C"',
-    "_partition": "integer",
     "_offset": "bigint",
+    "_partition": "integer",
+    DELETED_COLUMN: "boolean",
     "_event_time_ms": "bigint",
+    "_topic": 'text collate "C"',
 }
 TOMBSTONES_KEPT_S: Final = 7 * 24 * 3600  # of event time, in every partition; for how late an older record may come
 _FILLFACTOR: Final = 80  # room on each page, so that an update of an unindexed column stays in it
@@ -44,8 +48,8 @@ def hidden_columns(definition: JobDefinition) -> tuple[str, ...]:
         return ()
     source = ("_topic",) if len(definition.topics) > 1 else ()
     if definition.keyed_by_partition:
-        return (*source, "_partition", "_offset")
-    return (DELETED_COLUMN, *source, "_partition", "_offset", "_event_time_ms")
+        return ("_offset", "_partition", *source)
+    return ("_offset", "_partition", DELETED_COLUMN, "_event_time_ms", *source)
 
 
 def has_tombstones(definition: JobDefinition) -> bool:
@@ -140,16 +144,25 @@ def _names(names: Sequence[str], prefix: str = "") -> str:
 
 
 def staged_columns(definition: JobDefinition) -> tuple[str, ...]:
-    """Columns of the staging table in the order of a group's columns (aggregate) or of a change (map, fold)."""
-    stored = tuple(column.name for column in definition.columns)
-    return stored if definition.kind is JobKind.AGGREGATE else (*stored, *CHANGE_COLUMNS)
+    """Columns of the staging table in the order of a group's columns (aggregate) or of a change (map, fold), of which
+    they are the first: what a change holds beyond them the output table does not store."""
+    stored, hidden = tuple(column.name for column in definition.columns), hidden_columns(definition)
+    count = max((number for number, name in enumerate(CHANGE_COLUMNS, 1) if name in hidden), default=0)
+    return (*stored, *tuple(CHANGE_COLUMNS)[:count])
+
+
+def insert_columns(definition: JobDefinition) -> tuple[str, ...] | None:
+    """Columns of the output table in the order of a group's columns or of a change, of which they are the first; None
+    if a change holds something in between that the table does not store."""
+    staged = staged_columns(definition)
+    stored = (*(column.name for column in definition.columns), *hidden_columns(definition))
+    return staged if staged == stored else None
 
 
 def create_staging(definition: JobDefinition) -> str:
     """The session's staging table, emptied at every commit. No column refuses null: the output table judges."""
     lines = [f"{quoted(column.name)} {_type(column)}" for column in definition.columns]
-    if definition.kind is not JobKind.AGGREGATE:
-        lines += [f"{quoted(name)} {kind}" for name, kind in CHANGE_COLUMNS.items()]
+    lines += [f"{quoted(name)} {CHANGE_COLUMNS[name]}" for name in staged_columns(definition)[len(lines) :]]
     return f"create temporary table staging ({', '.join(lines)}) on commit delete rows"
 
 
@@ -248,9 +261,10 @@ def load_states(definition: JobDefinition, table: str) -> str:
     names = ", ".join(f"k{number}" for number in range(1, len(keys) + 1))
     matches = " and ".join(f"t.{quoted(column.name)} = k.k{number}" for number, column in enumerate(keys, 1))
     columns = _names([column.name for column in definition.columns], "t.")
+    # in the order of CHANGE_COLUMNS
     topic = "t._topic" if "_topic" in hidden_columns(definition) else f"{literal(definition.topics[0].topic)}::text"
     return (
-        f"select {columns}, false, {topic}, t._partition, t._offset, 0::bigint\n"
+        f"select {columns}, t._offset, t._partition, false, 0::bigint, {topic}\n"
         f"from unnest({arrays}) as k({names}) join {serving(table)} as t on {matches}"
     )
 

@@ -63,7 +63,6 @@ def run(job: Job[..., Any], records: Iterable[Input]) -> list[Row]:
             raise MalformedRecordError(index, message, failures[0].reason)
         if at is not None:
             newest = at if newest is None else max(newest, at)
-    rows = {key: row for key, row in rows.items() if row is not None}  # None: a fold that has made no row yet
     if not isinstance(compiled, CompiledAggregate):
         rows = {key: row for key, row in rows.items() if not row[DELETED]}
     return [compiled.to_row(rows[key]) for key in sorted(rows) if not _expired(job, rows[key], newest)]
@@ -71,10 +70,8 @@ def run(job: Job[..., Any], records: Iterable[Input]) -> list[Row]:
 
 def _apply(compiled: CompiledJob, message: Message, rows: dict[Hashable, Any], failures: list[Failure]) -> int | None:
     if isinstance(compiled, CompiledFold):
-        waiting = compiled.collect(message.topic, message.partition, [message], rows, {}, failures)
-        rows.update((key, None) for key, *_ in waiting.keyed)
-        compiled.step(waiting, rows, {}, failures)
-        return waiting.event_time_ms
+        folded = compiled.collect(message.topic, message.partition, [message], rows, {}, failures, True)
+        return folded.event_time_ms
     return compiled.collect(message.topic, message.partition, [message], rows, failures)
 
 

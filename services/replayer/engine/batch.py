@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from services.replayer.engine.identity import RecordIdentity
 from services.replayer.protocol import TopicPartition
 
-RECORDS_MAX = 200_000  # in one batch
+RECORDS_MAX = 400_000  # in one batch
 ROWS_MAX = 100_000  # changed keys in one batch; fewer where that takes the table too long (`Tempo`)
 ROWS_MIN = 1_000
 BYTES_MAX = 64 << 20  # of values in one batch: bounds memory
 SET_ASIDE_MAX = 1_000  # they are kept whole until written
-AGE_MAX_S = 1.0  # progress must show, and positions move at least once a second
+AGE_MAX_S = 2.0  # progress must show, and a restart must not cost much
 POSITIONS_AGE_S = 0.25  # positions that moved without records (control records, compaction)
 GATHER_WRITES = 3.0  # while behind, gather this many times as long as the last write took
 CHUNK_MIN = 100  # records that the job's function is given at a time

@@ -122,13 +122,11 @@ class Flow:
             return
         if only is not None and self._only is not None and self._passed_over(only, self._only, batch):
             return
-        began_s = time.monotonic()
         try:
-            await self._parts.transform.collect(fetched, batch)
+            self._parts.tempo.took(records, await self._parts.transform.collect(fetched, batch))
         except DataRefusedError as error:
             if await self._finish_write():
                 await self._refused(batch, self._only, error)
-        self._parts.tempo.took(records, time.monotonic() - began_s)
 
     def _passed_over(self, tp: TopicPartition, message: Message, batch: Batch) -> bool:
         """Whether the record is deadly, and set aside unseen. Of one that may be, say first which one it is."""
@@ -181,11 +179,11 @@ class Flow:
             await self._commit(batch, Rows())
         else:
             self._parts.narrowing.refused(batch.spans)
-        self._parts.transform.drop()
         self._batch, self._only = Batch(time.monotonic()), None
         for tp, lease in list(self._held.items()):
             self._held[tp] = await self._parts.leases.read_again(lease)
             self._read_to[tp] = self._held[tp].next_offset
+        self._parts.transform.begin(self._held)
         self._parts.log.seek(self._read_to)
 
     # --- leases and upkeep ------------------------------------------------------------------------------------------

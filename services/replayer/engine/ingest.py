@@ -19,6 +19,7 @@ from core.kafka.properties import KafkaConfig
 from services.replayer.consumer import close
 from services.replayer.engine.faults import LogAwayError, RunFaultError
 from services.replayer.engine.identity import LogFinding, RecordIdentity, identity_of, judge_position, same_record
+from services.replayer.engine.records import use_small_records
 from services.replayer.protocol import TopicPartition
 from turnout.job.rows import Message
 
@@ -48,6 +49,7 @@ class Log:
 
     async def start(self) -> None:
         """Connect. LogAwayError while no broker answers."""
+        use_small_records()
         consumer = aiokafka.AIOKafkaConsumer(
             group_id=None,
             enable_auto_commit=False,

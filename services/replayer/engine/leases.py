@@ -20,7 +20,8 @@ from services.replayer.states import State
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_FIELDS = """fence, next_offset, event_time, records, set_aside, last_offset, last_timestamp_ms, last_crc"""
+_FIELDS = """fence, start_offset, next_offset, event_time, records, set_aside,
+  last_offset, last_timestamp_ms, last_crc"""
 
 _TAKE = f"""
 update serving.positions
@@ -65,11 +66,17 @@ class Lease:
 
     tp: TopicPartition
     fence: int
+    start_offset: int
     next_offset: int
     event_time_ms: int | None
     records: int
     set_aside: int
     last: RecordIdentity | None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing was ever committed for the partition: no row of it is in the table."""
+        return self.next_offset == self.start_offset
 
     def applied(self, span: Span) -> None:
         """The span was committed."""
@@ -191,6 +198,7 @@ def _lease(tp: TopicPartition, row: Any) -> Lease:
     return Lease(
         tp=tp,
         fence=row["fence"],
+        start_offset=row["start_offset"],
         next_offset=row["next_offset"],
         event_time_ms=None if at is None else (at - EPOCH) // timedelta(milliseconds=1),
         records=row["records"],

@@ -3,17 +3,28 @@
 The position rows come first: they are updated only where fence, owner and next_offset are exactly what this worker
 believes, and unless all match nothing is written. So a batch is in the table once, whatever was cut off, retried,
 forgotten by a crashed server, or taken over in between.
+
+Then the rows, one of two ways (`ddl.py`): copied straight into the table, inside a savepoint, while no key of a batch
+proves to be there already (`novelty.py`); copied into a staging table and merged from there otherwise. A refused copy
+is undone to the savepoint, with the positions moved and nothing else changed, and then merged: the same transaction,
+the same rows.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
+import asyncpg
+
+from core.domain.sql import SCHEMA
 from services.replayer import ddl
 from services.replayer.engine.batch import Batch
 from services.replayer.engine.faults import DataRefusedError, LeaseLostError, RunFaultError, reason_of, refused_for_data
 from services.replayer.engine.leases import Lease, rows_of, time_of
+from services.replayer.engine.novelty import Novelty
 from services.replayer.engine.session import Session
+from services.replayer.engine.volume import bytes_of, shares
 from services.replayer.protocol import TopicPartition
 from turnout.job.compiled import DELETED, PARTITION
 from turnout.schema import JobDefinition, JobKind, Keep
@@ -24,11 +35,12 @@ set next_offset = b.next_offset, event_time = greatest(p.event_time, b.event_tim
     records = p.records + b.records, set_aside = p.set_aside + b.set_aside,
     last_offset = coalesce(b.last_offset, p.last_offset),
     last_timestamp_ms = coalesce(b.last_timestamp_ms, p.last_timestamp_ms),
-    last_crc = coalesce(b.last_crc, p.last_crc)
+    last_crc = coalesce(b.last_crc, p.last_crc),
+    rows_written = p.rows_written + b.rows_written, bytes_written = p.bytes_written + b.bytes_written
 from unnest($3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[], $8::timestamptz[], $9::bigint[],
-            $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+            $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])
   as b(topic, partition, fence, start, next_offset, event_time, records, set_aside,
-       last_offset, last_timestamp_ms, last_crc)
+       last_offset, last_timestamp_ms, last_crc, rows_written, bytes_written)
 where p.version = $1 and p.owner = $2 and p.topic = b.topic and p.partition = b.partition
   and p.fence = b.fence and p.next_offset = b.start"""
 
@@ -61,7 +73,9 @@ class OutputTable:
         self._version = version
         self._owner = owner
         self._table = table
-        self._columns = ddl.staged_columns(definition)
+        self._staged = ddl.staged_columns(definition)
+        self._inserted = ddl.insert_columns(definition)
+        self._novelty = Novelty()
         self._merge = ddl.merge(definition, table)
         self._expire = ddl.expire(definition, table)
         self._purge = ddl.purge_tombstones(definition, table)
@@ -83,7 +97,7 @@ class OutputTable:
 
     async def _write(self, batch: Batch, rows: Rows, leases: Mapping[TopicPartition, Lease]) -> None:
         async with self._connection.transaction():
-            await self._move(batch, leases)
+            await self._move(batch, rows, leases)
             try:
                 await self._change_rows(rows)
             except Exception as error:
@@ -93,11 +107,13 @@ class OutputTable:
             if batch.dead_letters:
                 await self._set_aside(batch)
 
-    async def _move(self, batch: Batch, leases: Mapping[TopicPartition, Lease]) -> None:
+    async def _move(self, batch: Batch, rows: Rows, leases: Mapping[TopicPartition, Lease]) -> None:
         if self._expire is not None:
             await self._connection.execute(_ONE_BY_ONE, self._version)
         moved = [(tp, span, leases[tp].fence) for tp, span in sorted(batch.spans.items()) if span.moved]
         spans = [span for _, span, _ in moved]
+        records = [span.records for span in spans]
+        bytes_sent = bytes_of(rows.staged, len(self._staged))
         done = await self._connection.execute(
             _MOVE,
             self._version,
@@ -108,11 +124,13 @@ class OutputTable:
             [span.start for span in spans],
             [span.next_offset for span in spans],
             [None if span.event_time_ms is None else time_of(span.event_time_ms) for span in spans],
-            [span.records for span in spans],
+            records,
             [span.set_aside for span in spans],
             [span.last and span.last.offset for span in spans],
             [span.last and span.last.timestamp_ms for span in spans],
             [span.last and span.last.crc for span in spans],
+            shares(len(rows.staged) + len(rows.deleted), records),
+            shares(bytes_sent, records),
         )
         if rows_of(done) != len(moved):
             raise LeaseLostError(f"{len(moved) - rows_of(done)} of {len(moved)} positions are not where they were left")
@@ -120,15 +138,36 @@ class OutputTable:
     async def _change_rows(self, rows: Rows) -> None:
         if rows.deleted:
             await self._delete(rows.deleted)
-        if rows.staged:
-            await self._connection.copy_records_to_table(
-                "staging", schema_name="pg_temp", columns=self._columns, records=rows.staged
-            )
-            written = rows_of(await self._connection.execute(self._merge))
-            if self._definition.keyed_by_partition and written < len(rows.staged):
-                await self._look_for_conflict()
+        if rows.staged and not await self._insert(rows.staged):
+            await self._merge_staged(rows.staged)
         if self._expire is not None:
             await self._connection.execute(self._expire, self._version)
+
+    async def _insert(self, staged: Sequence[Sequence[Any]]) -> bool:
+        """Add the rows as new ones. False, and nothing is changed, if that was not tried or a key is there already."""
+        if self._inserted is None or not self._novelty.expected():
+            return False
+        if not self._definition.keyed_by_partition:
+            # Another worker may write the same keys: in one order, or the two wait for one another.
+            staged = sorted(staged, key=itemgetter(*self._definition.key_positions))
+        try:
+            async with self._connection.transaction():
+                await self._connection.copy_records_to_table(
+                    self._table, schema_name=SCHEMA, columns=self._inserted, records=staged
+                )
+        except asyncpg.UniqueViolationError:
+            self._novelty.refuted()
+            return False
+        self._novelty.confirmed()
+        return True
+
+    async def _merge_staged(self, staged: Sequence[Sequence[Any]]) -> None:
+        await self._connection.copy_records_to_table(
+            "staging", schema_name="pg_temp", columns=self._staged, records=staged
+        )
+        written = rows_of(await self._connection.execute(self._merge))
+        if self._definition.keyed_by_partition and written < len(staged):
+            await self._look_for_conflict()
 
     async def _delete(self, deleted: list[Sequence[Any]]) -> None:
         keys = [[change[position] for change in deleted] for position in self._definition.key_positions]

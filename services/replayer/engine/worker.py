@@ -150,7 +150,7 @@ class Worker:
                 del held[lease.tp]
             pending = await self._take(leases, held, wanted)
             await self._place(held)
-            transform.drop()
+            transform.begin(held)
             if not held:
                 await self._control.pause(RETRY_S)
                 continue

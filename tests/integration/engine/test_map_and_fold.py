@@ -7,7 +7,7 @@ import random
 from services.replayer import ddl
 from services.replayer.protocol import Stop, TopicPartition
 from tests.integration.engine.conftest import Make
-from tests.integration.engine.workers import Version, value
+from tests.integration.engine.workers import Version, WorkerProcess, value
 from tests.support.eventually import eventually
 from tests.support.topics import Record, Topics
 from turnout.testing import Message
@@ -107,6 +107,28 @@ async def test_map_keyed_by_partition_replaces_and_deletes(kafka: Topics, make: 
     assert 0 < len(rows) < 300
 
 
+async def test_keys_prove_new_then_old_then_new(kafka: Topics, make: Make) -> None:
+    """Batches of new keys, of known ones and of both, whichever way they are written."""
+    topic = await kafka.create(2)
+    parts = [range(3_000), range(2_000, 5_000), range(1_000), range(5_000, 9_000), range(8_000, 9_000)]
+    records: list[Record] = []
+    version = await make(KEYED.format(topic=topic, keep="last"), [topic])
+    worker = await version.worker()
+    for number, part in enumerate(parts):
+        produced = [Record(value(order_id=f"o{i}", state=f"s{number}"), f"o{i}".encode(), i % 2) for i in part]
+        await kafka.produce(topic, produced)
+        records += produced
+        await worker.at(await make.ends(topic))
+    await worker.say(Stop())
+    await worker.stopped()
+    assert await version.rows() == version.reference(
+        Message(record.value, record.key, topic, record.partition) for record in records
+    )
+    for row in (await version.positions()).values():
+        assert row["rows_written"] == row["records"], "no key came twice in a batch"
+        assert 20 * row["records"] < row["bytes_written"] < 100 * row["records"]
+
+
 async def test_map_that_keeps_the_first_row(kafka: Topics, make: Make) -> None:
     topic = await kafka.create(1)
     records = [Record(value(order_id=f"o{i % 40}", state=f"s{i}"), f"o{i % 40}".encode()) for i in range(400)]
@@ -132,6 +154,32 @@ async def test_a_key_from_another_partition_fails_the_run(kafka: Topics, make: M
         assert "partition 0" in fault.message
         assert "partition 1" in fault.message
         assert (await version.positions())[TopicPartition(topic, 1)]["next_offset"] == 0
+        async with version.connection() as connection:
+            await connection.execute("drop schema serving cascade")
+
+
+async def test_a_key_from_two_partitions_fails_the_run_of_two_workers(kafka: Topics, make: Make) -> None:
+    """Neither of them knows the other's rows, and each takes the key for new."""
+    for source in (KEYED, FOLD):
+        topic = await kafka.create(2)
+        records = [
+            Record(value(order_id="o1", state="new", account="a1", day=1, amount=1), b"o1", partition=partition)
+            for partition in (0, 1)
+        ]
+        await kafka.produce(topic, records)
+        version = await make(source.format(topic=topic, keep="last"), [topic])
+        workers = [await version.worker([tp]) for tp in version.partitions]
+
+        async def one_has_ended(workers: list[WorkerProcess] = workers) -> list[WorkerProcess]:
+            return [worker for worker in workers if worker.process.returncode is not None]
+
+        (failed, *_) = await eventually(one_has_ended)
+        fault = await failed.fault()
+        assert fault.reason == "KEY_FROM_ANOTHER_PARTITION"
+        assert "partition 0" in fault.message
+        assert "partition 1" in fault.message
+        assert len(await version.rows()) == 1
+        await version.end()
         async with version.connection() as connection:
             await connection.execute("drop schema serving cascade")
 

@@ -71,7 +71,8 @@ class Version:
         """Make the table, and a position for each partition."""
         self.partitions = tuple(sorted(starts))
         async with self.connection() as connection:
-            await connection.execute("create schema if not exists serving; create schema if not exists replayer")
+            await connection.execute("drop schema if exists replayer, serving cascade")
+            await connection.execute("create schema serving; create schema replayer")
             for migration in sorted(MIGRATIONS.glob("*.sql")):
                 await connection.execute(migration.read_text())
             await connection.execute(_RUN, self.name, self.definition.job, self.table)

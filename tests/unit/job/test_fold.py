@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnout import Job, Key, Meta, Record, Row, fold
-from turnout.job.compiled import CompiledFold, Failure
+from turnout.job.compiled import DELETED, CompiledFold, Failure
 from turnout.job.errors import PartitionConflictError
 from turnout.testing import MalformedRecordError, Message, run
 
@@ -77,29 +77,39 @@ def test_a_failing_record_leaves_the_state_as_it_was() -> None:
     changes: dict[Any, Any] = {}
     failures: list[Failure] = []
     messages = [step("a", 2, offset=0, timestamp=5), step("a", -1, offset=1), step("a", 3, offset=2, timestamp=4)]
-    waiting = compiled(states).collect("steps", 1, messages, cache, changes, failures)
+    waiting = compiled(states).collect("steps", 1, messages, cache, changes, failures, False)
     assert waiting.keyed == []
     assert waiting.event_time_ms == 5
-    assert changes == cache == {"a": ("a", 5, "good", "[2,3]", False, "steps", 1, 2, 4)}
+    assert changes == cache == {"a": ("a", 5, "good", "[2,3]", 2, 1, False, 4, "steps")}
     assert [failure.message.offset for failure in failures] == [1]
     assert failures[0].reason.startswith("ValueError: negative (test_fold.py line ")
 
 
 def test_records_wait_for_their_state() -> None:
     job = compiled(states)
-    cache: dict[Any, Any] = {"a": ("a", 1, "good", None, False, "steps", 0, 0, 0)}
+    cache: dict[Any, Any] = {"a": ("a", 1, "good", None, 0, 0, False, 0, "steps")}
     changes: dict[Any, Any] = {}
     failures: list[Failure] = []
     messages = [step("b", 1, offset=1), step("a", 1, offset=2), step("b", -1, offset=3), step("b", 2, offset=4)]
-    waiting = job.collect("steps", 0, messages, cache, changes, failures)
+    waiting = job.collect("steps", 0, messages, cache, changes, failures, False)
     assert [key for key, *_ in waiting.keyed] == ["b", "b", "b"]
     assert list(changes) == ["a"]
     assert failures == []
-    cache["b"] = ("b", 10, "bad", "[10]", False, "steps", 0, 0, 0)
+    cache["b"] = ("b", 10, "bad", "[10]", 0, 0, False, 0, "steps")
     job.step(waiting, cache, changes, failures)
-    assert changes["b"] == ("b", 13, "bad", "[10,1,2]", False, "steps", 0, 4, 0)
+    assert changes["b"] == ("b", 13, "bad", "[10,1,2]", 4, 0, False, 0, "steps")
     assert cache["b"] is changes["b"]
     assert [failure.message.offset for failure in failures] == [3]
+
+
+def test_where_all_states_are_known_a_key_without_one_is_new() -> None:
+    cache: dict[Any, Any] = {"a": ("a", 1, "good", None, 0, 0, False, 0, "steps")}
+    changes: dict[Any, Any] = {}
+    messages = [step("b", 1, offset=1), step("a", 1, offset=2), step("b", 2, offset=3), step("c", 0, offset=4)]
+    waiting = compiled(states).collect("steps", 0, messages, cache, changes, [], True)
+    assert waiting.keyed == []
+    assert {key: change[1] for key, change in changes.items()} == {"a": 2, "b": 3}
+    assert cache == changes, "a record that makes no row leaves nothing behind"
 
 
 @given(
@@ -117,11 +127,11 @@ def test_batches_and_loaded_states_make_no_difference(
     messages = [step(key, n, offset=offset) for offset, (key, n) in enumerate(records)]
     for start in range(0, len(messages), size):
         changes: dict[Any, Any] = {}
-        waiting = job.collect("steps", 0, messages[start : start + size], cache, changes, [])
+        waiting = job.collect("steps", 0, messages[start : start + size], cache, changes, [], False)
         cache.update((key, table.get(key)) for key, *_ in waiting.keyed)
         job.step(waiting, cache, changes, [])
         for key, change in changes.items():
-            if change[-5]:
+            if change[DELETED]:
                 table.pop(key, None)
             else:
                 table[key] = change
@@ -133,8 +143,8 @@ def test_a_key_from_a_second_partition_fails_the_run() -> None:
     with pytest.raises(PartitionConflictError, match="partition 0 and now from partition 1"):
         run(states, [step("a", 1), step("a", 1, partition=1)])
     cache: dict[Any, Any] = {}
-    waiting = compiled(states).collect("steps", 1, [step("a", 1)], cache, {}, [])
-    cache["a"] = ("a", 1, "good", None, False, "steps", 0, 0, 0)
+    waiting = compiled(states).collect("steps", 1, [step("a", 1)], cache, {}, [], False)
+    cache["a"] = ("a", 1, "good", None, 0, 0, False, 0, "steps")
     with pytest.raises(PartitionConflictError):
         compiled(states).step(waiting, cache, {}, [])
 

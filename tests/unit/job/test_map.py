@@ -98,12 +98,12 @@ def test_the_shape_of_changes() -> None:
     ]
     assert compiled(by_partition).collect("orders", 3, messages, changes, []) == 80
     assert changes == {
-        "a": ("a", 5, "s", False, "orders", 3, 7, 70),
-        "b": ("b", None, None, True, "orders", 3, 8, 80),
-        "c": ("c", None, None, True, "orders", 3, 9, 60),
+        "a": ("a", 5, "s", 7, 3, False, 70, "orders"),
+        "b": ("b", None, None, 8, 3, True, 80, "orders"),
+        "c": ("c", None, None, 9, 3, True, 60, "orders"),
     }
     change = changes["a"]
-    assert (change[DELETED], change[TOPIC], change[PARTITION], change[OFFSET], change[EVENT_TIME_MS]) == change[3:]
+    assert (change[OFFSET], change[PARTITION], change[DELETED], change[EVENT_TIME_MS], change[TOPIC]) == change[3:]
     assert len(change) == 3 + HIDDEN
 
 
@@ -138,7 +138,7 @@ def test_a_deletion_keeps_its_ordering_value() -> None:
     changes: dict[Any, Any] = {}
     message = Message(b'{"id":"a","at":3,"gone":true}', offset=1, timestamp=5)
     compiled(by_time).collect("orders", 0, [message], changes, [])
-    assert changes == {"a": ("a", 3, None, True, "orders", 0, 1, 5)}
+    assert changes == {"a": ("a", 3, None, 1, 0, True, 5, "orders")}
 
 
 @given(

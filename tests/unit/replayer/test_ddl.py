@@ -67,10 +67,10 @@ def test_the_examples_are_valid_definitions(definition: JobDefinition) -> None:
     ("definition", "hidden"),
     [
         (AGGREGATE, ()),
-        (KEYED, ("_partition", "_offset")),
-        (FIRST, ("_partition", "_offset")),
-        (FOLD, ("_topic", "_partition", "_offset")),
-        (ORDERED, ("_deleted", "_topic", "_partition", "_offset", "_event_time_ms")),
+        (KEYED, ("_offset", "_partition")),
+        (FIRST, ("_offset", "_partition")),
+        (FOLD, ("_offset", "_partition", "_topic")),
+        (ORDERED, ("_offset", "_partition", "_deleted", "_event_time_ms", "_topic")),
     ],
 )
 def test_hidden_columns(definition: JobDefinition, hidden: tuple[str, ...]) -> None:
@@ -153,11 +153,23 @@ def test_merging_rows_that_replace() -> None:
 
 def test_staging_takes_a_change_as_it_is() -> None:
     assert ddl.staged_columns(AGGREGATE) == ("id", "day", "n", "sum", "low", "newest", "last")
-    assert ddl.staged_columns(KEYED) == ("id", "name", "_deleted", "_topic", "_partition", "_offset", "_event_time_ms")
+    assert ddl.staged_columns(KEYED) == ("id", "name", "_offset", "_partition")
+    assert ddl.staged_columns(FOLD)[2:] == ("_offset", "_partition", "_deleted", "_event_time_ms", "_topic")
     for definition in ALL:
         staging = ddl.create_staging(definition)
         assert "not null" not in staging
         assert staging.endswith("on commit delete rows")
+
+
+def test_a_batch_of_new_keys_goes_into_the_table_as_it_is() -> None:
+    for definition in ALL:
+        inserted, staged = ddl.insert_columns(definition), ddl.staged_columns(definition)
+        assert inserted in (None, staged)
+        if inserted is not None:
+            stored = {column.name for column in definition.columns} | set(ddl.hidden_columns(definition))
+            assert set(inserted) == stored, "every column that may not be null gets its value"
+    assert ddl.insert_columns(KEYED) == ("id", "name", "_offset", "_partition")
+    assert ddl.insert_columns(FOLD) is None, "a change of several topics has more between what the table stores"
 
 
 def test_expiry_goes_by_the_newest_event_time_of_the_run() -> None:

@@ -73,9 +73,7 @@ def _transform(compiled: CompiledJob, message: _Message, states: dict[Any, Any])
     found: dict[Any, Any] = {}
     try:
         if isinstance(compiled, CompiledFold):
-            waiting = compiled.collect(message.topic, message.partition, [message], states, found, failures)
-            states.update((key, None) for key, *_ in waiting.keyed)
-            compiled.step(waiting, states, found, failures)
+            compiled.collect(message.topic, message.partition, [message], states, found, failures, True)
         else:
             compiled.collect(message.topic, message.partition, [message], found, failures)
     except PartitionConflictError as error:

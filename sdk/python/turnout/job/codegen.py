@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from turnout.job.columns import Field, check_of, needs_check, restore_of
-from turnout.job.compiled import Failure, Waiting
+from turnout.job.compiled import DELETED, OFFSET, PARTITION, TOPIC, Failure, Waiting
 from turnout.job.errors import PartitionConflictError
 from turnout.job.failures import TombstoneError, epoch_ms, explain, items_of, moved, unexpected
 from turnout.job.rows import Delete, Meta, Row
@@ -272,9 +272,9 @@ def map_collect(parts: Parts, source: Source) -> Callable[..., int | None]:
     if parts.definition.tombstones:
         tombstone = f"""
             if message.value is None:
-                combine(changes, (*tombstone_of(message.key), True, topic, partition, message.offset, {
+                combine(changes, (*tombstone_of(message.key), message.offset, partition, True, {
             "message.timestamp" if source.event_time else "at"
-        }))
+        }, topic))
                 continue"""
     return _compile(
         parts,
@@ -292,13 +292,12 @@ def collect(topic, partition, messages, changes, failures):
             if type(row) is RowType:
 {_indent(_read(parts, "row"), 4)}
                 key = {_key(parts.definition)}
-                change = ({_values(parts)}False, topic, partition, message.offset, at)
+                change = ({_values(parts)}message.offset, partition, False, at, topic)
 {_indent(_combine_lines(parts.definition), 4)}
             elif row is not None:
-                place = (topic, partition, message.offset, at)
-                for change in [change_of(item) for item in ((row,) if type(row) is Delete else
-                                                            items_of(row, RowType))]:
-                    combine(changes, (*change, *place))
+                for columns, deleted in [change_of(item) for item in ((row,) if type(row) is Delete else
+                                                                      items_of(row, RowType))]:
+                    combine(changes, (*columns, message.offset, partition, deleted, at, topic))
         except PartitionConflictError:
             raise
         except Exception as error:
@@ -317,14 +316,14 @@ def _combine_lines(definition: JobDefinition) -> list[str]:
     if definition.keyed_by_partition:
         lines = [
             "old = get(key)",
-            "if old is not None and old[-3] != partition:",
-            "    raise PartitionConflictError(key, topic, (old[-3], partition))",
+            f"if old is not None and old[{PARTITION}] != partition:",
+            f"    raise PartitionConflictError(key, topic, (old[{PARTITION}], partition))",
         ]
         keep_first = definition.keep is Keep.FIRST
         return [*lines, "if old is None: changes[key] = change" if keep_first else "changes[key] = change"]
     assert definition.order_by is not None
     order = definition.position(definition.order_by)
-    rank = f"({{0}}[{order}], {{0}}[-4], {{0}}[-3], {{0}}[-2])"
+    rank = f"({{0}}[{order}], {{0}}[{TOPIC}], {{0}}[{PARTITION}], {{0}}[{OFFSET}])"
     # ">=": of several rows of one record and key, the last one returned counts; "<": the first one
     wins = f"{rank.format('change')} {'<' if definition.keep is Keep.FIRST else '>='} {rank.format('old')}"
     return ["old = get(key)", f"if old is None or {wins}: changes[key] = change"]
@@ -337,7 +336,7 @@ def combiner(parts: Parts) -> Callable[[dict[Hashable, Any], tuple[Any, ...]], N
         "combine",
         f"""
 def combine(changes, change):
-    get, topic, partition = changes.get, change[-4], change[-3]
+    get, topic, partition = changes.get, change[{TOPIC}], change[{PARTITION}]
     key = {_key(parts.definition, "change[{}]")}
 {_indent(_combine_lines(parts.definition), 1)}
 """,
@@ -357,16 +356,17 @@ def _deletion(parts: Parts, named: tuple[str, ...]) -> Callable[[dict[str, Any]]
     return columns
 
 
-def _change_of(parts: Parts) -> Callable[[Any], tuple[Any, ...]]:
+def _change_of(parts: Parts) -> Callable[[Any], tuple[tuple[Any, ...], bool]]:
+    """item -> columns, and whether it is a deletion."""
     definition, columns_of = parts.definition, row_reader(parts)
     deletion = _deletion(parts, definition.key + ((definition.order_by,) if definition.order_by else ()))
 
-    def change_of(item: Any) -> tuple[Any, ...]:
+    def change_of(item: Any) -> tuple[tuple[Any, ...], bool]:
         if type(item) is Delete:
             if definition.keep is Keep.FIRST:
                 raise ValueError("a map that keeps the first row of a key deletes none: return None instead of Delete")
-            return (*deletion(item.columns), True)
-        return (*columns_of(item), False)
+            return deletion(item.columns), True
+        return columns_of(item), False
 
     return change_of
 
@@ -410,9 +410,9 @@ def fold_collect(parts: Parts, source: Source) -> Callable[..., Waiting]:
         parts,
         "collect",
         f"""
-def collect(topic, partition, messages, states, changes, failures):
+def collect(topic, partition, messages, states, changes, failures, complete):
     newest = FLOOR
-    get = states.get
+    get, absent = states.get, None if complete else MISSING
     waiting = []
     for message in messages:
 {_indent(_event_time(source, before_decode=True), 2)}
@@ -421,7 +421,7 @@ def collect(topic, partition, messages, states, changes, failures):
 {_indent(_event_time(source, before_decode=False), 3)}
 {_indent(lines, 3)}
             key = {_key(parts.definition)}
-            change = get(key, MISSING)
+            change = get(key, absent)
             if change is MISSING:
                 waiting.append((key, record, message, at))
                 continue
@@ -467,13 +467,14 @@ def _step_lines(parts: Parts) -> list[str]:
     return [
         "if change is None: state = None",
         "else:",
-        "    if change[-3] != partition: raise PartitionConflictError(key, topic, (change[-3], partition))",
-        f"    state = None if change[-5] else {_build(parts, 'change')}",
+        f"    if change[{PARTITION}] != partition: "
+        f"raise PartitionConflictError(key, topic, (change[{PARTITION}], partition))",
+        f"    state = None if change[{DELETED}] else {_build(parts, 'change')}",
         f"row = {call}",
         "if type(row) is RowType:",
         *("    " + line for line in _read(parts, "row")),
         f"    if {_key(parts.definition)} != key: raise moved({_key(parts.definition)}, key)",
-        f"    states[key] = changes[key] = ({_values(parts)}False, topic, partition, message.offset, at)",
+        f"    states[key] = changes[key] = ({_values(parts)}message.offset, partition, False, at, topic)",
         "elif row is not None: raise unexpected(row, RowType)",
-        f"elif state is not None: states[key] = changes[key] = ({gone}True, topic, partition, message.offset, at)",
+        f"elif state is not None: states[key] = changes[key] = ({gone}message.offset, partition, True, at, topic)",
     ]

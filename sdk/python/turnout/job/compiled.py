@@ -15,9 +15,10 @@ Shapes, the same for all three kinds:
   oversized index key, a sum beyond 64 bits, a derived column that cannot be computed.
 - *key*: where the table has one key column, its bare value; otherwise a tuple of values. Hashable; keys of one job sort
   among themselves, the same on every worker (sort before writing, or two workers deadlock).
-- *change* (map, fold): one flat tuple `(*columns, deleted, topic, partition, offset, event_time_ms)`; index the last
-  five with DELETED, TOPIC, PARTITION, OFFSET, EVENT_TIME_MS (negative). `deleted` is a bool; the columns of a deletion
-  are None except the key and, if the definition has one, order_by.
+- *change* (map, fold): one flat tuple `(*columns, offset, partition, deleted, event_time_ms, topic)`; index the last
+  five with OFFSET, PARTITION, DELETED, EVENT_TIME_MS, TOPIC (negative). In this order what most tables store stands
+  first, and a change is written as it is. `deleted` is a bool; the columns of a deletion are None except the key and,
+  if the definition has one, order_by.
 - *event time*: int milliseconds since 1970, from the field the topic's source names, else Kafka's timestamp. Each
   batch function returns the newest of its batch, None if there is none. Not clamped.
 - *failures*: a list to which a `Failure(message, reason)` is appended for each record that could not be decoded, whose
@@ -42,9 +43,10 @@ Text compares by code point (COLLATE "C"). Changes may gather any number of batc
 
 Fold: two steps, so that the engine loads many states with one query in between. `states` is the cache: key -> the last
 change, or None if the table has no such row.
-1. `collect(topic, partition, messages, states, changes, failures)` -> Waiting: folds each record whose key is in
-   `states`, and lists the others in `waiting.keyed`. (Only the order within a key matters, and all of a key's records
-   of one batch go the same way.)
+1. `collect(topic, partition, messages, states, changes, failures, complete)` -> Waiting: folds each record whose key is
+   in `states`, and lists the others in `waiting.keyed`. (Only the order within a key matters, and all of a key's
+   records of one batch go the same way.) `complete`: every row that this partition has in the table is in `states`, so
+   that a key which is not there has none: its record is folded at once.
 2. Load the keys of `waiting.keyed` into `states`: a row as a change with its columns and hidden partition (the other
    hidden values are not read), a key without a row as None.
 3. `step(waiting, states, changes, failures)` folds them.
@@ -67,7 +69,7 @@ from turnout.schema import JobDefinition
 Columns: TypeAlias = tuple[Any, ...]
 Change: TypeAlias = tuple[Any, ...]
 
-DELETED, TOPIC, PARTITION, OFFSET, EVENT_TIME_MS = -5, -4, -3, -2, -1
+OFFSET, PARTITION, DELETED, EVENT_TIME_MS, TOPIC = -5, -4, -3, -2, -1
 HIDDEN = 5  # how many values follow the columns in a change
 
 
@@ -113,7 +115,8 @@ class CompiledFold:
 
     definition: JobDefinition
     collect: Callable[
-        [str, int, Iterable[Message], dict[Hashable, Change | None], dict[Hashable, Change], list[Failure]], Waiting
+        [str, int, Iterable[Message], dict[Hashable, Change | None], dict[Hashable, Change], list[Failure], bool],
+        Waiting,
     ]
     step: Callable[[Waiting, dict[Hashable, Change | None], dict[Hashable, Change], list[Failure]], None]
     to_row: Callable[[Columns], Row]

@@ -1,0 +1,124 @@
+"""Everything a measurement needs: the embedded Kafka and PostgreSQL, a database of its own, the four services."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+
+from deploy.local.ports import HOST, free_port
+from deploy.local.stack import LocalStack
+from turnout.client import Client
+from turnout.errors import DeadlineExceeded, Unavailable
+
+_SERVING_S: Final = 60.0
+_ENGINE: Final = "services.replayer.engine"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Addresses, a client of the services, and a connection to look at tables with."""
+
+    kafka: str
+    postgres: str = field(repr=False)
+    client: Client
+    look: Any
+    services_pid: int
+    directory: Path
+
+    def workers(self) -> list[int]:
+        """Process ids of the worker processes that live now; none where the system has no /proc."""
+        found = []
+        with contextlib.suppress(OSError):
+            children = Path(f"/proc/{self.services_pid}/task").glob("*/children")
+            for pid in {pid for listed in children for pid in listed.read_text(encoding="utf-8").split()}:
+                with contextlib.suppress(OSError):
+                    if _ENGINE in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8"):
+                        found.append(int(pid))
+        return found
+
+
+@asynccontextmanager
+async def running(data_dir: Path | None, options: Sequence[str] = ()) -> AsyncIterator[Stack]:
+    """Start everything, and end it afterwards. `data_dir` None = a temporary one; else topics are kept in it.
+    `options` go to the services."""
+    with contextlib.ExitStack() as cleanup:
+        directory = data_dir or Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="turnout-bench-")))
+        async with (
+            LocalStack(directory) as local,
+            _database(local.postgres) as postgres,
+            _services(local.kafka, postgres, directory / "services", options) as (target, pid),
+            Client(target, actor="bench") as client,
+        ):
+            look = await asyncpg.connect(postgres)
+            try:
+                yield Stack(local.kafka, postgres, client, look, pid, directory)
+            finally:
+                await look.close()
+
+
+@asynccontextmanager
+async def _database(server: str) -> AsyncIterator[str]:
+    """An empty database, dropped afterwards."""
+    name = f"bench_{secrets.token_hex(4)}"
+    await _execute(server, f'create database "{name}"')
+    try:
+        yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    finally:
+        await _execute(server, f'drop database "{name}" with (force)')
+
+
+async def _execute(server: str, statement: str) -> None:
+    connection = await asyncpg.connect(server)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _services(
+    kafka: str, postgres: str, directory: Path, options: Sequence[str]
+) -> AsyncIterator[tuple[str, int]]:
+    """The four services in one process: its target and process id."""
+    directory.mkdir(parents=True, exist_ok=True)
+    target = f"{HOST}:{free_port()}"
+    log = directory / "services.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "services", "--listen", target, "--kafka", kafka, "--data-dir", str(directory)),
+            *options,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "TURNOUT_POSTGRES": postgres},
+            start_new_session=True,
+        )
+    try:
+        await _serving(process, target, log)
+        yield target, process.pid
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _serving(process: asyncio.subprocess.Process, target: str, log: Path) -> None:
+    deadline_s = asyncio.get_running_loop().time() + _SERVING_S
+    while process.returncode is None and asyncio.get_running_loop().time() < deadline_s:
+        with contextlib.suppress(DeadlineExceeded, Unavailable):
+            async with Client(target, timeout_s=5.0) as client:
+                async for _ in client.list_runs():
+                    pass
+                return
+        await asyncio.sleep(0.1)
+    raise RuntimeError(f"the services did not start; {log} ends:\n{log.read_text(encoding='utf-8')[-2000:]}")
