@@ -101,10 +101,10 @@ class Injector:
     async def _kill_postgres(self, fault: Fault) -> Done:
         self._world.crashes += 1
         await self._world.stack.kill_postgres()
+        self._world.crashes += 1  # whoever looked while it was being killed saw what the next one may not know
         effective_s = time.monotonic()
         await asyncio.sleep(fault.lasts_s)
         await self._world.stack.start_postgres()
-        self._world.crashes += 1  # whoever looked in between may have seen either
         return Done(fault, effective_s)
 
     async def _kill_kafka(self, fault: Fault) -> Done:

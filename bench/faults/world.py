@@ -93,6 +93,7 @@ class World:
             self._exits.push_async_callback(service.stop)
         await asyncio.gather(others.start(), self.replayers[0].start())
         self.client = await self._exits.enter_async_context(Client(targets=targets, actor="bench"))
+        await insist(self.client.update_capacity, copies_max=0)  # all jobs replay at once
 
     async def staff(self, replicas: int) -> None:
         """Let so many replayers share the runs."""
