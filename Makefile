@@ -12,10 +12,10 @@ SOURCES := core deploy examples sdk/python/turnout services tests $(wildcard ben
 # Arguments for the tool behind a target: make test ARGS="-k intervals", make dev ARGS="--port 7500".
 ARGS ?=
 
-.PHONY: help setup demo dev test lint format protos lock doctor clean
+.PHONY: help setup demo dev test lint format protos lock bench-peers doctor clean
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: .venv/.server .cache/.kafka ## Install everything that `turnout dev` and the demo need
 
@@ -46,16 +46,18 @@ protos: .venv-protos/.done ## Generate the gRPC stubs anew from protos/
 
 lock: ## Lock the newest versions of requirements/*.in, with hashes, into requirements/*.txt
 	@command -v uv >/dev/null || { echo "uv is missing, which locks the requirements: install it (pip install uv)." >&2; exit 1; }
-	@for name in server dev protos; do \
+	@for name in server dev protos flink quix; do \
 	    uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
 	        requirements/$$name.in -o requirements/$$name.txt || exit 1; \
 	done
+
+bench-peers: .venv-flink/.done .venv-quix/.done .cache/.flink ## Install Flink and Quix Streams, beside which `python -m bench replay` runs
 
 doctor: ## Name what this machine lacks
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m deploy.local.doctor; else $(PYTHON) -m deploy.local.doctor; fi
 
 clean: ## Remove what make has made (not the data of `turnout dev` in .turnout)
-	@rm -rf .venv .venv-protos .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	@rm -rf .venv .venv-protos .venv-flink .venv-quix .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} + -o -name '*.egg-info' -type d -prune -exec rm -rf {} +
 
 # --- what the targets above stand on; an empty file says that it is done ---
@@ -87,4 +89,15 @@ clean: ## Remove what make has made (not the data of `turnout dev` in .turnout)
 .cache/.kafka: deploy/local/pom.xml | .venv/.server
 	@echo "Fetching the Kafka broker with Maven ..."
 	@$(BIN)/python -m deploy.local.kafka_jars
+	@mkdir -p .cache && touch $@
+
+.venv-flink/.done .venv-quix/.done: .venv-%/.done: requirements/%.txt | .venv/.python
+	@echo "Installing a peer of the benchmarks into .venv-$* ..."
+	@$(BIN)/python -m venv .venv-$*
+	@.venv-$*/bin/pip install $(PIP_QUIET) --require-hashes -r requirements/$*.txt
+	@touch $@
+
+.cache/.flink: bench/peers/pom.xml | .venv/.server
+	@echo "Fetching Flink's connectors with Maven ..."
+	@$(BIN)/python -m bench.peers.flink_jars
 	@mkdir -p .cache && touch $@
