@@ -50,12 +50,18 @@ _MODES: Final[dict[str, dict[str, str]]] = {
 _GUARANTEE: Final = "at least once from checkpoints; upserts by the primary key make the rows effectively once"
 
 
-def job(mode: str, source: Source, database: Database, *, jars: Sequence[str], python: str) -> Job:
-    """The job of a mode. `jars` are the connectors' files, `python` is the interpreter that runs a Python function."""
+def job(mode: str, source: Source, database: Database, *, jars: Sequence[str], python: str, state_dir: str) -> Job:
+    """The job of a mode.
+
+    `jars` are the connectors' files, `python` is the interpreter that runs a Python function, and `state_dir` takes the
+    checkpoints: by default they go to the job manager's memory, where the state of an aggregate finds no room.
+    """
     spec: dict[str, Any] = {
         "config": {
             **_CLUSTER,
             **_MODES[mode],
+            "execution.checkpointing.storage": "filesystem",
+            "execution.checkpointing.dir": f"file://{state_dir}/checkpoints",
             "pipeline.jars": ";".join(f"file://{jar}" for jar in jars),
             "python.executable": python,
             "python.client.executable": python,

@@ -95,7 +95,8 @@ async def _prepare(
         "JVM_ARGS": f"{flink.JVM} -Djava.io.tmpdir={run_dir}",
         "FLINK_LOG_DIR": str(_LOGS),
     }
-    return flink.job(mode, source, database, jars=jars, python=str(python)), environment
+    job = flink.job(mode, source, database, jars=jars, python=str(python), state_dir=str(run_dir))
+    return job, environment
 
 
 def _child(name: str, run_dir: Path) -> Child:
@@ -156,10 +157,10 @@ async def _records(connection: asyncpg.Connection, mode: str, *, exact: bool) ->
 
 
 def _tails(children: list[Child], database: Database) -> str:
-    """The last lines that each process wrote, without the password."""
+    """The last lines that each process wrote, without Java's frames and the password."""
     parts = []
     for child in children:
-        lines = child.log_since_start().splitlines()[-_TAIL_LINES:]
-        parts.append("\n".join([f"--- the end of {child.log}", *lines]))
+        lines = [line for line in child.log_since_start().splitlines() if not line.startswith("\tat ")]
+        parts.append("\n".join([f"--- the end of {child.log}", *lines[-_TAIL_LINES:]]))
     text = "\n".join(parts)
     return text.replace(database.password, "***") if database.password else text

@@ -13,7 +13,9 @@ from bench.peers.values import TABLE, Database, Job, Source
 PROCESSES: Final = 2
 COMMIT_EVERY: Final = 20_000
 COMMIT_INTERVAL_S: Final = 5.0
-_GUARANTEE: Final = "at least once from the group's offsets; upserts by the primary key make the rows effectively once"
+_GUARANTEE: Final = (
+    "at least once from the group's offsets; the primary key ignores repeats: the rows are effectively once"
+)
 
 
 def job(source: Source, database: Database, *, group: str, state_dir: str) -> Job:
@@ -40,6 +42,6 @@ def job(source: Source, database: Database, *, group: str, state_dir: str) -> Jo
 
 def settings() -> str:
     return (
-        f"{PROCESSES} processes in one consumer group, PostgreSQLSink upserting with fixed schema, "
+        f"{PROCESSES} processes in one consumer group, PostgreSQLSink with fixed schema and ON CONFLICT DO NOTHING, "
         f"a commit every {COMMIT_EVERY:,} records or {COMMIT_INTERVAL_S:.0f} s, no changelog topics"
     )

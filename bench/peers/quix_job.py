@@ -26,8 +26,7 @@ def main() -> None:
         sslmode=database["sslmode"],
         table_name=spec["table"],
         schema_auto_update=False,
-        primary_key_columns="order_id",
-        upsert_on_primary_key=True,
+        on_conflict_do_nothing=True,
         include_metadata=False,
     )
     application = Application(**spec["application"])

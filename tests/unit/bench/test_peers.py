@@ -18,7 +18,7 @@ DATABASE = Database(host="127.0.0.1", port=5433, name="turnout", user="me", pass
 def job(peer: str, mode: str) -> Job:
     if peer == "quix":
         return quix.job(SOURCE, DATABASE, group="a-group", state_dir="/nowhere")
-    return flink.job(mode, SOURCE, DATABASE, jars=["/jars/a.jar", "/jars/b.jar"], python="/venv/bin/python")
+    return flink.job(mode, SOURCE, DATABASE, jars=["/jars/a.jar"], python="/venv/bin/python", state_dir="/nowhere")
 
 
 def columns(mode: str) -> list[str]:
@@ -72,7 +72,9 @@ def test_flink_batches_small_updates_of_an_aggregate_alone() -> None:
 
 def test_flink_keeps_its_guarantee_by_checkpoints() -> None:
     for mode in ("append", "append-udf", "aggregate"):
-        assert "execution.checkpointing.interval" in job("flink", mode).spec["config"]
+        config = job("flink", mode).spec["config"]
+        assert "execution.checkpointing.interval" in config
+        assert config["execution.checkpointing.dir"].startswith("file:///nowhere/")
 
 
 def test_the_address_for_java_names_no_user() -> None:
