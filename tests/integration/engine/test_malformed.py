@@ -104,8 +104,6 @@ async def test_the_other_policy_fails_the_run_naming_the_record(kafka: Topics, m
         assert said in fault.message
         assert (await version.positions())[TopicPartition(topic, 0)]["next_offset"] <= offset
         assert await version.unowned()
-        async with version.connection() as connection:
-            await connection.execute("drop schema serving, replayer cascade")
 
 
 async def test_one_record_at_a_time_gives_the_same_table(kafka: Topics, make: Make) -> None:

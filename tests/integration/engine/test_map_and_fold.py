@@ -154,8 +154,6 @@ async def test_a_key_from_another_partition_fails_the_run(kafka: Topics, make: M
         assert "partition 0" in fault.message
         assert "partition 1" in fault.message
         assert (await version.positions())[TopicPartition(topic, 1)]["next_offset"] == 0
-        async with version.connection() as connection:
-            await connection.execute("drop schema serving, replayer cascade")
 
 
 async def test_a_key_from_two_partitions_fails_the_run_of_two_workers(kafka: Topics, make: Make) -> None:
@@ -180,8 +178,6 @@ async def test_a_key_from_two_partitions_fails_the_run_of_two_workers(kafka: Top
         assert "partition 1" in fault.message
         assert len(await version.rows()) == 1
         await version.end()
-        async with version.connection() as connection:
-            await connection.execute("drop schema serving cascade")
 
 
 async def test_a_tombstone_from_another_partition_fails_the_run(kafka: Topics, make: Make) -> None:
@@ -219,8 +215,6 @@ async def test_map_with_an_order_column_needs_no_order_of_records(kafka: Topics,
                 await worker.say(Stop())
                 await worker.stopped()
         assert await version.rows() == version.reference(records)
-        async with version.connection() as connection:
-            await connection.execute("drop schema serving, replayer cascade")
 
 
 async def test_tombstones_stay_for_late_records_and_go_in_the_end(kafka: Topics, make: Make) -> None:

@@ -68,7 +68,7 @@ class Version:
         self._workers: list[WorkerProcess] = []
 
     async def create(self, starts: dict[TopicPartition, int]) -> None:
-        """Make the table, and a position for each partition."""
+        """Make the table, and a position for each partition; what another version of the test had made goes."""
         self.partitions = tuple(sorted(starts))
         async with self.connection() as connection:
             await connection.execute("drop schema if exists replayer, serving cascade")
