@@ -11,6 +11,7 @@ from services.replayer.artifacts import Artifacts
 from services.replayer.drop import Drops
 from services.replayer.fleet import Fleet
 from services.replayer.gates import Limits
+from services.replayer.guard import RetentionGuard
 from services.replayer.presence import Presence
 from services.replayer.runs import Runs
 from services.replayer.sampler import Sampler
@@ -34,6 +35,7 @@ class ReplayerApp(ServiceApp):
         self._store = Store(settings.postgres)
         self._presence = Presence(settings.postgres, self._store, settings.instance, settings.run_lease_s, clock)
         self._sampler = Sampler(self._store, ends, self._presence, clock)
+        self._guard = RetentionGuard(topics, self._sampler, clock)
         self._registry = connect(settings.registry_target)
         around = Surroundings(
             settings=settings,
@@ -42,6 +44,7 @@ class ReplayerApp(ServiceApp):
             ends=ends,
             sampler=self._sampler,
             presence=self._presence,
+            guard=self._guard,
             artifacts=Artifacts(self._registry, settings.data_dir / "artifacts"),
             limits=Limits(),
         )
@@ -59,6 +62,7 @@ class ReplayerApp(ServiceApp):
         """Open the database, begin to measure, and take up the runs that should run."""
         await self._store.open()
         self._sampler.start()
+        self._guard.start()
         await self._fleet.start()
         self._admission.start()
 
@@ -71,6 +75,7 @@ class ReplayerApp(ServiceApp):
         await self._admission.stop()
         await self._fleet.stop()
         await self._drops.stop()
+        await self._guard.stop()
         await self._sampler.stop()
         await self._store.close()
         await self._registry.close()

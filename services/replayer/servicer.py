@@ -136,7 +136,8 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
     def _with_progress(self, run: Run, samples: Any) -> replayer.Run:
         waiting = self._admission.waiting(run)
         reason = waiting.reason if waiting is not None else self._fleet.status(run, samples)
-        message = convert.run_message(run, samples, self._around.sampler.away or reason)
+        status = self._around.sampler.away or reason
+        message = convert.run_message(run, samples, status, self._around.guard.outlook(run))
         message.queue_position = waiting.position if waiting is not None else 0
         return message
 
