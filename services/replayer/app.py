@@ -12,6 +12,7 @@ from services.replayer.drop import Drops
 from services.replayer.fleet import Fleet
 from services.replayer.gates import Limits
 from services.replayer.guard import RetentionGuard
+from services.replayer.metrics import RunMetrics
 from services.replayer.presence import Presence
 from services.replayer.runs import Runs
 from services.replayer.sampler import Sampler
@@ -53,6 +54,7 @@ class ReplayerApp(ServiceApp):
         self._admission = Admission(around, self._fleet.follow)
         runs = Runs(around, self._fleet, self._admission, clock)
         self._servicer = ReplayerServicer(around, self._fleet, runs, self._admission, self._drops, clock)
+        self._metrics = RunMetrics(self._servicer.runs_now)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
@@ -63,6 +65,7 @@ class ReplayerApp(ServiceApp):
         await self._store.open()
         self._sampler.start()
         self._guard.start()
+        self._metrics.start()
         await self._fleet.start()
         self._admission.start()
 
@@ -75,6 +78,7 @@ class ReplayerApp(ServiceApp):
         await self._admission.stop()
         await self._fleet.stop()
         await self._drops.stop()
+        self._metrics.stop()
         await self._guard.stop()
         await self._sampler.stop()
         await self._store.close()

@@ -130,6 +130,12 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
             await self._fleet.idle(version)
         return replayer.DropTableResponse(dropped=await self._drops.drop(version))
 
+    def runs_now(self) -> list[replayer.Run]:
+        """All runs that have a table, as they were measured last."""
+        sampler = self._around.sampler
+        runs = sampler.newest.runs.values() if sampler.newest is not None else ()
+        return [self._with_progress(run, sampler.samples) for run in runs if run.drop_time is None]
+
     async def _message(self, run: Run) -> replayer.Run:
         return self._with_progress(run, await self._around.sampler.fresh())
 
