@@ -62,7 +62,8 @@ async def await_postgres(settings: Settings) -> None:
 
 
 async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Build]) -> int:
-    flush_spans = otlp.export_spans("turnout" if len(names) > 1 else f"turnout-{names[0]}")
+    service = "turnout" if len(names) > 1 else f"turnout-{names[0]}"
+    flush_spans, flush_metrics = otlp.export_spans(service), otlp.export_metrics(service)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     if not settings.listen.startswith(("127.0.0.1:", "localhost:", "[::1]:", "unix:")):
         log.warning("%s is open to others, and there is no authentication yet: protect it", settings.listen)
@@ -79,7 +80,8 @@ async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Bu
         await stopping.wait()
         log.info("stopping")
     finally:
-        await server.stop()
+        # The last figures are asked of services that are still there; a collector that is away holds nothing up.
+        await asyncio.gather(server.stop(), asyncio.to_thread(flush_metrics))
         await asyncio.to_thread(flush_spans)
     return 0
 

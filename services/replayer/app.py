@@ -11,6 +11,8 @@ from services.replayer.artifacts import Artifacts
 from services.replayer.drop import Drops
 from services.replayer.fleet import Fleet
 from services.replayer.gates import Limits
+from services.replayer.guard import RetentionGuard
+from services.replayer.metrics import RunMetrics
 from services.replayer.presence import Presence
 from services.replayer.runs import Runs
 from services.replayer.sampler import Sampler
@@ -34,6 +36,7 @@ class ReplayerApp(ServiceApp):
         self._store = Store(settings.postgres)
         self._presence = Presence(settings.postgres, self._store, settings.instance, settings.run_lease_s, clock)
         self._sampler = Sampler(self._store, ends, self._presence, clock)
+        self._guard = RetentionGuard(topics, self._sampler, clock)
         self._registry = connect(settings.registry_target)
         around = Surroundings(
             settings=settings,
@@ -42,6 +45,7 @@ class ReplayerApp(ServiceApp):
             ends=ends,
             sampler=self._sampler,
             presence=self._presence,
+            guard=self._guard,
             artifacts=Artifacts(self._registry, settings.data_dir / "artifacts"),
             limits=Limits(),
         )
@@ -50,6 +54,7 @@ class ReplayerApp(ServiceApp):
         self._admission = Admission(around, self._fleet.follow)
         runs = Runs(around, self._fleet, self._admission, clock)
         self._servicer = ReplayerServicer(around, self._fleet, runs, self._admission, self._drops, clock)
+        self._metrics = RunMetrics(self._servicer.runs_now)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
@@ -59,6 +64,8 @@ class ReplayerApp(ServiceApp):
         """Open the database, begin to measure, and take up the runs that should run."""
         await self._store.open()
         self._sampler.start()
+        self._guard.start()
+        self._metrics.start()
         await self._fleet.start()
         self._admission.start()
 
@@ -71,6 +78,8 @@ class ReplayerApp(ServiceApp):
         await self._admission.stop()
         await self._fleet.stop()
         await self._drops.stop()
+        self._metrics.stop()
+        await self._guard.stop()
         await self._sampler.stop()
         await self._store.close()
         await self._registry.close()

@@ -14,11 +14,13 @@ from services.replayer.budget import Books, Capacity
 from services.replayer.capacity import NAME as CAPACITY_NAME
 from services.replayer.capacity import Change
 from services.replayer.comparison import Comparison
-from services.replayer.estimate import Estimate, Risk
+from services.replayer.estimate import Estimate
 from services.replayer.gates import Gate
+from services.replayer.outlook import Outlook, remarks
 from services.replayer.progress import PartitionRates, measure
 from services.replayer.protocol import TopicPartition
 from services.replayer.replicas import instance_of
+from services.replayer.retention import Risk
 from services.replayer.run import Position, Positions, Run, Sample
 from services.replayer.states import State
 from turnout.query.v1 import query_pb2 as query
@@ -43,14 +45,18 @@ def duration(seconds: float | None) -> Duration | None:
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-def run_message(run: Run, samples: Sequence[Sample], status: str) -> replayer.Run:
-    """A run with its progress as the samples, oldest first, tell it."""
+def run_message(run: Run, samples: Sequence[Sample], status: str, outlook: Outlook) -> replayer.Run:
+    """A run with its progress as the samples, oldest first, tell it. `status`: what it waits for, in words."""
     progress = measure(samples, run.version)
     owners = {position.owner for position in samples[-1].of(run.version).values()} - {""} if samples else set()
+    forecast = outlook.forecast
+    told = [part for part in (status, *remarks(run, progress.records_per_s, outlook)) if part]
+    if run.state is State.FAILED:
+        told = [run.failure_message]
     return replayer.Run(
         name=run.name,
         state=_STATES[run.state],
-        status_message=run.failure_message if run.state is State.FAILED else status,
+        status_message="; ".join(told),
         failure_reason=run.failure_reason,
         workers=run.workers,
         rate_limit=run.rate_limit,
@@ -60,14 +66,22 @@ def run_message(run: Run, samples: Sequence[Sample], status: str) -> replayer.Ru
         records_per_s=progress.records_per_s,
         lag=progress.lag,
         progress=progress.share,
-        eta=duration(progress.eta_s) if run.state is not State.TAILING else None,
+        eta=duration(forecast.eta_s),
+        eta_min=duration(forecast.eta_min_s),
+        eta_max=duration(forecast.eta_max_s),
+        never_catches_up=forecast.never,
         records_set_aside=progress.set_aside,
+        rows_written=progress.rows_written,
+        bytes_written=progress.bytes_written,
         worker_restarts=run.worker_restarts,
+        stuck_restarts=run.stuck_restarts,
         create_time=_time(run.create_time),
         catch_up_time=_time(run.catch_up_time),
         live_workers=len(owners),
         live_replicas=len({instance_of(owner) for owner in owners}),
         priority=run.priority,
+        retention_risk=_risk_message(outlook.risk),
+        event_time=_time(progress.event_time),
     )
 
 
@@ -96,6 +110,9 @@ def _partition(
         event_time=_time(position.event_time),
         records_per_s=rates.records,
         owner=position.owner,
+        range_end_offset=position.range_end,
+        records_set_aside=position.set_aside,
+        rows_written=position.rows_written,
     )
 
 
@@ -115,14 +132,19 @@ def estimate_message(estimate: Estimate) -> replayer.EstimateRunResponse:
         peak_storage_bytes=estimate.peak_bytes,
         queue_position=estimate.queue_position,
         waits_for=estimate.waits_for,
-        retention_risk=_risk_message(estimate.risk) if estimate.risk is not None else None,
+        retention_risk=_risk_message(estimate.risk),
         never_catches_up=takes is not None and takes.never,
     )
 
 
-def _risk_message(risk: Risk) -> replayer.RetentionRisk:
+def _risk_message(risk: Risk | None) -> replayer.RetentionRisk | None:
+    if risk is None:
+        return None
     return replayer.RetentionRisk(
-        topic=risk.tp.topic, partition=risk.tp.partition, crossing_time=_time(risk.at), message=risk.message
+        topic=risk.tp.topic,
+        partition=risk.tp.partition,
+        crossing_time=timestamp(risk.crossing),
+        message=risk.message,
     )
 
 

@@ -12,10 +12,10 @@ from services.replayer import budget, copy_time
 from services.replayer.budget import Capacity, Copy, CopyRates, Place, TableSize
 from services.replayer.capacity import read_capacity, sizes_now
 from services.replayer.copy_time import Crossing, Duration, Speed
-from services.replayer.gates import span
-from services.replayer.progress import measure
 from services.replayer.protocol import TopicPartition
+from services.replayer.retention import Risk
 from services.replayer.run import LogEnds, Run, Sample
+from services.replayer.spans import span
 from services.replayer.states import State
 from services.replayer.surroundings import Surroundings
 from services.replayer.topics import retention_s
@@ -23,15 +23,6 @@ from turnout.schema import JobDefinition
 
 PLACES = 4  # offsets of each partition at which a sample is read
 RECORDS_AT_EACH = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Risk:
-    """Retention overtakes the run in this partition, then, for this reason."""
-
-    tp: TopicPartition
-    at: datetime
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +130,7 @@ async def _service(around: Surroundings) -> _Service:
     samples = await around.sampler.fresh()
     sample = samples[-1]
     copies = [run.version for run in sample.runs.values() if run.state is State.REPLAYING]
-    return _Service(sample, {version: measure(samples, version).eta_s for version in copies}, capacity, sizes)
+    return _Service(sample, {version: around.sampler.forecast(version).eta_s for version in copies}, capacity, sizes)
 
 
 def _table_size(service: _Service, version: VersionId, records: int) -> TableSize:
@@ -203,7 +194,8 @@ def _risk(log: _Log, now: datetime, waits_s: float, speed: Speed | None, takes: 
     )
     if found is None:
         return None
-    return Risk(found.tp, now + timedelta(seconds=found.in_s), _risk_text(log, found, waits_s, speed))
+    crossing = now + timedelta(seconds=found.in_s)
+    return Risk(found.tp, crossing, found.in_s, _risk_text(log, found, waits_s, speed))
 
 
 def _risk_text(log: _Log, found: Crossing, waits_s: float, speed: Speed | None) -> str:

@@ -16,11 +16,13 @@ window that lies in the past already: it is measured all the time, hence asking 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from services.replayer.progress import expiry, measure
+from services.replayer.outlook import Outlook, expectation, warnings
+from services.replayer.progress import measure
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import Position, Run, Sample
+from services.replayer.spans import span
 from services.replayer.states import State
 from turnout.schema import Change, JobKind, difference
 
@@ -71,17 +73,17 @@ def catch_up(
     samples: Sequence[Sample],
     now_s: float,
     limits: Limits,
-    retention_s: Mapping[str, float] | None = None,
+    outlook: Outlook,
 ) -> Gate:
     """Whether the candidate has caught up with the baseline, or with the log where it is the first version.
 
-    `retention_s`: by topic, of those that forget; for the warning that the log expires first.
+    `outlook`: what is to be expected of the candidate; told with a refusal.
     """
     if not samples or now_s - samples[-1].monotonic_s > limits.sample_age_s:
         return Gate(
             CATCH_UP, False, ("nothing has been measured lately, for the database or Kafka is away; ask again",)
         )
-    against = list(_problems(candidate, baseline, samples, limits, retention_s or {}))
+    against = list(_problems(candidate, baseline, samples, limits, outlook))
     if against:
         return Gate(CATCH_UP, False, tuple(against))
     of = _label(baseline)
@@ -183,7 +185,7 @@ def _problems(
     baseline: Run | None,
     samples: Sequence[Sample],
     limits: Limits,
-    retention_s: Mapping[str, float],
+    outlook: Outlook,
 ) -> Iterator[str]:
     newest = samples[-1]
     if candidate.state is not State.TAILING:
@@ -193,7 +195,9 @@ def _problems(
     lagging = behind(candidate, baseline, samples, limits)
     yield from (str(one) for one in lagging)
     if lagging:
-        yield from forecast(candidate, samples, retention_s)
+        records_per_s = measure(samples, candidate.version).records_per_s
+        yield from warnings(candidate, records_per_s, outlook)
+        yield from expectation(records_per_s, outlook)
         return
     since_s = _level_since(candidate, baseline, samples, limits)
     held_s = newest.monotonic_s - since_s
@@ -222,29 +226,6 @@ def _level_since(candidate: Run, baseline: Run | None, samples: Sequence[Sample]
             break
         since_s = until[-1].monotonic_s
     return since_s
-
-
-def forecast(candidate: Run, samples: Sequence[Sample], retention_s: Mapping[str, float]) -> Iterator[str]:
-    """When the run reaches the end of the log, or why it never does."""
-    yield from warnings(candidate, samples, retention_s)
-    progress = measure(samples, candidate.version)
-    if progress.eta_s is not None:
-        rate = f"{progress.records_per_s:,.0f} records/s"
-        yield f"at {rate} it reaches the end of the log in about {span(progress.eta_s)}"
-
-
-def warnings(candidate: Run, samples: Sequence[Sample], retention_s: Mapping[str, float]) -> Iterator[str]:
-    """Why the run will not get to the end of the log as it goes now."""
-    progress = measure(samples, candidate.version)
-    rate = f"{progress.records_per_s:,.0f} records/s"
-    lost = expiry(samples, candidate, retention_s)
-    if lost is not None:
-        yield (
-            f"{lost.tp.topic}/{lost.tp.partition}: at {rate} the topic's retention overtakes the run in about "
-            f"{span(lost.in_s)}, and it fails: lengthen the retention, or raise its rate limit or its workers"
-        )
-    if progress.never:
-        yield f"at {rate} it never catches up, for the log grows faster: raise its rate limit or its workers"
 
 
 # --- coverage -------------------------------------------------------------------------------------------------------
@@ -354,20 +335,3 @@ def schema(candidate: Run, baseline: Run | None, derived: DerivedTypes) -> Gate:
     if against:
         return Gate(SCHEMA, False, tuple(against))
     return Gate(SCHEMA, True, tuple(fine) or (f"the columns are those of {baseline.label}",))
-
-
-# --- words ----------------------------------------------------------------------------------------------------------
-
-
-def span(seconds: float) -> str:
-    """A length of time as a person says it: "0.4 s", "90 s", "12 min", "5 h", "23 days"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    whole = timedelta(seconds=seconds)
-    if whole < timedelta(hours=2):
-        return f"{seconds / 60:.0f} min"
-    if whole < timedelta(days=2):
-        return f"{seconds / 3600:.0f} h"
-    return f"{whole.days:,} days"

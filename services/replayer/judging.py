@@ -10,7 +10,6 @@ from services.replayer import gates
 from services.replayer.run import Run
 from services.replayer.runs import Runs
 from services.replayer.surroundings import Surroundings
-from services.replayer.topics import retention_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ async def check_gates(
     return Judgement(
         ours,
         (
-            gates.catch_up(ours, theirs, samples, now_s, around.limits, retention_s(infos)),
+            gates.catch_up(ours, theirs, samples, now_s, around.limits, around.guard.outlook(ours)),
             gates.coverage(ours, theirs, starts, their_starts, compacted),
             gates.schema(ours, theirs, await _derived_types(around, ours, theirs)),
         ),

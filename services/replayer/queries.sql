@@ -54,7 +54,10 @@ where version = $1 and catch_up_time is null and drop_time is null
 returning *;
 
 -- name: count_restart
-update replayer.runs set worker_restarts = worker_restarts + 1, revision = revision + 1 where version = $1
+update replayer.runs
+set worker_restarts = worker_restarts + 1, stuck_restarts = stuck_restarts + $2::boolean::integer,
+    revision = revision + 1
+where version = $1
 returning *;
 
 -- name: set_indexes_built
@@ -81,12 +84,14 @@ update replayer.runs set start_times = $2, revision = revision + 1 where version
 -- name: positions
 -- A lease that has run out has no owner any more, though its row still names one.
 select version, topic, partition, start_offset, next_offset, event_time, records, set_aside,
-       case when lease_expires > clock_timestamp() then owner end as owner, rows_written, bytes_written, range_end
+       case when lease_expires > clock_timestamp() then owner end as owner,
+       last_offset, last_timestamp_ms, last_crc, rows_written, bytes_written, range_end
 from serving.positions;
 
 -- name: positions_of
 select version, topic, partition, start_offset, next_offset, event_time, records, set_aside,
-       case when lease_expires > clock_timestamp() then owner end as owner, rows_written, bytes_written, range_end
+       case when lease_expires > clock_timestamp() then owner end as owner,
+       last_offset, last_timestamp_ms, last_crc, rows_written, bytes_written, range_end
 from serving.positions where version = any($1::text[]);
 
 -- name: holders
@@ -207,3 +212,10 @@ set copies_max = coalesce($1, copies_max), rows_per_s_max = coalesce($2, rows_pe
     revision = revision + 1
 where $5 = '' or revision::text = $5
 returning *;
+
+-- name: worker_writes
+-- Whether any session of a worker is in the middle of something that PostgreSQL does for it.
+select exists (
+    select from pg_stat_activity
+    where application_name = $1 and datname = current_database() and state like any(array['active', 'idle in transaction%'])
+);

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from core.domain.names import VersionId
+from services.replayer.engine.identity import RecordIdentity
 from services.replayer.protocol import TopicPartition
 from services.replayer.states import Facts, State
 from turnout.schema import JobDefinition
@@ -69,6 +70,7 @@ class Position:
     records: int
     set_aside: int
     owner: str  # worker that holds the run lease; empty = nobody at the moment
+    last: RecordIdentity | None = None  # of the last applied record; None = none was applied yet
     rows_written: int = 0
     bytes_written: int = 0
     range_end: int | None = None  # end of the version's bounded range

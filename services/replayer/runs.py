@@ -179,8 +179,9 @@ class Runs:
         """
         try:
             infos = await self._around.topics.check_identity(run)
-            positions = await self._around.store.positions([run.version])
-            await self._around.topics.check_positions(run, positions.get(run.version, {}))
+            positions = (await self._around.store.positions([run.version])).get(run.version, {})
+            await self._around.topics.check_positions(run, positions)
+            await self._around.topics.check_applied(run, positions)
         except FailedPrecondition as error:
             failure = Failure(error.reason, error.message)
             _, failed = await self._around.store.change(run.version, Event.FAULT, failure)

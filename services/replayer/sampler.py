@@ -6,12 +6,16 @@ One history answers everybody: progress, gates, watches. Asking costs nothing an
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from core.clock import Clock
 from core.domain.errors import Unavailable
+from core.domain.names import VersionId
+from services.replayer.forecast import Forecast
 from services.replayer.history import History
 from services.replayer.presence import Presence
+from services.replayer.protocol import TopicPartition
+from services.replayer.retention import StartLine
 from services.replayer.run import Sample
 from services.replayer.store import Store
 from services.replayer.topics import EndsWatch
@@ -37,6 +41,15 @@ class Sampler:
     @property
     def samples(self) -> Sequence[Sample]:
         return self._history.samples
+
+    def forecast(self, version: VersionId) -> Forecast:
+        """When the run reaches its end, as of the newest sample."""
+        return self._history.forecast(version)
+
+    @property
+    def log_starts(self) -> Mapping[TopicPartition, StartLine]:
+        """How the start of each partition's log has moved."""
+        return self._history.starts
 
     @property
     def newest(self) -> Sample | None:

@@ -130,13 +130,20 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
             await self._fleet.idle(version)
         return replayer.DropTableResponse(dropped=await self._drops.drop(version))
 
+    def runs_now(self) -> list[replayer.Run]:
+        """All runs that have a table, as they were measured last."""
+        sampler = self._around.sampler
+        runs = sampler.newest.runs.values() if sampler.newest is not None else ()
+        return [self._with_progress(run, sampler.samples) for run in runs if run.drop_time is None]
+
     async def _message(self, run: Run) -> replayer.Run:
         return self._with_progress(run, await self._around.sampler.fresh())
 
     def _with_progress(self, run: Run, samples: Any) -> replayer.Run:
         waiting = self._admission.waiting(run)
         reason = waiting.reason if waiting is not None else self._fleet.status(run, samples)
-        message = convert.run_message(run, samples, self._around.sampler.away or reason)
+        status = self._around.sampler.away or reason
+        message = convert.run_message(run, samples, status, self._around.guard.outlook(run))
         message.queue_position = waiting.position if waiting is not None else 0
         return message
 

@@ -1,8 +1,8 @@
 """The worker processes of one run, each in its slot: started, told what to do, heard, ended, replaced.
 
-A process that ended without being told to is dead, and one that gives no sign of life is killed (`liveness.py`): what
-is left of it in the database is ended and its leases are freed before another takes its partitions, so that nothing
-waits for a lease to run out.
+A process that ended without being told to is dead, and one that gives no sign of life (`liveness.py`) or stands still
+(`stuck.py`) is killed: what is left of it in the database is ended and its leases are freed before another takes its
+partitions, so that nothing waits for a lease to run out.
 """
 
 import asyncio
@@ -41,6 +41,7 @@ class Slot:
     deaths: Deaths = field(default_factory=Deaths)
     start_at_s: float = 0.0  # monotonic; not before
     replaces: bool = False  # the next process takes the place of a dead one
+    replaces_stuck: bool = False  # which was alive, and stood still
 
 
 class Slots:
@@ -90,6 +91,11 @@ class Slots:
             elif time.monotonic() >= slot.start_at_s:
                 await self._start_worker(slot, hand, share)
 
+    async def kill_stuck(self) -> None:
+        """Kill those that are alive and have stood still for too long (`stuck.py`)."""
+        for worker in self.workers:
+            await worker.kill_if_stuck(self._around.store.worker_writes)
+
     async def reap(self) -> None:
         """Take note of workers that have ended."""
         for slot in list(self._slots.values()):
@@ -138,16 +144,18 @@ class Slots:
             how=f"the worker died on it twice: it {worker.end_text}",
         )
         log.warning("a worker of %s (process %d) %s", version, worker.pid, worker.end_text)
-        if worker.given_up_after_s:
+        slot.replaces, slot.replaces_stuck = True, worker.stuck
+        if worker.given_up:
             self._notice = f"a worker {worker.end_text}; another one takes its place"
             self._notice_ends_s = time.monotonic() + NOTICE_S
+        if worker.stuck:
+            return  # no record is to blame, and it may heal; the next one is given its time again
         if deaths.deadly and self._on_malformed is OnMalformed.FAIL:
             await self._live.fail(Failure("MALFORMED_RECORD", self._deadly_text(deaths)))
         elif deaths.hopeless:
             await self._live.fail(Failure("WORKER_KEEPS_DYING", self._hopeless_text(deaths, worker)))
         slot.deaths = deaths
         slot.start_at_s = time.monotonic() + deaths.backoff_s
-        slot.replaces = True
 
     def _deadly_text(self, deaths: Deaths) -> str:
         (tp, offset), how = next(iter(deaths.deadly.items()))
@@ -198,8 +206,8 @@ class Slots:
             deadly=tuple(Deadly(tp, offset, how) for (tp, offset), how in slot.deaths.deadly.items()),
         )
         if slot.replaces:
-            self._live.follow(await self._around.store.count_restart(run.version))
-            slot.replaces = False
+            self._live.follow(await self._around.store.count_restart(run.version, stuck=slot.replaces_stuck))
+            slot.replaces = slot.replaces_stuck = False
         slot.worker = await Worker.start(start, self._log_file(), self._heard)
 
     def _heard(self) -> None:

@@ -16,6 +16,8 @@ from core.domain.errors import FailedPrecondition, NotFound, Unavailable
 from core.domain.names import VersionId, parse_version
 from core.domain.sql import serving
 from core.postgres import Pool, load_queries, migrate, open_pool, postgres_errors
+from services.replayer.engine.identity import RecordIdentity
+from services.replayer.engine.session import session_name
 from services.replayer.protocol import TopicPartition
 from services.replayer.replicas import Holder
 from services.replayer.run import Position, Positions, Run
@@ -185,10 +187,10 @@ class Store:
             return None
         return run_of(row)
 
-    async def count_restart(self, version: VersionId) -> Run:
-        """One more worker was started in the place of a dead one."""
+    async def count_restart(self, version: VersionId, *, stuck: bool) -> Run:
+        """One more worker was started in the place of a dead one, or of one that stood still."""
         with postgres_errors():
-            return _found_row(await self.pool.fetchrow(QUERIES.count_restart, version.name), version)
+            return _found_row(await self.pool.fetchrow(QUERIES.count_restart, version.name, stuck), version)
 
     async def set_indexes_built(self, version: VersionId) -> Run:
         """The secondary indexes of the table exist."""
@@ -255,6 +257,11 @@ class Store:
         with postgres_errors():
             rows = await self.pool.fetch(QUERIES.holders, version.name)
         return [Holder(row["owner"], row["lasts"], row["attended"]) for row in rows]
+
+    async def worker_writes(self, owner: str) -> bool:
+        """Whether PostgreSQL is doing something for a worker at this moment, such as a commit."""
+        with postgres_errors():
+            return bool(await self.pool.fetchval(QUERIES.worker_writes, session_name(owner)))
 
     # --- replicas ---
 
@@ -360,6 +367,12 @@ def _unix_ms(time: datetime) -> int:
     return round(time.timestamp() * 1000)
 
 
+def _identity(row: Row) -> RecordIdentity | None:
+    if row["last_offset"] is None:
+        return None
+    return RecordIdentity(row["last_offset"], row["last_timestamp_ms"], row["last_crc"])
+
+
 def positions_of(rows: Iterable[Row]) -> dict[VersionId, Positions]:
     """Positions by version from rows of serving.positions."""
     found: dict[VersionId, dict[TopicPartition, Position]] = {}
@@ -371,6 +384,7 @@ def positions_of(rows: Iterable[Row]) -> dict[VersionId, Positions]:
             records=row["records"],
             set_aside=row["set_aside"],
             owner=row["owner"] or "",
+            last=_identity(row),
             rows_written=row["rows_written"],
             bytes_written=row["bytes_written"],
             range_end=row["range_end"],

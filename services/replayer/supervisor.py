@@ -67,17 +67,20 @@ class RunSupervisor:
     @property
     def words(self) -> tuple[str, ...]:
         """What the run waits for or has just met, as seen from here; nothing when all is well."""
-        warnings: list[str] = []
-        if self.run.state is State.REPLAYING:
-            warnings += gates.warnings(self.run, self._around.sampler.samples, self._topics.retention_s)
-        return (*self._own_words(), *warnings)
+        # Of a topic that is missing the workers can only say that Kafka does not answer about it.
+        unread = "KAFKA_UNAVAILABLE" if self._topics.missing else None
+        workers = self._slots.workers
+        waiting = sorted({w.waiting.message for w in workers if w.waiting and w.waiting.reason != unread})
+        indexing = "the copy is complete; the indexes of the table are being built" if self._indexing else ""
+        trouble = self._live.trouble or self._topics.trouble
+        return tuple(part for part in (trouble, self._slots.notice, *waiting, indexing) if part)
 
     async def _tell_others(self) -> None:
         """Until cancelled: let every replica know the words that only this one can."""
         presence, said = self._around.presence, None
         while True:
             await asyncio.sleep(TELL_S)
-            words = self._own_words()
+            words = self.words
             if words == said or len(presence.sharing(self._around.sampler.newest)) < 2:
                 continue
             try:
@@ -87,15 +90,6 @@ class RunSupervisor:
                 continue  # nobody could read it now
             except Exception:
                 log.exception("telling the other replicas of %s failed", self.run.version)
-
-    def _own_words(self) -> tuple[str, ...]:
-        # Of a topic that is missing the workers can only say that Kafka does not answer about it.
-        unread = "KAFKA_UNAVAILABLE" if self._topics.missing else None
-        workers = self._slots.workers
-        waiting = sorted({w.waiting.message for w in workers if w.waiting and w.waiting.reason != unread})
-        indexing = "the copy is complete; the indexes of the table are being built" if self._indexing else ""
-        trouble = self._live.trouble or self._topics.trouble
-        return tuple(part for part in (trouble, self._slots.notice, *waiting, indexing) if part)
 
     def follow(self, run: Run) -> None:
         """The run was changed."""
@@ -126,6 +120,7 @@ class RunSupervisor:
                     task.cancel()
 
     async def _step(self) -> None:
+        await self._slots.kill_stuck()
         await self._slots.reap()
         if not self._live.wanted:
             await self._slots.end()

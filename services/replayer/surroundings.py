@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from core.config import Settings
 from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
+from services.replayer.guard import RetentionGuard
 from services.replayer.presence import Presence
 from services.replayer.sampler import Sampler
 from services.replayer.store import Store
@@ -20,6 +21,7 @@ class Surroundings:
     topics: Topics
     ends: EndsWatch
     sampler: Sampler
+    guard: RetentionGuard
     presence: Presence
     artifacts: Artifacts
     limits: Limits

@@ -11,14 +11,14 @@ from services.replayer.live_run import LiveRun
 from services.replayer.protocol import TopicPartition
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
-from services.replayer.topics import retention_s
 from services.replayer.workers import Worker
 
 log = logging.getLogger(__name__)
 
 CHECK_S = 30.0
 RETRY_S = 1.0
-MISSING_MAX = 3  # a topic missing so many checks in a row is gone; a starting broker may not know it for a moment
+DOUBTFUL = frozenset({"TOPIC_NOT_FOUND", "POSITION_BEYOND_END"})
+MISSING_MAX = 3  # so many checks in a row are no accident; a starting broker may not know it all yet
 
 
 class TopicWatch:
@@ -28,8 +28,6 @@ class TopicWatch:
         self.checked = False
         """Whether the topics have been found to be the right ones, at least once."""
         self.trouble = ""
-        self.retention_s: dict[str, float] = {}
-        """How long each topic keeps a record, of those that forget by time."""
         self._live = live
         self._around = around
         self._workers = workers
@@ -49,7 +47,7 @@ class TopicWatch:
                 missing, pause_s = 0, CHECK_S
                 self.trouble = ""
             except FailedPrecondition as error:
-                missing = missing + 1 if error.reason == "TOPIC_NOT_FOUND" else MISSING_MAX
+                missing = missing + 1 if error.reason in DOUBTFUL else MISSING_MAX
                 failure = Failure(error.reason, error.message)
                 self.trouble = error.message
             except TurnoutError as error:
@@ -71,9 +69,11 @@ class TopicWatch:
     async def _check(self) -> None:
         store, run = self._around.store, self._live.run
         infos = await self._around.topics.check_identity(run)
-        self.retention_s = retention_s(infos)
         there = {TopicPartition(topic, n) for topic, info in infos.items() for n in range(info.partitions)}
-        known = set((await store.positions([run.version])).get(run.version, {}))
+        positions = (await store.positions([run.version])).get(run.version, {})
+        await self._around.topics.check_positions(run, positions, moving=True)
+        await self._around.topics.check_applied(run, positions)
+        known = set(positions)
         new = there - known
         if new:
             log.warning("%s: its topics were widened by %d partitions", run.version, len(new))

@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 from core.domain.errors import FailedPrecondition, Unavailable
 from core.kafka import KafkaConfig, TopicAdmin, TopicInfo
 from services.replayer.consumer import close
+from services.replayer.engine.identity import identity_of, same_record
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Positions, Run
 from turnout.schema import JobDefinition
@@ -69,6 +70,14 @@ class Topics:
             for partition, one in partitions.items()
         }
 
+    async def retention_s(self, topics: Collection[str]) -> dict[str, float]:
+        """How long each topic keeps a record, of those that forget by time; topics that are gone are left out."""
+        infos = await asyncio.gather(*(self._admin.describe(topic) for topic in topics), return_exceptions=True)
+        failures = [one for one in infos if isinstance(one, BaseException) and not isinstance(one, FailedPrecondition)]
+        if failures:
+            raise failures[0]
+        return retention_s({one.topic: one for one in infos if isinstance(one, TopicInfo)})
+
     async def check_identity(self, run: Run) -> dict[str, TopicInfo]:
         """The run's topics, when they are those that it was started on.
 
@@ -97,8 +106,11 @@ class Topics:
                 )
         return found
 
-    async def check_positions(self, run: Run, positions: Positions) -> None:
-        """FailedPrecondition (POSITION_BEYOND_END, LOG_TRUNCATED) unless the log still holds what comes next."""
+    async def check_positions(self, run: Run, positions: Positions, *, moving: bool = False) -> None:
+        """FailedPrecondition (POSITION_BEYOND_END, LOG_TRUNCATED) unless the log still holds what comes next.
+
+        moving: workers read on meanwhile, who notice themselves what is truncated before they have read it.
+        """
         ends = await self.ends(run.topic_ids)
         for tp, position in sorted(positions.items()):
             at = ends.get(tp)
@@ -111,13 +123,34 @@ class Topics:
                     f"{where}: the table of {run.version} reflects the log up to offset {position.next_offset:,}, and "
                     f"the log ends at {at.end:,}: the topic lost records. To replay it, {_AS_NEW_VERSION}.",
                 )
-            if position.next_offset < at.start:
+            if position.next_offset < at.start and not moving:
                 raise FailedPrecondition(
                     "LOG_TRUNCATED",
                     f"{where}: the next record of {run.version} is at offset {position.next_offset:,}, and the log "
                     f"begins at {at.start:,} by now: {at.start - position.next_offset:,} offsets are gone for ever. "
                     f"Lengthen the topic's retention; to replay what is left, {_AS_NEW_VERSION}.",
                 )
+
+    async def check_applied(self, run: Run, positions: Positions) -> None:
+        """FailedPrecondition (TOPIC_RECREATED) when the log holds another record than the one that was applied last.
+
+        A topic's id says the same, where the brokers have ids, and where the whole cluster was not made anew. A record
+        that the log holds no more, by retention or compaction, says nothing.
+        """
+        ends = await self.ends(run.topic_ids)
+        applied = {tp: one.last for tp, one in positions.items() if one.last is not None and tp in ends}
+        offsets = {tp: last.offset for tp, last in applied.items() if ends[tp].start <= last.offset < ends[tp].end}
+        for tp, messages in (await self._read(offsets, ends, 1)).items():
+            for message in messages:
+                found = identity_of(message.offset, message.timestamp, message.key, message.value)
+                if not same_record(applied[tp], found):
+                    raise FailedPrecondition(
+                        "TOPIC_RECREATED",
+                        f"{tp.topic}/{tp.partition} holds another record at offset {found.offset:,} than the one that "
+                        f"the run of {run.version} applied: the topic was deleted and created again, or its cluster "
+                        f"was. To replay the new topic, {_AS_NEW_VERSION}.",
+                        metadata={"topic": tp.topic, "run": run.name},
+                    )
 
     async def first_times(self, starts: Mapping[TopicPartition, LogEnds]) -> dict[TopicPartition, datetime]:
         """When the first record of each partition was written; partitions without a record are left out."""

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from core.config import POSTGRES_VARIABLE
@@ -32,6 +32,7 @@ from services.replayer.protocol import (
     decode_to_supervisor,
     encode,
 )
+from services.replayer.stuck import Standstill, allowed_s, is_stuck
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +59,14 @@ class Worker:
         self.stopped = False
         self.progress: Progress | None = None
         self.born_s = time.monotonic()
-        self.given_up_after_s = 0.0  # it was killed after so much silence
-        self._given_up_busy = False  # and was not frozen: it computed all the while
+        self.given_up = ""  # why it was killed, in words
+        self.stuck = False  # it was killed because it stood still
+        self._given_up_busy = False  # it was killed for its silence, and was not frozen: it computed all the while
         self._trying: tuple[TopicPartition, int] | None = None
         self._lease_s = start.lease_s
         self._transform_limit_s = start.transform_limit_s
         self._silence = Silence(self.born_s)
+        self._standstill = Standstill()
         self._process = process
         self._heard = heard
         self._reader = asyncio.create_task(self._read(), name=f"read {self.owner}")
@@ -117,8 +120,8 @@ class Worker:
         """Of an ended worker: how, in words."""
         if self.fault is not None:
             return f"ended with {self.fault.reason}"
-        if self.given_up_after_s:
-            return f"gave no sign of life for {self.given_up_after_s:.0f} s and was killed"
+        if self.given_up:
+            return f"{self.given_up} and was killed"
         code = self._process.returncode
         if code is not None and code < 0:
             return f"was killed by signal {-code}"
@@ -134,6 +137,7 @@ class Worker:
         """Read at most so many records a second."""
         if per_s != self.rate_per_s:
             self.rate_per_s = per_s
+            self._standstill.excused()
             self._send(Rate(per_s=per_s))
 
     def beat(self) -> None:
@@ -159,8 +163,20 @@ class Worker:
             self._lease_s, self._transform_limit_s, spoke=self._silence.spoke, running=running
         )
         if silent_s > allowed_s and not self.ended:
-            self.given_up_after_s = silent_s
+            self.given_up = f"gave no sign of life for {silent_s:.0f} s"
             self._given_up_busy = running
+            self.kill()
+
+    async def kill_if_stuck(self, writes: Callable[[str], Awaitable[bool]]) -> None:
+        """Kill it when it has stood still for too long (`stuck.py`). `writes`: whether PostgreSQL works for it."""
+        stands_s = self._standstill.lasts_s()
+        allowed = allowed_s(self._lease_s, self.rate_per_s, len(self.partitions))
+        if self.ended or not is_stuck(stands_s, allowed, self._lease_s, writes=False):
+            return
+        writing = await writes(self.owner)
+        if is_stuck(self._standstill.lasts_s(), allowed, self._lease_s, writes=writing) and not self.ended:
+            self.given_up = f"stood still for {stands_s:.0f} s although the log goes on"
+            self.stuck = True
             self.kill()
 
     def kill(self) -> None:
@@ -197,6 +213,10 @@ class Worker:
                 moved = self.progress is None or message.partitions != self.progress.partitions
                 over = moved or all(state.at_end for state in message.partitions)
                 self.progress = message
+                if self.rate_per_s == 0:
+                    self._standstill.excused()
+                else:
+                    self._standstill.told(message.partitions, time.monotonic())
                 self.working = self.working or bool(message.partitions)
                 if over and message.partitions:
                     self.waiting = None
@@ -204,6 +224,7 @@ class Worker:
                 self._trying = TopicPartition(message.topic, message.partition), message.offset
             case Waiting():
                 self.waiting = message
+                self._standstill.excused()
             case Fault():
                 self.fault = message
             case Stopped():

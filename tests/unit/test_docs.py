@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from core import config
+from services.replayer import metrics
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = sorted(
@@ -46,6 +47,14 @@ def test_every_setting_of_the_services_is_documented(capsys: pytest.CaptureFixtu
     documented = set(re.findall(r"`(--[a-z][a-z-]+)", page))
     assert flags - documented == set()
     assert config.POSTGRES_VARIABLE in page
+
+
+def test_every_metric_is_documented_as_it_is() -> None:
+    page = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(turnout\.[a-z_.]+)` \| (\w+) \| `([^`]+)` \|", page, re.MULTILINE))
+    told = {(one.name, "counter" if one.counter else "gauge", one.unit) for one in (*metrics.RUN, *metrics.PARTITION)}
+    assert documented == told | {(metrics.UNTOLD, "gauge", "{partition}")}
+    assert f"At most {metrics.PARTITIONS_MAX} partitions" in page
 
 
 def test_the_job_in_the_readme_is_the_one_in_the_examples() -> None:

@@ -128,7 +128,10 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """How far a run is in one partition; offsets. owner: empty = nobody holds the run lease at the moment."""
+    """How far a run is in one partition; offsets. owner: empty = nobody holds the run lease at the moment.
+
+    range_end_offset: end of the version's bounded range; None = the run goes on with the live tail.
+    """
 
     topic: str
     partition: int
@@ -139,6 +142,9 @@ class PartitionProgress:
     event_time: datetime | None
     records_per_s: float
     owner: str
+    range_end_offset: int | None = None
+    records_set_aside: int = 0
+    rows_written: int = 0
 
     @property
     def lag(self) -> int:
@@ -146,13 +152,47 @@ class PartitionProgress:
         return max(0, self.end_offset - self.next_offset)
 
 
+class ThrottleReason(enum.StrEnum):
+    """What holds a run's rate down; the most pressing one."""
+
+    RATE_LIMIT = "RATE_LIMIT"  # the run's own limit, set by a person
+    ROWS_BUDGET = "ROWS_BUDGET"  # its share of what all copies may write together
+    READ_LATENCY = "READ_LATENCY"  # reads at the fronts have become slow
+    SERVING_LAG = "SERVING_LAG"  # a version that serves reads falls behind
+    SINK_LATENCY = "SINK_LATENCY"  # the database takes long to commit
+    PAUSED_BY_GOVERNOR = "PAUSED_BY_GOVERNOR"  # slower would never catch up: it stands still for now
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """What holds a run's rate down. records_per_s: that it may read, 0 = it stands still. message: the figures."""
+
+    reason: ThrottleReason
+    records_per_s: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRisk:
+    """The log loses records before the run has read them. crossing_time: when its start passes the run's position."""
+
+    topic: str
+    partition: int
+    crossing_time: datetime
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """The execution of a version.
 
     status_message: why it FAILED or what it waits for. rate_limit: records a second, None = none. lag: offsets to the
-    end of the log. progress: 0 to 1. eta: None when unknown or tailing. catch_up_time: when it first came to the end.
-    priority: -100 to 100, the higher one is admitted first. queue_position: from 1, None = not queued.
+    end of the log. progress: 0 to 1. eta: None when unknown or tailing; eta_min, eta_max: its spread, eta_max None when
+    it may be never. catch_up_time: when it first came to the end. throttle: what holds the rate down; None = nothing.
+    bytes_written: of the rows, approximately. priority: -100 to 100, the higher one is admitted first. queue_position:
+    from 1, None = not queued. live_replicas: whose workers hold partitions of it.
+    stuck_restarts: of worker_restarts, workers that were alive and stood still. retention_risk: None = none is seen.
+    event_time: the newest applied.
     """
 
     job: str
@@ -174,18 +214,18 @@ class Run:
     worker_restarts: int
     create_time: datetime
     catch_up_time: datetime | None
+    eta_min: timedelta | None = None
+    eta_max: timedelta | None = None
+    never_catches_up: bool = False
+    throttle: Throttle | None = None
+    retention_risk: RetentionRisk | None = None
+    rows_written: int = 0
+    bytes_written: int = 0
+    stuck_restarts: int = 0
+    live_replicas: int = 0
     priority: int = 0
     queue_position: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RetentionRisk:
-    """A partition in which retention overtakes a run. crossing_time: when the log's start passes its position."""
-
-    topic: str
-    partition: int
-    crossing_time: datetime
-    message: str
+    event_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from core.rpc.channel import connect
 from services.replayer.admission import Admission
 from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
+from services.replayer.guard import RetentionGuard
 from services.replayer.presence import Presence
 from services.replayer.run import Run
 from services.replayer.sampler import Sampler
@@ -298,12 +299,14 @@ def _replica(stage: Stage, directory: Path) -> Surroundings:
     topics, store = Topics(kafka), Store(stage.postgres)
     ends, clock = EndsWatch(topics), SystemClock()
     presence = Presence(stage.postgres, store, settings.instance, settings.run_lease_s, clock)
+    sampler = Sampler(store, ends, presence, clock)
     return Surroundings(
         settings=settings,
         store=store,
         topics=topics,
         ends=ends,
-        sampler=Sampler(store, ends, presence, clock),
+        sampler=sampler,
+        guard=RetentionGuard(topics, sampler, clock),
         presence=presence,
         artifacts=Artifacts(connect(stage.registry.target), directory),
         limits=Limits(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from core.domain.errors import Unavailable
+from core.kafka import KafkaConfig, TopicAdmin
 from services.replayer import slots
 from services.replayer.protocol import Start
 from tests.integration.replayer.replayers import replica, worker_pids
@@ -220,6 +223,68 @@ async def test_a_topic_deleted_under_a_run_fails_it_and_is_said(stage: Stage) ->
     assert run.failure_reason == "TOPIC_NOT_FOUND"
     assert f"The topic {topic} does not exist any more" in run.status_message
     assert "a comment will do, as a new version" in run.status_message
+
+
+async def test_a_larger_topic_under_a_tail_fails_the_run_within_a_minute(stage: Stage) -> None:
+    """Deleted and created again at once, with more records than the tail had read: Kafka reads on without a word."""
+    topic = await stage.kafka.create()
+    records = flights(100)
+    await stage.kafka.produce(topic, records)
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name)
+    await stage.applied(v1.name, 100)
+    await stage.in_state(v1.name, "TAILING")
+    await _created_again(stage, topic)
+    await stage.kafka.produce(topic, flights(5000, first=7))
+    run = await stage.in_state(v1.name, "FAILED", deadline_s=60.0)
+    assert run.failure_reason in ("TOPIC_RECREATED", "TOPIC_NOT_FOUND")
+    assert (await refused(stage.resume(v1.name))).reason == "TOPIC_RECREATED"
+
+
+async def test_a_smaller_topic_under_a_tail_fails_the_run_within_a_minute(stage: Stage) -> None:
+    topic = await stage.kafka.create()
+    await stage.kafka.produce(topic, flights(400))
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name)
+    await stage.applied(v1.name, 400)
+    await stage.in_state(v1.name, "TAILING")
+    await _created_again(stage, topic)
+    await stage.kafka.produce(topic, flights(40))
+    run = await stage.in_state(v1.name, "FAILED", deadline_s=60.0)
+    assert run.failure_reason in ("TOPIC_RECREATED", "TOPIC_NOT_FOUND", "POSITION_BEYOND_END")
+
+
+@pytest.mark.parametrize("records", [40, 5000])
+async def test_without_a_topic_id_the_last_applied_record_tells(stage: Stage, records: int) -> None:
+    """Brokers of old have no ids: the run's stands for that of a topic made again in a cluster made again."""
+    topic = await stage.kafka.create()
+    await stage.kafka.produce(topic, flights(400))
+    v1 = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(v1.name)
+    await stage.applied(v1.name, 400)
+    await stage.pause(v1.name)
+    await _created_again(stage, topic)
+    await stage.kafka.produce(topic, flights(records, first=7))
+    topic_id = (await TopicAdmin(KafkaConfig.of_bootstrap(stage.kafka.bootstrap)).describe(topic)).topic_id
+    ids = json.dumps({topic: topic_id})
+    await stage.query("update replayer.runs set topic_ids = $1 where version = $2", ids, v1.name)
+    reason = "POSITION_BEYOND_END" if records == 40 else "TOPIC_RECREATED"
+    assert (await refused(stage.gates(v1.name))).reason == reason  # before a cutover
+    assert (await stage.get(v1.name)).failure_reason == reason
+    assert (await refused(stage.resume(v1.name))).reason == reason
+
+
+async def _created_again(stage: Stage, topic: str) -> None:
+    await stage.kafka.delete(topic)
+
+    async def created() -> bool:
+        try:
+            await stage.kafka.create(name=topic)
+        except KafkaException:  # the broker is not done with the deletion yet
+            return False
+        return True
+
+    assert await eventually(created)
 
 
 async def _once_deleted(stage: Stage, version: str) -> object:

@@ -32,6 +32,8 @@ from turnout.results import (
     RowDifference,
     Run,
     RunState,
+    Throttle,
+    ThrottleReason,
     Version,
     VersionState,
     View,
@@ -94,6 +96,11 @@ RUN = Run(
     lag=40_160,
     progress=0.7445,
     eta=timedelta(seconds=75),
+    eta_min=timedelta(seconds=68),
+    eta_max=timedelta(seconds=84),
+    rows_written=116_990,
+    bytes_written=14_200_000,
+    event_time=NOON,
     records_set_aside=0,
     worker_restarts=0,
     create_time=NOON,
@@ -105,6 +112,8 @@ TAILING = replace(
     progress=1.0,
     lag=0,
     eta=None,
+    eta_min=None,
+    eta_max=None,
     partitions=PARTITIONS[:1],
     records=157_160,
     records_per_s=0.0,
@@ -114,6 +123,8 @@ FAILED = replace(
     RUN,
     state=RunState.FAILED,
     eta=None,
+    eta_min=None,
+    eta_max=None,
     records_per_s=0.0,
     live_workers=0,
     partitions=(),
@@ -161,6 +172,26 @@ CAPACITY = Capacity(
     rows_per_s=12_300.4,
     storage_bytes=90_112,
     storage_bytes_expected=0,
+)
+WIDE = replace(
+    RUN,
+    lag=sum(1000 * n for n in range(50)),
+    partitions=tuple(
+        PartitionProgress("flights", n, 0, 1000 * n, 0, 2000 * n, NOON, 10.0, "worker-1", None, n % 2, 900 * n)
+        for n in range(50)
+    ),
+)
+AT_RISK = replace(
+    RUN,
+    status_message="waits for Kafka; flights/1: the log's start passes the run's position in about 40 min",
+    retention_risk=RetentionRisk(
+        "flights", 1, NOON, "flights/1: the log's start passes the run's position in about 40 min"
+    ),
+    throttle=Throttle(
+        ThrottleReason.READ_LATENCY, 5000.0, "reads take 31 ms at the 99th percentile, 1.6 times their quiet value"
+    ),
+    worker_restarts=3,
+    stuck_restarts=1,
 )
 
 VIEW = View(ViewState.MOVED, 2, "")

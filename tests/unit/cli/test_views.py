@@ -24,7 +24,7 @@ from turnout.cli.views.jobs import job_view, jobs_view, version_view
 from turnout.cli.views.routes import change_view, changes_view, explanation_view, route_view
 from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
 from turnout.cli.views.tables import comparison_view, read_view, rows_view
-from turnout.results import Command, RunState, VersionState
+from turnout.results import Command, RunState, Throttle, ThrottleReason, VersionState
 from turnout.schema import Column, ColumnType, Merge, difference
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -72,9 +72,15 @@ VIEWS: dict[str, RenderableType] = {
             records_per_s=0.0,
             rate_limit=20_000,
             eta=None,
+            eta_min=None,
+            eta_max=None,
             partitions=tuple(replace(one, records_per_s=0.0) for one in samples.PARTITIONS),
         )
     ),
+    "run-wide": run_view(samples.WIDE, 3),
+    "run-at-risk": run_view(samples.AT_RISK),
+    "run-line-at-risk": Text(run_line(samples.AT_RISK)),
+    "run-never": run_view(replace(samples.RUN, eta=None, eta_min=None, eta_max=None, never_catches_up=True)),
     "run-tailing": run_view(replace(samples.TAILING, live_workers=1)),
     "run-failed": run_view(samples.FAILED),
     "run-line-replaying": Text(run_line(samples.RUN)),
@@ -219,3 +225,28 @@ def test_a_row_with_many_columns_is_shown_as_names_and_values() -> None:
     lines = rendered(rows_view([wide, wide])).splitlines()
     assert lines[0].split() == ["column_0", "0"]
     assert len(lines) == 12 + 1 + 12
+
+
+def test_a_wide_screen_shows_more_of_each_partition() -> None:
+    assert "log start" not in rendered(run_view(samples.WIDE), 80)
+    lines = rendered(run_view(samples.WIDE), 140).splitlines()
+    [header] = [line for line in lines if line.startswith("partition")]
+    assert header.split()[:4] == ["partition", "done", "log", "start"]
+    assert header.endswith("rows  set aside  event time")
+
+
+@pytest.mark.parametrize("most", [1, 5, 49, 50, 51, -3])
+def test_the_partitions_that_are_furthest_behind_are_shown(most: int) -> None:
+    lines = rendered(run_view(samples.WIDE, most)).splitlines()
+    shown = [int(line.split()[0].removeprefix("flights/")) for line in lines if line.startswith("flights/")]
+    assert shown == list(range(50 - min(50, max(1, most)), 50))
+    assert any(f"and {50 - len(shown)} more partition" in line for line in lines) is (len(shown) < 50)
+
+
+def test_an_unknown_latest_end_is_said() -> None:
+    assert "ETA 1 min 15 s (1 min 8 s to ?)" in run_line(replace(samples.RUN, eta_max=None))
+
+
+def test_held_still_is_not_a_rate_of_nothing() -> None:
+    still = Throttle(ThrottleReason.PAUSED_BY_GOVERNOR, 0.0, "reads are slow")
+    assert "held still by PAUSED_BY_GOVERNOR" in run_line(replace(samples.RUN, throttle=still))

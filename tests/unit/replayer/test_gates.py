@@ -10,14 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.replayer import gates
+from services.replayer.forecast import Forecast
 from services.replayer.gates import DerivedTypes, Gate, Limits, catch_up, coverage, schema
 from services.replayer.history import GAP_S, History
+from services.replayer.outlook import Outlook
+from services.replayer.retention import Risk
 from services.replayer.run import Position, Run, Sample
 from services.replayer.states import State
 from tests.unit.replayer.made import COUNT, NOW, at, definition, run, sample, tp
 from turnout.schema import Column, ColumnType, DerivedColumn, JobKind, Merge
 
 V1, V2 = run(1), run(2)
+EXPECTING_NOTHING = Outlook()
 LIMITS = Limits(lag_s=2.0, event_lag_s=5.0, stable_s=1.0)
 
 
@@ -30,8 +34,10 @@ def _steady(*samples_of: tuple[Position, Position | None, int], every_s: float =
     return made
 
 
-def _asked(samples: list[Sample], baseline: Run | None = V1, candidate: Run = V2) -> Gate:
-    return catch_up(candidate, baseline, samples, samples[-1].monotonic_s, LIMITS)
+def _asked(
+    samples: list[Sample], baseline: Run | None = V1, candidate: Run = V2, outlook: Outlook = EXPECTING_NOTHING
+) -> Gate:
+    return catch_up(candidate, baseline, samples, samples[-1].monotonic_s, LIMITS, outlook)
 
 
 def _says(gate: Gate, text: str) -> bool:
@@ -234,10 +240,10 @@ def test_nor_what_the_log_had_before_its_end_counts_as_old(
 
 def test_an_old_measurement_is_no_evidence() -> None:
     samples = _steady(*[(at(100), at(100), 500)] * 3)
-    gate = catch_up(V2, V1, samples, samples[-1].monotonic_s + LIMITS.sample_age_s + 0.1, LIMITS)
+    gate = catch_up(V2, V1, samples, samples[-1].monotonic_s + LIMITS.sample_age_s + 0.1, LIMITS, Outlook())
     assert not gate.passed
     assert _says(gate, "nothing has been measured lately")
-    assert not catch_up(V2, V1, [], 0.0, LIMITS).passed
+    assert not catch_up(V2, V1, [], 0.0, LIMITS, Outlook()).passed
 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.TAILING])
@@ -252,16 +258,19 @@ def test_only_a_tailing_run_passes(state: State) -> None:
 
 
 def test_a_forecast_comes_with_the_refusal() -> None:
-    gate = _asked(_steady((at(0), at(5000), 5000), (at(500), at(5000), 5000)))
-    assert "at 1,000 records/s it reaches the end of the log in about 4.5 s" in gate.evidence
-    gate = _asked(_steady((at(0), at(5000), 5000), (at(500), at(5000), 6000)))
+    samples = _steady((at(0), at(5000), 5000), (at(500), at(5000), 5000))
+    gate = _asked(samples, outlook=Outlook(Forecast(4.5, 4.0, 6.0)))
+    assert "at 1,000 records/s it reaches the end of the log in about 4.5 s (between 4.0 s and 6.0 s)" in gate.evidence
+    gate = _asked(samples, outlook=Outlook(Forecast(4.5, 4.0, None)))
+    assert _says(gate, "(between 4.0 s and an unknown time)")
+    gate = _asked(samples, outlook=Outlook(Forecast(never=True)), candidate=run(2, State.REPLAYING))
     assert _says(gate, "it never catches up, for the log grows faster")
 
 
 def test_a_log_that_expires_first_is_said() -> None:
-    slow = _steady(*[(at(s, event_s=s / 4 - 3600), at(5000), 5000) for s in range(3)])
-    gate = catch_up(V2, V1, slow, 1.0, LIMITS, {"flights": 3640.0})
-    assert _says(gate, "flights/0: at 2 records/s the topic's retention overtakes the run in about 79 s, and it fails")
+    samples = _steady((at(0), at(5000), 5000), (at(500), at(5000), 5000))
+    gate = _asked(samples, outlook=Outlook(risk=Risk(tp(), NOW, 79.0, "flights/0: too late")))
+    assert "flights/0: too late" in gate.evidence
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=12), st.floats(0.1, 1.0))
@@ -362,11 +371,3 @@ def test_an_expression_may_change_but_not_its_type(new_type: str, passes: bool) 
 def test_schema_of_a_first_version_and_of_equal_columns() -> None:
     assert schema(V2, None, DerivedTypes()).passed
     assert _schema(V1, V2).evidence == ("the columns are those of version 1",)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.44, "0.4 s"), (45, "45 s"), (600, "10 min"), (3 * 3600, "3 h"), (23 * 86400, "23 days")],
-)
-def test_spans_in_words(seconds: float, text: str) -> None:
-    assert gates.span(seconds) == text

@@ -71,8 +71,13 @@ def test_run() -> None:
         "progress": 0.5,
         "records_set_aside": 7,
         "worker_restarts": 8,
-        "priority": -9,
-        "queue_position": 10,
+        "never_catches_up": True,
+        "rows_written": 9,
+        "bytes_written": 10,
+        "stuck_restarts": 11,
+        "live_replicas": 12,
+        "priority": 13,
+        "queue_position": 14,
     }
     partition: dict[str, Any] = {
         "topic": "t",
@@ -83,11 +88,19 @@ def test_run() -> None:
         "end_offset": 50,
         "records_per_s": 6.5,
         "owner": "o",
+        "range_end_offset": 60,
+        "records_set_aside": 3,
+        "rows_written": 4,
     }
     message = replayer_pb2.Run(
         name="jobs/a/versions/2/run",
         state=replayer_pb2.Run.REPLAYING,
         eta=Duration(seconds=9),
+        eta_min=Duration(seconds=8),
+        eta_max=Duration(seconds=12),
+        throttle=replayer_pb2.Throttle(reason=replayer_pb2.Throttle.READ_LATENCY, records_per_s=2.5, message="m"),
+        retention_risk=replayer_pb2.RetentionRisk(topic="t", partition=1, crossing_time=STAMP, message="m"),
+        event_time=STAMP,
         create_time=STAMP,
         catch_up_time=STAMP,
         partitions=[replayer_pb2.PartitionProgress(event_time=STAMP, **partition)],
@@ -102,12 +115,18 @@ def test_run() -> None:
         state=results.RunState.REPLAYING,
         partitions=(progress,),
         eta=timedelta(seconds=9),
+        eta_min=timedelta(seconds=8),
+        eta_max=timedelta(seconds=12),
+        throttle=results.Throttle(results.ThrottleReason.READ_LATENCY, 2.5, "m"),
+        retention_risk=results.RetentionRisk("t", 1, T, "m"),
+        event_time=T,
         create_time=T,
         catch_up_time=T,
         **fields,
     )
     bare = convert.run(replayer_pb2.Run(name=message.name, state=replayer_pb2.Run.QUEUED))
     assert (bare.eta, bare.catch_up_time, bare.rate_limit, bare.queue_position) == (None, None, None, None)
+    assert (bare.eta_min, bare.eta_max, bare.throttle, bare.retention_risk, bare.event_time) == (None,) * 5
 
 
 def test_estimate() -> None:

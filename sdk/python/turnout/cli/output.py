@@ -161,13 +161,21 @@ class Columns:
         self._rows = rows
         self._right = right
 
+    def width(self) -> int:
+        """Of the aligned rows, the last column wrapped as far as it may be."""
+        widths = [self._column_width(at) for at in range(len(self._headers))]
+        return sum(widths) - widths[-1] + min(widths[-1], _SENTENCE_COLUMNS) + _GAP * (len(widths) - 1)
+
+    def whole_width(self) -> int:
+        """Of the aligned rows, nothing wrapped."""
+        return sum(map(self._column_width, range(len(self._headers)))) + _GAP * (len(self._headers) - 1)
+
+    def _column_width(self, at: int) -> int:
+        cells = (max(map(cell_len, row[at].plain.split("\n"))) for row in self._rows)
+        return max(cell_len(self._headers[at]), *cells, 0)
+
     def __rich_console__(self, on: Console, options: ConsoleOptions) -> RenderResult:
-        widths = [
-            max([cell_len(header), *(max(map(cell_len, row[at].plain.split("\n"))) for row in self._rows)])
-            for at, header in enumerate(self._headers)
-        ]
-        widths[-1] = min(widths[-1], _SENTENCE_COLUMNS)
-        if sum(widths) + _GAP * (len(widths) - 1) <= options.max_width:
+        if self.width() <= options.max_width:
             yield self._aligned()
             return
         for number, row in enumerate(self._rows):
@@ -184,6 +192,17 @@ class Columns:
         for row in self._rows:
             made.add_row(*row)
         return made
+
+
+class FirstFitting:
+    """The first of several tables that the width holds without wrapping; the last one when none is."""
+
+    def __init__(self, tables: Sequence[Columns]) -> None:
+        self._tables = tables
+
+    def __rich_console__(self, on: Console, options: ConsoleOptions) -> RenderResult:
+        fitting = (one for one in self._tables if one.whole_width() <= options.max_width)
+        yield next(fitting, self._tables[-1])
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: Sequence[int] = ()) -> Columns:

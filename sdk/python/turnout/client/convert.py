@@ -98,9 +98,24 @@ def run(message: replayer_pb2.Run) -> results.Run:
         worker_restarts=message.worker_restarts,
         create_time=_time(message.create_time),
         catch_up_time=_time_of(message, "catch_up_time"),
+        eta_min=_duration_of(message, "eta_min"),
+        eta_max=_duration_of(message, "eta_max"),
+        never_catches_up=message.never_catches_up,
+        throttle=_throttle(message.throttle) if message.HasField("throttle") else None,
+        retention_risk=_retention_risk(message.retention_risk) if message.HasField("retention_risk") else None,
+        rows_written=message.rows_written,
+        bytes_written=message.bytes_written,
+        stuck_restarts=message.stuck_restarts,
+        live_replicas=message.live_replicas,
         priority=message.priority,
         queue_position=message.queue_position or None,
+        event_time=_time_of(message, "event_time"),
     )
+
+
+def _throttle(message: replayer_pb2.Throttle) -> results.Throttle:
+    reason = results.ThrottleReason(replayer_pb2.Throttle.Reason.Name(message.reason))
+    return results.Throttle(reason, message.records_per_s, message.message)
 
 
 def _partition(message: replayer_pb2.PartitionProgress) -> results.PartitionProgress:
@@ -114,6 +129,9 @@ def _partition(message: replayer_pb2.PartitionProgress) -> results.PartitionProg
         event_time=_time_of(message, "event_time"),
         records_per_s=message.records_per_s,
         owner=message.owner,
+        range_end_offset=message.range_end_offset if message.HasField("range_end_offset") else None,
+        records_set_aside=message.records_set_aside,
+        rows_written=message.rows_written,
     )
 
 

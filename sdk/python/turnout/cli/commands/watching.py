@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S = 5.0
 _GATES_EVERY_S = 0.25
+_HEAD_LINES = 12  # what stands above and below the partitions: a picture taller than the screen could not be redrawn
 _CATCH_UP = "catch-up"
 _ENDED = (RunState.STOPPED, RunState.FAILED)
 
@@ -177,7 +178,7 @@ class _Picture(_Screen):
         self._live.stop()
 
     def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
-        parts = [run_view(run)]
+        parts = [run_view(run, self._output.console.height - _HEAD_LINES)]
         if waiting_for:
             parts.append(Text(f"Not caught up yet: {waiting_for}", style="yellow"))
         self._live.update(Trimmed(Group(*parts)), refresh=last)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Callable
+
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from turnout.cli.output import facts, heading, table
+from turnout.cli.output import Columns, FirstFitting, facts, heading, table
 from turnout.cli.quantities import ABSENT, count, moment, plural, rate, share, size, span
 from turnout.cli.views.phrases import lines, state
-from turnout.results import Estimate, PartitionProgress, Run, RunState, VersionState
+from turnout.results import Estimate, PartitionProgress, Run, RunState, Throttle, VersionState
 
 BAR_COLUMNS = 30
+PARTITIONS_MAX = 32  # shown, unless told: those that are furthest behind
 
 # The log is not the one any more that the table stands on.
 LOG_LOST = frozenset({"TOPIC_RECREATED", "POSITION_BEYOND_END", "LOG_TRUNCATED"})
@@ -24,24 +28,34 @@ def run_line(run: Run) -> str:
     """Everything that matters on one line, for logs."""
     parts = [f"{run.job} v{run.version} {run.state}"]
     if _begun(run):
-        parts += [share(run.progress), *_figures(run)]
+        parts += [share(run.progress), *_speed(run), *_amounts(run)]
     if run.records_set_aside:
         parts.append(f"{count(run.records_set_aside)} set aside")
+    if run.throttle is not None:
+        parts.append(_throttled(run.throttle))
     return "  ".join([*parts, run.status_message] if run.status_message else parts)
 
 
-def run_view(run: Run) -> RenderableType:
-    """The run with a bar, and a line for each partition; no figures before it has taken up a partition."""
+def run_view(run: Run, partitions_max: int = PARTITIONS_MAX) -> RenderableType:
+    """The run with a bar, and a line for each of its partitions, at most so many; no figures before it has taken up a
+    partition."""
     parts: list[RenderableType] = [
         Text.assemble((f"{run.job} v{run.version}", "bold"), "  ", state(run.state), f"  {_workers(run)}")
     ]
     if _begun(run):
-        parts += [_bar(run.progress, share(run.progress)), Text("   ".join(_figures(run)))]
-    if run.status_message:
-        parts.append(Text(run.status_message, style="red" if run.state is RunState.FAILED else "yellow"))
+        parts.append(_bar(run.progress, share(run.progress)))
+        parts += [Text("   ".join(figures)) for figures in (_speed(run), _amounts(run))]
+    if run.throttle is not None:
+        parts.append(Text(f"{_throttled(run.throttle)}: {run.throttle.message}", style="yellow"))
+    status = run.status_message
+    if run.retention_risk is not None:  # said in the status, too
+        parts.append(Text(run.retention_risk.message, style="bold red"))
+        status = status.replace(run.retention_risk.message, "").strip("; ")
+    if status:
+        parts.append(Text(status, style="red" if run.state is RunState.FAILED else "yellow"))
     parts += lines(_remarks(run))
     if _begun(run):
-        parts += [Text(), _partitions(run)]
+        parts += [Text(), _partitions(run, max(1, partitions_max))]
     return Group(*parts)
 
 
@@ -68,14 +82,34 @@ def _workers(run: Run) -> str:
     return f"{run.live_workers} of {plural(run.workers, 'worker')}"
 
 
-def _figures(run: Run) -> list[str]:
-    figures = [plural(run.records, "record")]
+def _speed(run: Run) -> list[str]:
+    """When it reaches the end, with the spread, and what that rests on."""
+    figures = []
+    if run.never_catches_up:
+        figures.append("never at this rate")
+    elif run.eta is not None:
+        latest = "?" if run.eta_max is None else span(run.eta_max)
+        least = latest if run.eta_min is None else span(run.eta_min)
+        figures.append(f"ETA {span(run.eta)} ({least} to {latest})" if least != latest else f"ETA {span(run.eta)}")
     if _rate_known(run):
         figures.append(rate(run.records_per_s))
     if run.rate_limit is not None:
         figures.append(f"limit {count(run.rate_limit)}/s")
     figures.append(f"lag {count(run.lag)}")
-    return figures if run.eta is None else [*figures, f"ETA {span(run.eta)}"]
+    return figures
+
+
+def _amounts(run: Run) -> list[str]:
+    amounts = [plural(run.records, "record")]
+    if run.rows_written:
+        amounts += [plural(run.rows_written, "row"), f"{size(run.bytes_written)} written"]
+    return amounts
+
+
+def _throttled(throttle: Throttle) -> str:
+    if throttle.records_per_s <= 0:
+        return f"held still by {throttle.reason}"
+    return f"held down to {rate(throttle.records_per_s)} by {throttle.reason}"
 
 
 def _rate_known(run: Run) -> bool:
@@ -89,6 +123,8 @@ def _remarks(run: Run) -> list[str]:
         remarks.append(f"{plural(run.records_set_aside, 'malformed record')} set aside into the dead-letter table.")
     if run.worker_restarts:
         remarks.append(f"{plural(run.worker_restarts, 'worker')} died and started again.")
+    if run.stuck_restarts:
+        remarks.append(f"{count(run.stuck_restarts)} of them stood still and had to be ended.")
     return remarks
 
 
@@ -111,20 +147,39 @@ def way_on(run: Run, version: VersionState) -> str:
     return f"{mended}`turnout run resume {job} {number}` takes it up again."
 
 
-def _partitions(run: Run) -> RenderableType:
-    rows = [
-        (
-            f"{one.topic}/{one.partition}",
-            share(_way(one)),
-            count(one.next_offset),
-            count(one.end_offset),
-            count(one.lag),
-            rate(one.records_per_s) if _rate_known(run) else ABSENT,
-            moment(one.event_time),
-        )
-        for one in run.partitions
-    ]
-    return table(("partition", "done", "offset", "end", "lag", "rate", "event time"), rows, right=(1, 2, 3, 4, 5))
+_Cell = Callable[[PartitionProgress], str]
+
+
+def _partitions(run: Run, most: int) -> RenderableType:
+    """Those that are furthest behind, in their order; as many columns as the screen holds."""
+    shown = run.partitions
+    if len(shown) > most:
+        behind = set(heapq.nlargest(most, range(len(shown)), key=lambda at: (shown[at].lag, -at)))
+        shown = tuple(one for at, one in enumerate(shown) if at in behind)
+    columns: dict[str, _Cell] = {
+        "partition": lambda one: f"{one.topic}/{one.partition}",
+        "done": lambda one: share(_way(one)),
+        "log start": lambda one: count(one.log_start_offset),
+        "offset": lambda one: count(one.next_offset),
+        "end": lambda one: count(one.end_offset),
+        "lag": lambda one: count(one.lag),
+        "rate": lambda one: rate(one.records_per_s) if _rate_known(run) else ABSENT,
+        "rows": lambda one: count(one.rows_written),
+        "set aside": lambda one: count(one.records_set_aside),
+        "event time": lambda one: moment(one.event_time),
+    }
+    least = [name for name in columns if name not in ("log start", "rows", "set aside")]
+    told = FirstFitting([_table(shown, columns, list(columns)), _table(shown, columns, least)])
+    hidden = len(run.partitions) - len(shown)
+    if not hidden:
+        return told
+    lag = run.lag - sum(one.lag for one in shown)
+    return Group(told, Text(f"and {plural(hidden, 'more partition')}, lag {count(max(0, lag))}", style="dim"))
+
+
+def _table(shown: tuple[PartitionProgress, ...], columns: dict[str, _Cell], names: list[str]) -> Columns:
+    rows = [[columns[name](one) for name in names] for one in shown]
+    return table(names, rows, right=range(1, len(names) - 1))
 
 
 def _way(one: PartitionProgress) -> float:
