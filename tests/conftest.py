@@ -14,11 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from deploy.local.stack import LocalStack
 from tests.support.databases import fresh_database
 from tests.support.processes import ServiceProcesses
 from tests.support.topics import Topics
+
+# How long an example takes depends on what else the machine does; a test that times out says nothing of the product.
+settings.register_profile("turnout", deadline=None)
+settings.load_profile("turnout")
 
 POSTGRES_VARIABLE = "TURNOUT_TEST_POSTGRES"
 KAFKA_VARIABLE = "TURNOUT_TEST_KAFKA"

@@ -87,7 +87,7 @@ async def test_every_merge_rule(postgres: str, tmp_path: Path) -> None:
     names = ddl.staged_columns(version.definition)
     batches: list[list[list[tuple[Any, ...]]]] = []
 
-    @settings(max_examples=150, database=None, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(max_examples=150, database=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(st.lists(ROWS, max_size=8), min_size=1, max_size=4))
     def collect(example: list[list[tuple[Any, ...]]]) -> None:
         batches.append(example)

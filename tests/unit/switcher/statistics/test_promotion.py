@@ -23,7 +23,7 @@ def expected_e(units: int, share: float, active: float, candidate: float, margin
     return mean
 
 
-@settings(max_examples=60, deadline=None)  # hundreds of outcomes an example
+@settings(max_examples=60)  # hundreds of outcomes an example
 @given(
     units=st.integers(1, 7),
     share=st.floats(0.02, 0.98),
