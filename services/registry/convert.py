@@ -12,9 +12,11 @@ from core.domain.names import job_name, parse_job
 from core.domain.text import ID_MAX, text
 from services.registry.records import Job, RequestKey, Version
 from services.registry.retirement import Retirement, Step
+from turnout import log_range_proto
 from turnout.definition_proto import check_projection, to_proto
+from turnout.log_range import LogRange, LogRangeError
 from turnout.registry.v1 import registry_pb2
-from turnout.schema import SchemaError, decode, encode
+from turnout.schema import JobDefinition, SchemaError, decode
 
 _Retirement = registry_pb2.Retirement
 
@@ -49,6 +51,7 @@ def version_message(version: Version) -> registry_pb2.Version:
         artifact_bytes=version.artifact_bytes,
         create_time=_stamp(version.create_time),
         retirement=None if version.retirement is None else _retirement_message(version.retirement),
+        log_range=log_range_proto.to_proto(version.log_range),
     )
 
 
@@ -62,18 +65,29 @@ def _retirement_message(retirement: Retirement) -> registry_pb2.Retirement:
     )
 
 
-def definition_json(header: registry_pb2.CreateVersionHeader) -> str:
-    """The canonical definition. InvalidInput when it is none, says two things, or is of another job."""
+def definition(header: registry_pb2.CreateVersionHeader) -> JobDefinition:
+    """The definition. InvalidInput when it is none, says two things, or is of another job."""
     job = parse_job(header.parent)
     try:
-        definition = check_projection(header.definition)
+        found = check_projection(header.definition)
     except SchemaError as error:
         raise InvalidInput("INVALID_DEFINITION", f"The definition is refused: {error}.") from None
-    if definition.job != job:
+    if found.job != job:
         raise InvalidInput(
-            "INVALID_DEFINITION", f"The definition is of job {definition.job}, but the version is to be of job {job}."
+            "INVALID_DEFINITION", f"The definition is of job {found.job}, but the version is to be of job {job}."
         )
-    return encode(definition).decode()
+    return found
+
+
+def log_range(header: registry_pb2.CreateVersionHeader, read: JobDefinition) -> LogRange | None:
+    """The range of the log, None = all of it. InvalidInput when it makes no sense for the topics that are read."""
+    try:
+        found = log_range_proto.from_proto(header.log_range)
+        if found is not None:
+            found.check_topics([source.topic for source in read.topics])
+    except LogRangeError as error:
+        raise InvalidInput("INVALID_RANGE", f"The range of the log is refused: {error}.") from None
+    return found
 
 
 def request_key(method: str, request_id: str, request: Message) -> RequestKey:

@@ -27,14 +27,14 @@ select substring(content from $2 for $3) from registry.artifacts where digest = 
 
 -- name: registered_versions
 -- The versions that code may be, newest first.
-select number, artifact_digest, definition_json from registry.versions
+select number, artifact_digest, definition_json, log_range from registry.versions
 where job = $1 and state = 'REGISTERED'
 order by number desc
 
 -- name: insert_version
 insert into registry.versions
-    (job, number, state, definition_json, artifact_digest, artifact_bytes, create_time)
-values ($1, $2, $3, $4, $5, $6, $7)
+    (job, number, state, definition_json, artifact_digest, artifact_bytes, create_time, log_range)
+values ($1, $2, $3, $4, $5, $6, $7, $8)
 
 -- name: lock_version
 select state from registry.versions where job = $1 and number = $2 for update
@@ -43,14 +43,14 @@ select state from registry.versions where job = $1 and number = $2 for update
 update registry.versions set state = $3 where job = $1 and number = $2
 
 -- name: version
-select v.job, v.number, v.state, v.definition_json, v.artifact_digest, v.artifact_bytes, v.create_time,
+select v.job, v.number, v.state, v.definition_json, v.artifact_digest, v.artifact_bytes, v.create_time, v.log_range,
        r.step, r.retain_for, r.forgo_rollback, r.claimed_actor, r.start_time, r.drop_time, r.waiting_for, r.failures,
        r.resume_run
 from registry.versions v left join registry.retirements r using (job, number)
 where v.job = $1 and v.number = $2
 
 -- name: versions_before
-select v.job, v.number, v.state, v.definition_json, v.artifact_digest, v.artifact_bytes, v.create_time,
+select v.job, v.number, v.state, v.definition_json, v.artifact_digest, v.artifact_bytes, v.create_time, v.log_range,
        r.step, r.retain_for, r.forgo_rollback, r.claimed_actor, r.start_time, r.drop_time, r.waiting_for, r.failures,
        r.resume_run
 from registry.versions v left join registry.retirements r using (job, number)

@@ -6,6 +6,7 @@ from datetime import datetime
 from core.domain.names import VersionId
 from services.registry.lifecycle import State
 from services.registry.retirement import Retirement
+from turnout.log_range import LogRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A version. definition_json: canonical, as `turnout.schema.encode` writes it."""
+    """A version. definition_json: canonical, as `turnout.schema.encode` writes it. log_range: None = all of the log."""
 
     id: VersionId
     state: State
@@ -28,16 +29,18 @@ class Version:
     artifact_digest: str
     artifact_bytes: int
     create_time: datetime
+    log_range: LogRange | None = None
     retirement: Retirement | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What CreateVersion stores: a definition and the artefact it was loaded from."""
+    """What CreateVersion stores: a definition, the artefact it was loaded from, the range (None = all of the log)."""
 
     definition_json: str
     artifact_digest: str
     artifact: bytes
+    log_range: LogRange | None = None
 
 
 @dataclass(frozen=True, slots=True)

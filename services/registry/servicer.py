@@ -18,7 +18,7 @@ from services.registry.saga import Saga
 from services.registry.store import Store
 from services.registry.upload import PIECE_BYTES_MAX, Upload
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
-from turnout.schema import SchemaError, check_job_id
+from turnout.schema import SchemaError, check_job_id, encode
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -62,7 +62,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         if first is None or first.WhichOneof("part") != "header":
             raise InvalidInput("HEADER_MISSING", "The first message of CreateVersion holds the header.")
         header = first.header
-        job, definition = names.parse_job(header.parent), convert.definition_json(header)
+        job, definition = names.parse_job(header.parent), convert.definition(header)
         if header.expected_number < 0:
             raise InvalidInput("INVALID_NUMBER", "expected_number is negative; use 0 for any.")
         upload = Upload(header.artifact_digest)
@@ -73,8 +73,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
                     raise InvalidInput("HEADER_TWICE", "Only the first message of CreateVersion holds a header.")
                 upload.take(part.chunk)
             # Only now: a client that still writes when the call ends loses the status that ended it.
+            log_range = convert.log_range(header, definition)
             await self._store.job(job)
-            code = Code(definition, header.artifact_digest, upload.content())
+            code = Code(encode(definition).decode(), header.artifact_digest, upload.content(), log_range)
             now = self._clock.now()
 
             async def create(tx: Any) -> bytes:

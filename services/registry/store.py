@@ -18,6 +18,7 @@ from services.registry.lifecycle import State
 from services.registry.numbering import Known, Numbered, number
 from services.registry.records import Code, Job, RequestKey, Version
 from services.registry.retirement import Change, Retirement, Step
+from turnout.log_range import LogRange, decode, encode
 
 HERE = Path(__file__).parent
 MIGRATIONS = HERE / "migrations"
@@ -120,8 +121,8 @@ class Store:
         last_number = await tx.fetchval(QUERIES.lock_job, job)
         if last_number is None:
             raise _no_job(job)
-        live = [Known(**row) for row in await tx.fetch(QUERIES.registered_versions, job)]
-        numbered = number(live, last_number, code.artifact_digest, code.definition_json, expected)
+        live = [_known(row) for row in await tx.fetch(QUERIES.registered_versions, job)]
+        numbered = number(live, last_number, code.artifact_digest, code.definition_json, expected, code.log_range)
         if not numbered.created:
             return await self._version(tx, VersionId(job, numbered.number)), False
         version = _new_version(job, numbered, code, now)
@@ -159,6 +160,7 @@ class Store:
             version.artifact_digest,
             version.artifact_bytes,
             now,
+            None if version.log_range is None else encode(version.log_range),
         )
         await tx.execute(QUERIES.set_last_number, id_.job, id_.number)
         await tx.execute(QUERIES.audit, now, id_.job, id_.number, "CREATE_VERSION", "", None, "")
@@ -309,7 +311,16 @@ def _new_version(job: str, numbered: Numbered, code: Code, now: datetime) -> Ver
         artifact_digest=code.artifact_digest,
         artifact_bytes=len(code.artifact),
         create_time=now,
+        log_range=code.log_range,
     )
+
+
+def _known(row: Any) -> Known:
+    return Known(row["number"], row["artifact_digest"], row["definition_json"], _log_range(row))
+
+
+def _log_range(row: Any) -> LogRange | None:
+    return None if row["log_range"] is None else decode(row["log_range"])
 
 
 def _job(row: Any) -> Job:
@@ -324,6 +335,7 @@ def _version(row: Any) -> Version:
         artifact_digest=row["artifact_digest"],
         artifact_bytes=row["artifact_bytes"],
         create_time=row["create_time"],
+        log_range=_log_range(row),
     )
     return version if row["step"] is None else replace(version, retirement=_retirement(row))
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from turnout.log_range import LogRange
 from turnout.schema import JobDefinition
 
 
@@ -43,6 +44,7 @@ class RunState(enum.StrEnum):
     PAUSED = "PAUSED"  # stopped for a while by a person
     STOPPED = "STOPPED"  # ended; the table stays
     FAILED = "FAILED"  # ended by a fault; can be resumed once mended
+    COMPLETED = "COMPLETED"  # has read the whole bounded range of its version; the table stays as it is
 
 
 class ViewState(enum.StrEnum):
@@ -94,7 +96,10 @@ class Retirement:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """An immutable version of a job. artifact_digest: SHA-256, hexadecimal. retirement: None while REGISTERED."""
+    """An immutable version of a job. artifact_digest: SHA-256, hexadecimal. retirement: None while REGISTERED.
+
+    log_range: the part of the log that its table is made of; None = all that is retained, and then the live tail.
+    """
 
     job: str
     number: int
@@ -104,6 +109,7 @@ class Version:
     artifact_bytes: int
     create_time: datetime
     retirement: Retirement | None
+    log_range: LogRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +153,14 @@ class PartitionProgress:
     rows_written: int = 0
 
     @property
+    def target_offset(self) -> int:
+        """Where reading ends: the end of the range, else of the log."""
+        return self.end_offset if self.range_end_offset is None else self.range_end_offset
+
+    @property
     def lag(self) -> int:
         """Offsets still to read; an upper bound of the records."""
-        return max(0, self.end_offset - self.next_offset)
+        return max(0, self.target_offset - self.next_offset)
 
 
 class ThrottleReason(enum.StrEnum):
@@ -187,10 +198,10 @@ class Run:
     """The execution of a version.
 
     status_message: why it FAILED or what it waits for. rate_limit: records a second, None = none. lag: offsets to the
-    end of the log. progress: 0 to 1. eta: None when unknown or tailing; eta_min, eta_max: its spread, eta_max None when
-    it may be never. catch_up_time: when it first came to the end. throttle: what holds the rate down; None = nothing.
-    bytes_written: of the rows, approximately. priority: -100 to 100, the higher one is admitted first. queue_position:
-    from 1, None = not queued. live_replicas: whose workers hold partitions of it.
+    end of the log, or of the range. progress: 0 to 1. eta: None when unknown or tailing; eta_min, eta_max: its spread,
+    eta_max None when it may be never. catch_up_time: when it first came to that end. throttle: what holds the rate
+    down; None = nothing. bytes_written: of the rows, approximately. priority: -100 to 100, the higher one is admitted
+    first. queue_position: from 1, None = not queued. live_replicas: whose workers hold partitions of it.
     stuck_restarts: of worker_restarts, workers that were alive and stood still. retention_risk: None = none is seen.
     event_time: the newest applied.
     """

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from core.rpc.channel import connect
 from tests.integration.registry.conftest import DEFINITION, JOB, Registry
 from turnout.definition_proto import to_proto
 from turnout.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound
+from turnout.log_range import LogRange, PartitionOffset
 from turnout.registry.v1 import registry_pb2 as pb
 from turnout.registry.v1.registry_pb2_grpc import RegistryStub
 from turnout.results import VersionState
@@ -124,6 +127,50 @@ async def test_versions_are_numbered_and_kept(registry: Registry) -> None:
         assert [found.number async for found in client.list_versions(JOB, page_size=size)] == [3, 2, 1]
     assert (await client.get_job(JOB)).newest_version == 3
     assert await client.get_artifact(JOB, 2) == b"code 2"
+
+
+async def test_another_range_of_the_log_is_another_version(registry: Registry) -> None:
+    client = registry.client
+    march = LogRange(start_time=datetime(2026, 3, 1, tzinfo=UTC), end_offsets=(PartitionOffset("flights", 0, 7),))
+    same = LogRange(
+        start_time=datetime(2026, 3, 1, 1, tzinfo=timezone(timedelta(hours=1))), end_offsets=march.end_offsets
+    )
+    assert (await client.create_version(JOB, DEFINITION, CODE)).version.log_range is None
+    second = await client.create_version(JOB, DEFINITION, CODE, log_range=march)
+    assert (second.created, second.version.number, second.version.log_range) == (True, 2, march)
+    for log_range, number in ((same, 2), (None, 1), (LogRange(), 1)):
+        again = await client.create_version(JOB, DEFINITION, CODE, log_range=log_range)
+        assert (again.created, again.version.number) == (False, number)
+    with pytest.raises(FailedPrecondition, match="this code has another range of the log than v2 and would be v3"):
+        await client.create_version(
+            JOB, DEFINITION, CODE, log_range=LogRange(start_time=march.start_time), expected_number=2
+        )
+    assert [version.log_range async for version in client.list_versions(JOB)] == [march, None]
+    assert (await client.get_version(JOB, 2)).log_range == march
+    with pytest.raises(InvalidInput, match="does not read: it reads flights") as refused:
+        await client.create_version(
+            JOB, DEFINITION, CODE, log_range=LogRange(start_offsets=(PartitionOffset("fligths", 0, 7),))
+        )
+    assert refused.value.reason == "INVALID_RANGE"
+
+
+@pytest.mark.parametrize(
+    ("log_range", "words"),
+    [
+        (pb.LogRange(start_offsets=pb.Offsets()), "names no partition"),
+        (
+            pb.LogRange(start_offsets=pb.Offsets(offsets=[pb.PartitionOffset(topic="flights", offset=-1)])),
+            "offsets count from 0",
+        ),
+        (pb.LogRange(start_time=Timestamp(seconds=9), end_time=Timestamp(seconds=8)), "before it begins"),
+    ],
+)
+async def test_a_range_that_makes_no_sense_is_refused(
+    registry: Registry, stub: Any, log_range: pb.LogRange, words: str
+) -> None:
+    code, said = await refusal(upload(stub, [header(b"a", log_range=log_range), *chunks(b"a")]))
+    assert (code, words in said) == (grpc.StatusCode.INVALID_ARGUMENT, True), said
+    assert (await registry.client.get_job(JOB)).newest_version is None
 
 
 async def test_what_is_not_there_is_named(registry: Registry) -> None:

@@ -1,9 +1,12 @@
 """Which number code gets."""
 
+from dataclasses import replace
+
 import pytest
 
 from core.domain.errors import FailedPrecondition
 from services.registry.numbering import Known, Numbered, number
+from turnout.log_range import LogRange, PartitionOffset
 
 V1, V2, V4 = Known(1, "first", "{}"), Known(2, "digest", "{}"), Known(4, "digest", "{}")
 
@@ -24,6 +27,18 @@ V1, V2, V4 = Known(1, "first", "{}"), Known(2, "digest", "{}"), Known(4, "digest
 def test_number(registered: list[Known], last: int, digest: str, definition: str, numbered: Numbered) -> None:
     assert number(registered, last, digest, definition, expected=0) == numbered
     assert number(registered, last, digest, definition, expected=numbered.number) == numbered
+
+
+HALF = LogRange(end_offsets=(PartitionOffset("flights", 0, 5),))
+
+
+def test_another_range_is_another_version() -> None:
+    half = replace(V2, number=3, log_range=HALF)
+    assert number([V2, V1], 2, "digest", "{}", 0, HALF) == Numbered(3, created=True)
+    assert number([half, V2, V1], 3, "digest", "{}", 0, HALF) == Numbered(3, created=False)
+    assert number([half, V2, V1], 3, "digest", "{}", 0) == Numbered(2, created=False)
+    with pytest.raises(FailedPrecondition, match="v2 was expected, but this code has another range of the log than v2"):
+        number([V2, V1], 2, "digest", "{}", 2, HALF)
 
 
 def test_of_two_versions_with_the_code_the_expected_one_is_meant() -> None:

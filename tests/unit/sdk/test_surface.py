@@ -16,6 +16,7 @@ import pytest
 import turnout
 import turnout.client
 import turnout.errors
+import turnout.log_range
 import turnout.results
 from turnout.client import Client, basis_points
 from turnout.errors import InvalidInput, TurnoutError
@@ -33,8 +34,10 @@ def surface() -> Iterator[str]:
             yield f"Client: {kind} {name}{inspect.signature(method)}"
     for cls in _classes(turnout.errors):
         yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
-    for cls in _classes(turnout.results):
-        if issubclass(cls, enum.Enum):
+    for cls in (*_classes(turnout.log_range), *_classes(turnout.results)):
+        if issubclass(cls, ValueError):
+            yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
+        elif issubclass(cls, enum.Enum):
             yield f"{cls.__name__}: {', '.join(cls.__members__)}"
         else:
             assert dataclasses.is_dataclass(cls)

@@ -14,6 +14,7 @@ from turnout import results
 from turnout.client.calls import split_job, split_version
 from turnout.client.values import from_row, from_value
 from turnout.definition_proto import from_proto
+from turnout.log_range_proto import from_proto as range_from_proto
 from turnout.query.v1 import query_pb2
 from turnout.registry.v1 import registry_pb2
 from turnout.replayer.v1 import replayer_pb2
@@ -60,6 +61,7 @@ def version(message: registry_pb2.Version) -> results.Version:
         artifact_bytes=message.artifact_bytes,
         create_time=_time(message.create_time),
         retirement=_retirement(message.retirement) if message.HasField("retirement") else None,
+        log_range=range_from_proto(message.log_range),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from turnout.client.registry import RegistryCalls
 from turnout.errors import AlreadyExists, NotFound
 from turnout.loading import LoadedJob, load_apart
+from turnout.log_range import LogRange
 from turnout.results import Applied
 
 
@@ -14,12 +15,18 @@ class JobFileCalls(RegistryCalls):
     """Methods that begin with a file."""
 
     async def apply(
-        self, path: Path | str, *, expected_number: int | None = None, timeout_s: float | None = None
+        self,
+        path: Path | str,
+        *,
+        log_range: LogRange | None = None,
+        expected_number: int | None = None,
+        timeout_s: float | None = None,
     ) -> Applied:
         """Register the code of a job file or folder: creates the job if there is none, and a version if it is new.
 
         Applying the same code again changes nothing. The file is loaded in a process of its own; starts no run.
-        expected_number: FailedPrecondition (VERSION_MISMATCH) and no version stored when another number would result.
+        log_range: as in `create_version`. expected_number: FailedPrecondition (VERSION_MISMATCH) and no version stored
+        when another number would result.
         `turnout.job.JobFileError` or `ArtifactError` (both ValueError) when the file is refused.
         """
         loaded = await load_apart(path)
@@ -28,6 +35,7 @@ class JobFileCalls(RegistryCalls):
             loaded.definition.job,
             loaded.definition,
             loaded.artifact,
+            log_range=log_range,
             expected_number=expected_number,
             timeout_s=timeout_s,
         )

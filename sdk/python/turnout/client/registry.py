@@ -12,6 +12,8 @@ from turnout.client import convert
 from turnout.client.calls import Calls, job_name, new_request_id, pages, version_name
 from turnout.client.connection import CHANGE_S, QUICK_S
 from turnout.definition_proto import to_proto
+from turnout.log_range import LogRange
+from turnout.log_range_proto import to_proto as range_to_proto
 from turnout.registry.v1 import registry_pb2
 from turnout.results import CreatedVersion, Job, Version
 from turnout.schema import JobDefinition
@@ -66,13 +68,16 @@ class RegistryCalls(Calls):
         definition: JobDefinition,
         artifact: bytes,
         *,
+        log_range: LogRange | None = None,
         expected_number: int | None = None,
         validate_only: bool = False,
         timeout_s: float | None = None,
     ) -> CreatedVersion:
         """Store code and definition as the job's next version, or find that it is the newest one already.
 
-        artifact: as `turnout.job.load` packs it, at most 64 MiB. expected_number: FailedPrecondition (VERSION_MISMATCH)
+        artifact: as `turnout.job.load` packs it, at most 64 MiB. log_range: the part of the log that the table is made
+        of, None = all; the same code with another range is another version; InvalidInput (INVALID_RANGE) where it names
+        a topic that the job does not read. expected_number: FailedPrecondition (VERSION_MISMATCH)
         and nothing stored when another number would result. validate_only: answer, but store nothing.
         """
         header = registry_pb2.CreateVersionHeader(
@@ -82,6 +87,7 @@ class RegistryCalls(Calls):
             expected_number=expected_number or 0,
             request_id=new_request_id(),
             validate_only=validate_only,
+            log_range=range_to_proto(log_range),
         )
 
         async def requests() -> AsyncIterator[registry_pb2.CreateVersionRequest]:
