@@ -77,13 +77,25 @@ class TopicAdmin:
         )
         return {p: LogRange(starts[p], ends[p]) for p in partitions}
 
-    async def _offsets(self, topic: str, partitions: range, spec: Any) -> dict[int, int]:
+    async def written_ends(self, topic: str, partitions: int) -> dict[int, int]:
+        """The end of every partition, records of open transactions included."""
+        return await self._offsets(topic, range(partitions), OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+
+    async def first_at(self, topic: str, partitions: int, unix_ms: int) -> dict[int, int | None]:
+        """Of every partition the offset of the first record with this timestamp or a later one; None = it has none.
+
+        Records of open transactions count.
+        """
+        spec = OffsetSpec.for_timestamp(unix_ms)
+        found = await self._offsets(topic, range(partitions), spec, IsolationLevel.READ_UNCOMMITTED)
+        return {partition: None if offset < 0 else offset for partition, offset in found.items()}
+
+    async def _offsets(
+        self, topic: str, partitions: range, spec: Any, isolation: Any = IsolationLevel.READ_COMMITTED
+    ) -> dict[int, int]:
         asked = {TopicPartition(topic, p): spec for p in partitions}
         futures = await asyncio.to_thread(
-            self._client.list_offsets,
-            asked,
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=_TIMEOUT_S,
+            self._client.list_offsets, asked, isolation_level=isolation, request_timeout=_TIMEOUT_S
         )
         found: dict[int, int] = {}
         for partition, future in futures.items():

@@ -18,6 +18,8 @@ from core.domain.names import VersionId
 from core.rpc.errors import from_rpc_error
 from turnout.job.artifact import ARTIFACT_BYTES_MAX, SINGLE_FILE, unpack
 from turnout.job.errors import ArtifactError
+from turnout.log_range import LogRange, LogRangeError
+from turnout.log_range_proto import from_proto
 from turnout.registry.v1 import registry_pb2 as registry
 from turnout.registry.v1.registry_pb2_grpc import RegistryStub
 from turnout.schema import JobDefinition, SchemaError, decode
@@ -39,6 +41,7 @@ class Registered:
     artifact_digest: str
     runnable: bool  # neither retiring nor retired nor dropped
     reinstated: bool  # its retirement is being taken back, which resumes its run
+    log_range: LogRange | None  # None = all of the log
 
 
 class Artifacts:
@@ -55,8 +58,8 @@ class Artifacts:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "registry") from None
         try:
-            definition = decode(found.definition.definition_json)
-        except SchemaError as error:
+            definition, log_range = decode(found.definition.definition_json), from_proto(found.log_range)
+        except (SchemaError, LogRangeError) as error:
             raise FailedPrecondition(
                 "DEFINITION_UNREADABLE",
                 f"The registered definition of {version} cannot be read: {error}. Register it again with this version "
@@ -64,7 +67,7 @@ class Artifacts:
             ) from None
         runnable = found.state == registry.Version.REGISTERED
         reinstated = found.state == registry.Version.RETIRING and found.retirement.step == registry.Retirement.REINSTATE
-        return Registered(definition, found.artifact_digest, runnable, reinstated)
+        return Registered(definition, found.artifact_digest, runnable, reinstated, log_range)
 
     async def unpacked(self, version: VersionId, digest: str) -> Path:
         """The version's code, to be given to `turnout.job.load`; fetched unless it is here already."""

@@ -103,10 +103,10 @@ def died(
     """One more death of a worker that held `hand`; `positions` are the committed ones, read after it. alone_with: the
     record that the job's function was given alone before the worker died of itself; how: it died, in words.
 
-    A partition is suspected when two workers died while it stood at one offset with records ahead; a partition at its
-    end has nothing to die of. Deaths are in a row while a partition is suspected or nothing moves at all, unless the
-    worker had lived long, or a record has just been found deadly, which is getting further: two workers died alone with
-    it, whatever others died of in between. An idle tail that is killed once a month is not hopeless.
+    A partition is suspected when two workers died while it stood at one offset with records ahead; one at its end, or
+    at that of its range, has nothing to die of. Deaths are in a row while a partition is suspected or nothing moves at
+    all, unless the worker had lived long, or a record has just been found deadly, which is getting further: two workers
+    died alone with it, whatever others died of in between. An idle tail that is killed once a month is not hopeless.
     """
     offsets = {tp: positions[tp].next_offset for tp in hand if tp in positions}
     stood = {tp for tp, offset in offsets.items() if deaths.offsets.get(tp) == offset}
@@ -119,7 +119,7 @@ def died(
         suspected = {
             tp: deaths.record_by_record.get(tp, ends[tp].end if tp in ends else OFFSET_MAX)
             for tp in stood
-            if tp not in ends or offsets[tp] < ends[tp].end
+            if not positions[tp].complete and (tp not in ends or offsets[tp] < ends[tp].end)
         }
     found = alone_with is not None and alone_with == deaths.alone_with
     in_a_row = (bool(suspected) or len(stood) == len(offsets)) and not found

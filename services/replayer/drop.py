@@ -62,7 +62,7 @@ async def drop_table(store: Store, version: VersionId) -> bool:
         locked = run_of(await connection.fetchrow(QUERIES.run_for_update, version.name))
         if locked.drop_time is not None:
             return
-        if locked.state not in (State.STOPPED, State.FAILED):
+        if locked.state not in (State.STOPPED, State.FAILED, State.COMPLETED):
             raise FailedPrecondition(
                 "RUN_NOT_STOPPED",
                 f"The run of {version} is {locked.state.value}; stop it before its table is dropped.",

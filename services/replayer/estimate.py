@@ -13,12 +13,14 @@ from services.replayer.budget import Capacity, Copy, CopyRates, Place, TableSize
 from services.replayer.capacity import read_capacity, sizes_now
 from services.replayer.copy_time import Crossing, Duration, Speed
 from services.replayer.protocol import TopicPartition
+from services.replayer.ranges import within
 from services.replayer.retention import Risk
 from services.replayer.run import LogEnds, Run, Sample
 from services.replayer.spans import span
 from services.replayer.states import State
 from services.replayer.surroundings import Surroundings
 from services.replayer.topics import retention_s
+from turnout.log_range import LogRange
 from turnout.schema import JobDefinition
 
 PLACES = 4  # offsets of each partition at which a sample is read
@@ -44,8 +46,9 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """The log as it was found. `arriving_per_s`: offsets by which it grows."""
+    """What there is to read of the log, as it was found. `arriving_per_s`: offsets by which that grows."""
 
+    log_range: LogRange | None
     infos: Mapping[str, TopicInfo]
     ends: Mapping[TopicPartition, LogEnds]
     oldest: Mapping[TopicPartition, datetime]
@@ -69,10 +72,14 @@ class _Service:
         return list(self.sample.runs.values())
 
 
-async def estimate_run(around: Surroundings, version: VersionId) -> Estimate:
-    """Estimate; nothing is started. FailedPrecondition (TOPIC_NOT_FOUND), NotFound (VERSION_NOT_FOUND)."""
-    definition = (await around.artifacts.version(version)).definition
-    log = await _log(around, definition)
+async def estimate_run(around: Surroundings, version: VersionId, now: datetime) -> Estimate:
+    """Estimate; nothing is started.
+
+    FailedPrecondition (TOPIC_NOT_FOUND, RANGE_NOT_RETAINED ... as StartRun), NotFound (VERSION_NOT_FOUND).
+    """
+    registered = await around.artifacts.version(version)
+    definition = registered.definition
+    log = await _log(around, definition, registered.log_range, now)
     service = await _service(around)
     run = service.sample.runs.get(version)
     size = _table_size(service, version, log.records)
@@ -98,21 +105,24 @@ async def estimate_run(around: Surroundings, version: VersionId) -> Estimate:
     )
 
 
-async def _log(around: Surroundings, definition: JobDefinition) -> _Log:
+async def _log(around: Surroundings, definition: JobDefinition, log_range: LogRange | None, at: datetime) -> _Log:
     infos = await around.topics.describe(definition)
-    ends = await around.topics.ends(infos)
+    extents, found = await around.topics.extents(log_range, infos, at)
+    ends = within(found, extents)
+    grows = log_range is None or not log_range.bounded
     sampled = await around.topics.sample(ends, PLACES, RECORDS_AT_EACH)
     mean_bytes = sampled.size_bytes / sampled.records if sampled.records else 0.0
     records = sum(one.end - one.start for one in ends.values())
     now = await around.topics.ends(infos)
     return _Log(
+        log_range=log_range,
         infos=infos,
         ends=ends,
         oldest=sampled.oldest,
         records=records,
         log_bytes=round(records * mean_bytes),
         sampled_records=sampled.records,
-        arriving_per_s=copy_time.arriving(_ends_before(around, ends), now),
+        arriving_per_s=copy_time.arriving(_ends_before(around, ends), now) if grows else 0.0,
     )
 
 
@@ -220,6 +230,8 @@ def _remarks(
     log: _Log, size: TableSize, speed: Speed | None, takes: Duration | None, waits_s: float
 ) -> tuple[str, ...]:
     remarks = [size.basis]
+    if log.log_range is not None:
+        remarks.append(f"only its range of the log is read: {log.log_range}")
     if speed is None:
         remarks.append("the time is unknown: no copy of this job, or of one of its kind, has been measured yet")
     else:

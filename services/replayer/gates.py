@@ -11,6 +11,10 @@ and everything on a small one. So the candidate is compared with the oldest meas
 the allowed lag. The event time that it is behind must be within its limit too; it is compared with the baseline's,
 never with the clock, and stamps in the future count as now. All partitions must have passed at every moment of a stable
 window that lies in the past already: it is measured all the time, hence asking never waits.
+
+A candidate of a bounded range is level once it is COMPLETED, for good, where its range goes as far as the baseline's or
+there is no baseline. Where the baseline goes further, as one that follows the log always does, the candidate never
+catches up, however near they are at the moment.
 """
 
 import math
@@ -21,7 +25,7 @@ from datetime import datetime
 from services.replayer.outlook import Outlook, expectation, warnings
 from services.replayer.progress import measure
 from services.replayer.protocol import TopicPartition
-from services.replayer.run import Position, Run, Sample
+from services.replayer.run import Position, Run, Sample, bounded
 from services.replayer.spans import span
 from services.replayer.states import State
 from turnout.schema import Change, JobKind, difference
@@ -86,15 +90,19 @@ def catch_up(
     against = list(_problems(candidate, baseline, samples, limits, outlook))
     if against:
         return Gate(CATCH_UP, False, tuple(against))
-    of = _label(baseline)
     count = len(samples[-1].of(candidate.version))
-    return Gate(
-        CATCH_UP, True, (f"all {count} partitions have been level with {of} for {span(limits.stable_s)} or longer",)
-    )
+    if candidate.state is State.COMPLETED:
+        further = "" if baseline is None else f", which goes as far as that of {baseline.label}"
+        return Gate(CATCH_UP, True, (f"all {count} partitions are at the end of the range{further}",))
+    held = f"all {count} partitions have been level with {_label(baseline)} for {span(limits.stable_s)} or longer"
+    return Gate(CATCH_UP, True, (held,))
 
 
 def caught_up_with_log(candidate: Run, samples: Sequence[Sample], limits: Limits) -> bool:
-    """Whether every partition stands at the end of the log now, within the allowed lag: the copy phase is over."""
+    """Whether every partition stands at the end of the log now, within the allowed lag: the copy phase is over.
+
+    The end of a bounded range is stood at exactly, or not at all.
+    """
     return bool(samples and samples[-1].of(candidate.version)) and not behind(candidate, None, samples, limits)
 
 
@@ -109,13 +117,16 @@ def behind(candidate: Run, baseline: Run | None, samples: Sequence[Sample], limi
         if baseline is not None and tp in theirs:
             target_before = within[0].of(baseline.version).get(tp, theirs[tp])
             one = _behind_baseline(tp, position, theirs[tp], target_before, newest, baseline, limits)
+            if _ends_earlier(position, theirs[tp]):
+                one = _never_level(tp, candidate, position, baseline, theirs[tp])
         else:
             one = _behind_log(tp, position, within, limits)
         if one is not None:
             found.append(one)
     read = {tp.topic for tp in ours}
+    why = "its range leaves this partition out" if bounded(ours) else "it has not taken up this new partition yet"
     found += [
-        Behind(tp, target.next_offset, 0.0, f"{_label(baseline)}, for it has not taken up this new partition yet")
+        Behind(tp, target.next_offset, 0.0, f"{_label(baseline)}, for {why}")
         for tp, target in sorted(theirs.items())
         if tp not in ours and tp.topic in read
     ]
@@ -158,7 +169,26 @@ def _behind_baseline(
     return Behind(tp, offsets, event_s, baseline.label)
 
 
+def _ends_earlier(position: Position, target: Position) -> bool:
+    """Whether the candidate reads a bounded range, and the baseline goes further."""
+    return position.range_end is not None and (target.range_end is None or target.range_end > position.range_end)
+
+
+def _never_level(tp: TopicPartition, candidate: Run, position: Position, baseline: Run, target: Position) -> Behind:
+    further = "has no end" if target.range_end is None else f"goes on to {target.range_end:,}"
+    return Behind(
+        tp,
+        max(0, target.next_offset - position.next_offset),
+        0.0,
+        f"{baseline.label}, and it never catches up: the range of {candidate.label} ends at offset "
+        f"{position.range_end:,}, and that of {baseline.label} {further}",
+    )
+
+
 def _behind_log(tp: TopicPartition, position: Position, within: Sequence[Sample], limits: Limits) -> Behind | None:
+    if position.range_end is not None:
+        left = position.range_end - position.next_offset
+        return Behind(tp, left, 0.0, f"the end of its range, offset {position.range_end:,}") if left > 0 else None
     newest_s, ends = within[-1].monotonic_s, within[-1].ends.get(tp)
     if ends is None or ends.asked_s == -math.inf:
         return Behind(tp, 0, 0.0, "the end of the log, which is not known: Kafka has not answered yet")
@@ -188,7 +218,7 @@ def _problems(
     outlook: Outlook,
 ) -> Iterator[str]:
     newest = samples[-1]
-    if candidate.state is not State.TAILING:
+    if candidate.state not in (State.TAILING, State.COMPLETED):
         yield _state_problem(candidate)
     if not newest.of(candidate.version):
         yield f"{candidate.label} has no position in any partition"
@@ -197,7 +227,9 @@ def _problems(
     if lagging:
         records_per_s = measure(samples, candidate.version).records_per_s
         yield from warnings(candidate, records_per_s, outlook)
-        yield from expectation(records_per_s, outlook)
+        yield from expectation(candidate, records_per_s, outlook)
+        return
+    if candidate.state is State.COMPLETED:
         return
     since_s = _level_since(candidate, baseline, samples, limits)
     held_s = newest.monotonic_s - since_s
@@ -277,9 +309,18 @@ def _coverage_problems(
         )
     if moved:
         yield (
-            f"the log start has moved since {baseline.label} began: {candidate.label} is not cut over silently; "
-            f"override this gate if readers may lose that span"
+            f"{_why_later(candidate, baseline)}: {candidate.label} is not cut over silently; override this gate if "
+            f"readers may lose that span"
         )
+
+
+def _why_later(candidate: Run, baseline: Run) -> str:
+    begins_later = candidate.log_range is not None and (
+        candidate.log_range.start_time or candidate.log_range.start_offsets
+    )
+    if begins_later:
+        return f"{candidate.label} is made of the log {candidate.log_range}"
+    return f"the log start has moved since {baseline.label} began"
 
 
 def _lost_time(tp: TopicPartition, candidate: Run, baseline: Run) -> str:

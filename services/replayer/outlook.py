@@ -38,10 +38,11 @@ def remarks(run: Run, records_per_s: float, outlook: Outlook) -> Iterator[str]:
         yield f"after the copy {indexes} built, which takes time that is not known and not in the ETA"
 
 
-def expectation(records_per_s: float, outlook: Outlook) -> Iterator[str]:
+def expectation(run: Run, records_per_s: float, outlook: Outlook) -> Iterator[str]:
     """When the run reaches its end, with the spread."""
     eta_s, least_s, most_s = outlook.forecast.eta_s, outlook.forecast.eta_min_s, outlook.forecast.eta_max_s
     if eta_s is not None:
+        end = "its range" if run.log_range is not None and run.log_range.bounded else "the log"
         latest = "an unknown time" if most_s is None else span(most_s)
         spread = "" if least_s is None else f" (between {span(least_s)} and {latest})"
-        yield f"at {records_per_s:,.0f} records/s it reaches the end of the log in about {span(eta_s)}{spread}"
+        yield f"at {records_per_s:,.0f} records/s it reaches the end of {end} in about {span(eta_s)}{spread}"

@@ -56,7 +56,7 @@ class PartitionState(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     partition: int
     next_offset: int  # committed: every record before it is in the table
-    end_offset: int  # log end as a read_committed reader sees it (last stable offset)
+    end_offset: int  # log end as a read_committed reader sees it (last stable offset), or of the range if that is less
     log_start: int  # oldest offset that the log still holds
     event_time_ms: int | None  # newest event time applied, Unix milliseconds; None = no record yet
     records: int  # read since the run began, set-aside ones included

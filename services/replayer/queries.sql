@@ -24,13 +24,14 @@ select * from replayer.runs where job = $1 order by number;
 -- name: insert_run
 insert into replayer.runs
     (version, job, number, state, artifact_digest, definition, workers, rate_limit, output_table, topic_ids,
-     start_times, indexes_built, request_id, priority)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+     start_times, indexes_built, request_id, priority, log_range)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 on conflict (version) do nothing
 returning *;
 
 -- name: set_state
--- REPLAYING is entered by admission alone. The first catch-up tells the speed of the copy, unless a person limited it.
+-- REPLAYING is entered by admission alone. The first catch-up, or the completion of a range, tells the speed of the copy,
+-- unless a person limited it.
 update replayer.runs r
 set state = $2, failure_reason = $3, failure_message = $4, revision = r.revision + 1,
     queue_time = case when $2 = 'QUEUED' then now() else r.queue_time end,
@@ -38,9 +39,9 @@ set state = $2, failure_reason = $3, failure_message = $4, revision = r.revision
     admit_offsets = case when $2 = 'REPLAYING' then log.read else r.admit_offsets end,
     copy_offsets = case when speed.known then log.read - r.admit_offsets else r.copy_offsets end,
     copy_s = case when speed.known then extract(epoch from now() - r.admit_time)::float8 else r.copy_s end,
-    catch_up_time = coalesce(r.catch_up_time, case when $2 = 'TAILING' then now() end)
+    catch_up_time = coalesce(r.catch_up_time, case when $2 in ('TAILING', 'COMPLETED') then now() end)
 from (select coalesce(sum(next_offset - start_offset), 0)::bigint as read from serving.positions where version = $1) log,
-     (select $2 = 'TAILING' and catch_up_time is null and admit_time is not null and rate_limit = 0 as known
+     (select $2 in ('TAILING', 'COMPLETED') and catch_up_time is null and admit_time is not null and rate_limit = 0 as known
       from replayer.runs where version = $1) speed
 where r.version = $1
 returning r.*;
@@ -67,9 +68,9 @@ update replayer.runs set indexes_built = true, revision = revision + 1 where ver
 update replayer.runs set drop_time = now(), revision = revision + 1 where version = $1 returning *;
 
 -- name: insert_positions
-insert into serving.positions (version, topic, partition, start_offset, next_offset)
-select $1, t.topic, t.partition, t.start_offset, t.start_offset
-from unnest($2::text[], $3::integer[], $4::bigint[]) as t (topic, partition, start_offset)
+insert into serving.positions (version, topic, partition, start_offset, next_offset, range_end)
+select $1, t.topic, t.partition, t.start_offset, t.start_offset, t.range_end
+from unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[]) as t (topic, partition, start_offset, range_end)
 on conflict (version, topic, partition) do nothing;
 
 -- name: move_starts

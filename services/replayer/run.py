@@ -8,6 +8,7 @@ from core.domain.names import VersionId
 from services.replayer.engine.identity import RecordIdentity
 from services.replayer.protocol import TopicPartition
 from services.replayer.states import Facts, State
+from turnout.log_range import LogRange
 from turnout.schema import JobDefinition
 
 
@@ -45,6 +46,7 @@ class Run:
     copy_offsets: int | None = None  # which its first copy read since it was admitted; None = it tells no speed
     copy_s: float | None = None  # in so many seconds
     drop_time: datetime | None = None
+    log_range: LogRange | None = None  # of the version; None = all of the log
 
     @property
     def name(self) -> str:
@@ -75,6 +77,11 @@ class Position:
     bytes_written: int = 0
     range_end: int | None = None  # end of the version's bounded range
 
+    @property
+    def complete(self) -> bool:
+        """Whether its bounded range has been read: there is nothing more to come."""
+        return self.range_end is not None and self.next_offset >= self.range_end
+
 
 @dataclass(frozen=True, slots=True)
 class LogEnds:
@@ -90,6 +97,16 @@ class LogEnds:
 
 
 Positions = Mapping[TopicPartition, Position]
+
+
+def bounded(positions: Positions) -> bool:
+    """Whether the run reads a bounded range: then every partition has an end, and no other partition belongs to it."""
+    return any(position.range_end is not None for position in positions.values())
+
+
+def complete(positions: Positions) -> bool:
+    """Whether the run has read a bounded range to its end in every partition."""
+    return bool(positions) and all(position.complete for position in positions.values())
 
 
 @dataclass(frozen=True, slots=True)

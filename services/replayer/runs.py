@@ -17,10 +17,12 @@ from services.replayer.admission import Admission
 from services.replayer.budget import PRIORITY_MAX
 from services.replayer.fleet import Fleet
 from services.replayer.protocol import TopicPartition
-from services.replayer.run import LogEnds, Run
+from services.replayer.ranges import Extent, within
+from services.replayer.run import Run
 from services.replayer.states import FIRST, Command, Event, State
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
+from turnout.log_range import LogRange
 from turnout.schema import JobDefinition, table_name
 
 log = logging.getLogger(__name__)
@@ -31,10 +33,10 @@ WORKERS_MAX = 64
 
 @dataclass(frozen=True, slots=True)
 class _Log:
-    """The topics as they stood when the run was started."""
+    """The topics as they stood when the run was started, and what it reads of them."""
 
     topic_ids: dict[str, str]
-    ends: dict[TopicPartition, LogEnds]
+    extents: dict[TopicPartition, Extent]
     first_times: dict[TopicPartition, datetime]
 
 
@@ -53,7 +55,8 @@ class Runs:
         """Create the version's table and positions and queue its run, which is admitted at once where the budget of
         copies allows; the run that exists when there is one already.
 
-        FailedPrecondition (VERSION_RETIRED, VERSION_DROPPED, TOPIC_NOT_FOUND, TABLE_REFUSED).
+        FailedPrecondition (VERSION_RETIRED, VERSION_DROPPED, TOPIC_NOT_FOUND, TABLE_REFUSED, and of a range of the log
+        RANGE_NOT_RETAINED, RANGE_NOT_PASSED, RANGE_NOT_FOUND, RANGE_INCOMPLETE, RANGE_IN_TRANSACTION, RANGE_BACKWARDS).
         """
         _check_limits(workers, rate_limit)
         _check_priority(priority)
@@ -66,7 +69,7 @@ class Runs:
             raise _retired(version)
         await self._around.artifacts.unpacked(version, registered.artifact_digest)
         definition = registered.definition
-        log = await self._log(definition)
+        log = await self._log(definition, registered.log_range)
         run = Run(
             version=version,
             state=FIRST,
@@ -85,8 +88,9 @@ class Runs:
             request_id=request_id,
             create_time=self._clock.now(),
             priority=priority,
+            log_range=registered.log_range,
         )
-        stored = await self._store_new(run, {tp: ends.start for tp, ends in log.ends.items()})
+        stored = await self._store_new(run, log.extents)
         return await self._still_wanted(stored)
 
     async def _still_wanted(self, run: Run) -> Run:
@@ -122,20 +126,21 @@ class Runs:
             )
         return existing
 
-    async def _log(self, definition: JobDefinition) -> _Log:
-        infos = await self._around.topics.describe(definition)
-        ends = await self._around.topics.ends(infos)
-        first_times = await self._around.topics.first_times(ends)
-        return _Log({topic: info.topic_id for topic, info in infos.items()}, ends, first_times)
+    async def _log(self, definition: JobDefinition, log_range: LogRange | None) -> _Log:
+        topics = self._around.topics
+        infos = await topics.describe(definition)
+        extents, ends = await topics.extents(log_range, infos, self._clock.now())
+        first_times = await topics.first_times(within(ends, extents))
+        return _Log({topic: info.topic_id for topic, info in infos.items()}, extents, first_times)
 
-    async def _store_new(self, run: Run, starts: dict[TopicPartition, int]) -> Run:
+    async def _store_new(self, run: Run, extents: dict[TopicPartition, Extent]) -> Run:
         """Run, table and positions in one transaction; of two callers the second gets the first one's run."""
         store = self._around.store
         async with store.transaction() as connection:
             stored = await store.insert(connection, run)
             if stored is not None:
                 await _create_table(connection, run.definition, run.table)
-                await store.insert_positions(connection, run.version, starts)
+                await store.insert_positions(connection, run.version, extents)
         return stored if stored is not None else await store.get(run.version)
 
     async def pause(self, version: VersionId) -> Run:
@@ -161,7 +166,8 @@ class Runs:
         Unavailable (REGISTRY_UNAVAILABLE).
         """
         run = await self._around.store.get(version)
-        if run.state is State.QUEUED or run.state.wants_workers or run.drop_time is not None:
+        still = run.state in (State.QUEUED, State.COMPLETED) or run.state.wants_workers
+        if still or run.drop_time is not None:
             _, run = await self._around.store.change(version, Command.RESUME)
             self._fleet.follow(run)
             return run
@@ -175,7 +181,8 @@ class Runs:
     async def check_topics(self, run: Run) -> dict[str, TopicInfo]:
         """The run's topics, when all of them are those that its positions belong to.
 
-        Otherwise the run has FAILED and FailedPrecondition says why.
+        Otherwise the run has FAILED and FailedPrecondition says why. A run that is COMPLETED reads no more: what has
+        become of its topics since does not touch its table, and the answer is empty.
         """
         try:
             infos = await self._around.topics.check_identity(run)
@@ -183,6 +190,8 @@ class Runs:
             await self._around.topics.check_positions(run, positions)
             await self._around.topics.check_applied(run, positions)
         except FailedPrecondition as error:
+            if run.state is State.COMPLETED:
+                return {}
             failure = Failure(error.reason, error.message)
             _, failed = await self._around.store.change(run.version, Event.FAULT, failure)
             self._fleet.follow(failed)

@@ -43,7 +43,8 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         self._clock = clock
 
     async def EstimateRun(self, request: replayer.EstimateRunRequest, context: Context) -> replayer.EstimateRunResponse:
-        return convert.estimate_message(await estimate_run(self._around, parse_version(request.version)))
+        version = parse_version(request.version)
+        return convert.estimate_message(await estimate_run(self._around, version, self._clock.now()))
 
     async def StartRun(self, request: replayer.StartRunRequest, context: Context) -> replayer.Run:
         version = parse_version(request.version)

@@ -1,9 +1,9 @@
 """The states of a run, and every way from one to another, in one table.
 
 Theory of operation. A run's state is at the same time what is wanted of it: REPLAYING and TAILING want worker
-processes, QUEUED wants none yet, PAUSED, STOPPED and FAILED want none. The supervisor makes the processes follow the
-state and never the other way round, so that a crash between the two leaves nothing to guess: whoever starts next reads
-the state.
+processes, QUEUED wants none yet, PAUSED, STOPPED, FAILED and COMPLETED want none. The supervisor makes the processes
+follow the state and never the other way round, so that a crash between the two leaves nothing to guess: whoever starts
+next reads the state.
 
            start            admitted           caught up
     (none) -----> QUEUED ------------> REPLAYING ------------> TAILING
@@ -12,14 +12,20 @@ the state.
                     |                      v
                     +-------- PAUSED / STOPPED / FAILED
 
+    REPLAYING -- completed --> COMPLETED (of a bounded range)
+
 Commands come from people and may be refused; a refused command raises and changes nothing. Events come from worker
 processes, from measuring and from the budget of copies; they may arrive late (a worker's last line after a pause),
 hence an event that has no row changes nothing and is no error.
 
+A run of a bounded range is COMPLETED once all of it is in the table, which stays as it is from then on. That is the one
+state without workers from which nothing leads on: there is nothing left to resume, pause or fail. To stop it changes
+nothing, for what a retirement asks for is so already.
+
 Resuming leads to QUEUED also for a run that has been at the end of the log before: the log went on without it, so it
 copies until it is at the end again. No way leads back from REPLAYING to QUEUED: a copy under way goes on, whatever
 becomes of the budget. A guard names what must be true besides: a table that was dropped is never
-resumed, and a run does not tail before the indexes of its table are built.
+resumed, and a run does not tail or complete before the indexes of its table are built.
 """
 
 import enum
@@ -35,6 +41,7 @@ class State(enum.Enum):
     PAUSED = "PAUSED"  # stopped for a while by a person
     STOPPED = "STOPPED"  # ended; the table stays
     FAILED = "FAILED"  # ended by a fault that a person must mend
+    COMPLETED = "COMPLETED"  # has read the whole bounded range of its version
 
     @property
     def wants_workers(self) -> bool:
@@ -55,6 +62,7 @@ class Event(enum.Enum):
 
     ADMITTED = "admitted"  # the budget of copies has a place for it
     CAUGHT_UP = "caught up"  # every partition is at the end of the log, within the allowed lag
+    COMPLETED = "completed"  # every partition is at the end of the version's bounded range
     FAULT = "fault"  # something that does not heal by itself
 
 
@@ -86,6 +94,7 @@ TRANSITIONS: dict[tuple[State, Command | Event], tuple[Guard | None, State]] = {
     (State.QUEUED, Command.RESUME): (None, State.QUEUED),
     (State.QUEUED, Command.STOP): (None, State.STOPPED),
     (State.REPLAYING, Event.CAUGHT_UP): (Guard.INDEXES_BUILT, State.TAILING),
+    (State.REPLAYING, Event.COMPLETED): (Guard.INDEXES_BUILT, State.COMPLETED),
     (State.REPLAYING, Event.FAULT): (None, State.FAILED),
     (State.REPLAYING, Command.PAUSE): (None, State.PAUSED),
     (State.REPLAYING, Command.RESUME): (None, State.REPLAYING),
@@ -103,6 +112,7 @@ TRANSITIONS: dict[tuple[State, Command | Event], tuple[Guard | None, State]] = {
     (State.STOPPED, Command.STOP): (None, State.STOPPED),
     (State.FAILED, Command.RESUME): (Guard.TABLE_EXISTS, State.QUEUED),
     (State.FAILED, Command.STOP): (None, State.STOPPED),
+    (State.COMPLETED, Command.STOP): (None, State.COMPLETED),
 }
 
 
@@ -112,7 +122,7 @@ def after(state: State, happening: Command | Event, facts: Facts) -> State:
     if row is None:
         if isinstance(happening, Event):
             return state
-        raise IllegalCommandError(f"A run that is {state.value} cannot {happening.value}; {_remedy(state)}.")
+        raise IllegalCommandError(f"A run that is {state.value} cannot {happening.value}; {_remedy(state, facts)}.")
     guard, to = row
     if guard is not None and not _holds(guard, facts):
         if isinstance(happening, Event):
@@ -125,5 +135,12 @@ def _holds(guard: Guard, facts: Facts) -> bool:
     return facts.table_exists if guard is Guard.TABLE_EXISTS else facts.indexes_built
 
 
-def _remedy(state: State) -> str:
+def _remedy(state: State, facts: Facts) -> str:
+    if not facts.table_exists:
+        return Guard.TABLE_EXISTS.value
+    if state is State.COMPLETED:
+        return (
+            "it has read the whole range of its version, and its table stays as it is. To read more, apply the job's "
+            "file with another range as a new version"
+        )
     return "resume it first" if state in (State.STOPPED, State.FAILED, State.PAUSED) else "pause or stop it first"

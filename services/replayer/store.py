@@ -19,9 +19,11 @@ from core.postgres import Pool, load_queries, migrate, open_pool, postgres_error
 from services.replayer.engine.identity import RecordIdentity
 from services.replayer.engine.session import session_name
 from services.replayer.protocol import TopicPartition
+from services.replayer.ranges import Extent
 from services.replayer.replicas import Holder
 from services.replayer.run import Position, Positions, Run
 from services.replayer.states import Command, Event, IllegalCommandError, State, after
+from turnout import log_range
 from turnout.schema import JobDefinition, decode, encode
 
 HERE = Path(__file__).parent
@@ -145,6 +147,7 @@ class Store:
             run.indexes_built,
             run.request_id,
             run.priority,
+            None if run.log_range is None else log_range.encode(run.log_range),
         )
         return None if row is None else run_of(row)
 
@@ -199,15 +202,18 @@ class Store:
 
     # --- positions and leases ---
 
-    async def insert_positions(self, connection: Any, version: VersionId, starts: Mapping[TopicPartition, int]) -> None:
-        """Positions that start at the given offsets; those that exist stay as they are."""
-        tps = sorted(starts)
+    async def insert_positions(
+        self, connection: Any, version: VersionId, extents: Mapping[TopicPartition, Extent]
+    ) -> None:
+        """Positions at the starts of the given extents; those that exist stay as they are."""
+        tps = sorted(extents)
         await connection.execute(
             QUERIES.insert_positions,
             version.name,
             [tp.topic for tp in tps],
             [tp.partition for tp in tps],
-            [starts[tp] for tp in tps],
+            [extents[tp].start for tp in tps],
+            [extents[tp].end for tp in tps],
         )
 
     async def move_start(
@@ -235,7 +241,7 @@ class Store:
     async def add_partitions(self, version: VersionId, partitions: Iterable[TopicPartition]) -> None:
         """Positions at offset 0 for partitions that a topic was widened by."""
         async with self.transaction() as connection:
-            await self.insert_positions(connection, version, dict.fromkeys(partitions, 0))
+            await self.insert_positions(connection, version, dict.fromkeys(partitions, Extent(0)))
 
     async def positions(self, versions: Collection[VersionId] | None = None) -> dict[VersionId, Positions]:
         """The committed positions of the given runs, or of all, from one snapshot."""
@@ -346,6 +352,7 @@ def run_of(row: Row) -> Run:
         copy_offsets=row["copy_offsets"],
         copy_s=row["copy_s"],
         drop_time=row["drop_time"],
+        log_range=None if row["log_range"] is None else log_range.decode(row["log_range"]),
     )
 
 

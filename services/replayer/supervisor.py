@@ -15,6 +15,7 @@ What it works on has a file each: the run's record (`live_run.py`), its processe
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 import asyncpg
 
@@ -25,7 +26,7 @@ from services.replayer.assignment import hands, rate_shares
 from services.replayer.indexes import build_indexes
 from services.replayer.live_run import LiveRun
 from services.replayer.replicas import lead
-from services.replayer.run import Run
+from services.replayer.run import Run, Sample, complete
 from services.replayer.slots import Slots
 from services.replayer.states import Event, State
 from services.replayer.surroundings import Surroundings
@@ -147,16 +148,25 @@ class RunSupervisor:
     async def _judge(self) -> None:
         """Has the run got further? Every replica that sees it may say so: saying it twice changes nothing."""
         samples = self._around.sampler.samples
-        if self.run.state is not State.REPLAYING or not samples or self._around.ends.away or not self._topics.checked:
+        if self.run.state is not State.REPLAYING or not samples or not self._topics.checked:
             return
         if not any(worker.working for worker in self._slots.workers):
             return  # even with nothing to read: a job that does not load, or may not write, has not caught up
-        if not samples[-1].of(self.run.version) or not gates.caught_up_with_log(self.run, samples, self._around.limits):
+        if complete(samples[-1].of(self.run.version)):
+            event = Event.COMPLETED
+        elif self._caught_up(samples):
+            event = Event.CAUGHT_UP
+        else:
             return
         if self.run.indexes_built:
-            await self._live.happened(Event.CAUGHT_UP)
+            await self._live.happened(event)
         elif self._indexing is None and self._leads:
             self._indexing = asyncio.create_task(self._build_indexes(), name=f"index {self.run.table}")
+
+    def _caught_up(self, samples: Sequence[Sample]) -> bool:
+        if self._around.ends.away or not samples[-1].of(self.run.version):
+            return False
+        return gates.caught_up_with_log(self.run, samples, self._around.limits)
 
     async def _build_indexes(self) -> None:
         """After the copy, beside the live writes."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from core.domain.errors import FailedPrecondition, TurnoutError
 from services.replayer.live_run import LiveRun
 from services.replayer.protocol import TopicPartition
+from services.replayer.run import bounded
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
 from services.replayer.workers import Worker
@@ -73,8 +74,7 @@ class TopicWatch:
         positions = (await store.positions([run.version])).get(run.version, {})
         await self._around.topics.check_positions(run, positions, moving=True)
         await self._around.topics.check_applied(run, positions)
-        known = set(positions)
-        new = there - known
+        new = set() if bounded(positions) else there - positions.keys()  # a bounded range was found out at the start
         if new:
             log.warning("%s: its topics were widened by %d partitions", run.version, len(new))
             await store.add_partitions(run.version, new)

@@ -1,13 +1,15 @@
 """Kafka's side of a run: is the topic still the one that the positions belong to, and which offsets does it hold?"""
 
 import asyncio
+import functools
+import itertools
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
@@ -18,15 +20,21 @@ from core.kafka import KafkaConfig, TopicAdmin, TopicInfo
 from services.replayer.consumer import close
 from services.replayer.engine.identity import identity_of, same_record
 from services.replayer.protocol import TopicPartition
+from services.replayer.ranges import Extent, Retained, check_passed, resolve, times_of
 from services.replayer.run import LogEnds, Positions, Run
+from turnout.log_range import LogRange, unix_ms
 from turnout.schema import JobDefinition
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Applying the file as it is would find the version it belongs to.
 _AS_NEW_VERSION = "apply the job's file with any change, a comment will do, as a new version"
 
 _READ_WAIT_MS = 200
+_READ_RECORDS = 5000  # at a time
+SEARCHED_MAX = 500_000  # records that are looked at for the first one at or after a time: a second or two
 _REFRESH_S = 2.0  # for the ends of one topic; with the pause between, ends are younger than the gates ask for
 _ANSWER_S = 5.0  # after which the broker counts as away
 
@@ -78,6 +86,39 @@ class Topics:
             raise failures[0]
         return retention_s({one.topic: one for one in infos if isinstance(one, TopicInfo)})
 
+    async def extents(
+        self, log_range: LogRange | None, infos: Mapping[str, TopicInfo], now: datetime
+    ) -> tuple[dict[TopicPartition, Extent], dict[TopicPartition, LogEnds]]:
+        """What a run reads of each partition, and the retained offsets that this was found from.
+
+        FailedPrecondition (RANGE_NOT_RETAINED, RANGE_NOT_PASSED ...), see `ranges`.
+        """
+        if log_range is None:
+            ends = await self.ends(infos)
+            return {tp: Extent(one.start) for tp, one in ends.items()}, ends
+        check_passed(log_range, now)
+        # In this order: what arrives meanwhile is then behind an end, and never a gap between the two.
+        written = await self._of_all(infos, self._admin.written_ends)
+        looked_up = {
+            one: await self._of_all(infos, functools.partial(self._admin.first_at, unix_ms=unix_ms(one)))
+            for one in times_of(log_range)
+        }
+        ends = await self.ends(infos)
+        whole = {tp: LogEnds(ends[tp].start, end, ends[tp].asked_s) for tp, end in written.items() if tp in ends}
+        first_at = {one: await self._first_at(one, found, whole) for one, found in looked_up.items()}
+        retained = {tp: Retained(ends[tp].start, ends[tp].end, end) for tp, end in written.items() if tp in ends}
+        return resolve(log_range, retained, first_at), ends
+
+    async def _of_all(
+        self, infos: Mapping[str, TopicInfo], ask: Callable[[str, int], Awaitable[dict[int, T]]]
+    ) -> dict[TopicPartition, T]:
+        answers = await asyncio.gather(*(ask(topic, info.partitions) for topic, info in infos.items()))
+        return {
+            TopicPartition(topic, partition): answer
+            for topic, found in zip(infos, answers, strict=True)
+            for partition, answer in found.items()
+        }
+
     async def check_identity(self, run: Run) -> dict[str, TopicInfo]:
         """The run's topics, when they are those that it was started on.
 
@@ -109,12 +150,13 @@ class Topics:
     async def check_positions(self, run: Run, positions: Positions, *, moving: bool = False) -> None:
         """FailedPrecondition (POSITION_BEYOND_END, LOG_TRUNCATED) unless the log still holds what comes next.
 
-        moving: workers read on meanwhile, who notice themselves what is truncated before they have read it.
+        moving: workers read on meanwhile, who notice themselves what is truncated before they have read it. Where a
+        bounded range has been read nothing comes next.
         """
         ends = await self.ends(run.topic_ids)
         for tp, position in sorted(positions.items()):
             at = ends.get(tp)
-            if at is None:
+            if at is None or position.complete:
                 continue
             where = f"{tp.topic}/{tp.partition}"
             if position.next_offset > at.end:
@@ -178,10 +220,42 @@ class Topics:
                 size += sum(len(m.key or b"") + len(m.value or b"") for m in messages)
         return Sampled(records, size, oldest)
 
+    async def _first_at(
+        self, time_: datetime, found: Mapping[TopicPartition, int | None], ends: Mapping[TopicPartition, LogEnds]
+    ) -> dict[TopicPartition, int | None]:
+        """Of each partition the first record at or after the time, from where Kafka found a timestamp that is: that may
+        be a transaction's marker, which bears the time of its end, and records written before the time may follow it.
+
+        FailedPrecondition (RANGE_NOT_FOUND) when the record is too far away from there.
+        """
+        at_ms, looked_at = unix_ms(time_), 0
+
+        def wanted(message: Any) -> bool:
+            nonlocal looked_at
+            looked_at += 1
+            if looked_at > SEARCHED_MAX:
+                raise FailedPrecondition(
+                    "RANGE_NOT_FOUND",
+                    f"Which records are the first at or after {time_:%Y-%m-%d %H:%M:%S} UTC cannot be told: the "
+                    f"timestamps of {message.topic} are not in order, {SEARCHED_MAX:,} older records follow a later "
+                    f"one. Apply the job's file with a range that names offsets, as another version.",
+                )
+            return bool(message.timestamp >= at_ms)
+
+        offsets = {tp: offset for tp, offset in found.items() if offset is not None}
+        records = await self._read(offsets, ends, 1, wanted=wanted, isolation="read_uncommitted")
+        return {tp: records[tp][0].offset if records.get(tp) else None for tp in found}
+
     async def _read(
-        self, offsets: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, LogEnds], count: int
+        self,
+        offsets: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, LogEnds],
+        count: int,
+        *,
+        wanted: Callable[[Any], bool] = lambda _: True,
+        isolation: str = "read_committed",
     ) -> dict[TopicPartition, list[Any]]:
-        """At most `count` records of each partition from its offset on; fewer when the log has no more there."""
+        """At most `count` wanted records of each partition from its offset on; fewer when the log has no more there."""
         offsets = {tp: offset for tp, offset in offsets.items() if offset < ends[tp].end}
         if not offsets:
             return {}
@@ -189,11 +263,11 @@ class Topics:
             **self._config.aiokafka(),
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
+            isolation_level=isolation,
         )
         try:
             await consumer.start()
-            return await self._collect(consumer, offsets, ends, count)
+            return await self._collect(consumer, offsets, ends, count, wanted)
         except (KafkaError, OSError) as error:
             raise _away(type(error).__name__) from None
         finally:
@@ -205,6 +279,7 @@ class Topics:
         offsets: Mapping[TopicPartition, int],
         ends: Mapping[TopicPartition, LogEnds],
         count: int,
+        wanted: Callable[[Any], bool],
     ) -> dict[TopicPartition, list[Any]]:
         partitions = {KafkaPartition(tp.topic, tp.partition): tp for tp in offsets}
         consumer.assign(list(partitions))
@@ -213,9 +288,11 @@ class Topics:
         found: dict[TopicPartition, list[Any]] = {tp: [] for tp in offsets}
         waiting, answered_s = set(partitions), time.monotonic()
         while waiting:
-            batch = await consumer.getmany(*waiting, timeout_ms=_READ_WAIT_MS, max_records=count * len(offsets))
+            batch = await consumer.getmany(*waiting, timeout_ms=_READ_WAIT_MS, max_records=_READ_RECORDS)
             for kafka_partition, messages in batch.items():
-                found[partitions[kafka_partition]] += messages
+                tp = partitions[kafka_partition]
+                fitting = filter(wanted, messages)
+                found[tp] += itertools.islice(fitting, count - len(found[tp]))
             # Of control records alone nothing comes, but the position goes past them.
             over = {
                 one
@@ -227,7 +304,7 @@ class Topics:
                 answered_s = time.monotonic()
             elif time.monotonic() - answered_s > _ANSWER_S:
                 raise _away("no records")
-        return {tp: messages[:count] for tp, messages in found.items()}
+        return found
 
 
 def _time(message: Any) -> datetime:

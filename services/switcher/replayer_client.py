@@ -101,6 +101,8 @@ def _remarks(version: VersionId, run: pb.Run) -> list[str]:
     warnings = []
     if run.state == pb.Run.FAILED:
         warnings.append(f"The run of {version} has FAILED, so its table goes stale: {run.status_message}")
+    if run.state == pb.Run.COMPLETED:
+        warnings.append(f"{version} is made of a bounded range of the log: its table stays as it is.")
     if run.lag > 0:
         warnings.append(f"{version} is {run.lag:,} offsets behind the end of the log.")
     return warnings

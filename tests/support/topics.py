@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports these without saying so
     AdminClient,
+    NewPartitions,
     NewTopic,
     OffsetSpec,
 )
+
+from tests.support.eventually import eventually
 
 _WITHIN_S = 30.0
 
@@ -25,6 +29,7 @@ class Record(NamedTuple):
     key: bytes | None = None
     partition: int = -1
     headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int = 0  # Unix milliseconds; 0 = now
 
 
 class Topics:
@@ -50,9 +55,43 @@ class Topics:
         """Produce the records in order and wait until the broker has acknowledged all of them."""
         await asyncio.to_thread(self._produce, topic, list(records), compression)
 
+    @asynccontextmanager
+    async def transaction(self, topic: str, records: Iterable[Record], *, commit: bool) -> AsyncIterator[None]:
+        """Produce the records, each of which names its partition, in a transaction that is open inside the block.
+
+        At its end it is committed or aborted, and its markers are written.
+        """
+        producer = Producer({"bootstrap.servers": self.bootstrap, "transactional.id": secrets.token_hex(6)})
+        made = list(records)
+
+        def produce() -> None:
+            producer.init_transactions(_WITHIN_S)
+            producer.begin_transaction()
+            for record in made:
+                producer.produce(topic, record.value, record.key, record.partition, timestamp=record.timestamp_ms)
+            assert producer.flush(_WITHIN_S) == 0
+
+        await asyncio.to_thread(produce)
+        open_ends = await self.end_offsets(topic)
+        try:
+            yield
+        finally:
+            end = producer.commit_transaction if commit else producer.abort_transaction
+            await asyncio.to_thread(end, _WITHIN_S)
+
+        async def marked() -> bool:
+            ends = await self.end_offsets(topic)
+            return all(ends[record.partition] > open_ends[record.partition] for record in made)
+
+        await eventually(marked)
+
     async def delete(self, topic: str) -> None:
         self._made.discard(topic)
         await _all(self._admin.delete_topics([topic]))
+
+    async def widen(self, topic: str, partitions: int) -> None:
+        """Make it so many partitions."""
+        await _all(self._admin.create_partitions([NewPartitions(topic, partitions)]))
 
     async def delete_records_before(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Move the log start of each partition to its offset, as retention would."""
@@ -102,6 +141,7 @@ class Topics:
                         record.partition,
                         on_delivery=delivered,
                         headers=list(record.headers),
+                        timestamp=record.timestamp_ms,
                     )
                     break
                 except BufferError:

@@ -3,12 +3,15 @@
 No consumer group: a lease in PostgreSQL owns a partition, and Kafka's rebalances would only move it elsewhere. With
 transactions the offsets have gaps (control records), so how far was read is the consumer's position, never the last
 record's offset plus one.
+
+Where a version reads a bounded range of a partition, its log ends there for everybody above: no record at or beyond
+the end is given out, and what lies behind it, or what retention has deleted there, is not looked at any more.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import aiokafka
@@ -45,6 +48,7 @@ class Log:
         self._config = KafkaConfig.of_properties(properties, "the run's Kafka properties")
         self._consumer: Any = None
         self._names: dict[Any, TopicPartition] = {}
+        self._range_ends: Mapping[TopicPartition, int] = {}
         self.ranges: dict[TopicPartition, LogRange] = {}
 
     async def start(self) -> None:
@@ -72,8 +76,9 @@ class Log:
         if self._consumer is not None:
             await close(self._consumer)
 
-    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
-        """Read these partitions, and no others, from these offsets on."""
+    def assign(self, positions: Mapping[TopicPartition, int], range_ends: Mapping[TopicPartition, int]) -> None:
+        """Read these partitions, and no others, from these offsets on, and no further than the ends of ranges."""
+        self._range_ends = range_ends
         self._names = {aiokafka.TopicPartition(tp.topic, tp.partition): tp for tp in positions}
         self.ranges = {tp: known for tp, known in self.ranges.items() if tp in positions}
         if positions:
@@ -86,6 +91,7 @@ class Log:
         """Go on from these offsets; what was fetched from elsewhere is thrown away."""
         for tp, offset in positions.items():
             self._consumer.seek(_theirs(tp), offset)
+            self._pause_at_end(tp, offset)
 
     async def fetch(
         self, records_max: int, wait_s: float, only: TopicPartition | None = None
@@ -102,23 +108,45 @@ class Log:
             return {}
         except KafkaError as error:
             raise LogAwayError(_away(error)) from error
-        return {self._names[tp]: messages for tp, messages in fetched.items()}
+        return dict(self._within_range({self._names[tp]: messages for tp, messages in fetched.items()}))
 
     async def position(self, tp: TopicPartition) -> int:
-        """Where the partition is read on: everything before it was fetched or is no record."""
+        """Where the partition is read on: everything before it was fetched or is no record. No further than the end of
+        the range, behind which nothing is fetched from then on."""
         try:
-            return int(await self._consumer.position(_theirs(tp)))
+            position = int(await self._consumer.position(_theirs(tp)))
         except KafkaError as error:
             raise LogAwayError(_away(error)) from error
+        self._pause_at_end(tp, position)
+        return self._capped(tp, position)
+
+    def _capped(self, tp: TopicPartition, offset: int) -> int:
+        """No further than the end of the range."""
+        return min(offset, self._range_ends.get(tp, offset))
+
+    def _pause_at_end(self, tp: TopicPartition, position: int) -> None:
+        """Fetch nothing from behind the end of the range."""
+        if tp in self._range_ends:
+            over = position >= self._range_ends[tp]
+            (self._consumer.pause if over else self._consumer.resume)(_theirs(tp))
+
+    def _within_range(
+        self, fetched: Mapping[TopicPartition, list[Message]]
+    ) -> Iterator[tuple[TopicPartition, list[Message]]]:
+        for tp, messages in fetched.items():
+            end = self._range_ends.get(tp)
+            kept = messages if end is None or messages[-1].offset < end else [m for m in messages if m.offset < end]
+            if kept:
+                yield tp, kept
 
     def end_of(self, tp: TopicPartition) -> int:
-        """The newest known end of the log, as a read_committed reader sees it."""
+        """The newest known end of the log, as a read_committed reader sees it, or of the range if that comes first."""
         known = self.ranges[tp].end if tp in self.ranges else 0
         try:
             fetched = self._consumer.last_stable_offset(_theirs(tp))
         except IllegalStateError:  # just unassigned
             fetched = None
-        return max(known, fetched or 0)
+        return self._capped(tp, max(known, fetched or 0))
 
     async def refresh(self) -> None:
         """Ask for the ends of the log of all partitions. LogAwayError if no answer comes."""
@@ -133,7 +161,7 @@ class Log:
             raise LogAwayError(_away(error)) from error
         for theirs, tp in names.items():
             if theirs in self._names and theirs in ends and theirs in starts:
-                self.ranges[tp] = LogRange(starts[theirs], ends[theirs])
+                self.ranges[tp] = LogRange(self._capped(tp, starts[theirs]), self._capped(tp, ends[theirs]))
 
     async def check_positions(self, positions: Mapping[TopicPartition, int] | None = None) -> None:
         """RunFaultError if the log cannot be read on at a position (where none are given: the consumer's own)."""

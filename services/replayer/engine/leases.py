@@ -20,7 +20,7 @@ from services.replayer.states import State
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_FIELDS = """fence, start_offset, next_offset, event_time, records, set_aside,
+_FIELDS = """fence, start_offset, next_offset, range_end, event_time, records, set_aside,
   last_offset, last_timestamp_ms, last_crc"""
 
 _TAKE = f"""
@@ -62,12 +62,13 @@ where version = $1 and topic = $2 and partition = $3 and owner = $4 and fence = 
 
 @dataclass(slots=True)
 class Lease:
-    """A partition that this worker may write, and how far it is committed."""
+    """A partition that this worker may write, how far it is committed, and where its range ends; None = never."""
 
     tp: TopicPartition
     fence: int
     start_offset: int
     next_offset: int
+    range_end: int | None
     event_time_ms: int | None
     records: int
     set_aside: int
@@ -200,6 +201,7 @@ def _lease(tp: TopicPartition, row: Any) -> Lease:
         fence=row["fence"],
         start_offset=row["start_offset"],
         next_offset=row["next_offset"],
+        range_end=row["range_end"],
         event_time_ms=None if at is None else (at - EPOCH) // timedelta(milliseconds=1),
         records=row["records"],
         set_aside=row["set_aside"],

@@ -202,7 +202,7 @@ class Worker:
     async def _place(self, held: dict[TopicPartition, Lease]) -> None:
         """Read on from the committed positions, having made sure that this is the log they belong to."""
         positions = {tp: lease.next_offset for tp, lease in held.items()}
-        self._log.assign(positions)
+        self._log.assign(positions, {tp: lease.range_end for tp, lease in held.items() if lease.range_end is not None})
         if not held:
             return
         await self._log.check_positions(positions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -148,6 +149,42 @@ async def test_a_replay_waits_for_its_turn(program: Program, orders: Orders) -> 
         out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert out.decode().splitlines()[-1].startswith("Caught up")
     assert "past its copy" in (await program.run("run", "priority", JOB, "v2", "1", code=4)).err
+
+
+async def test_a_part_of_the_log(program: Program, orders: Orders) -> None:
+    await orders.produce(1_000)
+    ends = await orders.topics.end_offsets(orders.topic)
+    until = ",".join(f"{orders.topic}/{n}={end}" for n, end in sorted(ends.items()))
+    short = ",".join(f"{orders.topic}/{n}={end - 1}" for n, end in sorted(ends.items()))
+    asked = ("apply", orders.code(1), "--from", "earliest", "--until", until)
+    out = (await program.run(*asked, "--watch")).out
+    assert out.startswith(
+        f"{JOB}: created the job\n{JOB}: created v1, from the earliest record until {orders.topic}/0="
+    )
+    assert "only its range of the log is read" in out
+    assert re.search(rf"{JOB} v1 COMPLETED  100.0 % .*  1,000 records", out), out
+    assert "its range is read, and its table stays as it is. `turnout cutover" in out
+    again = (await program.run(*asked, "--watch")).out
+    assert again.startswith(f"{JOB}: unchanged: v1, from the earliest record until")
+    assert "Its run is COMPLETED. It has read its whole range" in again
+    shown = (await program.run("show", JOB, "v1", "-o", "json")).document["version"]["log_range"]
+    assert [one["offset"] for one in shown["end_offsets"]] == [ends[n] for n in sorted(ends)]
+    assert f"until {orders.topic}/0={ends[0]}" in (await program.run("show", JOB, "v1")).out
+    assert "it has read the whole range" in (await program.run("run", "resume", JOB, "v1", code=4)).err
+
+    other = (await program.run("apply", orders.code(1), "--until", short, "--watch")).out
+    assert other.startswith(f"{JOB}: created v2, ")
+    await program.run("cutover", JOB, "v1")
+    never = (await program.run("run", "watch", JOB, "v2")).out
+    assert f"`turnout cutover {JOB} v2` would be refused by catch-up: {orders.topic}/0: 1 offset" in never
+    assert f"{JOB}: created v3\n" in (await program.run("apply", orders.code(1), "--watch")).out
+
+    gone = await program.run("apply", orders.code(1), "--from", f"{orders.topic}/0={ends[0] + 1}", code=4)
+    assert "created v4; its replay did not start: The log does not hold" in gone.err
+    assert f"the log begins at 0 and ends at {ends[0]:,}" in gone.err
+    assert "Apply the file with another --from or --until: it becomes a new version." in gone.err
+    assert "has no zone" in (await program.run("apply", orders.code(1), "--from", "2026-03-01", code=2)).err
+    assert "does not read: it reads" in (await program.run("apply", orders.code(1), "--from", "x/0=1", code=2)).err
 
 
 async def test_readers_move_and_the_old_version_goes(program: Program, orders: Orders) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,15 +23,21 @@ class Make:
         self._admin = TopicAdmin(KafkaConfig.of_bootstrap(bootstrap))
         self._made: list[Version] = []
 
-    async def __call__(self, source: str, topics: Iterable[str], lease_s: float = 3.0) -> Version:
-        """A version of the job file, with its positions at the starts of the logs."""
+    async def __call__(
+        self,
+        source: str,
+        topics: Iterable[str],
+        lease_s: float = 3.0,
+        range_ends: Mapping[TopicPartition, int] | None = None,
+    ) -> Version:
+        """A version of the job file, with its positions at the starts of the logs, and where told an end."""
         version = Version(self._dsn, self._bootstrap, self._directory / str(len(self._made)), source, lease_s)
         self._made.append(version)
         starts = {}
         for topic in topics:
             for partition, known in (await self._admin.log_range(topic)).items():
                 starts[TopicPartition(topic, partition)] = known.start
-        await version.create(starts)
+        await version.create(starts, range_ends)
         return version
 
     async def ends(self, *topics: str) -> dict[TopicPartition, int]:

@@ -140,7 +140,7 @@ async def test_the_log_is_not_known_again_while_kafka_is_away(
     reader = Log({"bootstrap.servers": fault_stack.kafka})
     await reader.start()
     try:
-        reader.assign({tp: 100})
+        reader.assign({tp: 100}, {})
         await reader.refresh()
         await fault_stack.kill_kafka()
         with pytest.raises(LogAwayError, match="Kafka does not answer"):
@@ -163,7 +163,7 @@ async def test_a_last_record_that_was_compacted_away_is_no_other_record(kafka: T
     reader = Log({"bootstrap.servers": kafka.bootstrap})
     await reader.start()
     try:
-        reader.assign({tp: 6})
+        reader.assign({tp: 6}, {})
         await reader.refresh()
         await reader.check_identity({tp: RecordIdentity(5, 0, 0)})
     finally:

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,9 +67,12 @@ class Version:
         self._count = 0
         self._workers: list[WorkerProcess] = []
 
-    async def create(self, starts: dict[TopicPartition, int]) -> None:
-        """Make the table, and a position for each partition; what another version of the test had made goes."""
-        self.partitions = tuple(sorted(starts))
+    async def create(
+        self, starts: Mapping[TopicPartition, int], range_ends: Mapping[TopicPartition, int] | None = None
+    ) -> None:
+        """Make the table, and a position for each partition, where told with the end of a range; what another version
+        of the test had made goes."""
+        self.partitions, ends = tuple(sorted(starts)), range_ends or {}
         async with self.connection() as connection:
             await connection.execute("drop schema if exists replayer, serving cascade")
             await connection.execute("create schema serving; create schema replayer")
@@ -82,9 +85,9 @@ class Version:
             for statement in ddl.create_upkeep_indexes(self.definition, self.table):
                 await connection.execute(statement)
             await connection.executemany(
-                "insert into serving.positions (version, topic, partition, start_offset, next_offset) "
-                "values ($1, $2, $3, $4, $4)",
-                [(self.name, tp.topic, tp.partition, start) for tp, start in starts.items()],
+                "insert into serving.positions (version, topic, partition, start_offset, next_offset, range_end) "
+                "values ($1, $2, $3, $4, $4, $5)",
+                [(self.name, tp.topic, tp.partition, start, ends.get(tp)) for tp, start in starts.items()],
             )
 
     async def set_state(self, state: str) -> None:

@@ -13,6 +13,8 @@ from core.domain.errors import NotFound
 from core.rpc.interceptors import Watches, chain
 from turnout.job import Job, load
 from turnout.job.artifact import Artifact, pack
+from turnout.log_range import LogRange
+from turnout.log_range_proto import to_proto
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.schema import encode
 
@@ -28,6 +30,7 @@ class Registered:
     artifact: Artifact
     state: registry_pb2.Version.State.ValueType = registry_pb2.Version.REGISTERED
     step: registry_pb2.Retirement.Step.ValueType = registry_pb2.Retirement.STEP_UNSPECIFIED
+    log_range: LogRange | None = None
     asked_before_retired: int | None = None  # after so many answers it is RETIRED
 
 
@@ -47,13 +50,13 @@ class SmallRegistry(registry_pb2_grpc.RegistryServicer):
     async def stop(self) -> None:
         await self._server.stop(0)
 
-    def register(self, source: str, number: int) -> Registered:
+    def register(self, source: str, number: int, log_range: LogRange | None = None) -> Registered:
         """The next version of the job in this source."""
         file = self._directory / f"job_{len(self.versions)}.py"
         file.write_text(source, encoding="utf-8")
         job = load(file)
         name = f"jobs/{job.definition.job}/versions/{number}"
-        self.versions[name] = Registered(name, job, pack(file))
+        self.versions[name] = Registered(name, job, pack(file), log_range=log_range)
         return self.versions[name]
 
     async def GetVersion(self, request: registry_pb2.GetVersionRequest, context: Any) -> registry_pb2.Version:
@@ -69,6 +72,7 @@ class SmallRegistry(registry_pb2_grpc.RegistryServicer):
             definition=registry_pb2.Definition(definition_json=encode(found.job.definition).decode()),
             artifact_digest=found.artifact.digest,
             artifact_bytes=len(found.artifact.data),
+            log_range=to_proto(found.log_range),
         )
 
     async def GetArtifact(

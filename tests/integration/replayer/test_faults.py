@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import os
@@ -15,7 +14,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]  # re-exported
 
 from core.domain.errors import Unavailable
 from core.kafka import KafkaConfig, TopicAdmin
@@ -399,9 +397,7 @@ async def test_new_partitions_are_taken_up_from_their_beginning(stage: Stage) ->
     v1 = stage.registry.register(aggregate_source(topic), 1)
     await stage.begin(v1.name)
     await stage.applied(v1.name, 100)
-    admin = AdminClient({"bootstrap.servers": stage.kafka.bootstrap})
-    for future in admin.create_partitions([NewPartitions(topic, 3)]).values():
-        await asyncio.wrap_future(future)
+    await stage.kafka.widen(topic, 3)
     more = [Record(record.value, partition=2) for record in flights(50, first=100)]
 
     async def produced() -> bool:

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from rich.console import Console, RenderableType
 
 from turnout.cli.output import Trimmed
+from turnout.log_range import LogRange, PartitionOffset
 from turnout.results import (
     Adoption,
     AppliedPosition,
@@ -118,6 +119,21 @@ TAILING = replace(
     records=157_160,
     records_per_s=0.0,
     catch_up_time=NOON + timedelta(seconds=6.25),
+)
+COMPLETED = replace(
+    RUN,
+    state=RunState.COMPLETED,
+    progress=1.0,
+    lag=0,
+    eta=None,
+    live_workers=0,
+    partitions=tuple(
+        replace(one, next_offset=end, range_end_offset=end, records_per_s=0.0)
+        for one, end in zip(PARTITIONS, (40_000, 40_100), strict=True)
+    ),
+    records=80_000,
+    records_per_s=0.0,
+    catch_up_time=NOON + timedelta(seconds=4.5),
 )
 FAILED = replace(
     RUN,
@@ -232,6 +248,13 @@ VERSIONS = (
         2_048,
         NOON - timedelta(days=3),
         Retirement(RetirementStep.RETAIN, NOON + timedelta(hours=24), "", "ada@lab", NOON),
+    ),
+)
+BOUNDED = replace(
+    VERSIONS[0],
+    log_range=LogRange(
+        start_time=NOON - timedelta(days=30),
+        end_offsets=(PartitionOffset("flights", 0, 40_000), PartitionOffset("flights", 1, 40_100)),
     ),
 )
 THE_JOB = Job(JOB, "How punctual is each carrier, month by month?", NOON, 2)

@@ -15,6 +15,7 @@ from turnout.cli import arguments
 from turnout.cli.commands.parameters import gates
 from turnout.cli.exits import CommandError, ExitCode
 from turnout.cli.quantities import percent
+from turnout.log_range import LogRange, PartitionOffset
 from turnout.schema import ColumnType
 
 
@@ -42,6 +43,56 @@ def test_a_size_in_bytes(text: str, count: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(CommandError) as caught:
         arguments.byte_count(text)
+    assert caught.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "made"),
+    [
+        (None, None, None),
+        ("earliest", None, None),
+        ("2026-03-01T12:00:00Z", None, LogRange(start_time=datetime(2026, 3, 1, 12, tzinfo=UTC))),
+        ("2026-03-01 13:00+01:00", None, LogRange(start_time=datetime(2026, 3, 1, 12, tzinfo=UTC))),
+        ("earliest", "a.b_c-d/0=7", LogRange(end_offsets=(PartitionOffset("a.b_c-d", 0, 7),))),
+        (
+            "a/1=5, a/0=120",
+            "2026-03-01T00:00Z",
+            LogRange(
+                start_offsets=(PartitionOffset("a", 0, 120), PartitionOffset("a", 1, 5)),
+                end_time=datetime(2026, 3, 1, tzinfo=UTC),
+            ),
+        ),
+    ],
+)
+def test_a_range_of_the_log(start: str | None, end: str | None, made: LogRange | None) -> None:
+    assert arguments.log_range(start, end) == made
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [
+        ("erliest", None, "--from 'erliest' is not earliest, a time such as 2026-03-01T12:00:00Z, or offsets"),
+        (None, "earliest", "--until 'earliest' is not a time such as .* A range begins at earliest"),
+        (None, "now", "--until 'now' is not a time such as"),
+        ("", None, "--from '' is not earliest"),
+        ("2026-03-01T12:00:00", None, "has no zone: write 2026-03-01T12:00:00Z for UTC"),
+        ("2026-03-01", None, "has no zone"),
+        ("2026-13-01T00:00Z", None, "is not earliest, a time such as"),
+        ("1969-03-01T00:00Z", None, "makes no sense: .* before 1970"),
+        ("flights=5", None, "--from: 'flights=5' is not an offset of a partition: write topic/partition=offset"),
+        ("flights/0=", None, "is not an offset of a partition"),
+        ("flights/0=-1", None, "is not an offset of a partition"),
+        ("flights/x=1", None, "is not an offset of a partition"),
+        ("flights/0=1,", None, "--from: '' is not an offset of a partition"),
+        ("flights/0=1;flights/1=2", None, "with commas between several"),
+        ("flights/0=1,flights/0=2", None, "names flights/0 twice"),
+        ("flights/0=9", "flights/0=8", "ends at offset 8, before it begins, 9"),
+        ("2026-03-02T00:00Z", "2026-03-01T00:00Z", "ends at 2026-03-01 00:00:00 UTC, before it begins"),
+    ],
+)
+def test_what_is_no_range(start: str | None, end: str | None, said: str) -> None:
+    with pytest.raises(CommandError, match=said) as caught:
+        arguments.log_range(start, end)
     assert caught.value.code is ExitCode.USAGE
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.unit.cli.samples import JOB, TAILING
 from turnout.cli.commands.watching import LINE_EVERY_S, LinePace, Standing, caught_up
 from turnout.results import Gate, RunState, VersionState
@@ -38,6 +40,14 @@ def test_a_cutover_is_advised_only_where_it_would_be_accepted() -> None:
     refused = caught_up(TAILING, Standing(VersionState.REGISTERED, False, (CATCH_UP, schema)))
     assert refused.endswith("would still be refused by schema: flights: removed.")
     assert caught_up(TAILING, Standing(VersionState.REGISTERED, True, ())).endswith("It is the active version.")
+    completed = replace(TAILING, state=RunState.COMPLETED)
+    assert caught_up(completed, Standing(VersionState.REGISTERED, False, (CATCH_UP,))) == (
+        f"Completed after 6.2 s: its range is read, and its table stays as it is. {command}"
+    )
+    never = replace(CATCH_UP, passed=False, evidence=("flights/0: its range ends at 5",))
+    assert caught_up(completed, Standing(VersionState.REGISTERED, False, (never,))).endswith(
+        "would be refused by catch-up: flights/0: its range ends at 5."
+    )
     retiring = caught_up(TAILING, Standing(VersionState.RETIRING, False, ()))
     assert "cutover" not in retiring
     assert f"`turnout unretire {JOB} v2`" in retiring

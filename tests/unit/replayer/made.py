@@ -57,8 +57,15 @@ def tp(partition: int = 0, topic: str = "flights") -> TopicPartition:
     return TopicPartition(topic, partition)
 
 
-def at(next_offset: int, *, start: int = 0, event_s: float | None = None, records: int | None = None) -> Position:
-    """A position; `event_s` is its event time in seconds after NOW."""
+def at(
+    next_offset: int,
+    *,
+    start: int = 0,
+    event_s: float | None = None,
+    records: int | None = None,
+    until: int | None = None,
+) -> Position:
+    """A position; `event_s` is its event time in seconds after NOW, `until` the end of a bounded range."""
     return Position(
         start_offset=start,
         next_offset=next_offset,
@@ -66,6 +73,7 @@ def at(next_offset: int, *, start: int = 0, event_s: float | None = None, record
         records=next_offset - start if records is None else records,
         set_aside=0,
         owner="",
+        range_end=until,
     )
 
 

@@ -160,6 +160,14 @@ def test_a_deadly_record_is_remembered_while_others_are_found() -> None:
     assert set(deaths.deadly) == {(tp(0), 15), (tp(0), 60)}
 
 
+def test_nor_is_one_at_the_end_of_its_range() -> None:
+    deaths = Deaths()
+    for offset in (20, 30):
+        positions = {tp(0): at(50, until=50), tp(1): at(offset)}
+        deaths = died(deaths, list(positions), positions, ENDS, lived_s=1.0)
+    assert (dict(deaths.record_by_record), deaths.in_a_row) == ({}, 1)
+
+
 def test_getting_on_forgives() -> None:
     deaths = _die(_die(_die(Deaths(), 10, 20), 10, 20), 11, 21)
     assert (deaths.in_a_row, deaths.record_by_record, deaths.backoff_s) == (1, {}, 0.0)

@@ -18,6 +18,7 @@ from services.replayer.retention import Risk
 from services.replayer.run import Position, Run, Sample
 from services.replayer.states import State
 from tests.unit.replayer.made import COUNT, NOW, at, definition, run, sample, tp
+from turnout.log_range import LogRange
 from turnout.schema import Column, ColumnType, DerivedColumn, JobKind, Merge
 
 V1, V2 = run(1), run(2)
@@ -246,7 +247,7 @@ def test_an_old_measurement_is_no_evidence() -> None:
     assert not catch_up(V2, V1, [], 0.0, LIMITS, Outlook()).passed
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.TAILING])
+@pytest.mark.parametrize("state", [state for state in State if state not in (State.TAILING, State.COMPLETED)])
 def test_only_a_tailing_run_passes(state: State) -> None:
     candidate = run(2, state, failure_reason="MALFORMED_RECORD", failure_message="at offset 7")
     gate = _asked(_steady(*[(at(100), at(100), 500)] * 3), candidate=candidate)
@@ -285,6 +286,60 @@ def test_it_passes_just_when_all_of_the_window_was_level(levels: list[bool], eve
     assert _asked(samples).passed is (held_s >= LIMITS.stable_s)
 
 
+# --- catch-up: bounded ranges ---------------------------------------------------------------------------------------
+
+DONE = run(2, State.COMPLETED)
+
+
+def test_a_first_version_of_a_bounded_range_passes_once_it_is_complete() -> None:
+    samples = _steady((at(100, until=100), None, 900))  # one sample is enough: it stands there for good
+    gate = _asked(samples, None, DONE)
+    assert gate.passed
+    assert gate.evidence == ("all 1 partitions are at the end of the range",)
+    reading = _asked(_steady(*[(at(60, until=100), None, 900)] * 10), None, run(2, State.REPLAYING))
+    assert reading.evidence[:2] == (
+        "the run of version 2 is REPLAYING, still copying the retained log",
+        "flights/0: 40 offsets behind the end of its range, offset 100",
+    )
+
+
+@pytest.mark.parametrize("theirs", [at(150), at(100), at(90), at(100, until=101), at(40, until=200)])
+def test_beside_a_version_that_goes_further_it_never_catches_up(theirs: Position) -> None:
+    gate = _asked(_steady(*[(at(100, until=100), theirs, 900)] * 10), V1, DONE)
+    assert not gate.passed
+    further = "has no end" if theirs.range_end is None else f"goes on to {theirs.range_end}"
+    assert gate.evidence == (
+        f"flights/0: {max(0, theirs.next_offset - 100)} offsets behind version 1, and it never catches up: "
+        f"the range of version 2 ends at offset 100, and that of version 1 {further}",
+    )
+
+
+@pytest.mark.parametrize("theirs", [at(100, until=100), at(90, until=90), at(60, until=100)])
+def test_beside_one_that_goes_no_further_it_passes(theirs: Position) -> None:
+    gate = _asked(_steady((at(100, until=100), theirs, 900)), V1, DONE)
+    assert gate.passed
+    assert gate.evidence == ("all 1 partitions are at the end of the range, which goes as far as that of version 1",)
+
+
+def test_a_live_candidate_beside_a_bounded_version() -> None:
+    assert _asked(_steady(*[(at(900), at(100, until=100), 900)] * 10)).passed
+    assert not _asked(_steady(*[(at(50), at(100, until=100), 900)] * 10)).passed
+
+
+def test_a_partition_that_the_range_leaves_out() -> None:
+    samples = [
+        sample([(V2, {0: at(100, until=100)}), (V1, {0: at(100, until=100), 1: at(5, until=5)})], {0: 900, 1: 9})
+    ]
+    gate = _asked(samples, V1, DONE)
+    assert gate.evidence == ("flights/1: 5 offsets behind version 1, for its range leaves this partition out",)
+
+
+@pytest.mark.parametrize(("ours", "over"), [(at(99, until=100), False), (at(100, until=100), True)])
+def test_the_end_of_a_range_is_stood_at_exactly(ours: Position, over: bool) -> None:
+    moving = _steady(*[(at(n, until=100), None, 900) for n in (0, 50)], (ours, None, 900))
+    assert gates.caught_up_with_log(V2, moving, LIMITS) is over
+
+
 # --- coverage -------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +353,12 @@ def test_coverage_names_the_span_that_would_be_lost() -> None:
         "from 2024-02-01 12:00:00 to 2025-12-02 12:00:00 UTC",
         "the log start has moved since version 1 began: version 2 is not cut over silently; override this gate if "
         "readers may lose that span",
+    )
+    late = replace(v2, log_range=LogRange(start_time=NOW - timedelta(days=30)))
+    assert (
+        coverage(late, v1, {tp(0): 1200}, {tp(0): 0})
+        .evidence[-1]
+        .startswith("version 2 is made of the log from 2025-12-02 12:00:00 UTC on: version 2 is not cut over silently")
     )
 
 

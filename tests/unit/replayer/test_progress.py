@@ -53,6 +53,22 @@ def test_a_bounded_range_is_measured_by_its_own_end() -> None:
         assert (progress.lag, progress.share) == (50, 0.5)
 
 
+def test_a_bounded_range_ends_where_it_ends() -> None:
+    samples = [
+        sample([(OURS, {0: at(offset, start=100, until=1100)})], {0: end}, at_s=s)
+        for s, offset, end in ((0, 100, 50_000), (1, 350, 90_000))
+    ]
+    progress = measure(samples, OURS.version)
+    assert progress.share == pytest.approx(0.25)
+    assert (progress.lag, progress.partitions[tp()].arriving) == (750, 0.0)  # however fast the log grows behind it
+    done = [sample([(OURS, {0: at(1100, start=100, until=1100)})], {})]  # nor does it matter whether the log is known
+    assert (measure(done, OURS.version).lag, measure(done, OURS.version).share) == (0, 1.0)
+
+
+def test_an_empty_range_is_done() -> None:
+    assert measure([sample([(OURS, {0: at(7, start=7, until=7)})], {0: 90})], OURS.version).share == 1.0
+
+
 def test_an_empty_log_is_done() -> None:
     assert measure(_series([(0, 0, 0)]), OURS.version).share == 1.0
 

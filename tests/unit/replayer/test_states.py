@@ -20,13 +20,14 @@ FACTS = [Facts(table_exists=a, indexes_built=b) for a, b in itertools.product((F
 # What a reader of the documentation expects, written independently of the table: rows are states, columns happenings.
 # "." = nothing changes, "x" = refused.
 EXPECTED = """
-            PAUSE    RESUME    STOP     ADMITTED   CAUGHT_UP  FAULT
-QUEUED      PAUSED   .         STOPPED  REPLAYING  .          FAILED
-REPLAYING   PAUSED   .         STOPPED  .          TAILING    FAILED
-TAILING     PAUSED   .         STOPPED  .          .          FAILED
-PAUSED      .        QUEUED    STOPPED  .          .          FAILED
-STOPPED     x        QUEUED    .        .          .          .
-FAILED      x        QUEUED    STOPPED  .          .          .
+            PAUSE    RESUME    STOP     ADMITTED   CAUGHT_UP  COMPLETED  FAULT
+QUEUED      PAUSED   .         STOPPED  REPLAYING  .          .          FAILED
+REPLAYING   PAUSED   .         STOPPED  .          TAILING    COMPLETED  FAILED
+TAILING     PAUSED   .         STOPPED  .          .          .          FAILED
+PAUSED      .        QUEUED    STOPPED  .          .          .          FAILED
+STOPPED     x        QUEUED    .        .          .          .          .
+FAILED      x        QUEUED    STOPPED  .          .          .          .
+COMPLETED   x        x         .        .          .          .          .
 """
 
 
@@ -67,9 +68,17 @@ def test_a_run_does_not_tail_before_its_indexes_are_built() -> None:
     assert after(State.REPLAYING, Event.CAUGHT_UP, Facts(indexes_built=False)) is State.REPLAYING
 
 
+def test_nor_does_it_complete() -> None:
+    assert after(State.REPLAYING, Event.COMPLETED, Facts(indexes_built=False)) is State.REPLAYING
+
+
 def test_a_refusal_says_what_to_do() -> None:
     with pytest.raises(IllegalCommandError, match="STOPPED cannot pause; resume it first"):
         after(State.STOPPED, Command.PAUSE, Facts())
+    with pytest.raises(
+        IllegalCommandError, match=r"COMPLETED cannot resume; it has read the whole range .* new version"
+    ):
+        after(State.COMPLETED, Command.RESUME, Facts())
 
 
 def test_only_a_person_takes_a_run_out_of_the_states_without_workers() -> None:

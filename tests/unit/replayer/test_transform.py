@@ -25,7 +25,7 @@ def _fold(*topics: str) -> JobDefinition:
 def _held(*leases: tuple[str, int, bool]) -> dict[TopicPartition, Lease]:
     """Leases by topic, partition, and whether something was committed."""
     return {
-        (tp := TopicPartition(topic, number)): Lease(tp, 1, 10, 11 if committed else 10, None, 0, 0, None)
+        (tp := TopicPartition(topic, number)): Lease(tp, 1, 10, 11 if committed else 10, None, None, 0, 0, None)
         for topic, number, committed in leases
     }
 

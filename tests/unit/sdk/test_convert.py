@@ -108,7 +108,7 @@ def test_run() -> None:
     )
     (progress,) = convert.run(message).partitions
     assert progress == results.PartitionProgress(event_time=T, **partition)
-    assert progress.lag == 20
+    assert progress.lag == 30  # to the end of the range
     assert convert.run(message) == results.Run(
         job="a",
         version=2,

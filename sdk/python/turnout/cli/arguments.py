@@ -10,12 +10,14 @@ from uuid import UUID
 
 from turnout.cli.exits import usage
 from turnout.cli.quantities import percent
+from turnout.log_range import LogRange, LogRangeError, PartitionOffset
 from turnout.schema import ColumnType
 
 WHOLE_BASIS_POINTS = 10_000
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
+_OFFSET = re.compile(r"(?P<topic>[A-Za-z0-9._-]{1,249})/(?P<partition>[0-9]{1,10})=(?P<offset>[0-9]{1,19})", re.ASCII)
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtT]?[bB])?", re.ASCII)
 _UNIT_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -79,6 +81,54 @@ def byte_count(text: str) -> int:
     if count > _BYTES_MAX:
         raise usage(f"{text!r} is more than a thousand petabytes.")
     return count
+
+
+def log_range(start: str | None, end: str | None) -> LogRange | None:
+    """The texts of --from and --until -> the range; None = all of the log."""
+    begins, ends = _range_end("--from", start), _range_end("--until", end)
+    try:
+        found = LogRange(
+            start_time=begins if isinstance(begins, datetime) else None,
+            start_offsets=begins if isinstance(begins, tuple) else (),
+            end_time=ends if isinstance(ends, datetime) else None,
+            end_offsets=ends if isinstance(ends, tuple) else (),
+        )
+    except LogRangeError as error:
+        raise usage(f"The range of the log makes no sense: {error}.") from None
+    return None if found.whole else found
+
+
+def _range_end(option: str, text: str | None) -> datetime | tuple[PartitionOffset, ...] | None:
+    """A time, offsets, or None where the range is open."""
+    if text is None or (option == "--from" and text == "earliest"):
+        return None
+    return _offsets(option, text) if "=" in text else _time(option, text)
+
+
+def _offsets(option: str, text: str) -> tuple[PartitionOffset, ...]:
+    """`flights/0=120,flights/1=118`"""
+    found = []
+    for one in text.split(","):
+        match = _OFFSET.fullmatch(one.strip())
+        if match is None:
+            raise usage(
+                f"{option}: {one.strip()!r} is not an offset of a partition: write topic/partition=offset with commas "
+                f"between several, such as flights/0=120,flights/1=118."
+            )
+        found.append(PartitionOffset(match["topic"], int(match["partition"]), int(match["offset"])))
+    return tuple(found)
+
+
+def _time(option: str, text: str) -> datetime:
+    choices = ("earliest, " if option == "--from" else "") + "a time such as 2026-03-01T12:00:00Z, or offsets such as"
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        hint = " A range begins at earliest and does not end there." if text == "earliest" else ""
+        raise usage(f"{option} {text!r} is not {choices} flights/0=120,flights/1=118.{hint}") from None
+    if time.tzinfo is None:
+        raise usage(f"{option} {text!r} has no zone: write {time.isoformat()}Z for UTC, or an offset such as +01:00.")
+    return time
 
 
 def order_by(texts: Iterable[str]) -> list[tuple[str, bool]]:

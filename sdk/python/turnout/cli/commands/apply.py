@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _STANDING_STILL = (RunState.PAUSED, RunState.STOPPED, RunState.FAILED)
 _TABLE_REFUSED = ("TABLE_REFUSED", "INDEX_REFUSED")
+_RANGE_REFUSED = ("RANGE_NOT_RETAINED", "RANGE_NOT_FOUND", "RANGE_INCOMPLETE", "RANGE_BACKWARDS")
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +54,24 @@ async def apply(
     file: JobFileArgument,
     version: Annotated[
         str | None, typer.Option("--version", metavar="vN", help="Refuse unless it is this version (exit code 7).")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WHERE",
+            help="Where the table begins in the log: earliest (the default), a time with its zone, or offsets as "
+            "TOPIC/PARTITION=OFFSET,... Another range makes another version.",
+            show_default=False,
+        ),
+    ] = None,
+    end: Annotated[
+        str | None,
+        typer.Option(
+            "--until",
+            metavar="WHERE",
+            help="Where it ends: a time, or offsets; never unless told.",
+        ),
     ] = None,
     no_run: Annotated[bool, typer.Option("--no-run", help="Register only; start no replay.")] = False,
     workers: Annotated[
@@ -78,11 +97,12 @@ async def apply(
 ) -> int:
     """Register a job file as a version, show what it changes and takes, and replay it beside the live one."""
     expected = arguments.version_number(version) if version is not None else None
+    log_range = arguments.log_range(start, end)
     if no_run and (workers is not None or rate is not None or priority or watch_run):
         raise usage("--no-run starts nothing: leave out --workers, --rate, --priority and --watch.")
     async with session.client() as client:
         try:
-            applied = await client.apply(file, expected_number=expected)
+            applied = await client.apply(file, log_range=log_range, expected_number=expected)
         except JobDefinitionError as error:
             raise refused(error) from None
         done = applied.version
@@ -94,7 +114,7 @@ async def apply(
                     done.job, done.number, workers=workers, rate_limit=rate, priority=priority
                 )
         except TurnoutError as error:
-            raise _not_started(applied, file, error, no_run) from None
+            raise _not_started(applied, _same_command(file, start, end), error, no_run) from None
         session.output.answer(_document(plan, run), *_view(plan, run))
         wanted = session.output.interactive if watch_run is None else watch_run
         if run is None or not wanted:
@@ -119,7 +139,13 @@ async def _plan(client: Client, applied: Applied, no_run: bool) -> _Plan:
     return _Plan(applied, active, differences, estimate, run_before)
 
 
-def _not_started(applied: Applied, file: Path, error: TurnoutError, no_run: bool) -> CommandError:
+def _same_command(file: Path, start: str | None, end: str | None) -> str:
+    """What names this very version again: the file alone would be another one where it has a range."""
+    options = [(name, text) for name, text in (("--from", start), ("--until", end)) if text is not None]
+    return " ".join([f"turnout apply {file}", *(f"{name} {text}" for name, text in options)])
+
+
+def _not_started(applied: Applied, again: str, error: TurnoutError, no_run: bool) -> CommandError:
     """The error of what came after the version was stored: that stays, so it is said too."""
     job, number = applied.version.job, f"v{applied.version.number}"
     failure = of_client(error)
@@ -133,9 +159,11 @@ def _not_started(applied: Applied, file: Path, error: TurnoutError, no_run: bool
     failure.message = f"{job}: {stored}; {missing}: {failure.message}"
     if error.reason in _TABLE_REFUSED:
         failure.next_step = "Mend the file and apply it again: changed, it becomes a new version."
+    elif error.reason in _RANGE_REFUSED:
+        failure.next_step = "Apply the file with another --from or --until: it becomes a new version."
     else:
-        again = f"Then repeat `turnout apply {file}`; unchanged, the file is {number} again."
-        failure.next_step = f"{failure.next_step} {again}".strip()
+        repeat = f"Then repeat `{again}`; unchanged, that is {number} again."
+        failure.next_step = f"{failure.next_step} {repeat}".strip()
     return failure
 
 
@@ -189,6 +217,8 @@ def _view(plan: _Plan, run: Run | None) -> list[RenderableType]:
     applied = plan.applied
     job, number = applied.version.job, applied.version.number
     said = f"created v{number}" if applied.created else f"unchanged: v{number}"
+    if applied.version.log_range is not None:
+        said += f", {applied.version.log_range}"
     first = Text(f"{job}: {said}", style="bold")
     parts: list[RenderableType] = [Group(Text(f"{job}: created the job"), first) if applied.job_created else first]
     if plan.active is not None and plan.active != number:
@@ -207,6 +237,8 @@ def _what_next(plan: _Plan, run: Run | None) -> str:
         return f"The replay is queued: {run.status_message}. `turnout run watch {job} v{number}` shows it."
     if plan.run_before is None:
         return f"The replay has started. `turnout run watch {job} v{number}` shows it."
+    if run.state is RunState.COMPLETED:
+        return f"Its run is COMPLETED. {way_on(run, plan.applied.version.state)}"
     if run.state in _STANDING_STILL:
         return f"Its run is {run.state}. {way_on(run, plan.applied.version.state)}"
     return f"Its run is {run.state}. `turnout run watch {job} v{number}` shows it."

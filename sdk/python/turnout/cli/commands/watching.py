@@ -1,7 +1,8 @@
 """Watching a run: redrawn in a terminal, a plain line every few seconds elsewhere, every change as JSON.
 
 Caught up means here what it means at a cutover: the catch-up gate would pass. A run is at the end of the log a moment
-before that, because the gate asks that it has stayed level with the active version for a while.
+before that, because the gate asks that it has stayed level with the active version for a while. A run of a bounded
+range is COMPLETED once, and whatever the gates say of it then they say for good.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _GATES_EVERY_S = 0.25
 _HEAD_LINES = 12  # what stands above and below the partitions: a picture taller than the screen could not be redrawn
 _CATCH_UP = "catch-up"
 _ENDED = (RunState.STOPPED, RunState.FAILED)
+_AT_END = (RunState.TAILING, RunState.COMPLETED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +81,15 @@ async def _watched(
                 if run.state in _ENDED and not follow:
                     screen.show(run, last=True)
                     return run, None
-                if run.state is RunState.TAILING and not follow:
+                if run.state in _AT_END and not follow:
                     break
                 screen.show(run)
         # The stream tells only of changes of the run, and a gate passes without one.
-        while run.state is RunState.TAILING and not follow:
+        while run.state in _AT_END and not follow:
             standing = await _standing(client, job, version)
-            screen.show(run, last=not standing.waiting_for, waiting_for=standing.waiting_for)
-            if not standing.waiting_for:
+            over = not standing.waiting_for or run.state is RunState.COMPLETED
+            screen.show(run, last=over, waiting_for="" if over else standing.waiting_for)
+            if over:
                 return run, standing
             await asyncio.sleep(_GATES_EVERY_S)
             run = await client.get_run(job, version)
@@ -106,17 +109,21 @@ async def _standing(client: Client, job: str, version: int) -> Standing:
 def caught_up(run: Run, standing: Standing) -> str:
     """That the run has caught up, and what a person can do with it."""
     after = f" after {span(run.catch_up_time - run.create_time)}" if run.catch_up_time is not None else ""
-    done = f"Caught up{after}; it goes on following the log."
+    reached, still = f"Caught up{after}", "still "
+    done = f"{reached}; it goes on following the log."
+    if run.state is RunState.COMPLETED:
+        reached, still = f"Completed{after}", ""
+        done = f"{reached}: its range is read, and its table stays as it is."
     if standing.active:
         return f"{done} It is the active version."
     if standing.state is not VersionState.REGISTERED:
-        return f"Caught up{after}. {way_on(run, standing.state)}"
+        return f"{reached}. {way_on(run, standing.state)}"
     command = f"`turnout cutover {run.job} v{run.version}`"
     refusing = [one for one in standing.gates if not one.passed]
     if refusing:
         names = " and ".join(one.gate for one in refusing)
         why = "; ".join(text for one in refusing for text in one.evidence)
-        return f"{done} {command} would still be refused by {names}: {why}."
+        return f"{done} {command} would {still}be refused by {names}: {why}."
     return f"{done} {command} makes it serve all readers."
 
 

@@ -52,6 +52,7 @@ def job_view(job: Job, versions: Sequence[Version], runs: Mapping[int, Run], rou
         parts.append(_versions(versions, runs, route))
     else:
         parts.append(Text("It has no version yet."))
+    parts += [Text(f"v{one.number} reads the log {one.log_range}.") for one in versions if one.log_range is not None]
     retiring = [line for version in versions for line in retirement_lines(version)]
     if retiring:
         parts += [Text(), *(Text(line) for line in retiring)]
@@ -114,6 +115,7 @@ def version_view(version: Version, run: Run | None) -> RenderableType:
             [
                 ("state", state(version.state)),
                 ("created", moment(version.create_time)),
+                ("range", "all of the log" if version.log_range is None else str(version.log_range)),
                 ("artefact", f"{size(version.artifact_bytes)}, SHA-256 {version.artifact_digest}"),
             ]
         ),

@@ -13,6 +13,7 @@ from turnout.cli.quantities import percent
 
 _STATE_STYLES = {
     "TAILING": "green",
+    "COMPLETED": "green",
     "MOVED": "green",
     "FAILED": "bold red",
     "PENDING": "yellow",

@@ -73,7 +73,7 @@ def _bar(fraction: float, label: str) -> RenderableType:
 def _workers(run: Run) -> str:
     if run.state is RunState.QUEUED:
         return f"priority {run.priority}" if run.priority else ""
-    if run.state in (RunState.STOPPED, RunState.PAUSED, RunState.FAILED):
+    if run.state in (RunState.STOPPED, RunState.PAUSED, RunState.FAILED, RunState.COMPLETED):
         return ""
     if run.state is RunState.TAILING:  # one worker follows the log, however many the replay had
         return f"{plural(run.live_workers, 'worker')}, {run.workers} for replay"
@@ -134,7 +134,13 @@ def way_on(run: Run, version: VersionState) -> str:
     if version is VersionState.DROPPED:
         return f"{number} is dropped, its table is gone: `turnout apply FILE` with its file makes a new version."
     if version is not VersionState.REGISTERED:
-        return f"{number} is {version}: `turnout unretire {job} {number}` takes that back, and its run goes on."
+        goes_on = "" if run.state is RunState.COMPLETED else ", and its run goes on"
+        return f"{number} is {version}: `turnout unretire {job} {number}` takes that back{goes_on}."
+    if run.state is RunState.COMPLETED:
+        return (
+            "It has read its whole range, and its table stays as it is. `turnout apply FILE` with another --until, or "
+            "none, reads more, as a new version."
+        )
     if run.failure_reason in LOG_LOST and run.state is RunState.FAILED:
         return (
             f"To resume it would fail again. `turnout apply FILE` with any change of the file (a comment will do) "
@@ -161,7 +167,7 @@ def _partitions(run: Run, most: int) -> RenderableType:
         "done": lambda one: share(_way(one)),
         "log start": lambda one: count(one.log_start_offset),
         "offset": lambda one: count(one.next_offset),
-        "end": lambda one: count(one.end_offset),
+        "end": lambda one: count(one.target_offset),
         "lag": lambda one: count(one.lag),
         "rate": lambda one: rate(one.records_per_s) if _rate_known(run) else ABSENT,
         "rows": lambda one: count(one.rows_written),
@@ -183,7 +189,7 @@ def _table(shown: tuple[PartitionProgress, ...], columns: dict[str, _Cell], name
 
 
 def _way(one: PartitionProgress) -> float:
-    length = one.end_offset - one.start_offset
+    length = one.target_offset - one.start_offset
     return 1.0 if length <= 0 else min(1.0, max(0.0, (one.next_offset - one.start_offset) / length))
 
 

@@ -105,14 +105,15 @@ def _exactness(found: Comparison, old: int, new: int) -> Text:
     if found.positions_old and _stand(found.positions_old) == _stand(found.positions_new):
         return Text(
             f"Not exact: both tables stand at the same positions, but they begin at different ones, because the log "
-            f"had lost old records when one of them was begun. Records that only one of them has read differ too, and "
-            f"comparing again does not change that. Both: {positions_text(found.positions_old)}.",
+            f"had lost old records when one of them was begun, or because their ranges of the log begin differently. "
+            f"Records that only one of them has read differ too, and comparing again does not change that. "
+            f"Both: {positions_text(found.positions_old)}.",
             style="yellow",
         )
     return Text(
         f"Not exact: the tables stand at different positions, so records still to be applied differ too. "
         f"v{old}: {positions_text(found.positions_old)}; v{new}: {positions_text(found.positions_new)}. "
-        f"Compare again when both have come to the end of a quiet log.",
+        f"Compare again when both have come to the end of a quiet log; one whose range ends goes no further.",
         style="yellow",
     )
 
