@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-exports these without saying so
     AdminClient,
     NewPartitions,
@@ -49,7 +49,15 @@ class Topics:
         topic = NewTopic(name, partitions, 1, config=dict(config or {"retention.ms": "-1"}))
         await _all(self._admin.create_topics([topic]))
         self._made.add(name)
+        await eventually(lambda: self._led(name, partitions))
         return name
+
+    async def _led(self, topic: str, partitions: int) -> bool:
+        """Whether every partition answers: the broker says that a topic is created before its leaders know."""
+        try:
+            return len(await self.end_offsets(topic)) == partitions
+        except KafkaException:
+            return False
 
     async def produce(self, topic: str, records: Iterable[Record], *, compression: str = "lz4") -> None:
         """Produce the records in order and wait until the broker has acknowledged all of them."""
