@@ -15,7 +15,6 @@ from bench.faults.tables import AWAY
 from bench.faults.world import World
 
 EVERY_S: Final = 0.1
-_LOOK_AT_WORKERS_EVERY: Final = 5  # samples: it means to read all of /proc
 _ANSWER_S: Final = 2.0
 
 Place = tuple[str, int]  # version, partition
@@ -56,8 +55,7 @@ class Watch:
     async def _sample_all_the_time(self) -> None:
         crashes = self._world.crashes
         while True:
-            if len(self.samples) % _LOOK_AT_WORKERS_EVERY == 0:
-                self._world.workers.alive()  # so that those which lose their replayer are known
+            self._world.workers.alive()  # so that those which lose their replayer are known
             before = self._world.crashes
             try:
                 sample = await self._sample()
