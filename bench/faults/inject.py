@@ -21,6 +21,7 @@ from bench.faults.watch import Watch
 from bench.faults.workload import ORDERS, PARTITIONS_WIDENED, Made
 from bench.faults.world import World, insist
 from tests.support.eventually import eventually
+from turnout.errors import TurnoutError
 
 _CAUGHT_WITHIN_S: Final = 4.0  # a worker, a transaction that writes rows, or its commit
 _FENCED_WITHIN_S: Final = 30.0
@@ -38,11 +39,13 @@ class OfTopics:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A fault as it happened. effective_s: when it took effect, monotonic; note: what was found on the way."""
+    """A fault as it happened. effective_s: when it took effect, monotonic; note: what was found on the way; wrong: what
+    speaks against the product."""
 
     fault: Fault
     effective_s: float
     note: str = ""
+    wrong: str = ""
 
 
 class Injector:
@@ -76,9 +79,13 @@ class Injector:
         }
 
     async def inject(self, fault: Fault, began_s: float) -> Done:
-        """At its time; returns when it is mended as far as the fault itself goes."""
+        """At its time; returns when it is mended as far as the fault itself goes. A fault that does not end as it must,
+        for instance with a worker that does not go away, is said in `wrong`."""
         await asyncio.sleep(max(0.0, began_s + fault.at_s - time.monotonic()))
-        return await self._how[fault.kind](fault)
+        try:
+            return await self._how[fault.kind](fault)
+        except (AssertionError, TurnoutError) as error:
+            return Done(fault, time.monotonic(), wrong=f"{fault.kind.value}: {error}")
 
     # --- processes ---
 

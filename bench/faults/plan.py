@@ -63,6 +63,7 @@ _SLOW: Final = {
     Kind.HALF_OPEN: 0.05,
     Kind.DEADLY: 0.08,
 }
+_ALONE: Final = 0.3  # of the rounds have one fault only, whose recovery can be measured
 _LASTS_S: Final = {
     Kind.STOPPED: (1.1 * LEASE_S, 1.4 * LEASE_S),
     Kind.STOPPED_WRITING: (1.1 * LEASE_S, 1.4 * LEASE_S),
@@ -118,12 +119,15 @@ class RoundPlan:
 def plan(seed: int, number: int) -> RoundPlan:
     """The plan of a round; rounds are counted from 0."""
     chance = random.Random(f"turnout faults {seed} {number}")
-    kinds = chance.choices(list(_QUICK), list(_QUICK.values()), k=chance.choice((1, 2, 2, 3)))
-    slow = [kind for kind, share in _SLOW.items() if chance.random() < share]
-    if number // ROUNDS_PER_EPISODE % 2 == 0 and Kind.TAKEN_OVER in slow:
-        slow.remove(Kind.TAKEN_OVER)  # there is no second replayer
-    if slow:
-        kinds.append(chance.choice(slow))
+    two = number // ROUNDS_PER_EPISODE % 2 == 1
+    slow = {kind: share for kind, share in _SLOW.items() if two or kind is not Kind.TAKEN_OVER}
+    if chance.random() < _ALONE:
+        kinds = [chance.choice([*_QUICK, *slow])]
+    else:
+        kinds = chance.choices(list(_QUICK), list(_QUICK.values()), k=chance.choice((1, 2, 2, 3)))
+        drawn = [kind for kind, share in slow.items() if chance.random() < share]
+        if drawn:
+            kinds.append(chance.choice(drawn))
     if number % ROUNDS_PER_EPISODE and number % ROUNDS_PER_EPISODE == _widening_round(seed, number):
         kinds.append(Kind.WIDENED)
     faults = sorted((_fault(kind, chance) for kind in kinds), key=lambda fault: fault.at_s)

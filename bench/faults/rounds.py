@@ -146,6 +146,7 @@ class Episode:
         await feeding
         await asyncio.to_thread(feed.settle)
         result.done = [task.result() for task in under_way]
+        result.lines += [done.wrong for done in result.done if done.wrong]
         looks.sort(key=lambda one: one.at_s)
 
     async def _look_at(self, at_s: float, looks: list[Look]) -> None:

@@ -20,7 +20,7 @@ from deploy.local.ports import HOST, free_port
 from deploy.local.stack import LocalStack
 from tests.support.proxy import TcpProxy
 from turnout.client import Client
-from turnout.errors import Unavailable
+from turnout.errors import DeadlineExceeded, Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,12 +120,12 @@ def _at_port(netloc: str, port: int) -> str:
 
 
 async def insist(call: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs) -> T:
-    """Call again while the answer is that something is away."""
+    """Call again while something is away, or no answer came in time: all that is called here may be repeated."""
     deadline_s = asyncio.get_running_loop().time() + INSIST_S
     while True:
         try:
             return await call(*arguments, **named)
-        except Unavailable:
+        except (Unavailable, DeadlineExceeded):
             if asyncio.get_running_loop().time() > deadline_s:
                 raise
             await asyncio.sleep(0.2)
