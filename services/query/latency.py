@@ -4,6 +4,7 @@ Buckets grow by a twentieth, so that a quantile is known to a fortieth of its va
 hundred counters for all reads and nothing kept of a single one.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -53,10 +54,6 @@ class ReadLatency:
 
     def _quantile(self, share: float) -> float:
         """The middle of the bucket that holds the read of that rank."""
-        left = math.ceil(self._reads * share)
-        place = 0
-        for place, count in enumerate(self._counts):
-            left -= count
-            if left <= 0:
-                break
-        return _SMALLEST_S * _GROWTH ** (place + 0.5)
+        rank = math.ceil(self._reads * share)
+        place = next(place for place, up_to in enumerate(itertools.accumulate(self._counts)) if up_to >= rank)
+        return _SMALLEST_S * math.exp((place + 0.5) / _PER_E)

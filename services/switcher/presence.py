@@ -49,9 +49,10 @@ class FrontStore:
         )
 
     async def renew(self, front: str, stream: str, load: ReadLoad | None = None) -> int:
-        """Extend the lease and keep what the front says of its reads; the newest revision at that moment, which holds every commit from before the heartbeat.
+        """Extend the lease and keep what the front says of its reads.
 
-        Aborted when the lease has expired or another stream has it: the front must say hello again.
+        The newest revision at that moment, which holds every commit from before the heartbeat. Aborted when the lease
+        has expired or another stream has it: the front must say hello again.
         """
         async with transaction(self._pool) as connection:
             said = (None,) * 4 if load is None else (load.reads, load.window, load.p50, load.p99)
