@@ -30,6 +30,7 @@ class Stack:
 
     kafka: str
     postgres: str = field(repr=False)
+    target: str
     client: Client
     look: Any
     services_pid: int
@@ -56,12 +57,12 @@ async def running(data_dir: Path | None, options: Sequence[str] = ()) -> AsyncIt
         async with (
             LocalStack(directory) as local,
             _database(local.postgres) as postgres,
-            _services(local.kafka, postgres, directory / "services", options) as (target, pid),
+            _services(local.kafka, postgres, directory / f"services-{secrets.token_hex(4)}", options) as (target, pid),
             Client(target, actor="bench") as client,
         ):
             look = await asyncpg.connect(postgres)
             try:
-                yield Stack(local.kafka, postgres, client, look, pid, directory)
+                yield Stack(local.kafka, postgres, target, client, look, pid, directory)
             finally:
                 await look.close()
 

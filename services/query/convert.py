@@ -1,12 +1,14 @@
 """Between the contract's messages and the front's own values."""
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 
 from core.domain.errors import InvalidInput, ResourceExhausted
 from core.domain.names import parse_job, parse_route, route_name
 from core.domain.routing import Arm, Interval, Route
 from core.rpc.server import MESSAGE_BYTES_MAX
 from core.rpc.values import timestamp
+from services.query.latency import ReadLoad
 from services.query.reads import Explanation, Request, Served
 from services.query.routing import Cause, Committed, RoutingTable
 from services.query.table import Page, Position, Values
@@ -142,6 +144,17 @@ def snapshot_of_table(table: RoutingTable) -> switcher_pb2.Snapshot:
     return switcher_pb2.Snapshot(
         revision=table.revision, routes=[_committed_message(one) for one in table.committed.values()]
     )
+
+
+def heartbeat_message(sequence: int, load: ReadLoad | None) -> switcher_pb2.WatchRoutesRequest:
+    """A heartbeat, and the reads since the one before."""
+    heartbeat = switcher_pb2.Heartbeat(sequence=sequence)
+    if load is not None:
+        heartbeat.read_load.reads = load.reads
+        heartbeat.read_load.window.FromTimedelta(timedelta(seconds=load.window_s))
+        heartbeat.read_load.p50.FromTimedelta(timedelta(seconds=load.p50_s))
+        heartbeat.read_load.p99.FromTimedelta(timedelta(seconds=load.p99_s))
+    return switcher_pb2.WatchRoutesRequest(heartbeat=heartbeat)
 
 
 def _committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:

@@ -1,4 +1,7 @@
-"""The state of one front: its routing table, how fresh that is, and the reads in flight. Nothing here waits."""
+"""The state of one front: its routing table, how fresh that is, the reads in flight and how long reads take.
+
+Nothing here waits.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +12,7 @@ from core.domain.errors import Unavailable
 from core.limits import READ_S_MAX
 from services.query.freshness import Freshness, Limits
 from services.query.inflight import InFlight
+from services.query.latency import ReadLatency
 from services.query.routing import Resolution, RoutingTable
 
 
@@ -19,6 +23,7 @@ class Front:
         self.name = name
         self.table = RoutingTable()
         self.in_flight = InFlight()
+        self.latency = ReadLatency(clock.monotonic_s())
         self._clock = clock
         self._limits = limits
         self._fresh_at_s: float | None = None

@@ -1,5 +1,6 @@
 """The gRPC edge: message in, read, message out."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
@@ -24,12 +25,20 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         self._front = front
 
     async def Get(self, request: query_pb2.GetRequest, context: Context) -> query_pb2.GetResponse:
-        served, row = await self._reads.get(convert.request_of(request), request.key, _deadline(context))
-        return convert.get_response(served, row)
+        began_s = time.monotonic()
+        try:
+            served, row = await self._reads.get(convert.request_of(request), request.key, _deadline(context))
+            return convert.get_response(served, row)
+        finally:
+            self._front.latency.add(time.monotonic() - began_s)
 
     async def BatchGet(self, request: query_pb2.BatchGetRequest, context: Context) -> query_pb2.BatchGetResponse:
-        served, results = await self._reads.batch(convert.request_of(request), request.keys, _deadline(context))
-        return convert.batch_response(served, results)
+        began_s = time.monotonic()
+        try:
+            served, results = await self._reads.batch(convert.request_of(request), request.keys, _deadline(context))
+            return convert.batch_response(served, results)
+        finally:
+            self._front.latency.add(time.monotonic() - began_s)
 
     async def Scan(self, request: query_pb2.ScanRequest, context: Context) -> AsyncIterator[query_pb2.ScanResponse]:
         order = [(one.column, one.descending) for one in request.order_by]

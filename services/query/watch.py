@@ -22,7 +22,7 @@ from core.domain.names import VersionId
 from core.domain.routing import Route
 from core.rpc.errors import from_rpc_error
 from core.telemetry import remote_context, tracer
-from services.query.convert import committed_of, route_of
+from services.query.convert import committed_of, heartbeat_message, route_of
 from services.query.freshness import Heartbeats
 from services.query.front import Front
 from services.query.keeper import RoutesKeeper
@@ -36,6 +36,7 @@ _FIRST_WAIT_S = 0.1
 _WAIT_S_MAX = 1.0
 _SNAPSHOT_WITHIN_S = 5.0
 _HEARTBEATS_A_LEASE = 3
+_HEARTBEAT_S_MAX = 1.0  # copies of the log make way by what heartbeats tell of the reads
 _GOODBYE_WITHIN_S = 1.0
 
 _Report = switcher_pb2.Report
@@ -223,10 +224,10 @@ class RouteWatch:
 
     async def _beat(self, session: _Session) -> None:
         while True:
-            sequence = session.heartbeats.send(self._clock.monotonic_s())
-            heartbeat = switcher_pb2.Heartbeat(sequence=sequence)
-            session.outbox.put_nowait(switcher_pb2.WatchRoutesRequest(heartbeat=heartbeat))
-            await asyncio.sleep(session.lease_s / _HEARTBEATS_A_LEASE)
+            now_s = self._clock.monotonic_s()
+            sequence = session.heartbeats.send(now_s)
+            session.outbox.put_nowait(heartbeat_message(sequence, self._front.latency.take(now_s)))
+            await asyncio.sleep(min(session.lease_s / _HEARTBEATS_A_LEASE, _HEARTBEAT_S_MAX))
 
     # --- changes ---
 

@@ -11,6 +11,7 @@ from services.replayer.artifacts import Artifacts
 from services.replayer.drop import Drops
 from services.replayer.fleet import Fleet
 from services.replayer.gates import Limits
+from services.replayer.governing import Governing
 from services.replayer.guard import RetentionGuard
 from services.replayer.metrics import RunMetrics
 from services.replayer.presence import Presence
@@ -38,6 +39,8 @@ class ReplayerApp(ServiceApp):
         self._sampler = Sampler(self._store, ends, self._presence, clock)
         self._guard = RetentionGuard(topics, self._sampler, clock)
         self._registry = connect(settings.registry_target)
+        self._switcher = connect(settings.switcher_target)
+        self._governing = Governing(settings, self._store, self._sampler, self._switcher, clock)
         around = Surroundings(
             settings=settings,
             store=self._store,
@@ -48,6 +51,7 @@ class ReplayerApp(ServiceApp):
             guard=self._guard,
             artifacts=Artifacts(self._registry, settings.data_dir / "artifacts"),
             limits=Limits(),
+            governing=self._governing,
         )
         self._fleet = Fleet(around)
         self._drops = Drops(self._store)
@@ -64,6 +68,7 @@ class ReplayerApp(ServiceApp):
         """Open the database, begin to measure, and take up the runs that should run."""
         await self._store.open()
         self._sampler.start()
+        self._governing.start()
         self._guard.start()
         self._metrics.start()
         await self._fleet.start()
@@ -80,9 +85,11 @@ class ReplayerApp(ServiceApp):
         await self._drops.stop()
         self._metrics.stop()
         await self._guard.stop()
+        await self._governing.stop()
         await self._sampler.stop()
         await self._store.close()
         await self._registry.close()
+        await self._switcher.close()
 
 
 def build(settings: Settings) -> ReplayerApp:

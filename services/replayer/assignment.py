@@ -48,10 +48,12 @@ def hands(
     return tuple(tuple(hand) for hand in slots)
 
 
-def rate_shares(limit: int, hands: Collection[Collection[TopicPartition]], total: int) -> tuple[float | None, ...]:
+def rate_shares(
+    limit: float | None, hands: Collection[Collection[TopicPartition]], total: int
+) -> tuple[float | None, ...]:
     """Each slot's share of the run's limit in records a second, by its number of the `total` partitions; None =
     unlimited."""
-    if limit <= 0 or total == 0:
+    if limit is None or total == 0:
         return (None,) * len(hands)
     return tuple(limit * len(hand) / total for hand in hands)
 

@@ -16,6 +16,7 @@ from services.replayer.capacity import Change
 from services.replayer.comparison import Comparison
 from services.replayer.estimate import Estimate
 from services.replayer.gates import Gate
+from services.replayer.ladder import Throttle
 from services.replayer.outlook import Outlook, remarks
 from services.replayer.progress import PartitionRates, measure
 from services.replayer.protocol import TopicPartition
@@ -82,6 +83,15 @@ def run_message(run: Run, samples: Sequence[Sample], status: str, outlook: Outlo
         priority=run.priority,
         retention_risk=_risk_message(outlook.risk),
         event_time=_time(progress.event_time),
+    )
+
+
+def throttle_message(throttle: Throttle) -> replayer.Throttle:
+    """What holds a run down."""
+    return replayer.Throttle(
+        reason=replayer.Throttle.Reason.Value(throttle.reason.value),
+        records_per_s=throttle.records_per_s,
+        message=throttle.message,
     )
 
 

@@ -81,6 +81,8 @@ class Start(Message, frozen=True, kw_only=True):
     lease_s: float  # length of a run lease; renewed before a third of it is gone
     partitions: tuple[TopicPartition, ...]
     rate_per_s: float | None = None  # this worker's share of the run's rate; None = unlimited
+    write_s_max: float | None = None  # what a write should take at most; None = as long as the lease allows
+    background: bool = False  # a copy: let everything else on the machine go first
     record_by_record: tuple[Stretch, ...] = ()  # workers died here, of a record perhaps
     deadly: tuple[Deadly, ...] = ()  # within such stretches
     transform_limit_s: float = 30.0  # for one record in the job's function; then TRANSFORM_TIMEOUT
@@ -93,9 +95,11 @@ class Assign(Message, frozen=True, kw_only=True):
 
 
 class Rate(Message, frozen=True, kw_only=True):
-    """This worker's share of the run's rate, in records per second. None = unlimited, 0 = hold still."""
+    """This worker's share of the run's rate, in records per second: None = unlimited, 0 = hold still. And the time
+    that a write should take at most, in seconds: None = as long as the lease allows."""
 
     per_s: float | None
+    write_s_max: float | None = None
 
 
 class Stop(Message, frozen=True, kw_only=True):
@@ -110,9 +114,11 @@ class Ready(Message, frozen=True, kw_only=True):
 
 
 class Progress(Message, frozen=True, kw_only=True):
-    """State of the partitions whose lease this worker holds; about four times a second."""
+    """State of the partitions whose lease this worker holds, and what its last write took, in seconds (0 = none yet);
+    about four times a second."""
 
     partitions: tuple[PartitionState, ...]
+    write_s: float = 0.0
 
 
 class Trying(Message, frozen=True, kw_only=True):

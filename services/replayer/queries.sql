@@ -220,3 +220,38 @@ select exists (
     select from pg_stat_activity
     where application_name = $1 and datname = current_database() and state like any(array['active', 'idle in transaction%'])
 );
+
+-- name: govern
+-- Take the right to govern; no row = another replica has it.
+update replayer.governor set instance = $1, expires = now() + $2
+where instance = $1 or expires < now()
+returning rung, quiet_p99_s, quiet_reads, extract(epoch from now() - quiet_at)::float8 as quiet_age_s
+
+-- name: keep_governing
+-- Keep the right, and what was decided and learnt; no row = another replica has it by now.
+update replayer.governor
+set expires = now() + $2, rung = $3, write_s_max = $4, quiet_p99_s = $5, quiet_reads = $6, quiet_at = now() - $7::interval
+where instance = $1 and expires >= now()
+returning true
+
+-- name: stop_governing
+update replayer.governor set expires = '-infinity' where instance = $1
+
+-- name: clear_throttles
+delete from replayer.throttles where version <> all($1::text[])
+
+-- name: set_throttles
+insert into replayer.throttles (version, reason, records_per_s, message, full_per_s, at)
+select t.version, t.reason, t.records_per_s, t.message, t.full_per_s, now()
+from unnest($1::text[], $2::text[], $3::float8[], $4::text[], $5::float8[])
+  as t (version, reason, records_per_s, message, full_per_s)
+where exists (select from replayer.runs r where r.version = t.version)
+on conflict (version) do update
+set reason = excluded.reason, records_per_s = excluded.records_per_s, message = excluded.message,
+    full_per_s = excluded.full_per_s, at = excluded.at
+
+-- name: throttles
+-- What the governor of this moment, or of a moment ago, holds; one that has been gone for longer holds nobody up.
+select g.write_s_max, t.version, t.reason, t.records_per_s, t.message, t.full_per_s
+from replayer.governor g left join replayer.throttles t on t.at > now() - $1::interval
+where g.expires > now() - $1::interval

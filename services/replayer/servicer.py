@@ -19,6 +19,7 @@ from services.replayer.fleet import Fleet
 from services.replayer.judging import check_gates
 from services.replayer.run import Run
 from services.replayer.runs import Runs
+from services.replayer.states import State
 from services.replayer.surroundings import Surroundings
 from services.replayer.view import move_view
 from turnout.replayer.v1 import replayer_pb2 as replayer
@@ -146,6 +147,9 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         status = self._around.sampler.away or reason
         message = convert.run_message(run, samples, status, self._around.guard.outlook(run))
         message.queue_position = waiting.position if waiting is not None else 0
+        throttle, _ = self._around.governing.pace_of(run)
+        if throttle is not None and run.state in (State.REPLAYING, State.TAILING):
+            message.throttle.CopyFrom(convert.throttle_message(throttle))
         return message
 
     async def _capacity(self) -> replayer.Capacity:

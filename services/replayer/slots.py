@@ -17,7 +17,7 @@ from core.domain.errors import Unavailable
 from services.replayer.assignment import Deaths, died
 from services.replayer.live_run import LiveRun
 from services.replayer.liveness import LOOK_S
-from services.replayer.protocol import STOP_WITHIN_S, Deadly, Fault, Start, Stretch, TopicPartition
+from services.replayer.protocol import STOP_WITHIN_S, Deadly, Fault, Rate, Start, Stretch, TopicPartition
 from services.replayer.replicas import owner_name
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
@@ -78,18 +78,25 @@ class Slots:
                 worker.kill_if_silent()
                 worker.beat()
 
-    async def staff(self, hands: Sequence[tuple[TopicPartition, ...]], shares: Sequence[float | None]) -> None:
-        """Make the processes as many as there are hands, each with its partitions and its share of the rate."""
-        surplus = [slot for slot in self._slots.values() if slot.number >= len(hands)]
+    async def staff(
+        self, hands: Sequence[tuple[TopicPartition, ...]], rates: Sequence[Rate], *, background: bool
+    ) -> None:
+        """Make the processes as many as there are hands, each with its partitions and its rate. A process stays in the
+        background once it is there: for a tail another one takes its place."""
+        surplus = [
+            slot
+            for slot in self._slots.values()
+            if slot.number >= len(hands) or (slot.worker is not None and slot.worker.background is not background)
+        ]
         if surplus:
             await self._end(surplus)
-        for number, (hand, share) in enumerate(zip(hands, shares, strict=True)):
+        for number, (hand, rate) in enumerate(zip(hands, rates, strict=True)):
             slot = self._slots.setdefault(number, Slot(number))
             if slot.worker is not None:
                 slot.worker.assign(hand)
-                slot.worker.set_rate(share)
+                slot.worker.set_rate(rate)
             elif time.monotonic() >= slot.start_at_s:
-                await self._start_worker(slot, hand, share)
+                await self._start_worker(slot, hand, rate, background=background)
 
     async def kill_stuck(self) -> None:
         """Kill those that are alive and have stood still for too long (`stuck.py`)."""
@@ -114,6 +121,7 @@ class Slots:
 
     async def _reap(self, slot: Slot, worker: Worker) -> None:
         """Take note of an ended worker, which stays in its slot until all of this is done: a repeat is complete."""
+        self._around.governing.gone(worker.owner)
         if not worker.in_order:
             await self._around.store.release(self._live.run.version, worker.owner)
         if worker.fault is not None and not self._is_death(worker.fault):
@@ -187,7 +195,9 @@ class Slots:
                     log.warning("%s: the leases of %s run out by themselves", self._live.run.version, slot.worker.owner)
             self._slots.pop(slot.number, None)
 
-    async def _start_worker(self, slot: Slot, hand: tuple[TopicPartition, ...], share: float | None) -> None:
+    async def _start_worker(
+        self, slot: Slot, hand: tuple[TopicPartition, ...], rate: Rate, *, background: bool
+    ) -> None:
         run, settings = self._live.run, self._around.settings
         code = await self._around.artifacts.unpacked(run.version, run.artifact_digest)
         start = Start(
@@ -201,7 +211,9 @@ class Slots:
             table=run.table,
             lease_s=settings.run_lease_s,
             partitions=hand,
-            rate_per_s=share,
+            rate_per_s=rate.per_s,
+            write_s_max=rate.write_s_max,
+            background=background,
             record_by_record=tuple(Stretch(tp, until) for tp, until in sorted(slot.deaths.record_by_record.items())),
             deadly=tuple(Deadly(tp, offset, how) for (tp, offset), how in slot.deaths.deadly.items()),
         )
@@ -212,6 +224,8 @@ class Slots:
 
     def _heard(self) -> None:
         for worker in self.workers:
+            if worker.background and worker.progress is not None:
+                self._around.governing.wrote(worker.owner, worker.progress.write_s)
             for state in worker.progress.partitions if worker.progress is not None else ():
                 tp = TopicPartition(state.topic, state.partition)
                 self._around.ends.told(tp, state.log_start, state.end_offset)

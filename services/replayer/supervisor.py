@@ -25,6 +25,7 @@ from services.replayer import gates
 from services.replayer.assignment import hands, rate_shares
 from services.replayer.indexes import build_indexes
 from services.replayer.live_run import LiveRun
+from services.replayer.protocol import Rate
 from services.replayer.replicas import lead
 from services.replayer.run import Run, Sample, complete
 from services.replayer.slots import Slots
@@ -137,7 +138,10 @@ class RunSupervisor:
         partitions = sample.of(self.run.version) if sample is not None else ()
         replicas, instance = self._around.presence.sharing(sample), self._around.presence.instance
         mine = hands(self.run.version, self.run.state, self.run.workers, partitions, replicas, instance)
-        await self._slots.staff(mine, rate_shares(self.run.rate_limit, mine, len(partitions)))
+        throttle, write_s_max = self._around.governing.pace_of(self.run)
+        shares = rate_shares(None if throttle is None else throttle.records_per_s, mine, len(partitions))
+        rates = [Rate(per_s=share, write_s_max=write_s_max) for share in shares]
+        await self._slots.staff(mine, rates, background=self.run.state is not State.TAILING)
 
     @property
     def _leads(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from core.config import Settings
 from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
+from services.replayer.governing import Governing
 from services.replayer.guard import RetentionGuard
 from services.replayer.presence import Presence
 from services.replayer.sampler import Sampler
@@ -25,3 +26,4 @@ class Surroundings:
     presence: Presence
     artifacts: Artifacts
     limits: Limits
+    governing: Governing

@@ -52,7 +52,8 @@ class Worker:
     def __init__(self, process: asyncio.subprocess.Process, start: Start, heard: Callable[[], None]) -> None:
         self.owner = start.owner
         self.partitions = start.partitions
-        self.rate_per_s = start.rate_per_s
+        self.background = start.background
+        self._rate = Rate(per_s=start.rate_per_s, write_s_max=start.write_s_max)
         self.working = False  # has held a partition
         self.waiting: Waiting | None = None
         self.fault: Fault | None = None
@@ -133,12 +134,18 @@ class Worker:
             self.partitions = partitions
             self._send(Assign(partitions=partitions))
 
-    def set_rate(self, per_s: float | None) -> None:
-        """Read at most so many records a second."""
-        if per_s != self.rate_per_s:
-            self.rate_per_s = per_s
+    @property
+    def rate_per_s(self) -> float | None:
+        """How many records a second it may read; None = unlimited."""
+        return self._rate.per_s
+
+    def set_rate(self, rate: Rate) -> None:
+        """Read at most so many records a second, and write at most so long at a time."""
+        if rate.per_s != self._rate.per_s:
             self._standstill.excused()
-            self._send(Rate(per_s=per_s))
+        if rate != self._rate:
+            self._rate = rate
+            self._send(rate)
 
     def beat(self) -> None:
         """Let it know that somebody looks after it; to be called every LOOK_S."""

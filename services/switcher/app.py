@@ -37,7 +37,7 @@ class SwitcherApp(ServiceApp):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._servicer = SwitcherServicer()  # type: ignore[abstract]  # GetReadLoad: UNIMPLEMENTED as yet
+        self._servicer = SwitcherServicer()
         self._closing = contextlib.AsyncExitStack()
         self._feed: Feed | None = None
 
@@ -79,7 +79,7 @@ class SwitcherApp(ServiceApp):
         self._run("feed", feed.run())
         self._run("reconcile", Reconcile(store, views, wakes).run())
         changes = Changes(store, fronts, replayer, views, wakes, hint, limits)
-        self._servicer.started = Parts(store, changes, Watch(fronts, feed))
+        self._servicer.started = Parts(store, changes, Watch(fronts, feed), fronts)
 
     async def stop(self) -> None:
         """End the background work, then close the pool."""

@@ -1,6 +1,7 @@
 """Between the wire and the domain."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,10 +16,12 @@ from services.switcher.presence import Registration
 from services.switcher.records import (
     ChangeRecord,
     CommandKind,
+    FrontReadLoad,
     GateAnswer,
     Intent,
     Proposal,
     ProposalState,
+    ReadLoad,
     RouteRecord,
     View,
 )
@@ -172,6 +175,38 @@ def watch_message(proposal: Proposal) -> pb.WatchRoutesResponse:
 def acknowledgement(sequence: int) -> pb.WatchRoutesResponse:
     """The answer to a heartbeat."""
     return pb.WatchRoutesResponse(heartbeat_acknowledged=pb.HeartbeatAcknowledged(sequence=sequence))
+
+
+def read_load_of(message: pb.Heartbeat) -> ReadLoad | None:
+    """What a heartbeat says of the reads; None when there were none. InvalidInput for less than no time."""
+    if not message.HasField("read_load"):
+        return None
+    said = message.read_load
+    load = ReadLoad(said.reads, said.window.ToTimedelta(), said.p50.ToTimedelta(), said.p99.ToTimedelta())
+    if load.reads < 0 or min(load.window, load.p50, load.p99) < timedelta():
+        raise InvalidInput("INVALID_READ_LOAD", "The read load of a heartbeat has a number or a time below 0.")
+    return load if load.reads else None
+
+
+def read_load_message(fronts: Sequence[FrontReadLoad]) -> pb.GetReadLoadResponse:
+    """What the fronts last said."""
+    return pb.GetReadLoadResponse(
+        fronts=[
+            pb.FrontReadLoad(
+                front=one.front,
+                read_load=None
+                if one.load is None
+                else pb.ReadLoad(
+                    reads=one.load.reads,
+                    window=_duration(one.load.window),
+                    p50=_duration(one.load.p50),
+                    p99=_duration(one.load.p99),
+                ),
+                age=_duration(one.age),
+            )
+            for one in fronts
+        ]
+    )
 
 
 def _route_message(

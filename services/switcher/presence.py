@@ -3,11 +3,12 @@
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from core.domain.errors import Aborted
 from core.postgres import Pool
 from services.switcher.adoption import Front
-from services.switcher.records import Proposal, RouteRecord
+from services.switcher.records import FrontReadLoad, Proposal, ReadLoad, RouteRecord
 from services.switcher.store import SQL, fronts_of, proposal_of, record_of, transaction
 
 
@@ -47,19 +48,27 @@ class FrontStore:
             open_proposals=tuple(proposal_of(row) for row in proposals),
         )
 
-    async def renew(self, front: str, stream: str) -> int:
-        """Extend the lease; the newest revision at that moment, which holds every commit from before the heartbeat.
+    async def renew(self, front: str, stream: str, load: ReadLoad | None = None) -> int:
+        """Extend the lease and keep what the front says of its reads.
 
-        Aborted when the lease has expired or another stream has it: the front must say hello again.
+        The newest revision at that moment, which holds every commit from before the heartbeat. Aborted when the lease
+        has expired or another stream has it: the front must say hello again.
         """
         async with transaction(self._pool) as connection:
-            revision: int | None = await connection.fetchval(SQL.renew_lease, front, stream, self.lease)
+            said = (None,) * 4 if load is None else (load.reads, load.window, load.p50, load.p99)
+            revision: int | None = await connection.fetchval(SQL.renew_lease, front, stream, self.lease, *said)
         if revision is None:
             raise Aborted(
                 "LEASE_EXPIRED",
                 f"The reader lease of {front} has expired or belongs to a newer stream; open the watch again.",
             )
         return revision
+
+    async def read_load(self) -> list[FrontReadLoad]:
+        """What each live front last said of its reads; one that has said nothing yet is left out."""
+        async with transaction(self._pool) as connection:
+            rows = await connection.fetch(SQL.read_load)
+        return [FrontReadLoad(row["front"], _load_of(row), row["age"]) for row in rows]
 
     async def end(self, front: str, stream: str) -> None:
         """End the lease at once: the front said goodbye."""
@@ -81,3 +90,9 @@ class FrontStore:
         """Every front that is remembered, and what it said about a proposal."""
         async with transaction(self._pool) as connection:
             return await fronts_of(connection, proposal)
+
+
+def _load_of(row: Any) -> ReadLoad | None:
+    if row["load_reads"] is None:
+        return None
+    return ReadLoad(row["load_reads"], row["load_window"], row["load_p50"], row["load_p99"])

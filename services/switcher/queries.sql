@@ -88,13 +88,19 @@ on conflict (front) do update
 set stream = $2, address = $3, expires = clock_timestamp() + $4, may_serve_for = $5, ended = false
 
 -- name: renew_lease
-update switcher.reader_leases set expires = clock_timestamp() + $3
+update switcher.reader_leases
+set expires = clock_timestamp() + $3, heard = clock_timestamp(),
+    load_reads = $4, load_window = $5, load_p50 = $6, load_p99 = $7
 where front = $1 and stream = $2 and expires > clock_timestamp()
 returning (select value from switcher.revision)
 
 -- name: end_lease
 update switcher.reader_leases set expires = least(expires, clock_timestamp()), ended = true
 where front = $1 and stream = $2
+
+-- name: read_load
+select front, load_reads, load_window, load_p50, load_p99, clock_timestamp() - heard as age
+from switcher.reader_leases where expires > clock_timestamp() and heard is not null order by front
 
 -- name: fronts_of_proposal
 select l.front, l.expires > clock_timestamp() as live, l.ended,

@@ -19,6 +19,25 @@ class CommandKind(Enum):
     ROLL_BACK = "ROLL_BACK"
 
 
+@dataclass(frozen=True, slots=True)
+class ReadLoad:
+    """Reads that a front answered within a span of time; half of them, and 99 of 100, took no longer than this."""
+
+    reads: int
+    window: timedelta
+    p50: timedelta
+    p99: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class FrontReadLoad:
+    """What a live front last said of its reads, and how long ago; None = it had answered none."""
+
+    front: str
+    load: ReadLoad | None
+    age: timedelta
+
+
 class ProposalState(Enum):
     """A proposal's way: OPEN, then one of the others for good."""
 

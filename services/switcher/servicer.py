@@ -13,6 +13,7 @@ from core.domain.paging import from_token, page_size, to_token
 from core.domain.text import ID_MAX, text
 from services.switcher import convert
 from services.switcher.change import Changes, RouteCommand
+from services.switcher.presence import FrontStore
 from services.switcher.records import CommandKind
 from services.switcher.store import RouteStore
 from services.switcher.switch import CutOver, Reinstate, Release, RollBack, SetTraffic
@@ -30,6 +31,7 @@ class Parts:
     store: RouteStore
     changes: Changes
     watch: Watch
+    fronts: FrontStore
 
 
 class SwitcherServicer(rpc.SwitcherServicer):
@@ -105,6 +107,9 @@ class SwitcherServicer(rpc.SwitcherServicer):
         token = to_token(request.parent, str(records[size - 1].route.epoch)) if len(records) > size else ""
         changes = [convert.change_message(record) for record in records[:size]]
         return pb.ListRouteChangesResponse(route_changes=changes, next_page_token=token)
+
+    async def GetReadLoad(self, request: pb.GetReadLoadRequest, context: Context) -> pb.GetReadLoadResponse:
+        return convert.read_load_message(await self._parts.fronts.read_load())
 
     async def _change(
         self,

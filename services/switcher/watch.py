@@ -65,7 +65,8 @@ class Watch:
             async for request in requests:
                 match request.WhichOneof("message"):
                     case "heartbeat":
-                        revision = await self._fronts.renew(front, stream)
+                        load = convert.read_load_of(request.heartbeat)
+                        revision = await self._fronts.renew(front, stream, load)
                         self._feed.acknowledge(subscription, request.heartbeat.sequence, revision)
                     case "report":
                         await self._fronts.report(front, *convert.report_of(request.report))

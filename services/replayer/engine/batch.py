@@ -8,6 +8,7 @@ Nothing is ever retried: after a refusal the worker reads on from the committed 
 (`Narrowing`), until the batch that is refused is a single record.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -109,10 +110,12 @@ class Tempo:
 
     chunk: records to give the job's function at a time. slow: a chunk once took so long that the transaction of the
     batch before it, waiting for the process, is in danger; from then on nothing is written while the function runs.
-    rows_max: changed keys in one batch. write_s: what the last write took.
+    rows_max: changed keys in one batch. write_s: what the last write took. write_s_max: what a write should take at
+    most, so that live work gets its turn between two of them; None = as long as the lease allows.
     """
 
     lease_s: float
+    write_s_max: float | None = None
     chunk: int = CHUNK_MIN
     slow: bool = False
     rows_max: int = ROWS_MAX
@@ -121,9 +124,10 @@ class Tempo:
     def wrote(self, rows: int, took_s: float) -> None:
         """A batch with that many changed keys took that long to write."""
         self.write_s = took_s
-        if took_s > self.lease_s / 8:
+        slow_s = min(self.lease_s / 8, self.write_s_max or math.inf)
+        if took_s > slow_s:
             self.rows_max = max(ROWS_MIN, min(self.rows_max, rows) // 2)
-        elif took_s < self.lease_s / 16:
+        elif took_s < slow_s / 2:
             self.rows_max = min(ROWS_MAX, self.rows_max * 5 // 4)
 
     def took(self, records: int, took_s: float) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from services.replayer.engine.batch import Tempo
 from services.replayer.engine.ingest import Log
 from services.replayer.engine.leases import Lease
 from services.replayer.engine.pace import Pace
@@ -35,6 +36,7 @@ class Control:
     def __init__(self, start: Start, send: Callable[[ToSupervisor], None], flush: Callable[[], None]) -> None:
         self.partitions = frozenset(start.partitions)
         self.pace = Pace(start.rate_per_s, time.monotonic())
+        self.tempo = Tempo(start.lease_s, start.write_s_max)
         self.stopping = False
         self.stopped = asyncio.Event()
         self._send = send
@@ -53,6 +55,7 @@ class Control:
             pass
         elif isinstance(message, Rate):
             self.pace.change(message.per_s, time.monotonic())
+            self.tempo.write_s_max = message.write_s_max
         elif isinstance(message, Assign):
             self.partitions = frozenset(message.partitions)
             self._reassigned = True
@@ -123,7 +126,8 @@ class Control:
             reason, message = next(iter(self._waiting.items()))
             self._send(Waiting(reason=reason, message=message))
         elif self._held and self._log is not None:
-            self._send(Progress(partitions=tuple(_states(self._held.values(), self._log))))
+            states = tuple(_states(self._held.values(), self._log))
+            self._send(Progress(partitions=states, write_s=self.tempo.write_s))
 
 
 def _states(held: Iterable[Lease], log: Log) -> Iterable[PartitionState]:

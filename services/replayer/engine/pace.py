@@ -1,6 +1,7 @@
 """How fast a worker may read: a token bucket over records, changed while it runs. Pure: time is passed in."""
 
 BURST_S = 0.25  # what may be read at once, in seconds of the rate: small, so that progress is even
+PORTION_S = 0.02  # what is waited for, in seconds of the rate: to wake for every record would cost more than to read it
 
 
 class Pace:
@@ -23,11 +24,11 @@ class Pace:
         self._cap()
 
     def allowed(self, wanted: int, now_s: float) -> int:
-        """How many records may be read now, 0 to `wanted`."""
+        """How many records may be read now, 0 to `wanted`; 0 also when it is less than a portion and not all."""
         if self._per_s is None:
             return wanted
         self._refill(now_s)
-        return max(0, min(wanted, int(self._tokens)))
+        return 0 if self._tokens < min(wanted, self._portion) else min(wanted, int(self._tokens))
 
     def spend(self, records: int) -> None:
         """Records that were read. More than allowed is a debt that later time pays."""
@@ -35,13 +36,17 @@ class Pace:
             self._tokens -= records
 
     def wait_s(self, now_s: float) -> float:
-        """Seconds until at least one record may be read; infinite while the rate is 0."""
+        """Seconds until a portion may be read, at least one record; infinite while the rate is 0."""
         if self._per_s is None:
             return 0.0
         self._refill(now_s)
-        if self._tokens >= 1:
+        if self._tokens >= self._portion:
             return 0.0
-        return (1 - self._tokens) / self._per_s if self._per_s > 0 else float("inf")
+        return (self._portion - self._tokens) / self._per_s if self._per_s > 0 else float("inf")
+
+    @property
+    def _portion(self) -> float:
+        return max(1.0, (self._per_s or 0.0) * PORTION_S)
 
     def _refill(self, now_s: float) -> None:
         if self._per_s is not None:

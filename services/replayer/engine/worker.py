@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final
 
-from services.replayer.engine.batch import Narrowing, Tempo
+from services.replayer.engine.batch import Narrowing
 from services.replayer.engine.control import Control
 from services.replayer.engine.faults import LeaseLostError, LogAwayError, RunFaultError, postgres_away, refused_for_good
 from services.replayer.engine.flow import RETRY_S, Flow, Parts
@@ -45,7 +45,6 @@ class Worker:
             {stretch.tp: stretch.until for stretch in start.record_by_record},
             {(one.tp, one.offset): one.reason for one in start.deadly},
         )
-        self._tempo = Tempo(start.lease_s)
 
     async def run(self) -> None:
         """Until told to stop. RunFaultError when a person must mend something. Leases are released either way."""
@@ -162,7 +161,7 @@ class Worker:
                     transform=transform,
                     narrowing=self._narrowing,
                     pace=self._control.pace,
-                    tempo=self._tempo,
+                    tempo=self._control.tempo,
                     lease_s=self._start.lease_s,
                     held=held,
                     pending=pending,

@@ -49,6 +49,8 @@ class Stream:
     front: str
     outbox: asyncio.Queue[pb.WatchRoutesResponse] = field(default_factory=asyncio.Queue)
     heartbeats: int = 0
+    read_loads: list[pb.ReadLoad] = field(default_factory=list)
+    """What heartbeats said of the reads, those without any left out."""
 
 
 class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_pb2_grpc.RegistryServicer):
@@ -131,6 +133,8 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
                 self.reports.append((report.proposal, State.Name(report.state), report.reason))
             elif request.HasField("heartbeat"):
                 stream.heartbeats += 1
+                if request.heartbeat.HasField("read_load"):
+                    stream.read_loads.append(request.heartbeat.read_load)
                 if self.acknowledges:
                     acknowledged = pb.HeartbeatAcknowledged(sequence=request.heartbeat.sequence)
                     stream.outbox.put_nowait(pb.WatchRoutesResponse(heartbeat_acknowledged=acknowledged))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import grpc
 import pytest
 
@@ -39,6 +41,31 @@ async def test_get_says_who_answered(routed: FrontProcess) -> None:
     assert (answer.served.version, answer.served.epoch, answer.served.cause) == (1, 3, ROUTED)
     assert list(answer.served.columns) == ["id", "name"]
     assert [(p.topic, p.partition, p.next_offset) for p in answer.served.applied_positions] == [("t", 0, 10)]
+
+
+async def test_each_read_is_told_with_a_heartbeat_once(routed: FrontProcess, switcher: ScriptedSwitcher) -> None:
+    for _ in range(7):
+        await routed.get(i(2))
+    await routed.batch(key(i(1)), key(i(2)))
+    await refused(routed.get(s("no number")))
+
+    async def told() -> bool:
+        loads = switcher.streams[0].read_loads
+        return sum(load.reads for load in loads) == 9
+
+    await eventually(told)
+    beats = switcher.streams[0].heartbeats
+
+    async def two_more() -> bool:
+        return switcher.streams[0].heartbeats > beats + 1
+
+    await eventually(two_more)
+    loads = switcher.streams[0].read_loads
+    assert sum(load.reads for load in loads) == 9
+    for load in loads:
+        p50, p99, window = (part.ToTimedelta() for part in (load.p50, load.p99, load.window))
+        assert timedelta() < p50 <= p99
+        assert timedelta() < window
 
 
 async def test_a_row_that_does_not_exist_still_tells_the_positions(routed: FrontProcess) -> None:

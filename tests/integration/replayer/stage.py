@@ -148,6 +148,7 @@ class Stage(Calls):
         self._channel: grpc.aio.Channel | None = None
         self.app: ReplayerApp | None = None
         self.run_lease_s = 10.0
+        self.switcher_target = "127.0.0.1:1"
 
     async def start(self) -> None:
         settings = Settings(
@@ -157,7 +158,7 @@ class Stage(Calls):
             data_dir=self.directory / "data",
             registry_target=self.registry.target,
             replayer_target="",
-            switcher_target="",
+            switcher_target=self.switcher_target,
             run_lease_s=self.run_lease_s,
         )
         self.app = build(settings)

@@ -18,6 +18,7 @@ from core.rpc.channel import connect
 from services.replayer.admission import Admission
 from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
+from services.replayer.governing import Governing
 from services.replayer.guard import RetentionGuard
 from services.replayer.presence import Presence
 from services.replayer.run import Run
@@ -310,6 +311,7 @@ def _replica(stage: Stage, directory: Path) -> Surroundings:
         presence=presence,
         artifacts=Artifacts(connect(stage.registry.target), directory),
         limits=Limits(),
+        governing=Governing(settings, store, sampler, connect("127.0.0.1:1"), clock),
     )
 
 

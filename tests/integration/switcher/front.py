@@ -29,6 +29,8 @@ class Front:
         self.proposals: list[pb.Proposal] = []
         self.cancelled: list[str] = []
         self.beats = 0
+        self.read_load: pb.ReadLoad | None = None
+        """What it says of its reads with every heartbeat."""
         self.acknowledged = 0
         self.ended_with: grpc.aio.AioRpcError | None = None
         self._channel = connect(target)
@@ -81,7 +83,9 @@ class Front:
         every_s = self.snapshot.lease_time.ToTimedelta().total_seconds() / 4
         while True:
             self.beats += 1
-            await self._send(pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=self.beats)))
+            await self._send(
+                pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=self.beats, read_load=self.read_load))
+            )
             await asyncio.sleep(every_s)
 
     async def _listen(self) -> None:

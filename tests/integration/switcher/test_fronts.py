@@ -17,7 +17,7 @@ from services.switcher.hint import Hint
 from services.switcher.intervals import whole
 from services.switcher.records import Proposal
 from services.switcher.store import MIGRATIONS, RouteStore
-from tests.integration.switcher.conftest import ROUTE, MakeFront, StartSwitcher, Switcher, refused
+from tests.integration.switcher.conftest import ROUTE, TIMEOUT_S, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
 from tests.support.eventually import eventually
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -152,6 +152,40 @@ async def test_heartbeats_are_acknowledged_and_keep_the_lease(
     await eventually(renewed)
 
 
+async def test_the_read_load_is_what_live_fronts_last_said(switcher: Switcher, make_front: MakeFront) -> None:
+    busy, idle = await make_front("front-busy"), await make_front("front-idle")
+    busy.read_load = pb.ReadLoad(reads=120)
+    busy.read_load.window.FromMilliseconds(1000)
+    busy.read_load.p50.FromMicroseconds(800)
+    busy.read_load.p99.FromMicroseconds(4500)
+
+    async def told() -> list[pb.FrontReadLoad]:
+        answer = await switcher.stub.GetReadLoad(pb.GetReadLoadRequest(), timeout=TIMEOUT_S)
+        return sorted(answer.fronts, key=lambda one: one.front)
+
+    async def both() -> bool:
+        fronts = await told()
+        return [one.front for one in fronts] == ["front-busy", "front-idle"] and fronts[0].HasField("read_load")
+
+    await eventually(both)
+    loaded, unread = await told()
+    assert loaded.read_load == busy.read_load
+    assert loaded.age.ToTimedelta() < timedelta(seconds=1.5)
+    assert not unread.HasField("read_load")
+    busy.read_load = None
+
+    async def silent() -> bool:
+        return not (await told())[0].HasField("read_load")
+
+    await eventually(silent)  # an answered read is told once
+    await idle.goodbye()
+
+    async def gone() -> bool:
+        return [one.front for one in await told()] == ["front-busy"]
+
+    await eventually(gone)
+
+
 async def test_a_stream_without_a_hello_is_refused(switcher: Switcher) -> None:
     async with connect(switcher.target) as channel:
         stub: Any = rpc.SwitcherStub(channel)
@@ -245,6 +279,13 @@ async def test_a_newer_stream_of_a_front_has_the_lease(switcher: Switcher, make_
         ([pb.WatchRoutesRequest(hello=pb.Hello(front="f"))], "may_serve_for"),
         ([hello(front="f", seconds=31 * 86_400)], "at most 30 days"),
         ([hello(front="f")] * 2, "After hello"),
+        (
+            [
+                hello(front="f"),
+                pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=1, read_load=pb.ReadLoad(reads=-1))),
+            ],
+            "below 0",
+        ),
         (
             [
                 hello(front="f"),

@@ -91,7 +91,8 @@ def test_shares_of_all_replicas_add_up_to_the_limit(
 
 
 def test_no_limit_is_no_share() -> None:
-    assert rate_shares(0, [(tp(0),), (tp(1),)], 2) == (None, None)
+    assert rate_shares(None, [(tp(0),), (tp(1),)], 2) == (None, None)
+    assert rate_shares(0, [(tp(0),), (tp(1),)], 2) == (0, 0)
 
 
 ENDS = {tp(0): LogEnds(0, 100, 0.0), tp(1): LogEnds(0, 100, 0.0)}
