@@ -167,6 +167,7 @@ class Bench:
             "reads_per_s": self._plan.reads_per_s,
             "reads_failed": sum(phase.failed for phase in self.phases.values()),
             "reasons": dict(governed.reasons),
+            "ungoverned_reasons": dict(ungoverned.reasons),  # a lagging tail or long writes slow down this one as well
             "unexplained": governed.unexplained,
         }
 

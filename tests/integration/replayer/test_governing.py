@@ -12,6 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from core.domain.names import VersionId
 from services.replayer.budget import Capacity
+from services.replayer.engine.background import NICE
 from services.replayer.governor import Decision
 from services.replayer.governor_store import GovernorStore, Learnt
 from services.replayer.ladder import Reason, Throttle
@@ -131,9 +132,9 @@ async def test_a_copy_goes_behind_everything_else_on_the_machine_and_the_tail_do
     version = await begun(stage, kafka)
     copying = workers_of(os.getpid())
     assert copying
-    assert all(os.getpriority(os.PRIO_PROCESS, pid) == 19 for pid in copying)
+    assert all(os.getpriority(os.PRIO_PROCESS, pid) == NICE for pid in copying)
     groups = [Path(f"/proc/{pid}/autogroup") for pid in copying]
-    assert all(group.read_text(encoding="ascii").endswith("nice 19\n") for group in groups if group.exists())
+    assert all(group.read_text(encoding="ascii").endswith(f"nice {NICE}\n") for group in groups if group.exists())
     await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version}/run", rate_limit=0))
     await stage.in_state(version, "REPLAYING", "TAILING")
 
