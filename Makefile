@@ -99,5 +99,5 @@ clean: ## Remove what make has made (not the data of `turnout dev` in .turnout)
 
 .cache/.flink: bench/peers/pom.xml | .venv/.server
 	@echo "Fetching Flink's connectors with Maven ..."
-	@$(BIN)/python -m bench.peers.flink_jars
+	@$(BIN)/python -m bench.peers
 	@mkdir -p .cache && touch $@

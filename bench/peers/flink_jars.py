@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
 from typing import Final
 
-from deploy.local.errors import LocalStackError
 from deploy.local.maven import Jars
 
 JARS: Final = Jars(
@@ -16,9 +13,3 @@ JARS: Final = Jars(
     marker="flink-connector-jdbc-core-*.jar",
     what="Flink's connectors",
 )
-
-if __name__ == "__main__":
-    try:
-        asyncio.run(JARS.ensure())
-    except LocalStackError as error:
-        sys.exit(f"turnout: {error}")
