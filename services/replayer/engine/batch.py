@@ -1,8 +1,9 @@
 """What a batch is, when it is written, and how a refused one is narrowed down to its record. Pure: time is passed in.
 
-A batch gathers records of any partitions, as they are fetched, until it is *due*. While behind, big batches pay: rows
-of equal keys combine before the write, so the longer the last write took, the longer the next batch gathers. At the
-log's end a batch is due at once, and what arrives during a write goes into the next one.
+A batch gathers records of any partitions, as they are fetched, until it is *due*. While behind, big batches pay where
+rows of equal keys combine before the write: such a batch gathers as long as it may. Where every record is a row of its
+own, size saves nothing but the cost of a transaction: the longer the last write took, the longer the next batch gathers.
+At the log's end a batch is due at once, and what arrives during a write goes into the next one.
 
 Nothing is ever retried: after a refusal the worker reads on from the committed positions, in smaller batches
 (`Narrowing`), until the batch that is refused is a single record.
@@ -23,6 +24,7 @@ SET_ASIDE_MAX = 1_000  # they are kept whole until written
 AGE_MAX_S = 2.0  # progress must show, and a restart must not cost much
 POSITIONS_AGE_S = 0.25  # positions that moved without records (control records, compaction)
 GATHER_WRITES = 3.0  # while behind, gather this many times as long as the last write took
+COMBINES = 0.95  # rows a record, below which gathering longer means writing less
 CHUNK_MIN = 100  # records that the job's function is given at a time
 CHUNK_MAX = 10_000
 CHUNK_S = 0.05  # aimed at for a chunk: nothing else happens in the process meanwhile
@@ -92,6 +94,8 @@ def due(batch: Batch, tempo: "Tempo", *, now_s: float, behind: bool) -> bool:
         return age_s >= POSITIONS_AGE_S
     if not behind or batch.full(tempo.rows_max) or age_s >= AGE_MAX_S:
         return True
+    if batch.rows < COMBINES * batch.records:
+        return False
     return age_s >= max(POSITIONS_AGE_S, GATHER_WRITES * tempo.write_s)
 
 

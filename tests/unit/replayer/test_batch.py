@@ -51,9 +51,15 @@ class TestDue:
         assert POSITIONS_AGE_S < 1.0
 
     def test_behind_it_gathers_longer_the_longer_a_write_takes(self) -> None:
-        assert not due(batch(10), after(0.4), now_s=0.5, behind=True)
-        assert due(batch(10), after(0.1), now_s=0.5, behind=True)
-        assert not due(batch(10), after(0.0), now_s=POSITIONS_AGE_S - 0.01, behind=True)
+        assert not due(batch(10, rows=10), after(0.4), now_s=0.5, behind=True)
+        assert due(batch(10, rows=10), after(0.1), now_s=0.5, behind=True)
+        assert not due(batch(10, rows=10), after(0.0), now_s=POSITIONS_AGE_S - 0.01, behind=True)
+
+    def test_behind_it_gathers_as_long_as_it_may_where_that_means_writing_less(self) -> None:
+        combined = batch(1_000, rows=900)
+        assert not due(combined, after(0.0), now_s=AGE_MAX_S - 0.01, behind=True)
+        assert due(combined, after(0.0), now_s=AGE_MAX_S, behind=True)
+        assert due(combined, after(0.0), now_s=0.0, behind=False)
 
     def test_limits(self) -> None:
         assert due(batch(10), after(100.0), now_s=AGE_MAX_S, behind=True)
