@@ -40,12 +40,13 @@ class OfTopics:
 @dataclass(frozen=True, slots=True)
 class Done:
     """A fault as it happened. effective_s: when it took effect, monotonic; note: what was found on the way; wrong: what
-    speaks against the product."""
+    speaks against the product; way: into the table, of the transaction that it struck."""
 
     fault: Fault
     effective_s: float
     note: str = ""
     wrong: str = ""
+    way: str = ""
 
 
 class Injector:
@@ -131,13 +132,13 @@ class Injector:
         pid = await self._stop_inside()
         if pid is None:
             return Done(fault, time.monotonic(), "no transaction was caught")
-        return await self._continue(fault, pid)
+        return await self._continue(fault, pid, self._world.transactions.struck)
 
-    async def _continue(self, fault: Fault, pid: int) -> Done:
+    async def _continue(self, fault: Fault, pid: int, way: str = "") -> Done:
         effective_s = time.monotonic()
         await asyncio.sleep(fault.lasts_s)
         alive = send(pid, signal.SIGCONT)
-        return Done(fault, effective_s, "" if alive else "it was replaced meanwhile")
+        return Done(fault, effective_s, "" if alive else "it was replaced meanwhile", way=way)
 
     async def _stop_inside(self) -> int | None:
         """Stop a worker whose transaction has moved its positions and is about to write rows."""
@@ -160,7 +161,7 @@ class Injector:
         pid = await self._stop_inside()
         if pid is None:
             return Done(fault, time.monotonic(), "no transaction was caught")
-        effective_s = time.monotonic()
+        effective_s, way = time.monotonic(), self._world.transactions.struck
         try:
             await self._take_over_from(pid)
         finally:
@@ -170,7 +171,7 @@ class Injector:
             return pid not in self._world.workers.orphans()
 
         await eventually(gone, _FENCED_WITHIN_S)
-        return Done(fault, effective_s)
+        return Done(fault, effective_s, way=way)
 
     async def _take_over_from(self, pid: int) -> None:
         """Kill the worker's replayer, start it anew, and wait until others hold all that its workers held."""
@@ -213,7 +214,7 @@ class Injector:
             return Done(fault, time.monotonic(), "no commit was caught")
         if fault.kind is Kind.ANSWER_LOST:
             connection.reset()
-        return Done(fault, time.monotonic())
+        return Done(fault, time.monotonic(), way=self._world.transactions.struck)
 
     async def _cut(self, fault: Fault) -> Done:
         proxy = self._world.kafka_proxy if fault.kind is Kind.KAFKA_CUT else self._world.postgres_proxy

@@ -9,8 +9,9 @@ from typing import Final
 
 from tests.support.proxy import Connection
 
-# What the workers' driver sends: the copy of a batch's rows, and the end of its transaction.
-_COPY: Final = b'"staging"'
+# What the workers' driver sends: the copy of a batch's rows, by either of the two ways into the table, and the end of
+# its transaction.
+_COPIES: Final = {b'COPY "serving".': "new rows", b'COPY "pg_temp"."staging"': "merged rows"}
 _COMMIT: Final = b"COMMIT;\0"
 
 
@@ -22,21 +23,25 @@ class Transactions:
     """
 
     def __init__(self) -> None:
-        self._writing: set[Connection] = set()
+        self._writing: dict[Connection, str] = {}
+        self.struck = ""  # the way into the table of the transaction that was caught last
         self._lose: asyncio.Future[Connection] | None = None
         self._hold: asyncio.Future[Connection] | None = None
         self._released = asyncio.Event()
 
     async def sent(self, connection: Connection, chunk: bytes) -> None:
         """A client is about to send this; called by the proxy."""
-        if _COPY in chunk:
-            self._writing.add(connection)
+        way = next((way for copy, way in _COPIES.items() if copy in chunk), None)
+        if way is not None:
+            self._writing[connection] = way
             if self._hold is not None and not self._hold.done():
+                self.struck = way
                 self._hold.set_result(connection)
                 await self._released.wait()
         if _COMMIT in chunk and connection in self._writing:
-            self._writing.discard(connection)
+            way = self._writing.pop(connection)
             if self._lose is not None and not self._lose.done():
+                self.struck = way
                 connection.mute()
                 self._lose.set_result(connection)
 

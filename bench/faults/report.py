@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from bench.faults.plan import LEASE_S, Kind
 from bench.faults.rounds import RoundResult
 
-# Of these a person expects recovery within two lease times: the lease has to run out first.
-_BY_LEASE = (Kind.STOPPED, Kind.STOPPED_WRITING)
+# After these the lease has to run out first: all has moved on within two lease times, or the lease did not do its work.
+_BY_LEASE = (Kind.STOPPED, Kind.STOPPED_WRITING, Kind.FROZEN, Kind.ZOMBIE, Kind.TAKEN_OVER)
+_LEASES_MAX = 2.0
 
 
 def round_line(result: RoundResult) -> str:
@@ -41,6 +42,7 @@ class Totals:
     set_aside: int = 0
     took_s: float = 0.0
     counts: dict[Kind, int] = field(default_factory=dict)
+    ways: dict[str, int] = field(default_factory=dict)  # into the table, of transactions that a fault struck
     recoveries: dict[Kind, list[float]] = field(default_factory=dict)
 
     def add(self, result: RoundResult) -> None:
@@ -58,12 +60,19 @@ class Totals:
         for done in result.done:
             if not _not_met(done.note):
                 self.counts[done.fault.kind] = self.counts.get(done.fault.kind, 0) + 1
+            if done.way:
+                self.ways[done.way] = self.ways.get(done.way, 0) + 1
         for done, since_s, until_s in spans:
             alone = not any(
                 other is not done and begin_s <= until_s and end_s >= since_s for other, begin_s, end_s in spans
             )
             if alone:
                 self.recoveries.setdefault(done.fault.kind, []).append(until_s - since_s)
+
+    @property
+    def slow_recoveries(self) -> int:
+        """Recoveries by a lease that took more than two of them."""
+        return sum(time > _LEASES_MAX * LEASE_S for kind in _BY_LEASE for time in self.recoveries.get(kind, []))
 
     @property
     def faults(self) -> int:
@@ -79,8 +88,10 @@ class Totals:
                 longest = max(times)
                 figures = f" {statistics.median(times):>15.1f} s {longest:>6.1f} s {longest / LEASE_S:>10.1f}"
             lines.append(f"{kind.value:<50} {self.counts.get(kind, 0):>5} {len(times):>5}{figures}")
+        struck = ", ".join(f"{count} while {way} were written" for way, count in sorted(self.ways.items())) or "none"
         lines.append(
             f"A lease lasts {LEASE_S:g} s. Recovery is measured where no other fault fell into it ('alone').\n"
+            f"Transactions struck in their middle: {struck}.\n"
         )
         return "\n".join(lines)
 
@@ -98,6 +109,8 @@ class Totals:
                 "records": self.records,
                 "records_set_aside": self.set_aside,
                 "recovery_lease_multiples_max": round(max(by_lease) / LEASE_S, 2) if by_lease else None,
+                "recoveries_over_two_leases": self.slow_recoveries,
+                "transactions_struck": self.ways,
                 "recovery_s_max": round(max(times), 1) if times else None,
                 "seconds": round(self.took_s, 1),
             }
