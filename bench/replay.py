@@ -5,7 +5,6 @@ The same topic, tables and PostgreSQL for all; every side is measured by what is
 
 import argparse
 import asyncio
-import importlib
 import json
 import os
 import time
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import measure
+from bench import peers as other_engines
 from bench.measure import Measured
 from bench.stack import Stack, running
 from bench.workload import MODES, PARTITIONS, say, topic_of
@@ -42,8 +42,8 @@ class Results:
     records: int
     measured: dict[Side, list[Measured]] = field(default_factory=dict)
     flush: dict[str, int] = field(default_factory=dict)
-    peers: dict[str, Any] = field(default_factory=dict)  # field of the answer -> bench.peers.PeerResult
-    absent: dict[str, str] = field(default_factory=dict)  # field of the answer -> why the peer is missing
+    peers: dict[str, other_engines.PeerResult] = field(default_factory=dict)  # by the field of the answer
+    absent: dict[str, str] = field(default_factory=dict)  # why a peer is missing, by the field of the answer
 
     def of(self, side: str, mode: str, workers: int) -> Measured:
         return measure.median(self.measured[side, mode, workers])
@@ -80,7 +80,7 @@ async def _peers(stack: Stack, topic: str, given: argparse.Namespace, results: R
         say(f"{peer}, {mode} ...")
         try:
             results.peers[name] = await asyncio.to_thread(
-                importlib.import_module("bench.peers").measure,  # what it needs is large, and optional
+                other_engines.measure,
                 peer,
                 mode,
                 kafka=stack.kafka,
@@ -90,7 +90,7 @@ async def _peers(stack: Stack, topic: str, given: argparse.Namespace, results: R
                 partitions=PARTITIONS,
             )
         except Exception as error:
-            results.absent[name] = f"{type(error).__name__}: {error}"
+            results.absent[name] = str(error) or type(error).__name__
             say(f"{peer}, {mode} is left out: {results.absent[name]}")
 
 
@@ -179,19 +179,18 @@ def show(results: Results, given: argparse.Namespace, answer: dict[str, Any]) ->
                 f"{ours.rss_mib:.0f}",
             )
     console.print(rates)
-    peers = Table(title="Beside others")
+    others = Table(title="Beside others")
     for name in ("what", "who", "version", "guarantee", "settings", "rec/s", "with start", "ours to it"):
-        peers.add_column(name, overflow="fold")
+        others.add_column(name, overflow="fold")
     for name, peer in results.peers.items():
-        settings = peer.settings if isinstance(peer.settings, str) else json.dumps(peer.settings)
         rates_of = (f"{peer.steady_per_s:,.0f}", f"{peer.per_s:,.0f}", f"{answer[name]}")
-        peers.add_row(peer.mode, peer.peer, str(peer.version), peer.guarantee, settings, *rates_of)
+        others.add_row(peer.mode, peer.peer, peer.version, peer.guarantee, peer.settings, *rates_of)
     for name, why in results.absent.items():
-        peers.add_row(PEERS[name][1], PEERS[name][0], "", "", f"not measured: {why}", "", "", "")
+        others.add_row(PEERS[name][1], PEERS[name][0], "", "", f"not measured: {why}", "", "", "")
     flushes = ", ".join(f"{mode} {flush:,}" for mode, flush in results.flush.items())
-    peers.add_row("all", "hand loop", "", OUR_GUARANTEE, f"records a write: {flushes}", "", "", "above")
-    peers.add_row("all", "Turnout", "", OUR_GUARANTEE, f"{max(given.workers)} workers, defaults", "", "", "1")
-    console.print(peers)
+    others.add_row("all", "hand loop", "", OUR_GUARANTEE, f"records a write: {flushes}", "", "", "above")
+    others.add_row("all", "Turnout", "", OUR_GUARANTEE, f"{max(given.workers)} workers, defaults", "", "", "1")
+    console.print(others)
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

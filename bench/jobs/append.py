@@ -19,6 +19,7 @@ class Line(Row):
     ts: int
 
 
-@map("append", topic="orders", keyed_by_partition=True)  # an order is its user's, by whom the topic is partitioned
+# An order is its user's, by whom the topic is partitioned; it is inserted once and never changes.
+@map("append", topic="orders", keyed_by_partition=True, keep="first")
 def line(order: Order) -> Line:
     return Line(order.order_id, order.user_id, order.amount_cents, order.country, order.ts)

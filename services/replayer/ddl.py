@@ -97,7 +97,12 @@ def create_table(definition: JobDefinition, table: str, types: Mapping[str, str]
     if tombstones and required:
         lines.append(f"check (_deleted or ({' and '.join(required)}))")
     body = ",\n  ".join(lines)
-    return f"create table {serving(table)} (\n  {body}\n) with (fillfactor = {_FILLFACTOR})"
+    return f"create table {serving(table)} (\n  {body}\n) with (fillfactor = {_fillfactor(definition)})"
+
+
+def _fillfactor(definition: JobDefinition) -> int:
+    inserted_only = definition.keyed_by_partition and definition.keep is Keep.FIRST
+    return 100 if inserted_only else _FILLFACTOR
 
 
 def create_upkeep_indexes(definition: JobDefinition, table: str) -> tuple[str, ...]:

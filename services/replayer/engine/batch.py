@@ -2,8 +2,8 @@
 
 A batch gathers records of any partitions, as they are fetched, until it is *due*. While behind, big batches pay where
 rows of equal keys combine before the write: such a batch gathers as long as it may. Where every record is a row of its
-own, size saves nothing but the cost of a transaction: the longer the last write took, the longer the next batch gathers.
-At the log's end a batch is due at once, and what arrives during a write goes into the next one.
+own, size saves only what a transaction costs: a batch gathers as long as the one before it takes to write. At the log's
+end a batch is due at once, and what arrives during a write goes into the next one.
 
 Nothing is ever retried: after a refusal the worker reads on from the committed positions, in smaller batches
 (`Narrowing`), until the batch that is refused is a single record.
@@ -23,7 +23,7 @@ BYTES_MAX = 64 << 20  # of values in one batch: bounds memory
 SET_ASIDE_MAX = 1_000  # they are kept whole until written
 AGE_MAX_S = 2.0  # progress must show, and a restart must not cost much
 POSITIONS_AGE_S = 0.25  # positions that moved without records (control records, compaction)
-GATHER_WRITES = 3.0  # while behind, gather this many times as long as the last write took
+GATHER_MIN_S = 0.1  # while behind, at least, however fast a write is
 COMBINES = 0.95  # rows a record, below which gathering longer means writing less
 CHUNK_MIN = 100  # records that the job's function is given at a time
 CHUNK_MAX = 10_000
@@ -96,7 +96,7 @@ def due(batch: Batch, tempo: "Tempo", *, now_s: float, behind: bool) -> bool:
         return True
     if batch.rows < COMBINES * batch.records:
         return False
-    return age_s >= max(POSITIONS_AGE_S, GATHER_WRITES * tempo.write_s)
+    return age_s >= max(GATHER_MIN_S, tempo.write_s)
 
 
 def span_of(batch: Batch, tp: TopicPartition, start: int) -> Span:

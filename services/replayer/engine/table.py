@@ -204,7 +204,7 @@ class OutputTable:
 
 def rows_of_changes(definition: JobDefinition, changes: Sequence[Sequence[Any]]) -> Rows:
     """A map's or fold's changes as rows: where rows are keyed by partition, deletions take their own way."""
-    if definition.kind is JobKind.AGGREGATE or not definition.keyed_by_partition:
+    if definition.kind is JobKind.AGGREGATE or not definition.keyed_by_partition or definition.keep is Keep.FIRST:
         return Rows(changes)
     deleted = [change for change in changes if change[DELETED]]
     return Rows([change for change in changes if not change[DELETED]] if deleted else changes, deleted)

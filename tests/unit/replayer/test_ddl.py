@@ -91,6 +91,14 @@ def test_a_table_with_everything() -> None:
     assert ddl.visible_columns(AGGREGATE) == ("id", "day", "n", "sum", "low", "newest", "last", "mean")
 
 
+def test_rows_that_are_updated_find_room_on_their_page() -> None:
+    full = {
+        definition: "fillfactor = 100" in ddl.create_table(definition, "j__v1", {"mean": "numeric"})
+        for definition in ALL
+    }
+    assert [definition for definition, is_full in full.items() if is_full] == [FIRST]
+
+
 def test_a_tombstone_has_key_and_order_only() -> None:
     table = ddl.create_table(ORDERED, "j__v1", {})
     assert '"at" timestamptz not null' in table
