@@ -72,7 +72,7 @@ class RetentionGuard:
         runs = [run for run in newest.runs.values() if has_cursor(run)]
         try:
             await self._ask(frozenset(topic for run in runs for topic in run.topic_ids))
-            await self._read(runs, newest)
+            await self._read(runs)
         finally:  # by what is known, while Kafka does not answer
             self._conclude(runs)
 
@@ -92,7 +92,7 @@ class RetentionGuard:
         self._keeps_s = await self._topics.retention_s(sorted(topics))
         self._asked, self._asked_s = frozenset(topics), now_s
 
-    async def _read(self, runs: Iterable[Run], newest: Sample) -> None:
+    async def _read(self, runs: Iterable[Run]) -> None:
         """When the records were written that cursors stand before, in topics that forget by time."""
         now_s, samples = self._clock.monotonic_s(), self._sampler.samples
         if now_s - self._read_s < READ_EVERY_S:
@@ -101,7 +101,8 @@ class RetentionGuard:
         self._next_times = {one: time for one, time in self._next_times.items() if one in standing}
         wanted: dict[TopicPartition, LogEnds] = {}
         for tp, offset in sorted(standing - self._next_times.keys()):  # of two at one partition the other comes later
-            wanted[tp] = LogEnds(offset, newest.ends[tp].end, newest.monotonic_s)
+            # By the sample that it was found standing in: an older one may not know the topic yet.
+            wanted[tp] = LogEnds(offset, samples[-1].ends[tp].end, samples[-1].monotonic_s)
         if wanted:
             self._read_s = now_s
             times = await self._topics.first_times(wanted)

@@ -2,8 +2,9 @@
 
 Theory of operation. A worker tells how far it has committed and where the log ends, about four times a second. A
 partition *stands still* from one such message to the next when its position is the same in both and records lie ahead.
-Such time adds up until the position moves or reaches the end. After a while nothing but a new process is to be hoped
-for: the part of the client that fetches has died, a broker answers everything but fetches, a lock is never freed.
+Such time adds up, for each partition by itself, until its position moves or reaches the end. After a while nothing but
+a new process is to be hoped for: the part of the client that fetches has died, a broker answers everything but fetches,
+a lock is never freed.
 
 Much looks like it and is not, and does not count:
 
@@ -15,8 +16,9 @@ Much looks like it and is not, and does not count:
   is given that long.
 
 A worker reads its partitions by turns, thousands of records of one before the next, and a batch that was refused it
-reads again in small pieces. So no partition stands still while another one is on its way through a backlog. In a tail
-the others are at their ends again and again, and do not speak for one that is not.
+reads again in small pieces. So a partition's time begins anew whenever another one moves that is on its way through a
+backlog, which means: that has had records ahead, and not been at its end, for as long as this one has stood still. In a
+tail the others are at their ends again and again, however busy it is, and do not speak for one that is not.
 """
 
 from collections.abc import Sequence
@@ -49,6 +51,7 @@ class Standstill:
     def __init__(self) -> None:
         self._told_s: float | None = None  # when it told of its positions last, and nothing else since
         self._offsets: dict[TopicPartition, int] = {}
+        self._ahead_s: dict[TopicPartition, float] = {}  # for how long there have been records ahead, without a break
         self._stands_s: dict[TopicPartition, float] = {}  # of partitions with records ahead
 
     def told(self, states: Sequence[PartitionState], now_s: float) -> None:
@@ -56,18 +59,21 @@ class Standstill:
         passed_s = 0.0 if self._told_s is None else min(max(0.0, now_s - self._told_s), _BEAT_MAX_S)
         self._told_s = now_s
         offsets = {TopicPartition(state.topic, state.partition): state.next_offset for state in states}
-        ahead = {TopicPartition(state.topic, state.partition) for state in states if not state.at_end}
-        stood = {tp for tp in ahead if self._offsets.get(tp) == offsets[tp]}
+        ahead = [TopicPartition(state.topic, state.partition) for state in states if not state.at_end]
+        self._ahead_s = {tp: self._ahead_s.get(tp, 0.0) + passed_s for tp in ahead}
+        stands_s = {tp: self._stands_s.get(tp, 0.0) + passed_s for tp in ahead if self._offsets.get(tp) == offsets[tp]}
+        way_s = max((self._ahead_s[tp] for tp in ahead if tp not in stands_s), default=-1.0)
+        self._stands_s = {tp: 0.0 if stood_s <= way_s else stood_s for tp, stood_s in stands_s.items()}
         self._offsets = offsets
-        self._stands_s = {tp: self._stands_s.get(tp, 0.0) + passed_s for tp in stood} if stood == ahead else {}
 
     def excused(self) -> None:
         """It may stand still: it waits for something that it has named, or was told to."""
         self._told_s = None
+        self._ahead_s = {}
         self._stands_s = {}
 
     def lasts_s(self) -> float:
-        """How long the worker as a whole has stood still, to be held against `allowed_s`; 0 = it does not."""
+        """How long a partition has stood still, to be held against `allowed_s`; 0 = none does."""
         return max(self._stands_s.values(), default=0.0)
 
 

@@ -84,7 +84,8 @@ class OutputTable:
 
     async def prepare(self) -> None:
         """Make the session's staging table."""
-        await self._connection.execute(ddl.create_staging(self._definition))
+        with self._session.patience():
+            await self._connection.execute(ddl.create_staging(self._definition))
 
     async def write(self, batch: Batch, rows: Rows, leases: Mapping[TopicPartition, Lease]) -> None:
         """Commit the batch: all of it or nothing.

@@ -11,9 +11,11 @@ import pytest
 from confluent_kafka import Producer
 
 from deploy.local.stack import LocalStack
-from services.replayer.engine.faults import LogAwayError
+from services.replayer.engine.faults import LogAwayError, postgres_away
 from services.replayer.engine.identity import RecordIdentity
 from services.replayer.engine.ingest import Log
+from services.replayer.engine.session import Session, open_session
+from services.replayer.engine.table import OutputTable
 from services.replayer.protocol import TopicPartition
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.test_aggregate import SALES, sales, values
@@ -128,6 +130,25 @@ async def test_a_connection_lost_on_the_servers_side_only(kafka: Topics, postgre
         await _reached(version, worker, records, make)
         assert await version.rows() == version.reference(values(records))
         await make.end()
+
+
+async def test_a_connection_that_goes_silent_at_once_is_cut(kafka: Topics, postgres: str, tmp_path: Path) -> None:
+    """Before anything was said to the server but hello: not even then does a worker wait for an answer for ever."""
+    server = urlsplit(postgres)
+    make = Make(postgres, kafka.bootstrap, tmp_path)
+    version = await make(SALES.format(topic="none"), [])
+    async with TcpProxy(server.hostname or "", server.port or 5432) as proxy:
+        credentials = server.netloc.rpartition("@")[0]
+        through = urlunsplit(server._replace(netloc=f"{credentials}@127.0.0.1:{proxy.port}"))
+        opened = await open_session(through, "worker", 1.0)
+        session = Session(opened.connection, patience_s=0.5)
+        table = OutputTable(session, version.definition, version.table, version.name, "worker")
+        proxy.stall()
+        with pytest.raises(Exception) as cut:
+            await asyncio.wait_for(table.prepare(), 20.0)
+        assert postgres_away(cut.value)
+        assert session.connection.is_closed()
+    await make.end()
 
 
 async def test_the_log_is_not_known_again_while_kafka_is_away(

@@ -57,6 +57,30 @@ def test_a_tail_that_keeps_up_does_not_speak_for_a_partition_that_does_not() -> 
     assert told(*[(n / 4, [state(0, 7), state(1, 1000 + n, 1000 + n)]) for n in range(121)]).lasts_s() == 30.0
 
 
+def test_a_busy_tail_that_is_often_a_little_behind_does_not_speak_for_it_either() -> None:
+    messages = []
+    for n in range(4001):
+        offset = 1000 + 1250 * n
+        behind = 400 if n % 10 == 3 else 0  # level in nine messages of ten, and it moves in all of them
+        messages.append((n / 4, [state(0, 7), state(1, offset, offset + behind)]))
+    assert told(*messages).lasts_s() > 990.0
+
+
+def test_a_tail_that_is_mostly_behind_and_never_for_long_does_not_either() -> None:
+    messages = []
+    for n in range(401):
+        offset = 1000 + 1250 * n
+        messages.append((n / 4, [state(0, 7), state(1, offset, offset + (0 if n % 10 == 0 else 400))]))
+    assert told(*messages).lasts_s() > 90.0
+
+
+def test_each_partition_has_a_count_of_its_own() -> None:
+    messages = [(n / 4, [state(0, 7), state(1, 8 + n // 40), state(2, 1000)]) for n in range(100)]
+    assert told(*messages).lasts_s() == 4.75  # 1 moves every 10 s, the last time in message 80, and is on its way
+    messages = [(n / 4, [state(0, 7), state(1, 8 if n > 200 else 1000)]) for n in range(300)]
+    assert told(*messages).lasts_s() == 74.75  # that one more stands still takes nothing back
+
+
 def test_time_in_which_it_said_nothing_does_not_count() -> None:
     """Its event loop is in the job's function, which has a watchdog of its own."""
     assert told((0.0, [state(0, 7)]), (500.0, [state(0, 7)])).lasts_s() == 1.0
