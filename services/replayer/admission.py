@@ -16,9 +16,9 @@ from services.replayer import budget
 from services.replayer.budget import Capacity, Decision, Waiting
 from services.replayer.capacity import capacity_of, table_sizes
 from services.replayer.overtaken import begin_later, overtaken
-from services.replayer.run import Run
+from services.replayer.run import Run, Sample
 from services.replayer.states import Event, State
-from services.replayer.store import QUERIES, positions_of, run_of
+from services.replayer.store import QUERIES, positions_of
 from services.replayer.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Admission:
 
     async def _decision(self, connection: Any) -> Decision:
         capacity: Capacity = capacity_of(await connection.fetchrow(QUERIES.capacity))
-        runs = [run_of(row) for row in await connection.fetch(QUERIES.runs)]
+        runs = await self._around.store.standing(connection)
         positions = positions_of(await connection.fetch(QUERIES.positions))
         sizes = await table_sizes(connection) if capacity.storage_bytes_max else {}
         ends = self._around.ends
@@ -104,10 +104,16 @@ class Admission:
             if sample is None or not any(run.state is State.QUEUED for run in sample.runs.values()):
                 continue
             try:
-                for run in overtaken(sample):
-                    await begin_later(self._around, run, sample)
+                await asyncio.gather(*(self._begin_later(run, sample) for run in overtaken(sample)))
                 await self.admit()
-            except Unavailable as error:
-                log.warning("a queued run cannot begin later, where its log begins now: %s", error.message)
             except Exception:
                 log.exception("going through the queue of copies failed; going on")
+
+    async def _begin_later(self, run: Run, sample: Sample) -> None:
+        """See `overtaken.begin_later`. A topic that cannot be read is its run's trouble, and nobody else's."""
+        try:
+            await begin_later(self._around, run, sample)
+        except Unavailable as error:
+            log.warning("%s cannot begin later, where its log begins now: %s", run.version, error.message)
+        except Exception:
+            log.exception("letting %s begin where its log begins now failed; going on", run.version)

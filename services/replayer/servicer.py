@@ -72,13 +72,20 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         version = parse_run(request.name)
         told = await self._message(await self._around.store.get(version))
         yield told
-        sampler = self._around.sampler
+        sampler, gone = self._around.sampler, False
         while True:
             await sampler.next_sample()
             sample = sampler.newest
-            if sample is None or version not in sample.runs:
+            if sample is None:
                 continue
-            now = self._with_progress(sample.runs[version], sampler.samples)
+            run = sample.runs.get(version)
+            if run is not None:
+                gone = False
+            elif gone:
+                continue
+            else:  # begun since the sample, or dropped: then this is the last change
+                run, gone = await self._around.store.get(version), True
+            now = self._with_progress(run, sampler.samples)
             if now != told:
                 told = now
                 yield told
@@ -136,7 +143,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         """All runs that have a table, as they were measured last."""
         sampler = self._around.sampler
         runs = sampler.newest.runs.values() if sampler.newest is not None else ()
-        return [self._with_progress(run, sampler.samples) for run in runs if run.drop_time is None]
+        return [self._with_progress(run, sampler.samples) for run in runs]
 
     async def _message(self, run: Run) -> replayer.Run:
         return self._with_progress(run, await self._around.sampler.fresh())
