@@ -10,7 +10,7 @@ from core.domain.names import VersionId
 from core.kafka import TopicInfo
 from services.replayer import budget, copy_time
 from services.replayer.budget import Capacity, Copy, CopyRates, Place, TableSize
-from services.replayer.capacity import read_capacity, sizes_now
+from services.replayer.capacity import read_capacity
 from services.replayer.copy_time import Crossing, Duration, Speed
 from services.replayer.protocol import TopicPartition
 from services.replayer.ranges import within
@@ -138,7 +138,7 @@ def _ends_before(around: Surroundings, asked: Mapping[TopicPartition, LogEnds]) 
 
 async def _service(around: Surroundings, version: VersionId) -> _Service:
     capacity = await read_capacity(around.store)
-    sizes = await sizes_now(around.store)
+    sizes = await around.sizes.known()
     dropped = await around.store.dropped_measured(version.job, DROPPED_MAX)
     samples = await around.sampler.fresh()
     sample = samples[-1]

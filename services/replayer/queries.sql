@@ -132,7 +132,7 @@ select pg_total_relation_size(to_regclass($1));
 
 -- name: table_sizes
 select version, coalesce(pg_total_relation_size(to_regclass('serving.' || quote_ident(output_table))), 0) as size_bytes
-from replayer.runs where drop_time is null;
+from replayer.runs where drop_time is null and ($1::text is null or version = $1);
 
 -- name: blockers
 -- Sessions that hold any lock on a relation: each would keep DROP waiting. The oldest first.

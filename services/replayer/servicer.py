@@ -11,7 +11,7 @@ from core.domain.paging import from_token, page_size, to_token
 from services.replayer import convert
 from services.replayer.admission import Admission
 from services.replayer.budget import books_of, rows_per_s
-from services.replayer.capacity import read_capacity, sizes_now, update_capacity
+from services.replayer.capacity import read_capacity, update_capacity
 from services.replayer.comparison import compare_tables
 from services.replayer.drop import Drops
 from services.replayer.estimate import estimate_run
@@ -163,7 +163,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         capacity = await read_capacity(self._around.store)
         samples = await self._around.sampler.fresh()
         newest = samples[-1]
-        books = books_of(newest.runs.values(), newest.positions, newest.ends, await sizes_now(self._around.store))
+        books = books_of(newest.runs.values(), newest.positions, newest.ends, await self._around.sizes.known())
         return convert.capacity_message(capacity, books, rows_per_s(samples))
 
 

@@ -288,6 +288,11 @@ class Store:
         with postgres_errors():
             return bool(await self.pool.fetchval(QUERIES.worker_writes, session_name(owner)))
 
+    async def session_works(self, pid: int) -> bool:
+        """Whether PostgreSQL is doing something for a session at this moment."""
+        with postgres_errors():
+            return bool(await self.pool.fetchval(QUERIES.session_works, pid))
+
     # --- replicas ---
 
     async def remove_replica(self, instance: str) -> None:

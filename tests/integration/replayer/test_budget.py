@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -21,11 +23,13 @@ from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
 from services.replayer.governing import Governing
 from services.replayer.guard import RetentionGuard
+from services.replayer.indexes import IndexBuilds
 from services.replayer.overtaken import overtaken
 from services.replayer.presence import Presence
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Run
 from services.replayer.sampler import Sampler
+from services.replayer.sizes import TableSizes
 from services.replayer.states import State
 from services.replayer.store import Store
 from services.replayer.surroundings import Surroundings
@@ -107,8 +111,11 @@ async def test_the_budget_is_changed_live_and_never_sends_a_copy_back(stage: Sta
     assert (state.name, state.copies_max, state.copies, state.queued) == ("capacity", 2, 2, 1)
     assert (state.rows_per_s_max, state.storage_bytes_max) == (0, 0)
     assert state.read_p99_ratio_max == pytest.approx(1.3)
-    assert state.storage_bytes > 0
 
+    async def measured() -> bool:
+        return (await _capacity(stage)).storage_bytes > 0
+
+    assert await eventually(measured)
     narrowed = await _change(stage, copies_max=1)
     assert (narrowed.copies_max, narrowed.copies, narrowed.queued) == (1, 2, 1)
     assert narrowed.etag != state.etag
@@ -182,11 +189,62 @@ async def test_a_run_that_had_caught_up_goes_on_at_once_whatever_the_budget_says
     assert (await stage.get(waiting)).queue_position == 1
 
 
+async def test_a_locked_table_keeps_its_size_and_holds_nobody_up(stage: Stage) -> None:
+    first, second = await _versions(stage, 2)
+    await stage.begin(first)
+    await stage.applied(first, 4000)
+    measured = TableSizes(_store_of(stage))
+    async with _transaction(stage) as connection:
+        before = await measured.known()
+        await connection.execute("lock table serving.punctuality__v1 in access exclusive mode")
+        assert (await stage.begin(second, rate_limit=50)).state == replayer.Run.REPLAYING
+        measured.start()
+
+        async def sees_the_new_table() -> bool:
+            return len(await measured.known()) == 2
+
+        try:
+            await eventually(sees_the_new_table)
+        finally:
+            await measured.stop()
+        now = await measured.known()
+        assert {version: now[version] for version in before} == before
+        assert all(now.values())
+        assert (await _capacity(stage)).copies == 1
+        await stage.call("EstimateRun", replayer.EstimateRunRequest(version=second))
+        assert (await _change(stage, storage_bytes_max=1 << 40)).storage_bytes > 0
+
+
+def _store_of(stage: Stage) -> Store:
+    assert stage.app is not None
+    return stage.app._store  # its pool is open
+
+
+@contextlib.asynccontextmanager
+async def _transaction(stage: Stage) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(stage.postgres)
+    try:
+        async with connection.transaction():
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def _measured(stage: Stage) -> int:
+    """The size of the only table, once it is known as it is."""
+
+    async def there() -> int:
+        [row] = await stage.query("select pg_total_relation_size('serving.punctuality__v1') as size")
+        return int(row["size"]) if row["size"] == (await _capacity(stage)).storage_bytes else 0
+
+    return await eventually(there)
+
+
 async def test_a_table_waits_for_storage_and_says_how_much(stage: Stage) -> None:
     old, new = await _versions(stage, 2)
     await stage.begin(old)
     await stage.in_state(old, "TAILING")
-    present = (await _capacity(stage)).storage_bytes
+    present = await _measured(stage)
     await _change(stage, storage_bytes_max=present + 100)
 
     queued = await stage.begin(new)
@@ -396,6 +454,8 @@ def _replica(stage: Stage, directory: Path, topics: Topics | None = None) -> Sur
         artifacts=Artifacts(connect(stage.registry.target), directory),
         limits=Limits(),
         governing=Governing(settings, store, sampler, connect("127.0.0.1:1"), clock),
+        sizes=TableSizes(store),
+        indexes=IndexBuilds(stage.postgres, store),
     )
 
 
