@@ -14,11 +14,11 @@ from core.domain.errors import Unavailable
 from core.domain.names import VersionId
 from services.replayer import budget
 from services.replayer.budget import Capacity, Decision, Waiting
-from services.replayer.capacity import capacity_of, table_sizes
+from services.replayer.capacity import capacity_of
 from services.replayer.overtaken import begin_later, overtaken
-from services.replayer.run import Run
+from services.replayer.run import Run, Sample
 from services.replayer.states import Event, State
-from services.replayer.store import QUERIES, positions_of, run_of
+from services.replayer.store import QUERIES, positions_of
 from services.replayer.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -81,18 +81,19 @@ class Admission:
 
     async def _pass(self) -> list[Run]:
         store = self._around.store
+        sizes = await self._around.sizes.known()
         async with store.transaction() as connection:
             await connection.execute(QUERIES.lock_budget)
-            decision = await self._decision(connection)
+            decision = await self._decision(connection, sizes)
             changes = [await store.change_within(connection, version, Event.ADMITTED) for version in decision.admitted]
         self._waiting = decision.waiting
         return [after for before, after in changes if after.state is not before.state]
 
-    async def _decision(self, connection: Any) -> Decision:
+    async def _decision(self, connection: Any, sizes: Mapping[VersionId, int]) -> Decision:
         capacity: Capacity = capacity_of(await connection.fetchrow(QUERIES.capacity))
-        runs = [run_of(row) for row in await connection.fetch(QUERIES.runs)]
+        runs = await self._around.store.standing(connection)
         positions = positions_of(await connection.fetch(QUERIES.positions))
-        sizes = await table_sizes(connection) if capacity.storage_bytes_max else {}
+        sizes = {run.version: sizes.get(run.version, 0) for run in runs}  # without tables dropped since
         ends = self._around.ends
         return budget.decide(capacity, budget.books_of(runs, positions, ends.ends, sizes, ends.missing))
 
@@ -104,10 +105,16 @@ class Admission:
             if sample is None or not any(run.state is State.QUEUED for run in sample.runs.values()):
                 continue
             try:
-                for run in overtaken(sample):
-                    await begin_later(self._around, run, sample)
+                await asyncio.gather(*(self._begin_later(run, sample) for run in overtaken(sample)))
                 await self.admit()
-            except Unavailable as error:
-                log.warning("a queued run cannot begin later, where its log begins now: %s", error.message)
             except Exception:
                 log.exception("going through the queue of copies failed; going on")
+
+    async def _begin_later(self, run: Run, sample: Sample) -> None:
+        """See `overtaken.begin_later`. A topic that cannot be read is its run's trouble, and nobody else's."""
+        try:
+            await begin_later(self._around, run, sample)
+        except Unavailable as error:
+            log.warning("%s cannot begin later, where its log begins now: %s", run.version, error.message)
+        except Exception:
+            log.exception("letting %s begin where its log begins now failed; going on", run.version)

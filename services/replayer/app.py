@@ -13,11 +13,13 @@ from services.replayer.fleet import Fleet
 from services.replayer.gates import Limits
 from services.replayer.governing import Governing
 from services.replayer.guard import RetentionGuard
+from services.replayer.indexes import IndexBuilds
 from services.replayer.metrics import RunMetrics
 from services.replayer.presence import Presence
 from services.replayer.runs import Runs
 from services.replayer.sampler import Sampler
 from services.replayer.servicer import ReplayerServicer
+from services.replayer.sizes import TableSizes
 from services.replayer.store import Store
 from services.replayer.surroundings import Surroundings
 from services.replayer.topics import EndsWatch, Topics
@@ -41,6 +43,7 @@ class ReplayerApp(ServiceApp):
         self._registry = connect(settings.registry_target)
         self._switcher = connect(settings.switcher_target)
         self._governing = Governing(settings, self._store, self._sampler, self._switcher, clock)
+        self._sizes = TableSizes(self._store)
         around = Surroundings(
             settings=settings,
             store=self._store,
@@ -52,6 +55,8 @@ class ReplayerApp(ServiceApp):
             artifacts=Artifacts(self._registry, settings.data_dir / "artifacts"),
             limits=Limits(),
             governing=self._governing,
+            sizes=self._sizes,
+            indexes=IndexBuilds(settings.postgres, self._store),
         )
         self._fleet = Fleet(around)
         self._drops = Drops(self._store)
@@ -68,6 +73,7 @@ class ReplayerApp(ServiceApp):
         """Open the database, begin to measure, and take up the runs that should run."""
         await self._store.open()
         self._sampler.start()
+        self._sizes.start()
         self._governing.start()
         self._guard.start()
         self._metrics.start()
@@ -86,6 +92,7 @@ class ReplayerApp(ServiceApp):
         self._metrics.stop()
         await self._guard.stop()
         await self._governing.stop()
+        await self._sizes.stop()
         await self._sampler.stop()
         await self._store.close()
         await self._registry.close()

@@ -1,20 +1,14 @@
 """The stored budget of copies and what counts against it: read, changed, summed up."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import asyncpg
-
-from core.domain.errors import Aborted, InvalidInput, Unavailable
-from core.domain.names import VersionId, parse_version
+from core.domain.errors import Aborted, InvalidInput
 from core.postgres import postgres_errors
 from services.replayer.budget import Capacity
 from services.replayer.store import QUERIES, Row, Store
 
 NAME = "capacity"
 
-_LOCK_WAIT_MS = 1000
 _NUMBER_MAX = 2**31 - 1
 _LARGE_NUMBER_MAX = 2**63 - 1
 
@@ -78,25 +72,6 @@ async def update_capacity(store: Store, change: Change, etag: str) -> Capacity:
         f"read it again and decide anew.",
         metadata={"etag": present.etag},
     )
-
-
-async def sizes_now(store: Store) -> Mapping[VersionId, int]:
-    """See `table_sizes`; in a transaction of its own."""
-    async with store.transaction() as connection:
-        return await table_sizes(connection)
-
-
-async def table_sizes(connection: Any) -> Mapping[VersionId, int]:
-    """Bytes of each output table with its indexes. Within a transaction. Unavailable (TABLE_LOCKED)."""
-    # To ask for a size waits for a DROP of that table, which others would wait for in turn.
-    await connection.execute(f"set local lock_timeout = {_LOCK_WAIT_MS}")
-    try:
-        rows = await connection.fetch(QUERIES.table_sizes)
-    except asyncpg.LockNotAvailableError:
-        raise Unavailable(
-            "TABLE_LOCKED", "The size of a table cannot be read, for it is locked, as by its drop; try again."
-        ) from None
-    return {parse_version(row["version"]): row["size_bytes"] for row in rows}
 
 
 def capacity_of(row: Row) -> Capacity:

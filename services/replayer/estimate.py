@@ -2,7 +2,7 @@
 before, and the budget of copies."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,7 +10,7 @@ from core.domain.names import VersionId
 from core.kafka import TopicInfo
 from services.replayer import budget, copy_time
 from services.replayer.budget import Capacity, Copy, CopyRates, Place, TableSize
-from services.replayer.capacity import read_capacity, sizes_now
+from services.replayer.capacity import read_capacity
 from services.replayer.copy_time import Crossing, Duration, Speed
 from services.replayer.protocol import TopicPartition
 from services.replayer.ranges import within
@@ -25,6 +25,7 @@ from turnout.schema import JobDefinition
 
 PLACES = 4  # offsets of each partition at which a sample is read
 RECORDS_AT_EACH = 50
+DROPPED_MAX = 50  # runs of the past whose copies are looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class _Service:
     etas_s: Mapping[VersionId, float | None]
     capacity: Capacity
     sizes: Mapping[VersionId, int]
+    dropped: Sequence[Run]  # whose copies were measured
 
     @property
     def runs(self) -> list[Run]:
@@ -80,7 +82,7 @@ async def estimate_run(around: Surroundings, version: VersionId, now: datetime) 
     registered = await around.artifacts.version(version)
     definition = registered.definition
     log = await _log(around, definition, registered.log_range, now)
-    service = await _service(around)
+    service = await _service(around, version)
     run = service.sample.runs.get(version)
     size = _table_size(service, version, log.records)
     place = _place(service, version, run, size)
@@ -134,13 +136,15 @@ def _ends_before(around: Surroundings, asked: Mapping[TopicPartition, LogEnds]) 
     return {tp: known[tp] if tp in known and known[tp].asked_s > -math.inf else one for tp, one in asked.items()}
 
 
-async def _service(around: Surroundings) -> _Service:
+async def _service(around: Surroundings, version: VersionId) -> _Service:
     capacity = await read_capacity(around.store)
-    sizes = await sizes_now(around.store)
+    sizes = await around.sizes.known()
+    dropped = await around.store.dropped_measured(version.job, DROPPED_MAX)
     samples = await around.sampler.fresh()
     sample = samples[-1]
     copies = [run.version for run in sample.runs.values() if run.state is State.REPLAYING]
-    return _Service(sample, {version: around.sampler.forecast(version).eta_s for version in copies}, capacity, sizes)
+    etas_s = {one: around.sampler.forecast(one).eta_s for one in copies}
+    return _Service(sample, etas_s, capacity, sizes, dropped)
 
 
 def _table_size(service: _Service, version: VersionId, records: int) -> TableSize:
@@ -177,7 +181,7 @@ def _waits_s(service: _Service, place: Place) -> float:
 
 def _speed(service: _Service, version: VersionId, run: Run | None, definition: JobDefinition) -> Speed | None:
     sample, kind = service.sample, definition.kind
-    runs = sorted(service.runs, key=lambda one: one.create_time)
+    runs = sorted((*service.dropped, *service.runs), key=lambda one: one.create_time)
     found = [(one, copy_time.measured(one, sample.of(one.version), sample.at)) for one in runs]
     of_job = [one for whose, one in found if one is not None and whose.version.job == version.job]
     of_kind = [one for whose, one in found if one is not None and whose.definition.kind is kind]

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from core.domain.errors import Unavailable
 from core.domain.names import VersionId
 from services.replayer.replicas import left_over
 from services.replayer.run import Run, Sample
@@ -28,7 +29,7 @@ class Fleet:
 
     async def start(self) -> None:
         """Take up all runs that should run, and from now on whatever is changed, here or at another replica."""
-        for run in await self._around.store.all():
+        for run in await self._around.store.standing():
             self.follow(run)
         self._following = asyncio.create_task(self._follow_samples(), name="follow runs")
 
@@ -55,8 +56,22 @@ class Fleet:
         sampler = self._around.sampler
         while True:
             await sampler.next_sample()
-            for run in sampler.newest.runs.values() if sampler.newest is not None else ():
+            if sampler.newest is None:
+                continue
+            for run in sampler.newest.runs.values():
                 self.follow(run)
+            try:
+                await self._follow_dropped(sampler.newest)
+            except Unavailable:  # looked at again after the next sample
+                continue
+
+    async def _follow_dropped(self, sample: Sample) -> None:
+        """Runs that were stopped and dropped elsewhere between two samples are in none; let their workers end."""
+        for version, supervisor in list(self._supervisors.items()):
+            if version not in sample.runs and not supervisor.finished and supervisor.run.state.wants_workers:
+                run = await self._around.store.find(version)
+                if run is not None:
+                    self.follow(run)
 
     async def idle(self, version: VersionId) -> bool:
         """Wait until no worker of any replica may write the run's rows any more; False when that takes too long.

@@ -9,8 +9,18 @@ select * from replayer.runs where version = $1 for update;
 -- name: run_by_request
 select * from replayer.runs where request_id = $1;
 
--- name: runs
-select * from replayer.runs;
+-- name: runs_standing
+-- Those whose table is there: of ever more dropped ones nothing is measured.
+select version, revision from replayer.runs where drop_time is null;
+
+-- name: runs_of_versions
+select * from replayer.runs where version = any($1::text[]);
+
+-- name: runs_dropped_measured
+-- Some whose copies tell a speed: those of the job first, of them the newest.
+select * from replayer.runs where drop_time is not null and copy_offsets is not null and copy_s is not null
+order by job = $1 desc, create_time desc
+limit $2;
 
 -- name: runs_page
 select * from replayer.runs
@@ -122,7 +132,7 @@ select pg_total_relation_size(to_regclass($1));
 
 -- name: table_sizes
 select version, coalesce(pg_total_relation_size(to_regclass('serving.' || quote_ident(output_table))), 0) as size_bytes
-from replayer.runs where drop_time is null;
+from replayer.runs where drop_time is null and ($1::text is null or version = $1);
 
 -- name: blockers
 -- Sessions that hold any lock on a relation: each would keep DROP waiting. The oldest first.

@@ -111,7 +111,8 @@ def complete(positions: Positions) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Everything measured at one instant: all runs, their positions from one snapshot, and the ends of the log.
+    """Everything measured at one instant: the runs that have a table, their positions from one snapshot, and the ends
+    of the log.
 
     replicas: those that are live, and what each says of runs.
     """

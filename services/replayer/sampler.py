@@ -1,4 +1,5 @@
-"""Measuring all the time: four times a second the committed positions of all runs, the ends of the log and who is live.
+"""Measuring all the time: four times a second the committed positions of the runs that have a
+table, the ends of the log and who is live.
 
 One history answers everybody: progress, gates, watches. Asking costs nothing and never waits.
 """
@@ -82,7 +83,7 @@ class Sampler:
     async def _measure(self) -> Sample:
         # The time before asking: positions are then no older than the sample says.
         monotonic_s, at = self._clock.monotonic_s(), self._clock.now()
-        runs = {run.version: run for run in await self._store.all()}
+        runs = {run.version: run for run in await self._store.standing()}
         positions = await self._store.positions()
         replicas = await self._store.replicas()
         return Sample(
@@ -112,7 +113,7 @@ class Sampler:
     async def _watch_ends(self) -> None:
         while True:
             runs = self.newest.runs.values() if self.newest is not None else ()
-            topics = {topic for run in runs if run.drop_time is None for topic in run.topic_ids}
+            topics = {topic for run in runs for topic in run.topic_ids}
             try:
                 await self._ends.refresh(sorted(topics))
             except Exception:

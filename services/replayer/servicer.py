@@ -11,7 +11,7 @@ from core.domain.paging import from_token, page_size, to_token
 from services.replayer import convert
 from services.replayer.admission import Admission
 from services.replayer.budget import books_of, rows_per_s
-from services.replayer.capacity import read_capacity, sizes_now, update_capacity
+from services.replayer.capacity import read_capacity, update_capacity
 from services.replayer.comparison import compare_tables
 from services.replayer.drop import Drops
 from services.replayer.estimate import estimate_run
@@ -72,13 +72,20 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         version = parse_run(request.name)
         told = await self._message(await self._around.store.get(version))
         yield told
-        sampler = self._around.sampler
+        sampler, gone = self._around.sampler, False
         while True:
             await sampler.next_sample()
             sample = sampler.newest
-            if sample is None or version not in sample.runs:
+            if sample is None:
                 continue
-            now = self._with_progress(sample.runs[version], sampler.samples)
+            run = sample.runs.get(version)
+            if run is not None:
+                gone = False
+            elif gone:
+                continue
+            else:  # begun since the sample, or dropped: then this is the last change
+                run, gone = await self._around.store.get(version), True
+            now = self._with_progress(run, sampler.samples)
             if now != told:
                 told = now
                 yield told
@@ -136,7 +143,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         """All runs that have a table, as they were measured last."""
         sampler = self._around.sampler
         runs = sampler.newest.runs.values() if sampler.newest is not None else ()
-        return [self._with_progress(run, sampler.samples) for run in runs if run.drop_time is None]
+        return [self._with_progress(run, sampler.samples) for run in runs]
 
     async def _message(self, run: Run) -> replayer.Run:
         return self._with_progress(run, await self._around.sampler.fresh())
@@ -156,7 +163,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         capacity = await read_capacity(self._around.store)
         samples = await self._around.sampler.fresh()
         newest = samples[-1]
-        books = books_of(newest.runs.values(), newest.positions, newest.ends, await sizes_now(self._around.store))
+        books = books_of(newest.runs.values(), newest.positions, newest.ends, await self._around.sizes.known())
         return convert.capacity_message(capacity, books, rows_per_s(samples))
 
 

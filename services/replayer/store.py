@@ -63,6 +63,7 @@ class Store:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._pool: Pool | None = None
+        self._standing: Mapping[str, Run] = {}  # as read last, by version
 
     async def open(self) -> None:
         """Bring the schema up to date and open the pool."""
@@ -114,10 +115,28 @@ class Store:
             row = await self.pool.fetchrow(QUERIES.run_by_request, request_id)
         return None if row is None else run_of(row)
 
-    async def all(self) -> list[Run]:
-        """Every run."""
+    async def standing(self, connection: Any = None) -> list[Run]:
+        """Every run whose table is there; inside the caller's transaction if there is one.
+
+        Read all the time, so what has not changed since is neither sent nor decoded again.
+        """
         with postgres_errors():
-            return [run_of(row) for row in await self.pool.fetch(QUERIES.runs)]
+            asked = self.pool if connection is None else connection
+            revisions = {row["version"]: row["revision"] for row in await asked.fetch(QUERIES.runs_standing)}
+            known = self._standing
+            changed = [
+                one for one, revision in revisions.items() if one not in known or known[one].revision != revision
+            ]
+            rows = await asked.fetch(QUERIES.runs_of_versions, changed) if changed else []
+        read = {row["version"]: run_of(row) for row in rows}
+        found = {one: read.get(one) or known.get(one) for one in revisions}
+        self._standing = {one: run for one, run in found.items() if run is not None and run.drop_time is None}
+        return list(self._standing.values())
+
+    async def dropped_measured(self, job: str, limit: int) -> list[Run]:
+        """At most `limit` dropped runs that tell the speed of a copy, those of the job first, of them the newest."""
+        with postgres_errors():
+            return [run_of(row) for row in await self.pool.fetch(QUERIES.runs_dropped_measured, job, limit)]
 
     async def page(self, job: str | None, after_run: tuple[str, int], limit: int) -> list[Run]:
         """At most `limit` runs by (job, number) after the given one; of one job, or of all with None."""
@@ -268,6 +287,11 @@ class Store:
         """Whether PostgreSQL is doing something for a worker at this moment, such as a commit."""
         with postgres_errors():
             return bool(await self.pool.fetchval(QUERIES.worker_writes, session_name(owner)))
+
+    async def session_works(self, pid: int) -> bool:
+        """Whether PostgreSQL is doing something for a session at this moment."""
+        with postgres_errors():
+            return bool(await self.pool.fetchval(QUERIES.session_works, pid))
 
     # --- replicas ---
 

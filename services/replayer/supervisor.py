@@ -23,7 +23,6 @@ from core.domain.errors import FailedPrecondition, Unavailable
 from core.postgres import is_away
 from services.replayer import gates
 from services.replayer.assignment import hands, rate_shares
-from services.replayer.indexes import build_indexes
 from services.replayer.live_run import LiveRun
 from services.replayer.protocol import Rate
 from services.replayer.replicas import lead
@@ -178,7 +177,7 @@ class RunSupervisor:
 
         async def build() -> None:
             try:
-                while not await build_indexes(store.pool, self.run.definition, self.run.table):
+                while not await self._around.indexes.build(self.run.definition, self.run.table):
                     await asyncio.sleep(INDEX_RETRY_S)  # another replica is at it, which led before
             except asyncpg.PostgresError as error:
                 if is_away(error):

@@ -7,8 +7,10 @@ from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
 from services.replayer.governing import Governing
 from services.replayer.guard import RetentionGuard
+from services.replayer.indexes import IndexBuilds
 from services.replayer.presence import Presence
 from services.replayer.sampler import Sampler
+from services.replayer.sizes import TableSizes
 from services.replayer.store import Store
 from services.replayer.topics import EndsWatch, Topics
 
@@ -27,3 +29,5 @@ class Surroundings:
     artifacts: Artifacts
     limits: Limits
     governing: Governing
+    sizes: TableSizes
+    indexes: IndexBuilds

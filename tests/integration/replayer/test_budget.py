@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
+import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from core.clock import SystemClock
 from core.config import Settings
-from core.domain.errors import Aborted, FailedPrecondition, InvalidInput
+from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, Unavailable
 from core.kafka import KafkaConfig
 from core.rpc.channel import connect
 from services.replayer.admission import Admission
@@ -20,9 +23,13 @@ from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
 from services.replayer.governing import Governing
 from services.replayer.guard import RetentionGuard
+from services.replayer.indexes import IndexBuilds
+from services.replayer.overtaken import overtaken
 from services.replayer.presence import Presence
-from services.replayer.run import Run
+from services.replayer.protocol import TopicPartition
+from services.replayer.run import LogEnds, Run
 from services.replayer.sampler import Sampler
+from services.replayer.sizes import TableSizes
 from services.replayer.states import State
 from services.replayer.store import Store
 from services.replayer.surroundings import Surroundings
@@ -104,8 +111,11 @@ async def test_the_budget_is_changed_live_and_never_sends_a_copy_back(stage: Sta
     assert (state.name, state.copies_max, state.copies, state.queued) == ("capacity", 2, 2, 1)
     assert (state.rows_per_s_max, state.storage_bytes_max) == (0, 0)
     assert state.read_p99_ratio_max == pytest.approx(1.3)
-    assert state.storage_bytes > 0
 
+    async def measured() -> bool:
+        return (await _capacity(stage)).storage_bytes > 0
+
+    assert await eventually(measured)
     narrowed = await _change(stage, copies_max=1)
     assert (narrowed.copies_max, narrowed.copies, narrowed.queued) == (1, 2, 1)
     assert narrowed.etag != state.etag
@@ -179,11 +189,62 @@ async def test_a_run_that_had_caught_up_goes_on_at_once_whatever_the_budget_says
     assert (await stage.get(waiting)).queue_position == 1
 
 
+async def test_a_locked_table_keeps_its_size_and_holds_nobody_up(stage: Stage) -> None:
+    first, second = await _versions(stage, 2)
+    await stage.begin(first)
+    await stage.applied(first, 4000)
+    measured = TableSizes(_store_of(stage))
+    async with _transaction(stage) as connection:
+        before = await measured.known()
+        await connection.execute("lock table serving.punctuality__v1 in access exclusive mode")
+        assert (await stage.begin(second, rate_limit=50)).state == replayer.Run.REPLAYING
+        measured.start()
+
+        async def sees_the_new_table() -> bool:
+            return len(await measured.known()) == 2
+
+        try:
+            await eventually(sees_the_new_table)
+        finally:
+            await measured.stop()
+        now = await measured.known()
+        assert {version: now[version] for version in before} == before
+        assert all(now.values())
+        assert (await _capacity(stage)).copies == 1
+        await stage.call("EstimateRun", replayer.EstimateRunRequest(version=second))
+        assert (await _change(stage, storage_bytes_max=1 << 40)).storage_bytes > 0
+
+
+def _store_of(stage: Stage) -> Store:
+    assert stage.app is not None
+    return stage.app._store  # its pool is open
+
+
+@contextlib.asynccontextmanager
+async def _transaction(stage: Stage) -> AsyncIterator[Any]:
+    connection = await asyncpg.connect(stage.postgres)
+    try:
+        async with connection.transaction():
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def _measured(stage: Stage) -> int:
+    """The size of the only table, once it is known as it is."""
+
+    async def there() -> int:
+        [row] = await stage.query("select pg_total_relation_size('serving.punctuality__v1') as size")
+        return int(row["size"]) if row["size"] == (await _capacity(stage)).storage_bytes else 0
+
+    return await eventually(there)
+
+
 async def test_a_table_waits_for_storage_and_says_how_much(stage: Stage) -> None:
     old, new = await _versions(stage, 2)
     await stage.begin(old)
     await stage.in_state(old, "TAILING")
-    present = (await _capacity(stage)).storage_bytes
+    present = await _measured(stage)
     await _change(stage, storage_bytes_max=present + 100)
 
     queued = await stage.begin(new)
@@ -277,7 +338,7 @@ async def test_replicas_that_go_through_the_queue_at_once_admit_no_more_than_may
         for around in replicas:
             await around.store.open()
         await asyncio.gather(*(Admission(around, followed.append).admit() for around in replicas))
-        runs = await replicas[0].store.all()
+        runs = await replicas[0].store.standing()
     finally:
         for around in replicas:
             await around.store.close()
@@ -286,7 +347,88 @@ async def test_replicas_that_go_through_the_queue_at_once_admit_no_more_than_may
     assert sorted(run.version.name for run in followed) == versions[1:3]
 
 
-def _replica(stage: Stage, directory: Path) -> Surroundings:
+class _OneUnread(Topics):
+    """Topics of which one cannot be read."""
+
+    def __init__(self, config: KafkaConfig, unread: str) -> None:
+        super().__init__(config)
+        self._unread = unread
+
+    async def first_times(self, starts: Mapping[TopicPartition, LogEnds]) -> dict[TopicPartition, datetime]:
+        if any(tp.topic == self._unread for tp in starts):
+            raise Unavailable("KAFKA_UNAVAILABLE", "Kafka does not answer; try again.")
+        return await super().first_times(starts)
+
+
+async def test_a_topic_that_cannot_be_read_holds_up_no_other_run(stage: Stage, tmp_path: Path) -> None:
+    topics = [await stage.kafka.create() for _ in range(3)]
+    for topic in topics:
+        await stage.kafka.produce(topic, flights(4000))
+    versions = [stage.registry.register(aggregate_source(topic), n).name for n, topic in enumerate(topics, 1)]
+    await _change(stage, copies_max=1)
+    for version in versions:
+        await stage.begin(version, rate_limit=50)
+    await stage.kafka.delete_records_before(topics[1], {0: 400})
+    await stage.stop()
+    await stage.query("update replayer.capacity set copies_max = 3")
+
+    followed: list[str] = []
+    around = _replica(stage, tmp_path, _OneUnread(KafkaConfig.of_bootstrap(stage.kafka.bootstrap), topics[1]))
+    admission = Admission(around, lambda run: followed.append(run.version.name))
+
+    async def known() -> bool:
+        return around.sampler.newest is not None and bool(overtaken(around.sampler.newest))
+
+    async def admitted() -> bool:
+        return versions[2] in followed
+
+    await around.store.open()
+    around.sampler.start()
+    try:
+        await eventually(known)
+        admission.start()
+        await eventually(admitted)
+    finally:
+        await admission.stop()
+        await around.sampler.stop()
+        await around.presence.leave()
+        await around.store.close()
+
+
+async def test_dropped_runs_are_not_measured(stage: Stage, tmp_path: Path) -> None:
+    [version] = await _versions(stage, 1)
+    await stage.begin(version)
+    await stage.in_state(version, "TAILING")
+    await stage.query(
+        """
+        insert into replayer.runs
+            (version, job, number, state, artifact_digest, definition, workers, rate_limit, output_table, topic_ids,
+             start_times, request_id, drop_time)
+        select 'jobs/' || job || '/versions/' || n, job, n, 'STOPPED', '', definition, 1, 0, job || '__v' || n,
+               topic_ids, '[]', '', now()
+        from replayer.runs, generate_series(2, 4000) n
+        """
+    )
+    around = _replica(stage, tmp_path)
+    await around.store.open()
+    try:
+        sample = (await around.sampler.fresh())[-1]
+        assert [run.name for run in sample.runs.values()] == [f"{version}/run"]
+        [again] = await around.store.standing()
+        assert again is sample.runs[again.version]  # what has not changed is not read again
+        await _set_rate(stage, version, 7)
+        [changed] = await around.store.standing()
+        assert changed.rate_limit == 7
+    finally:
+        await around.store.close()
+    dropped = version.replace("/1", "/4000")
+    assert (await stage.get(dropped)).state == replayer.Run.STOPPED
+    parent = version.partition("/versions")[0]
+    listed = await stage.call("ListRuns", replayer.ListRunsRequest(parent=parent, page_size=100))
+    assert len(listed.runs) == 100
+
+
+def _replica(stage: Stage, directory: Path, topics: Topics | None = None) -> Surroundings:
     kafka = KafkaConfig.of_bootstrap(stage.kafka.bootstrap)
     settings = Settings(
         listen="127.0.0.1:0",
@@ -297,7 +439,7 @@ def _replica(stage: Stage, directory: Path) -> Surroundings:
         replayer_target="",
         switcher_target="",
     )
-    topics, store = Topics(kafka), Store(stage.postgres)
+    topics, store = topics or Topics(kafka), Store(stage.postgres)
     ends, clock = EndsWatch(topics), SystemClock()
     presence = Presence(stage.postgres, store, settings.instance, settings.run_lease_s, clock)
     sampler = Sampler(store, ends, presence, clock)
@@ -312,6 +454,8 @@ def _replica(stage: Stage, directory: Path) -> Surroundings:
         artifacts=Artifacts(connect(stage.registry.target), directory),
         limits=Limits(),
         governing=Governing(settings, store, sampler, connect("127.0.0.1:1"), clock),
+        sizes=TableSizes(store),
+        indexes=IndexBuilds(stage.postgres, store),
     )
 
 
