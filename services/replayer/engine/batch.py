@@ -114,25 +114,31 @@ class Tempo:
 
     chunk: records to give the job's function at a time. slow: a chunk once took so long that the transaction of the
     batch before it, waiting for the process, is in danger; from then on nothing is written while the function runs.
-    rows_max: changed keys in one batch. write_s: what the last write took. write_s_max: what a write should take at
-    most, so that live work gets its turn between two of them; None = as long as the lease allows.
+    rows_max: changed keys in one batch. write_was_slow: a write once took too long, so batches grow with care. write_s:
+    what the last write took, failed or not. write_s_max: what a write should take at most, so that live work gets its
+    turn between two of them; None = as long as the lease allows.
     """
 
     lease_s: float
     write_s_max: float | None = None
     chunk: int = CHUNK_MIN
     slow: bool = False
-    rows_max: int = ROWS_MAX
+    rows_max: int = ROWS_MIN  # the process before this one may have been killed within too large a write
     write_s: float = 0.0
+    write_was_slow: bool = False
 
-    def wrote(self, rows: int, took_s: float) -> None:
-        """A batch with that many changed keys took that long to write."""
+    def wrote(self, rows: int, took_s: float, *, written: bool = True) -> None:
+        """A batch with that many changed keys took that long to write, or to fail."""
         self.write_s = took_s
         slow_s = min(self.lease_s / 8, self.write_s_max or math.inf)
         if took_s > slow_s:
+            self.write_was_slow = True
             self.rows_max = max(ROWS_MIN, min(self.rows_max, rows) // 2)
-        elif took_s < slow_s / 2:
-            self.rows_max = min(ROWS_MAX, self.rows_max * 5 // 4)
+        elif written and took_s < slow_s / 2 and rows >= self.rows_max // 2:
+            # Quickly up to where it was once too much, as after a start; with care from then on. A batch far below what
+            # is allowed says nothing of larger ones.
+            grown = self.rows_max * 5 // 4 if self.write_was_slow else self.rows_max * 2
+            self.rows_max = min(ROWS_MAX, grown)
 
     def took(self, records: int, took_s: float) -> None:
         """A chunk of that many records took that long in the job's function."""

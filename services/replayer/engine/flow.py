@@ -149,9 +149,12 @@ class Flow:
         self._writing = (asyncio.create_task(self._commit(batch, rows)), batch, only)
 
     async def _commit(self, batch: Batch, rows: Rows) -> None:
-        began_s = time.monotonic()
-        await self._parts.table.write(batch, rows, self._held)
-        self._parts.tempo.wrote(batch.rows, time.monotonic() - began_s)
+        began_s, written = time.monotonic(), False
+        try:
+            await self._parts.table.write(batch, rows, self._held)
+            written = True
+        finally:  # a write that was cut for its length would be as long the next time
+            self._parts.tempo.wrote(batch.rows, time.monotonic() - began_s, written=written)
         for tp, span in batch.spans.items():
             self._held[tp].applied(span)
             self._parts.narrowing.written(tp, span)

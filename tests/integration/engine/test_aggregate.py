@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from services.replayer.protocol import Stop, TopicPartition
+from services.replayer.protocol import Progress, Stop, TopicPartition
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.workers import Version, value
 from tests.support.eventually import eventually
@@ -53,6 +53,20 @@ async def _sold(
     records = sales(count)
     await kafka.produce(topic, records)
     return await make(SALES.format(topic=topic), [topic], lease_s=lease_s), records
+
+
+async def test_the_time_of_a_write_that_fails_counts(kafka: Topics, make: Make) -> None:
+    version, records = await _sold(kafka, make, 2_000, 2)
+    async with version.connection() as blocking, blocking.transaction():
+        await blocking.execute(f"lock table serving.{version.table} in exclusive mode")
+        worker = await version.worker()
+
+        async def counted() -> bool:
+            return any(progress.write_s > version.lease_s / 8 for progress in worker.all_of(Progress))
+
+        assert await eventually(counted)
+    await worker.at(await make.ends(version.partitions[0].topic))
+    assert await version.rows() == version.reference(values(records))
 
 
 def values(records: list[Record]) -> list[bytes]:

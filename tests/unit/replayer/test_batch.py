@@ -98,7 +98,7 @@ class TestTempo:
         assert tempo.chunk == before
 
     def test_slow_writes_make_small_batches_and_quick_ones_big_ones_again(self) -> None:
-        tempo = Tempo(10.0)
+        tempo = Tempo(10.0, rows_max=ROWS_MAX)
         tempo.wrote(ROWS_MAX, 2.0)
         assert tempo.rows_max == ROWS_MAX // 2
         assert tempo.write_s == 2.0
@@ -110,6 +110,34 @@ class TestTempo:
         for _ in range(30):
             tempo.wrote(tempo.rows_max, 0.1)
         assert tempo.rows_max == ROWS_MAX
+
+    def test_batches_begin_small_and_double_until_a_write_is_slow(self) -> None:
+        tempo = Tempo(10.0)
+        for batches in range(1, 7):
+            tempo.wrote(tempo.rows_max, 0.1)
+            assert tempo.rows_max == ROWS_MIN * 2**batches
+        tempo.wrote(tempo.rows_max, 0.1)
+        assert tempo.rows_max == ROWS_MAX
+        tempo.wrote(tempo.rows_max, 2.0)
+        tempo.wrote(tempo.rows_max, 0.1)
+        assert tempo.rows_max == ROWS_MAX // 2 * 5 // 4
+
+    def test_writes_that_are_cut_make_smaller_batches_until_one_gets_through(self) -> None:
+        tempo = Tempo(10.0, rows_max=ROWS_MAX)
+        for cut in range(1, 5):
+            tempo.wrote(tempo.rows_max, 60.0, written=False)
+            assert tempo.rows_max == ROWS_MAX >> cut
+
+    def test_a_write_that_fails_at_once_says_nothing_of_its_size(self) -> None:
+        tempo = Tempo(10.0)
+        tempo.wrote(tempo.rows_max, 0.01, written=False)
+        assert tempo.rows_max == ROWS_MIN
+
+    def test_small_batches_say_nothing_of_large_ones(self) -> None:
+        tempo = Tempo(10.0)
+        for _ in range(100):
+            tempo.wrote(10, 0.001)
+        assert tempo.rows_max == ROWS_MIN
 
 
 class _Log:
