@@ -26,7 +26,9 @@ from services.replayer.engine.records import use_small_records
 from services.replayer.protocol import TopicPartition
 from turnout.job.rows import Message
 
-_FETCH_BYTES: Final = 4 << 20  # of one partition in one answer
+_FETCH_BYTES_TOTAL: Final = 64 << 20  # of all partitions, each of which is fetched ahead once
+_FETCH_BYTES_MIN: Final = 256 << 10  # of one partition in one answer; a larger record comes alone
+_FETCH_BYTES_MAX: Final = 4 << 20
 _FETCH_WAIT_MS: Final = 100  # a partition left out of a waiting fetch is asked for after at most this
 _REQUEST_MS: Final = 10_000
 _ANSWER_S: Final = 5.0  # after which the broker counts as away
@@ -59,7 +61,7 @@ class Log:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            max_partition_fetch_bytes=_FETCH_BYTES,
+            max_partition_fetch_bytes=_FETCH_BYTES_MAX,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
             request_timeout_ms=_REQUEST_MS,
             **self._config.aiokafka(),
@@ -82,6 +84,8 @@ class Log:
         self._names = {aiokafka.TopicPartition(tp.topic, tp.partition): tp for tp in positions}
         self.ranges = {tp: known for tp, known in self.ranges.items() if tp in positions}
         if positions:
+            # aiokafka takes it at the start only, where the partitions are not known yet; it reads it for each request.
+            self._consumer._fetcher._max_partition_fetch_bytes = fetch_bytes(len(positions))
             self._consumer.assign(list(self._names))
             self.seek(positions)
         else:
@@ -247,6 +251,11 @@ def _fault(tp: TopicPartition, offset: int, finding: LogFinding, known: LogRange
         tp,
         offset,
     )
+
+
+def fetch_bytes(partitions: int) -> int:
+    """How much of each of so many partitions is fetched at a time, so that all of them together fit into memory."""
+    return max(_FETCH_BYTES_MIN, min(_FETCH_BYTES_MAX, _FETCH_BYTES_TOTAL // partitions))
 
 
 def _theirs(tp: TopicPartition) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.replayer.engine.ingest import Log, fetch_bytes
 from services.replayer.protocol import Stop, TopicPartition
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.test_aggregate import SALES, sales
@@ -21,6 +22,20 @@ async def _created_again(kafka: Topics, topic: str) -> None:
         return True
 
     await eventually(made)
+
+
+async def test_many_partitions_share_the_memory_for_what_is_fetched_ahead(kafka: Topics) -> None:
+    topic = await kafka.create(32)
+    log = Log({"bootstrap.servers": kafka.bootstrap})
+    await log.start()
+    try:
+        fetcher = log._consumer._fetcher  # what the consumer sends in each request, if it is still called so
+        assert fetcher._max_partition_fetch_bytes == fetch_bytes(1)
+        for partitions in (32, 1):
+            log.assign({TopicPartition(topic, n): 0 for n in range(partitions)}, {})
+            assert fetcher._max_partition_fetch_bytes == fetch_bytes(partitions)
+    finally:
+        await log.close()
 
 
 async def _run_once(version: Version, make: Make, topic: str) -> None:
