@@ -18,6 +18,7 @@ from services.replayer.states import State
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 15.0
 LONG_LIFE_S = 60.0
+_IDLE_WEIGHT = 0.01  # of a partition at its end, beside one that has records to read
 DEATHS_IN_A_ROW_MAX = 6  # without one committed offset in between: then it is no accident
 
 
@@ -49,13 +50,19 @@ def hands(
 
 
 def rate_shares(
-    limit: float | None, hands: Collection[Collection[TopicPartition]], total: int
+    limit: float | None, hands: Collection[Collection[TopicPartition]], lags: Mapping[TopicPartition, int]
 ) -> tuple[float | None, ...]:
-    """Each slot's share of the run's limit in records a second, by its number of the `total` partitions; None =
-    unlimited."""
-    if limit is None or total == 0:
+    """Each slot's share of the run's limit in records a second; None = unlimited. lags: of all partitions of the run,
+    in offsets.
+
+    Those with records to read have it to themselves, in equal parts. Those at their ends keep so little that it is
+    not missed: what comes to them is read at once, rather than when its lag has been measured.
+    """
+    if limit is None or not lags:
         return (None,) * len(hands)
-    return tuple(limit * len(hand) / total for hand in hands)
+    weights = {tp: 1.0 if lag > 0 else _IDLE_WEIGHT for tp, lag in lags.items()}
+    whole = sum(weights.values())
+    return tuple(limit * sum(weights.get(tp, 0.0) for tp in hand) / whole for hand in hands)
 
 
 OFFSET_MAX = (1 << 63) - 1

@@ -52,6 +52,10 @@ def run_message(run: Run, samples: Sequence[Sample], status: str, outlook: Outlo
     owners = {position.owner for position in samples[-1].of(run.version).values()} - {""} if samples else set()
     forecast = outlook.forecast
     told = [part for part in (status, *remarks(run, progress.records_per_s, outlook)) if part]
+    if owners and run.state in (State.PAUSED, State.STOPPED):
+        told.append(
+            f"workers that have not ended yet: {len(owners)}; they finish their batch, or lose their partitions"
+        )
     if run.state is State.FAILED:
         told = [run.failure_message]
     return replayer.Run(

@@ -58,12 +58,14 @@ class Fleet:
             await sampler.next_sample()
             if sampler.newest is None:
                 continue
-            for run in sampler.newest.runs.values():
-                self.follow(run)
             try:
+                for run in sampler.newest.runs.values():
+                    self.follow(run)
                 await self._follow_dropped(sampler.newest)
             except Unavailable:  # looked at again after the next sample
                 continue
+            except Exception:
+                log.exception("following the runs failed; going on")
 
     async def _follow_dropped(self, sample: Sample) -> None:
         """Runs that were stopped and dropped elsewhere between two samples are in none; let their workers end."""

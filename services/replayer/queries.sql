@@ -117,12 +117,6 @@ delete from serving.positions where version = $1;
 -- name: delete_dead_letters
 delete from serving.dead_letters where version = $1;
 
--- name: end_backends
--- A process id is used again one day: only a backend that began before the lease was last renewed is the owner's.
-select pg_terminate_backend(a.pid, $3::bigint)
-from serving.positions p join pg_stat_activity a on a.pid = p.owner_pid
-where p.version = $1 and p.owner = $2 and a.datname = current_database() and a.backend_start < p.lease_expires;
-
 -- name: free_leases
 update serving.positions set owner = null, owner_pid = null, lease_expires = '-infinity'
 where version = $1 and owner = $2;

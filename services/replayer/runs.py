@@ -144,11 +144,13 @@ class Runs:
         return stored if stored is not None else await store.get(run.version)
 
     async def pause(self, version: VersionId) -> Run:
-        """Pause; answers when the workers have finished their batch and are gone."""
+        """Pause; answers when the workers have finished their batch and are gone. Those that take longer are ended
+        without being waited for: `live_workers` of the answer then counts them, and its status says so."""
         return await self._command(version, Command.PAUSE)
 
     async def stop(self, version: VersionId) -> Run:
-        """Stop; answers when the workers have finished their batch and are gone."""
+        """Stop; answers when the workers have finished their batch and are gone. Those that take longer are ended
+        without being waited for: `live_workers` of the answer then counts them, and its status says so."""
         return await self._command(version, Command.STOP)
 
     async def _command(self, version: VersionId, command: Command) -> Run:

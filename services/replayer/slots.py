@@ -20,6 +20,7 @@ from services.replayer.liveness import LOOK_S
 from services.replayer.protocol import STOP_WITHIN_S, Deadly, Fault, Rate, Start, Stretch, TopicPartition
 from services.replayer.replicas import owner_name
 from services.replayer.store import Failure
+from services.replayer.stuck import excuses
 from services.replayer.surroundings import Surroundings
 from services.replayer.workers import Worker
 from turnout.schema import OnMalformed, encode
@@ -74,9 +75,12 @@ class Slots:
         ended."""
         while True:
             await asyncio.sleep(LOOK_S)
-            for worker in self.workers:
-                worker.kill_if_silent()
-                worker.beat()
+            try:
+                for worker in self.workers:
+                    worker.kill_if_silent()
+                    worker.beat()
+            except Exception:
+                log.exception("watching the workers of %s failed; going on", self._live.run.version)
 
     async def staff(
         self, hands: Sequence[tuple[TopicPartition, ...]], rates: Sequence[Rate], *, background: bool
@@ -220,7 +224,13 @@ class Slots:
         if slot.replaces:
             self._live.follow(await self._around.store.count_restart(run.version, stuck=slot.replaces_stuck))
             slot.replaces = slot.replaces_stuck = False
-        slot.worker = await Worker.start(start, self._log_file(), self._heard)
+        slot.worker = await Worker.start(start, self._log_file(), self._heard, self._may_wait)
+
+    def _may_wait(self, reason: str) -> bool:
+        """Whether a worker may wait for this as long as it lasts, by what this replica finds itself."""
+        ends, run = self._around.ends, self._live.run
+        away = bool(ends.away or ends.missing & run.topic_ids.keys())
+        return excuses(reason, kafka_away=away, postgres_away=bool(self._around.sampler.away))
 
     def _heard(self) -> None:
         for worker in self.workers:

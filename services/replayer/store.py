@@ -17,7 +17,7 @@ from core.domain.names import VersionId, parse_version
 from core.domain.sql import serving
 from core.postgres import Pool, load_queries, migrate, open_pool, postgres_errors
 from services.replayer.engine.identity import RecordIdentity
-from services.replayer.engine.session import session_name
+from services.replayer.engine.session import IS_OWNERS, session_name
 from services.replayer.protocol import TopicPartition
 from services.replayer.ranges import Extent
 from services.replayer.replicas import Holder
@@ -32,6 +32,10 @@ QUERIES = load_queries(HERE / "queries.sql")
 
 POOL_SIZE_MAX = 8
 END_BACKEND_MS = 5000  # how long a backend that was told to end is waited for
+_END_BACKENDS = f"""
+select pg_terminate_backend(a.pid, $3::bigint)
+from serving.positions p join pg_stat_activity a on {IS_OWNERS}
+where p.version = $1 and p.owner = $2"""  # noqa: S608 - a constant
 
 Row: TypeAlias = Any
 
@@ -274,7 +278,7 @@ class Store:
     async def release(self, version: VersionId, owner: str) -> None:
         """End what is left of a dead worker in the database and free its leases, so that another takes over at once."""
         with postgres_errors():
-            await self.pool.execute(QUERIES.end_backends, version.name, owner, END_BACKEND_MS)
+            await self.pool.execute(_END_BACKENDS, version.name, owner, END_BACKEND_MS)
             await self.pool.execute(QUERIES.free_leases, version.name, owner)
 
     async def holders(self, version: VersionId) -> list[Holder]:

@@ -8,7 +8,9 @@ a lock is never freed.
 
 Much looks like it and is not, and does not count:
 
-- what the worker waits for and has named: it goes on by itself;
+- what the worker waits for and has named: it goes on by itself. That Kafka or PostgreSQL is away counts only while the
+  replayer finds so too; otherwise the worker's own client is at fault, and the time counts as one of standing still,
+  also for a worker that holds no partition yet;
 - time in which it said nothing of its positions: it computes. The job's function is watched in the worker itself,
   record by record, and a process that says nothing at all is somebody else's matter (`liveness.py`);
 - a rate of nothing, or one so low that the next record is not due yet;
@@ -45,19 +47,24 @@ def write_allowed_s(lease_s: float) -> float:
     return max(_WRITE_MIN_S, _WRITE_LEASES * lease_s)
 
 
+def excuses(reason: str, *, kafka_away: bool, postgres_away: bool) -> bool:
+    """Whether a worker may wait for this as long as it lasts. The replayer itself: does it find them away?"""
+    return {"KAFKA_UNAVAILABLE": kafka_away, "POSTGRES_UNAVAILABLE": postgres_away}.get(reason, True)
+
+
 class Standstill:
-    """How long the partitions of one worker have stood still. Times are monotonic seconds."""
+    """How long one worker has stood still, or its partitions. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self._told_s: float | None = None  # when it told of its positions last, and nothing else since
+        self._told_s: float | None = None  # when it told of its positions last, or that it waits
         self._offsets: dict[TopicPartition, int] = {}
         self._ahead_s: dict[TopicPartition, float] = {}  # for how long there have been records ahead, without a break
         self._stands_s: dict[TopicPartition, float] = {}  # of partitions with records ahead
+        self._waits_s = 0.0  # for what is there, since it got on
 
     def told(self, states: Sequence[PartitionState], now_s: float) -> None:
         """The worker told of its positions."""
-        passed_s = 0.0 if self._told_s is None else min(max(0.0, now_s - self._told_s), _BEAT_MAX_S)
-        self._told_s = now_s
+        passed_s = self._passed_s(now_s)
         offsets = {TopicPartition(state.topic, state.partition): state.next_offset for state in states}
         ahead = [TopicPartition(state.topic, state.partition) for state in states if not state.at_end]
         self._ahead_s = {tp: self._ahead_s.get(tp, 0.0) + passed_s for tp in ahead}
@@ -65,16 +72,28 @@ class Standstill:
         way_s = max((self._ahead_s[tp] for tp in ahead if tp not in stands_s), default=-1.0)
         self._stands_s = {tp: 0.0 if stood_s <= way_s else stood_s for tp, stood_s in stands_s.items()}
         self._offsets = offsets
+        if len(stands_s) < len(ahead) or not ahead:
+            self._waits_s = 0.0
+
+    def waits(self, now_s: float) -> None:
+        """It said, instead of its positions, that it waits for something that is there."""
+        self._waits_s += self._passed_s(now_s)
 
     def excused(self) -> None:
         """It may stand still: it waits for something that it has named, or was told to."""
         self._told_s = None
         self._ahead_s = {}
         self._stands_s = {}
+        self._waits_s = 0.0
 
     def lasts_s(self) -> float:
-        """How long a partition has stood still, to be held against `allowed_s`; 0 = none does."""
-        return max(self._stands_s.values(), default=0.0)
+        """How long the worker or a partition has stood still, to be held against `allowed_s`; 0 = none does."""
+        return self._waits_s + max(self._stands_s.values(), default=0.0)
+
+    def _passed_s(self, now_s: float) -> float:
+        passed_s = 0.0 if self._told_s is None else min(max(0.0, now_s - self._told_s), _BEAT_MAX_S)
+        self._told_s = now_s
+        return passed_s
 
 
 def is_stuck(stands_s: float, allowed: float, lease_s: float, *, writes: bool) -> bool:

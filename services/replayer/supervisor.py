@@ -24,6 +24,7 @@ from core.postgres import is_away
 from services.replayer import gates
 from services.replayer.assignment import hands, rate_shares
 from services.replayer.live_run import LiveRun
+from services.replayer.progress import lag_of
 from services.replayer.protocol import Rate
 from services.replayer.replicas import lead
 from services.replayer.run import Run, Sample, complete
@@ -81,10 +82,10 @@ class RunSupervisor:
         presence, said = self._around.presence, None
         while True:
             await asyncio.sleep(TELL_S)
-            words = self.words
-            if words == said or len(presence.sharing(self._around.sampler.newest)) < 2:
-                continue
             try:
+                words = self.words
+                if words == said or len(presence.sharing(self._around.sampler.newest)) < 2:
+                    continue
                 await self._around.store.say(presence.instance, self.run.version, words)
                 said = words
             except Unavailable:
@@ -134,11 +135,13 @@ class RunSupervisor:
     async def _staff(self) -> None:
         """Make the processes those that the state wants, as far as they fall to this replica."""
         sample = self._around.sampler.newest
-        partitions = sample.of(self.run.version) if sample is not None else ()
+        positions = sample.of(self.run.version) if sample is not None else {}
         replicas, instance = self._around.presence.sharing(sample), self._around.presence.instance
-        mine = hands(self.run.version, self.run.state, self.run.workers, partitions, replicas, instance)
+        mine = hands(self.run.version, self.run.state, self.run.workers, positions, replicas, instance)
         throttle, write_s_max = self._around.governing.pace_of(self.run)
-        shares = rate_shares(None if throttle is None else throttle.records_per_s, mine, len(partitions))
+        ends = sample.ends if sample is not None else {}
+        lags = {tp: lag_of(position, ends.get(tp)) for tp, position in positions.items()}
+        shares = rate_shares(None if throttle is None else throttle.records_per_s, mine, lags)
         rates = [Rate(per_s=share, write_s_max=write_s_max) for share in shares]
         await self._slots.staff(mine, rates, background=self.run.state is not State.TAILING)
 

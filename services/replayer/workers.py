@@ -46,10 +46,17 @@ _COMMAND = (sys.executable, "-m", "services.replayer.engine")
 class Worker:
     """A live worker process. Its fields are what it has said last.
 
-    `heard` is called after every message and once after the process has ended.
+    `heard` is called after every message and once after the process has ended. `may_wait`: whether it may wait for
+    something, by its reason, as long as that lasts.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, start: Start, heard: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        start: Start,
+        heard: Callable[[], None],
+        may_wait: Callable[[str], bool],
+    ) -> None:
         self.owner = start.owner
         self.partitions = start.partitions
         self.background = start.background
@@ -70,10 +77,13 @@ class Worker:
         self._standstill = Standstill()
         self._process = process
         self._heard = heard
+        self._may_wait = may_wait
         self._reader = asyncio.create_task(self._read(), name=f"read {self.owner}")
 
     @classmethod
-    async def start(cls, start: Start, log_file: Path, heard: Callable[[], None]) -> "Worker":
+    async def start(
+        cls, start: Start, log_file: Path, heard: Callable[[], None], may_wait: Callable[[str], bool]
+    ) -> "Worker":
         """Start a process. OSError when the system refuses."""
         log_file.parent.mkdir(parents=True, exist_ok=True)
         # Ctrl-C at a terminal goes to the whole session: a session of its own lets the supervisor end it in order.
@@ -87,7 +97,7 @@ class Worker:
                 start_new_session=True,
                 limit=MESSAGE_BYTES_MAX,
             )
-        worker = cls(process, start, heard)
+        worker = cls(process, start, heard, may_wait)
         worker._send(start)
         return worker
 
@@ -139,10 +149,15 @@ class Worker:
         """How many records a second it may read; None = unlimited."""
         return self._rate.per_s
 
+    @property
+    def _stands_allowed_s(self) -> float:
+        return allowed_s(self._lease_s, self.rate_per_s, len(self.partitions))
+
     def set_rate(self, rate: Rate) -> None:
         """Read at most so many records a second, and write at most so long at a time."""
-        if rate.per_s != self._rate.per_s:
-            self._standstill.excused()
+        sooner = allowed_s(self._lease_s, rate.per_s, len(self.partitions)) < self._stands_allowed_s
+        if sooner or self.rate_per_s == 0:
+            self._standstill.excused()  # the time before was allowed
         if rate != self._rate:
             self._rate = rate
             self._send(rate)
@@ -177,14 +192,18 @@ class Worker:
     async def kill_if_stuck(self, writes: Callable[[str], Awaitable[bool]]) -> None:
         """Kill it when it has stood still for too long (`stuck.py`). `writes`: whether PostgreSQL works for it."""
         stands_s = self._standstill.lasts_s()
-        allowed = allowed_s(self._lease_s, self.rate_per_s, len(self.partitions))
+        allowed = self._stands_allowed_s
         if self.ended or not is_stuck(stands_s, allowed, self._lease_s, writes=False):
             return
         writing = await writes(self.owner)
         if is_stuck(self._standstill.lasts_s(), allowed, self._lease_s, writes=writing) and not self.ended:
-            self.given_up = f"stood still for {stands_s:.0f} s although the log goes on"
+            self.given_up = f"stood still for {stands_s:.0f} s although the log goes on{self._said}"
             self.stuck = True
             self.kill()
+
+    @property
+    def _said(self) -> str:
+        return f", said {self.waiting.reason}" if self.waiting is not None else ""
 
     def kill(self) -> None:
         """SIGKILL; nothing when it has ended."""
@@ -231,7 +250,10 @@ class Worker:
                 self._trying = TopicPartition(message.topic, message.partition), message.offset
             case Waiting():
                 self.waiting = message
-                self._standstill.excused()
+                if self._may_wait(message.reason):
+                    self._standstill.excused()
+                else:
+                    self._standstill.waits(time.monotonic())
             case Fault():
                 self.fault = message
             case Stopped():

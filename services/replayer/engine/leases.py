@@ -14,7 +14,7 @@ import asyncpg
 from services.replayer.engine.batch import Span
 from services.replayer.engine.faults import LeaseLostError
 from services.replayer.engine.identity import RecordIdentity
-from services.replayer.engine.session import Session, session_name
+from services.replayer.engine.session import IS_OWNERS, Session
 from services.replayer.protocol import TopicPartition
 from services.replayer.states import State
 
@@ -35,13 +35,11 @@ returning {_FIELDS}"""  # noqa: S608 - a constant
 _WANTED = "select 1 from replayer.runs where version = $1 and state = any($2::text[]) for share"
 _WANTS_WORKERS: Final = [state.value for state in State if state.wants_workers]
 
-# The name of the session guards against a process id that the system has given to another backend since.
-_END_EXPIRED = """
+_END_EXPIRED = f"""
 select pg_terminate_backend(a.pid)
-from serving.positions p join pg_stat_activity a on a.pid = p.owner_pid
+from serving.positions p join pg_stat_activity a on {IS_OWNERS}
 where p.version = $1 and p.topic = $2 and p.partition = $3 and a.pid <> pg_backend_pid()
-  and (p.owner = $4 or p.lease_expires < clock_timestamp())
-  and a.application_name = left($5 || p.owner, 63)"""
+  and (p.owner = $4 or p.lease_expires < clock_timestamp())"""  # noqa: S608 - a constant
 
 _RENEW = """
 update serving.positions p set lease_expires = clock_timestamp() + $3
@@ -114,9 +112,7 @@ class Leases:
         try:
             row = await self._take(tp)
         except asyncpg.LockNotAvailableError:
-            await self._connection.execute(
-                _END_EXPIRED, self._version, tp.topic, tp.partition, self._owner, session_name("")
-            )
+            await self._connection.execute(_END_EXPIRED, self._version, tp.topic, tp.partition, self._owner)
             return None
         if row is not None:
             return _lease(tp, row)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,14 +10,23 @@ from typing import Any, Final
 from core.postgres.pool import connect
 
 _NAME_PREFIX: Final = "turnout-worker "
-_NAME_BYTES_MAX: Final = 63
+_NAME_BYTES_MAX: Final = 63  # PostgreSQL cuts what is longer
+_HASH_CHARACTERS: Final = 12
 _PATIENCE_MIN_S: Final = 15.0
 _MEMORY: Final = "64MB"  # for the staging table and its sort: a batch stays off the disk
 
 
+# Whether backend `a` is the session that took the lease in position row `p`. The system gives a process id to another
+# backend one day: that one has another name, or began after the lease was last renewed.
+IS_OWNERS: Final = f"""(a.pid = p.owner_pid and a.datname = current_database() and a.backend_start < p.lease_expires
+  and starts_with(a.application_name, '{_NAME_PREFIX}' || left(md5(p.owner), {_HASH_CHARACTERS}) || ' '))"""
+
+
 def session_name(owner: str) -> str:
-    """How a worker's sessions are called in pg_stat_activity. A take-over ends a backend only under this name."""
-    return (_NAME_PREFIX + owner)[:_NAME_BYTES_MAX]
+    """How a worker's sessions are called in pg_stat_activity: by a hash of the owner, since owners may be longer than a
+    name and differ at their ends only, and for people by as much of the owner as has room."""
+    owner_hash = hashlib.md5(owner.encode(), usedforsecurity=False).hexdigest()[:_HASH_CHARACTERS]
+    return f"{_NAME_PREFIX}{owner_hash} {owner}".encode()[:_NAME_BYTES_MAX].decode(errors="ignore")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from services.replayer.engine.session import session_name
 from services.replayer.protocol import Progress, Stop, TopicPartition
 from tests.integration.engine.conftest import Make
 from tests.integration.engine.workers import Version, value
@@ -135,10 +136,10 @@ async def test_a_takeover_ends_the_transaction_of_an_expired_owner(kafka: Topics
     tp = version.partitions[0]
     async with version.connection() as zombie:
         # What a worker that was stopped inside its transaction looks like to the server, without its time limits.
-        await zombie.execute("set application_name = 'turnout-worker zombie'")
+        await zombie.execute(f"set application_name = '{session_name('zombie')}'")
         await zombie.execute(
             "update serving.positions set owner = 'zombie', owner_pid = pg_backend_pid(), fence = 7, "
-            "lease_expires = clock_timestamp() - interval '1 second'"
+            "lease_expires = clock_timestamp()"
         )
         await zombie.execute("begin")
         await zombie.execute("update serving.positions set records = records + 1000000")

@@ -81,18 +81,30 @@ def test_a_replica_that_is_not_live_has_nothing(state: State, tps: set[TopicPart
     assert hands(V2, state, 2, (), ("this",), "this") == ()
 
 
-@given(st.integers(1, 10**6), st.integers(1, 8), partitions, replicas)
+@given(st.integers(1, 10**6), st.integers(1, 8), partitions, replicas, st.sets(st.integers(0, 15)))
 def test_shares_of_all_replicas_add_up_to_the_limit(
-    limit: int, workers: int, tps: set[TopicPartition], live: tuple[str, ...]
+    limit: int, workers: int, tps: set[TopicPartition], live: tuple[str, ...], level: set[int]
 ) -> None:
     found = _all_hands(State.REPLAYING, workers, tps, live)
-    shares = [share for mine in found.values() for share in rate_shares(limit, mine, len(tps))]
+    lags = {tp: 0 if tp.partition in level else 1000 for tp in tps}
+    shares = [share for mine in found.values() for share in rate_shares(limit, mine, lags)]
+    assert all(shares)  # nobody is held still
     assert abs(sum(share or 0.0 for share in shares) - limit) < 1e-6 * limit
 
 
 def test_no_limit_is_no_share() -> None:
-    assert rate_shares(None, [(tp(0),), (tp(1),)], 2) == (None, None)
-    assert rate_shares(0, [(tp(0),), (tp(1),)], 2) == (0, 0)
+    lags = {tp(0): 5, tp(1): 5}
+    assert rate_shares(None, [(tp(0),), (tp(1),)], lags) == (None, None)
+    assert rate_shares(0, [(tp(0),), (tp(1),)], lags) == (0, 0)
+
+
+def test_the_limit_is_for_what_there_is_to_read() -> None:
+    hands = [(tp(0), tp(1)), (tp(2), tp(3))]
+    busy, idle = rate_shares(10_000, hands, {tp(0): 10**6, tp(1): 0, tp(2): 0, tp(3): 0})
+    assert (busy or 0) > 9_700
+    assert 0 < (idle or 0) < 300
+    assert rate_shares(10_000, hands, {tp(n): 0 for n in range(4)}) == (5_000, 5_000)
+    assert rate_shares(10_000, hands, {tp(n): n + 1 for n in range(5)}) == (4_000, 4_000)  # one is another replica's
 
 
 ENDS = {tp(0): LogEnds(0, 100, 0.0), tp(1): LogEnds(0, 100, 0.0)}

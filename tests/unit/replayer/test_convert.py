@@ -76,3 +76,13 @@ def test_an_eta_of_the_copy_says_that_indexes_are_not_in_it() -> None:
     assert "not in the ETA" in run_message(indexed, samples, "", Outlook(Forecast(10.0, 8.0, 13.0))).status_message
     built = replace(indexed, indexes_built=True)
     assert run_message(built, samples, "", Outlook(Forecast(10.0, 8.0, 13.0))).status_message == ""
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.STOPPED])
+def test_a_run_whose_workers_have_not_ended_yet_says_so(state: State) -> None:
+    held = replace(at(60), owner="replica-1:punctuality-v2-0-1")
+    made = run(state=state)
+    left = run_message(made, [sample([(made, {0: held})], {0: 100})], "", Outlook())
+    assert "workers that have not ended yet: 1;" in left.status_message
+    gone = run_message(made, [sample([(made, {0: at(60)})], {0: 100})], "", Outlook())
+    assert gone.status_message == ""

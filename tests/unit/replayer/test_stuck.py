@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.replayer.protocol import PartitionState
-from services.replayer.stuck import STANDS_MIN_S, Standstill, allowed_s, is_stuck, write_allowed_s
+from services.replayer.stuck import STANDS_MIN_S, Standstill, allowed_s, excuses, is_stuck, write_allowed_s
 
 
 def state(partition: int, offset: int, end: int = 1000) -> PartitionState:
@@ -93,6 +93,31 @@ def test_what_it_waits_for_is_excused() -> None:
     made.told([state(0, 7)], 20.0)
     made.told([state(0, 7)], 20.25)
     assert made.lasts_s() == 0.25
+
+
+def test_what_is_there_is_waited_for_only_so_long() -> None:
+    made = Standstill()  # holds nothing yet, and never will
+    for n in range(41):
+        made.waits(n / 4)
+    assert made.lasts_s() == 10.0
+    made.told([state(0, 7)], 10.25)
+    made.told([state(0, 7)], 10.5)
+    made.waits(10.75)
+    assert made.lasts_s() == 0.5  # connected again with a position, which is new, and from then on still
+    made.told([state(0, 7)], 11.0)
+    assert made.lasts_s() == 0.75
+    made.told([state(0, 9)], 11.25)
+    assert made.lasts_s() == 0.0
+    made.waits(11.5)
+    made.told([state(0, 1000)], 11.75)
+    assert made.lasts_s() == 0.0
+
+
+def test_kafka_and_postgresql_are_away_where_the_replayer_says_so_too() -> None:
+    for away in (False, True):
+        assert excuses("KAFKA_UNAVAILABLE", kafka_away=away, postgres_away=not away) is away
+        assert excuses("POSTGRES_UNAVAILABLE", kafka_away=not away, postgres_away=away) is away
+        assert excuses("LEASE_HELD", kafka_away=away, postgres_away=away)
 
 
 def test_a_partition_just_taken_over_has_not_stood_still() -> None:
