@@ -32,7 +32,7 @@ async def test_stop_in_the_middle_loses_and_doubles_nothing(kafka: Topics, make:
     await kafka.produce(topic, records)
     version = await make(SALES.format(topic=topic), [topic])
     for _ in range(3):
-        worker = await version.worker(rate_per_s=20_000.0)
+        worker = await version.worker(rate_per_s=5_000.0)
         await worker.until(sum(row["records"] for row in (await version.positions()).values()) + 1_000)
         await worker.say(Stop())
         await worker.stopped()
