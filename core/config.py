@@ -11,6 +11,12 @@ from core.domain.errors import InvalidInput
 from core.kafka.properties import KafkaConfig
 
 SERVICES = ("registry", "replayer", "switcher", "query")
+NEIGHBOURS = {  # whom each service calls
+    "registry": ("replayer", "switcher"),
+    "replayer": ("registry", "switcher"),
+    "switcher": ("replayer",),
+    "query": ("registry", "switcher"),
+}
 DEFAULT_LISTEN = "127.0.0.1:7400"
 POSTGRES_VARIABLE = "TURNOUT_POSTGRES"
 
@@ -51,7 +57,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
     kafka.add_argument("--kafka-config", type=Path, metavar="FILE", help="client properties, key=value lines")
     parser.add_argument("--data-dir", type=Path, default=Path(".turnout"), help="default: %(default)s")
     for name in ("registry", "replayer", "switcher"):
-        parser.add_argument(f"--{name}", metavar="HOST:PORT", help=f"where the {name} is (default: here)")
+        parser.add_argument(f"--{name}", metavar="HOST:PORT", help=f"where the {name} is, unless it runs here")
     defaults = {
         "run-lease-s": (Settings.run_lease_s, "time after which a silent worker or replayer loses its partitions"),
         "reader-lease-s": (Settings.reader_lease_s, "time after which a silent front no longer counts"),
@@ -70,6 +76,13 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
             f"--{flag}", type=_positive, default=default, metavar="S", help=f"{text} (default: {default:g})"
         )
     given = parser.parse_args(arguments)
+    services = given.service or list(SERVICES)
+    missing = {
+        name for one in services for name in NEIGHBOURS[one] if name not in services and not getattr(given, name)
+    }
+    if missing:
+        flags = " and ".join(f"--{name} HOST:PORT" for name in sorted(missing))
+        parser.error(f"{' and '.join(services)} alone must be told where to find the others: give {flags}")
     postgres = os.environ.get(POSTGRES_VARIABLE)
     if not postgres:
         raise InvalidInput("POSTGRES_MISSING", f"Set {POSTGRES_VARIABLE} to the URL of a PostgreSQL database.")
@@ -87,7 +100,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
         max_stale_experiment_s=given.max_stale_experiment_s,
         rollback_protection_s=given.rollback_protection_s,
     )
-    return given.service or list(SERVICES), settings
+    return services, settings
 
 
 def _positive(text: str) -> float:

@@ -84,6 +84,7 @@ async def replica(stage: Stage, name: str) -> AsyncIterator[Replica]:
     """A replica that is SERVING; what is left of it at the end is killed."""
     target = f"127.0.0.1:{free_port()}"
     arguments = ["replayer", "--listen", target, "--kafka", stage.kafka.bootstrap, "--registry", stage.registry.target]
+    arguments += ["--switcher", stage.registry.target]  # nobody reads here: that it is none changes nothing
     arguments += ["--data-dir", str(stage.directory / name), "--run-lease-s", str(stage.run_lease_s)]
     with (stage.directory / f"{name}.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(

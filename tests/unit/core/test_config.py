@@ -18,9 +18,29 @@ def test_no_name_means_all_four_here() -> None:
 
 
 def test_a_service_alone_finds_the_others() -> None:
-    names, settings = config.parse(["query", "--kafka", "k:1", "--switcher", "s:7400"])
+    names, settings = config.parse(["query", "--kafka", "k:1", "--switcher", "s:7400", "--registry", "r:7400"])
     assert names == ["query"]
+    assert settings.registry_target == "r:7400"
     assert settings.switcher_target == "s:7400"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        (["replayer"], "--registry HOST:PORT and --switcher HOST:PORT"),
+        (["replayer", "--switcher", "s:1"], "give --registry HOST:PORT"),
+        (["registry", "switcher"], "give --replayer HOST:PORT"),
+        (["query", "switcher", "--replayer", "r:1"], "give --registry HOST:PORT"),
+    ],
+)
+def test_a_service_alone_must_be_told_of_those_it_calls(
+    arguments: list[str], flags: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One that took itself for the registry would join the others, and keep its share of their work waiting.
+    with pytest.raises(SystemExit) as caught:
+        config.parse([*arguments, "--kafka", "k:1"])
+    assert caught.value.code == 2
+    assert flags in capsys.readouterr().err
 
 
 def test_each_process_has_an_instance_of_its_own_and_shows_no_secret() -> None:
