@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -52,6 +53,10 @@ class Stack:
 async def running(data_dir: Path | None, options: Sequence[str] = ()) -> AsyncIterator[Stack]:
     """Start everything, and end it afterwards. `data_dir` None = a temporary one; else topics are kept in it.
     `options` go to the services."""
+    task = asyncio.current_task()
+    assert task is not None
+    # Like Ctrl-C: whoever ends a benchmark that takes too long leaves nothing running.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     with contextlib.ExitStack() as cleanup:
         directory = data_dir or Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="turnout-bench-")))
         async with (
