@@ -205,6 +205,12 @@ def test_data_cannot_send_escape_sequences_to_a_terminal() -> None:
     [
         ("TOPIC_RECREATED", RunState.FAILED, VersionState.REGISTERED, "any change of the file (a comment will do)"),
         ("LOG_TRUNCATED", RunState.FAILED, VersionState.REGISTERED, "any change of the file (a comment will do)"),
+        (
+            "TOPIC_NOT_FOUND",
+            RunState.FAILED,
+            VersionState.REGISTERED,
+            "again. Create the topic; then `turnout apply FILE`",
+        ),
         ("MALFORMED_RECORD", RunState.FAILED, VersionState.REGISTERED, "mend the job and `turnout apply FILE` it"),
         ("WORKER_KEEPS_DYING", RunState.FAILED, VersionState.REGISTERED, "Once that is mended, `turnout run resume"),
         (

@@ -240,5 +240,6 @@ def _what_next(plan: _Plan, run: Run | None) -> str:
     if run.state is RunState.COMPLETED:
         return f"Its run is COMPLETED. {way_on(run, plan.applied.version.state)}"
     if run.state in _STANDING_STILL:
-        return f"Its run is {run.state}. {way_on(run, plan.applied.version.state)}"
+        why = f": {run.status_message.rstrip('.')}" if run.status_message else ""
+        return f"Its run is {run.state}{why}. {way_on(run, plan.applied.version.state)}"
     return f"Its run is {run.state}. `turnout run watch {job} v{number}` shows it."

@@ -20,6 +20,8 @@ PARTITIONS_MAX = 32  # shown, unless told: those that are furthest behind
 
 # The log is not the one any more that the table stands on.
 LOG_LOST = frozenset({"TOPIC_RECREATED", "POSITION_BEYOND_END", "LOG_TRUNCATED"})
+_TOPIC_GONE = "TOPIC_NOT_FOUND"  # of a run: deleted since it began, and a new topic of that name is another one
+_LOG_GONE = LOG_LOST | {_TOPIC_GONE}
 # The same code would fail again at the same place.
 _CODE_FAILS = frozenset({"MALFORMED_RECORD", "KEY_FROM_ANOTHER_PARTITION", "TRANSFORM_TIMEOUT"})
 
@@ -141,11 +143,12 @@ def way_on(run: Run, version: VersionState) -> str:
             "It has read its whole range, and its table stays as it is. `turnout apply FILE` with another --until, or "
             "none, reads more, as a new version."
         )
-    if run.failure_reason in LOG_LOST and run.state is RunState.FAILED:
+    if run.failure_reason in _LOG_GONE and run.state is RunState.FAILED:
+        create = "Create the topic; then " if run.failure_reason == _TOPIC_GONE else ""
         return (
-            f"To resume it would fail again. `turnout apply FILE` with any change of the file (a comment will do) "
-            f"replays the log as a new version; or `turnout retire {job} {number}` first, where nobody reads it, and "
-            f"apply the file as it is."
+            f"To resume it would fail again. {create}`turnout apply FILE` with any change of the file (a comment will "
+            f"do) replays the log as a new version; or `turnout retire {job} {number}` first, where nobody reads it, "
+            f"and apply the file as it is."
         )
     if run.failure_reason in _CODE_FAILS and run.state is RunState.FAILED:
         return "To resume it would fail again: mend the job and `turnout apply FILE` it as a new version."
