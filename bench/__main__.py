@@ -17,6 +17,8 @@ def main() -> int:
     """Run the command named first, with the arguments behind it; its exit status."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in COMMANDS:
+        if name and name not in ("-h", "--help"):
+            sys.stderr.write(f"{name} is no command of the bench.\n")
         lines = [f"  {command:<14}{text}" for command, text in COMMANDS.items()]
         sys.stderr.write("\n".join(["usage: python -m bench COMMAND [--help] ...", "", *lines, ""]))
         return 0 if name in ("-h", "--help") else 2

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import uvloop
 
+from bench.arguments import above_zero, at_least_one
 from bench.reader import FAILED, FORMAT
 from bench.stack import Stack, running
 from bench.workload import job_file, say, topic_of
@@ -230,10 +231,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--mode", choices=("aggregate", "fold"), default="aggregate", help="kind of the job (default: %(default)s)"
     )
-    parser.add_argument("--records", type=int, default=1_000_000, metavar="N")
-    parser.add_argument("--reads-per-s", type=float, default=200.0, metavar="N", help="(default: %(default)g)")
-    parser.add_argument("--quiet-s", type=float, default=10.0, metavar="S", help="length of a quiet phase")
-    parser.add_argument("--rounds", type=int, default=2, metavar="N")
+    parser.add_argument("--records", type=at_least_one, default=1_000_000, metavar="N")
+    parser.add_argument("--reads-per-s", type=above_zero, default=200.0, metavar="N", help="(default: %(default)g)")
+    parser.add_argument("--quiet-s", type=above_zero, default=10.0, metavar="S", help="length of a quiet phase")
+    parser.add_argument("--rounds", type=at_least_one, default=2, metavar="N")
     parser.add_argument("--quick", action="store_true", help="300,000 records, one round: a look, not a measurement")
     parser.add_argument("--data-dir", type=Path, help="keep the topic here for the next time")
     given = parser.parse_args(argv)

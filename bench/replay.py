@@ -18,6 +18,7 @@ from rich.table import Table
 
 from bench import measure
 from bench import peers as other_engines
+from bench.arguments import at_least_one
 from bench.measure import Measured
 from bench.stack import Stack, running
 from bench.workload import MODES, PARTITIONS, say, topic_of
@@ -198,7 +199,7 @@ def show(results: Results, given: argparse.Namespace, answer: dict[str, Any]) ->
 
 def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench replay", description=__doc__)
-    parser.add_argument("--records", type=int, default=1_000_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--records", type=at_least_one, default=1_000_000, metavar="N", help="default: %(default)s")
     parser.add_argument(
         "--repeat", type=int, default=3, metavar="N", help="rounds, of which medians count (default: 3)"
     )
@@ -207,7 +208,9 @@ def _arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one round of 200,000 records, without peers")
     parser.add_argument("--skip-peers", action="store_true", help="leave Flink and Quix Streams out")
     parser.add_argument("--linearity", action="store_true", help="also replay --long-records, ours alone")
-    parser.add_argument("--long-records", type=int, default=LONG_RECORDS, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--long-records", type=at_least_one, default=LONG_RECORDS, metavar="N", help="default: %(default)s"
+    )
     parser.add_argument("--data-dir", type=Path, help="keep topics here for the next time (default: a temporary one)")
     given = parser.parse_args(arguments)
     given.modes = [mode for mode in given.modes.split(",") if mode]

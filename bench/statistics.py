@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.arguments import at_least_one
 from services.switcher.statistics.bandit import Rate, best_by_rate, discounted, epsilon_greedy, stepped, with_floor
 from services.switcher.statistics.decision import Inputs, Plan, decide, encode, recomputed
 from services.switcher.statistics.harm import FirstErrors, log_e_harm
@@ -361,7 +362,7 @@ def main(arguments: list[str]) -> int:
     """Print the table and the JSON object."""
     parser = argparse.ArgumentParser(prog="python -m bench statistics", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the simulated experiments (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2000, help="experiments a figure, fewer for slow ones")
+    parser.add_argument("--rounds", type=at_least_one, default=2000, help="experiments a figure, fewer for slow ones")
     given = parser.parse_args(arguments)
     found = list(figures(given.seed, given.rounds))
     print(f"{'':<62}{'measured':>10}{'goal':>9}{'naive':>9}")

@@ -18,6 +18,7 @@ from typing import Any, Final
 import asyncpg
 from confluent_kafka import Producer
 
+from bench.arguments import above_zero, at_least_one
 from bench.stack import Stack, running
 from bench.workload import PARTITIONS, create_topic, ends, job_file, orders, produce, say
 from turnout.results import Run, RunState
@@ -225,9 +226,13 @@ async def _run(given: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Measure, and print the answer as one JSON object in the last line."""
     parser = argparse.ArgumentParser(prog="python -m bench tail", description=__doc__)
-    parser.add_argument("--rate", type=int, default=5_000, metavar="N", help="records a second (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="S", help="default: %(default)g")
-    parser.add_argument("--backlog", type=int, default=500_000, metavar="N", help="records (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=at_least_one, default=5_000, metavar="N", help="records a second (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=above_zero, default=20.0, metavar="S", help="default: %(default)g")
+    parser.add_argument(
+        "--backlog", type=at_least_one, default=500_000, metavar="N", help="records (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="5 seconds, a backlog of 100,000")
     parser.add_argument("--data-dir", type=Path, help="keep everything here (default: a temporary directory)")
     given = parser.parse_args(arguments)

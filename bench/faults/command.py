@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.arguments import at_least_one, not_negative
 from bench.faults.plan import first_of_episode, plan
 from bench.faults.report import Totals, round_line
 from bench.faults.rounds import Episode, RoundResult
@@ -23,8 +24,8 @@ def main(argv: list[str]) -> int:
         description="Seeded rounds of kills, stops and cuts. After each the tables must equal the reference.",
     )
     parser.add_argument("--seed", type=int, default=1, help="what the plan is drawn from (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=20, help="how many rounds (default: %(default)s)")
-    parser.add_argument("--round", type=int, help="play this round alone, and those of its episode before it")
+    parser.add_argument("--rounds", type=at_least_one, default=20, help="how many rounds (default: %(default)s)")
+    parser.add_argument("--round", type=not_negative, help="play this round alone, and those of its episode before it")
     parser.add_argument(
         "--data-dir", type=Path, help="where data and logs go and stay (default: a temporary directory)"
     )
