@@ -29,6 +29,14 @@ DROPPED_MAX = 50  # runs of the past whose copies are looked at
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """What a run that does not exist yet would be started with; one that does has its own."""
+
+    rate_limit: int = 0  # records a second, 0 = none
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """`table_bytes`, `peak_bytes` and `takes` are None when there is nothing to judge them by."""
 
@@ -74,8 +82,8 @@ class _Service:
         return list(self.sample.runs.values())
 
 
-async def estimate_run(around: Surroundings, version: VersionId, now: datetime) -> Estimate:
-    """Estimate; nothing is started.
+async def estimate_run(around: Surroundings, version: VersionId, now: datetime, wish: Wish) -> Estimate:
+    """Estimate; nothing is started. `wish`: counts while the version has no run.
 
     FailedPrecondition (TOPIC_NOT_FOUND, RANGE_NOT_RETAINED ... as StartRun), NotFound (VERSION_NOT_FOUND).
     """
@@ -84,9 +92,11 @@ async def estimate_run(around: Surroundings, version: VersionId, now: datetime) 
     log = await _log(around, definition, registered.log_range, now)
     service = await _service(around, version)
     run = service.sample.runs.get(version)
+    if run is not None:
+        wish = Wish(run.rate_limit, run.priority)
     size = _table_size(service, version, log.records)
-    place = _place(service, version, run, size)
-    speed = _speed(service, version, run, definition)
+    place = _place(service, version, run, size, wish)
+    speed = _speed(service, version, definition, wish)
     waits_s = _waits_s(service, place)
     takes = None
     if speed is not None:
@@ -155,13 +165,13 @@ def _table_size(service: _Service, version: VersionId, records: int) -> TableSiz
     return budget.expected_size(records, tables.get(version), budget.beside(version, service.runs, tables))
 
 
-def _place(service: _Service, version: VersionId, run: Run | None, size: TableSize) -> Place:
+def _place(service: _Service, version: VersionId, run: Run | None, size: TableSize, wish: Wish) -> Place:
     sample = service.sample
     books = budget.books_of(service.runs, sample.positions, sample.ends, service.sizes)
     copy = Copy(
         version=version,
         state=State.REPLAYING if run is not None and run.state.wants_workers else State.QUEUED,
-        priority=run.priority if run is not None else 0,
+        priority=wish.priority,
         queue_time=run.queue_time if run is not None and run.state is State.QUEUED and run.queue_time else sample.at,
         returns=run is not None and run.catch_up_time is not None,
         bytes_to_come=max(0, (size.size_bytes or 0) - service.sizes.get(version, 0)),
@@ -179,7 +189,7 @@ def _waits_s(service: _Service, place: Place) -> float:
     return math.inf if waits_s is None else waits_s
 
 
-def _speed(service: _Service, version: VersionId, run: Run | None, definition: JobDefinition) -> Speed | None:
+def _speed(service: _Service, version: VersionId, definition: JobDefinition, wish: Wish) -> Speed | None:
     sample, kind = service.sample, definition.kind
     runs = sorted((*service.dropped, *service.runs), key=lambda one: one.create_time)
     found = [(one, copy_time.measured(one, sample.of(one.version), sample.at)) for one in runs]
@@ -188,8 +198,8 @@ def _speed(service: _Service, version: VersionId, run: Run | None, definition: J
     speed = copy_time.speed_of(of_job, of_kind, kind.value)
     if speed is None:
         return None
-    if run is not None and run.rate_limit > 0:
-        speed = copy_time.limited(speed, run.rate_limit, "the rate limit of its run")
+    if wish.rate_limit > 0:
+        speed = copy_time.limited(speed, wish.rate_limit, "the rate limit of its run")
     copies = [one for one in budget.copy_rates(sample) if one.version != version]
     rows_limits = budget.row_rate_limits(service.capacity, [*copies, CopyRates(version)])
     if version in rows_limits:

@@ -58,8 +58,8 @@ class Runs:
         FailedPrecondition (VERSION_RETIRED, VERSION_DROPPED, TOPIC_NOT_FOUND, TABLE_REFUSED, and of a range of the log
         RANGE_NOT_RETAINED, RANGE_NOT_PASSED, RANGE_NOT_FOUND, RANGE_INCOMPLETE, RANGE_IN_TRANSACTION, RANGE_BACKWARDS).
         """
-        _check_limits(workers, rate_limit)
-        _check_priority(priority)
+        check_limits(workers, rate_limit)
+        check_priority(priority)
         text(request_id, "request_id", ID_MAX)
         existing = await self._existing(version, request_id)
         if existing is not None:
@@ -202,14 +202,14 @@ class Runs:
 
     async def set_rate(self, version: VersionId, rate_limit: int) -> Run:
         """Limit the records a second of all workers together, at once; 0 = no limit."""
-        _check_limits(0, rate_limit)
+        check_limits(0, rate_limit)
         run = await self._around.store.set_rate(version, rate_limit)
         self._fleet.follow(run)
         return run
 
     async def set_priority(self, version: VersionId, priority: int) -> Run:
         """Move the run in the queue of copies. FailedPrecondition (RUN_STATE) once it is past its copy."""
-        _check_priority(priority)
+        check_priority(priority)
         run = await self._around.store.set_priority(version, priority)
         if run is None:
             raise FailedPrecondition(
@@ -231,7 +231,7 @@ def _retired(version: VersionId) -> FailedPrecondition:
     )
 
 
-def _check_limits(workers: int, rate_limit: int) -> None:
+def check_limits(workers: int, rate_limit: int) -> None:
     if not 0 <= workers <= WORKERS_MAX:
         raise InvalidInput("INVALID_WORKERS", f"workers is {workers}; give 1 to {WORKERS_MAX}, or 0 for the default.")
     if rate_limit < 0:
@@ -240,7 +240,7 @@ def _check_limits(workers: int, rate_limit: int) -> None:
         )
 
 
-def _check_priority(priority: int) -> None:
+def check_priority(priority: int) -> None:
     if not -PRIORITY_MAX <= priority <= PRIORITY_MAX:
         raise InvalidInput(
             "INVALID_PRIORITY", f"priority is {priority}; give -{PRIORITY_MAX} to {PRIORITY_MAX}, where more is sooner."

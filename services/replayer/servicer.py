@@ -14,11 +14,11 @@ from services.replayer.budget import books_of, rows_per_s
 from services.replayer.capacity import read_capacity, update_capacity
 from services.replayer.comparison import compare_tables
 from services.replayer.drop import Drops
-from services.replayer.estimate import estimate_run
+from services.replayer.estimate import Wish, estimate_run
 from services.replayer.fleet import Fleet
 from services.replayer.judging import check_gates
 from services.replayer.run import Run
-from services.replayer.runs import Runs
+from services.replayer.runs import Runs, check_limits, check_priority
 from services.replayer.states import State
 from services.replayer.surroundings import Surroundings
 from services.replayer.view import move_view
@@ -45,7 +45,10 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
 
     async def EstimateRun(self, request: replayer.EstimateRunRequest, context: Context) -> replayer.EstimateRunResponse:
         version = parse_version(request.version)
-        return convert.estimate_message(await estimate_run(self._around, version, self._clock.now()))
+        check_limits(0, request.rate_limit)
+        check_priority(request.priority)
+        wish = Wish(request.rate_limit, request.priority)
+        return convert.estimate_message(await estimate_run(self._around, version, self._clock.now(), wish))
 
     async def StartRun(self, request: replayer.StartRunRequest, context: Context) -> replayer.Run:
         version = parse_version(request.version)

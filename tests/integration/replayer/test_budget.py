@@ -281,6 +281,8 @@ async def test_the_estimate_tells_time_queue_and_storage(stage: Stage) -> None:
     assert (known.queue_position, known.waits_for) == (1, "1 of 1 copy runs; 1st in the queue")
     assert any("punctuality v1 read 4,000 offsets in" in remark for remark in known.remarks)
     assert not known.HasField("retention_risk")
+    slow = replayer.EstimateRunRequest(version=third, rate_limit=40)
+    assert (await stage.call("EstimateRun", slow)).duration.ToTimedelta() == timedelta(seconds=100)
     mine = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=second))
     assert mine.queue_position == 0
     assert any("rate limit" in remark for remark in mine.remarks)

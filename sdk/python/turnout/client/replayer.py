@@ -20,9 +20,22 @@ _CAPACITY = "capacity"
 class ReplayerCalls(Calls):
     """Methods of the replayer."""
 
-    async def estimate(self, job: str, version: int, *, timeout_s: float | None = None) -> Estimate:
-        """What a run of the version would read, write, take and wait for; starts nothing."""
-        request = replayer_pb2.EstimateRunRequest(version=version_name(job, version))
+    async def estimate(
+        self,
+        job: str,
+        version: int,
+        *,
+        rate_limit: int | None = None,
+        priority: int = 0,
+        timeout_s: float | None = None,
+    ) -> Estimate:
+        """What a run of the version would read, write, take and wait for; starts nothing.
+
+        rate_limit, priority: as for start_run; a run that exists keeps its own.
+        """
+        request = replayer_pb2.EstimateRunRequest(
+            version=version_name(job, version), rate_limit=rate_limit or 0, priority=priority
+        )
         return convert.estimate(
             await self._connections.unary(
                 "replayer",

@@ -79,7 +79,7 @@ async def apply(
     ] = None,
     rate: Annotated[int | None, typer.Option("--rate", min=1, metavar="N", help="Limit in records a second.")] = None,
     priority: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--priority",
             min=-PRIORITY_MAX,
@@ -87,7 +87,7 @@ async def apply(
             metavar="N",
             help="Place in the queue of copies, -100 to 100; the higher one is admitted first.",
         ),
-    ] = 0,
+    ] = None,
     watch_run: Annotated[
         bool | None,
         typer.Option(
@@ -98,7 +98,7 @@ async def apply(
     """Register a job file as a version, show what it changes and takes, and replay it beside the live one."""
     expected = arguments.version_number(version) if version is not None else None
     log_range = arguments.log_range(start, end)
-    if no_run and (workers is not None or rate is not None or priority or watch_run):
+    if no_run and (workers is not None or rate is not None or priority is not None or watch_run):
         raise usage("--no-run starts nothing: leave out --workers, --rate, --priority and --watch.")
     async with session.client() as client:
         try:
@@ -108,14 +108,17 @@ async def apply(
         done = applied.version
         run = None
         try:
-            plan = await _plan(client, applied, no_run)
+            plan = await _plan(client, applied, no_run, rate, priority or 0)
             if not no_run:
                 run = plan.run_before or await client.start_run(
-                    done.job, done.number, workers=workers, rate_limit=rate, priority=priority
+                    done.job, done.number, workers=workers, rate_limit=rate, priority=priority or 0
                 )
         except TurnoutError as error:
             raise _not_started(applied, _same_command(file, start, end), error, no_run) from None
         session.output.answer(_document(plan, run), *_view(plan, run))
+        if plan.run_before is not None:
+            for remark in not_applied(plan.run_before, workers, rate, priority):
+                session.output.note(remark)
         wanted = session.output.interactive if watch_run is None else watch_run
         if run is None or not wanted:
             return ExitCode.OK
@@ -124,7 +127,7 @@ async def apply(
         return await watch(session, client, run.job, run.version, follow=False)
 
 
-async def _plan(client: Client, applied: Applied, no_run: bool) -> _Plan:
+async def _plan(client: Client, applied: Applied, no_run: bool, rate: int | None, priority: int) -> _Plan:
     job, number = applied.version.job, applied.version.number
     active, old = await active_definition(client, job)
     differences = () if old is None or active == number else difference(old, applied.version.definition)
@@ -132,11 +135,25 @@ async def _plan(client: Client, applied: Applied, no_run: bool) -> _Plan:
     estimate = None
     if run_before is None:
         try:
-            estimate = await client.estimate(job, number)
+            estimate = await client.estimate(job, number, rate_limit=rate, priority=priority)
         except FailedPrecondition:
             if not no_run:  # a topic that is not there yet matters only to a run
                 raise
     return _Plan(applied, active, differences, estimate, run_before)
+
+
+def not_applied(run: Run, workers: int | None, rate: int | None, priority: int | None) -> list[str]:
+    """What was asked of a run that exists already, and what does it instead; None = not asked."""
+    remarks = []
+    if workers is not None and workers != run.workers:
+        remarks.append(f"--workers is not applied to a run that exists: it keeps its {run.workers}.")
+    if rate is not None and rate != run.rate_limit:
+        instead = f"`turnout run rate {run.job} v{run.version} {rate}`"
+        remarks.append(f"--rate is not applied to a run that exists: {instead}.")
+    if priority is not None and priority != run.priority:
+        instead = f"`turnout run priority {run.job} v{run.version} {priority}`"
+        remarks.append(f"--priority is not applied to a run that exists: {instead} while it is queued.")
+    return remarks
 
 
 def _same_command(file: Path, start: str | None, end: str | None) -> str:

@@ -452,14 +452,22 @@ class EstimateRunRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     VERSION_FIELD_NUMBER: builtins.int
+    RATE_LIMIT_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     version: builtins.str
     """"jobs/{job}/versions/{number}"."""
+    rate_limit: builtins.int
+    """Limit in records a second that the run would get; 0 = none. A run that exists keeps its own."""
+    priority: builtins.int
+    """Priority that the run would get; see Run.priority. A run that exists keeps its own."""
     def __init__(
         self,
         *,
         version: builtins.str = ...,
+        rate_limit: builtins.int = ...,
+        priority: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["priority", b"priority", "rate_limit", b"rate_limit", "version", b"version"]) -> None: ...
 
 global___EstimateRunRequest = EstimateRunRequest
 
