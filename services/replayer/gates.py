@@ -33,6 +33,7 @@ from turnout.schema import Change, JobKind, difference
 CATCH_UP = "catch-up"
 COVERAGE = "coverage"
 SCHEMA = "schema"
+_ENDED_SHOWN = 3  # partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Behind:
     offsets: int
     event_s: float
     of: str  # behind what
+    range_end: int | None = None  # of the candidate, where it never catches up for that
 
     def __str__(self) -> str:
         time = f" and {span(self.event_s)} of event time" if self.event_s > 0 else ""
@@ -182,7 +184,21 @@ def _never_level(tp: TopicPartition, candidate: Run, position: Position, baselin
         0.0,
         f"{baseline.label}, and it never catches up: the range of {candidate.label} ends at offset "
         f"{position.range_end:,}, and that of {baseline.label} {further}",
+        position.range_end,
     )
+
+
+def _told(lagging: Sequence[Behind], candidate: Run, baseline: Run | None) -> Iterator[str]:
+    """Each partition on its own, but those whose range ends for good at once: they are the same news."""
+    ended = [one for one in lagging if one.range_end is not None]
+    if len(ended) > 1:
+        shown = [f"{one.tp.topic}/{one.tp.partition} at offset {one.range_end:,}" for one in ended[:_ENDED_SHOWN]]
+        more = f" and {len(ended) - len(shown)} more" if len(ended) > len(shown) else ""
+        yield (
+            f"{candidate.label} never catches up: its range ends ({', '.join(shown)}{more}), and that of "
+            f"{_label(baseline)} goes further; it is {sum(one.offsets for one in ended):,} offsets behind now"
+        )
+    yield from (str(one) for one in lagging if one.range_end is None or len(ended) == 1)
 
 
 def _behind_log(tp: TopicPartition, position: Position, within: Sequence[Sample], limits: Limits) -> Behind | None:
@@ -223,7 +239,7 @@ def _problems(
     if not newest.of(candidate.version):
         yield f"{candidate.label} has no position in any partition"
     lagging = behind(candidate, baseline, samples, limits)
-    yield from (str(one) for one in lagging)
+    yield from _told(lagging, candidate, baseline)
     if lagging:
         records_per_s = measure(samples, candidate.version).records_per_s
         yield from warnings(candidate, records_per_s, outlook)

@@ -314,6 +314,16 @@ def test_beside_a_version_that_goes_further_it_never_catches_up(theirs: Position
     )
 
 
+def test_of_several_partitions_it_is_said_once() -> None:
+    ours = {n: at(100 + n, until=100 + n) for n in range(5)}
+    theirs = {**dict.fromkeys(ours, at(150)), 0: at(100, until=100)}
+    gate = _asked([sample([(DONE, ours), (V1, theirs)], {})], V1, DONE)
+    assert gate.evidence == (
+        "version 2 never catches up: its range ends (flights/1 at offset 101, flights/2 at offset 102, flights/3 at "
+        "offset 103 and 1 more), and that of version 1 goes further; it is 190 offsets behind now",
+    )
+
+
 @pytest.mark.parametrize("theirs", [at(100, until=100), at(90, until=90), at(60, until=100)])
 def test_beside_one_that_goes_no_further_it_passes(theirs: Position) -> None:
     gate = _asked(_steady((at(100, until=100), theirs, 900)), V1, DONE)
