@@ -20,6 +20,7 @@ something is free.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from core.domain.names import VersionId
 from services.replayer.progress import WINDOW_S
@@ -208,6 +209,11 @@ class _Room:
 # --- what the tables take -------------------------------------------------------------------------------------------
 
 
+_PAGE_BYTES: Final = 8192
+_TABLE_PAGES: Final = 6  # one of rows, three of the map of free space, one of what is visible, the index of TOAST
+_INDEX_PAGES: Final = 2  # its head and its root
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """An output table as it is. `offsets`: of the log that it reflects. `complete`: it has reflected all of it."""
@@ -216,6 +222,12 @@ class Table:
     size_bytes: int
     offsets: int
     complete: bool
+    fixed_bytes: int = 0  # what it takes with its first row, which does not grow with the offsets
+
+    def at(self, offsets: int) -> int:
+        """Its bytes once it reflects so many offsets; never fewer than now, it may have grown for other reasons."""
+        fixed = min(self.fixed_bytes, self.size_bytes)
+        return fixed + round((self.size_bytes - fixed) * max(1.0, offsets / self.offsets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +243,13 @@ def expected_size(offsets: int, own: Table | None, others: Sequence[Table]) -> T
     for table in others:
         if table.offsets > 0 and (table.complete or table.offsets >= TELLING_SHARE * offsets):
             return TableSize(
-                round(table.size_bytes * max(1.0, offsets / table.offsets)),
+                table.at(offsets),
                 f"the size of the table is judged by that of {table.label}, {table.size_bytes:,} bytes for "
                 f"{table.offsets:,} offsets",
             )
     if own is not None and own.offsets > 0 and own.offsets >= TELLING_SHARE * offsets:
         return TableSize(
-            round(own.size_bytes * max(1.0, offsets / own.offsets)),
+            own.at(offsets),
             f"the size of the table is judged by the part that is there, {own.size_bytes:,} bytes for "
             f"{own.offsets:,} offsets",
         )
@@ -249,7 +261,8 @@ def expected_size(offsets: int, own: Table | None, others: Sequence[Table]) -> T
 def table_of(run: Run, positions: Positions, size_bytes: int) -> Table:
     """The run's table as it is."""
     read = sum(position.next_offset - position.start_offset for position in positions.values())
-    return Table(run.label, size_bytes, read, run.catch_up_time is not None)
+    pages = _TABLE_PAGES + _INDEX_PAGES * (1 + len(run.definition.indexes))
+    return Table(run.label, size_bytes, read, run.catch_up_time is not None, pages * _PAGE_BYTES)
 
 
 def offsets_to_read(positions: Positions, ends: Mapping[TopicPartition, LogEnds]) -> int | None:

@@ -1,8 +1,10 @@
 """How long a copy will take, how long it waits for its turn, and whether the log loses records meanwhile. Pure.
 
-The speed is that of copies which were measured: of the job, else of jobs of the same kind, which says less. What a copy
-took includes the start of its worker processes, so the true speed lies between two figures: offsets by the whole time,
-and offsets by the time without that start. A long copy brings them together; a short one shows how little it tells.
+A copy takes the start of its worker processes, which is about the same for all, and then its offsets by their speed.
+The speed is that of copies which were measured: of the job, else of jobs of the same kind, which says less. How long
+their start took is not known exactly, so the true speed lies between two figures: offsets by the whole time, and by
+what is left of it where the start was slow. A long copy brings them together. A short one is nearly all start: it
+is asked only where there is none that is long, and about a log that is not much longer than its own.
 """
 
 import math
@@ -14,7 +16,9 @@ from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Positions, Run
 from services.replayer.states import State
 
-START_S = 2.0  # until the worker processes of a copy write; less than it takes on a busy machine
+START_S = 3.0  # until the worker processes of a copy write; up to twice as long on a busy machine
+LONG_S, LONG_OFFSETS = 2.0, 20_000  # of copying, beside the start: a copy of less is short
+SHORT_REACH = 10  # times the offsets that a short copy read: of a longer log it tells nothing
 UNLIKE = 1.25  # no two copies take the same time: the spread is at least so much each way
 TELLING = 0.1  # of the longest measured copy: a shorter one adds nothing
 DURATION_S_MAX = 365 * 86400.0  # beyond this a forecast says nothing
@@ -39,28 +43,36 @@ class Speed:
     basis: str
 
 
-def speed_of(of_job: Sequence[Measured], of_kind: Sequence[Measured], kind: str) -> Speed | None:
-    """The expected speed; None when no copy was ever measured. `kind`: of the job, for the remark."""
-    for measured, whose in ((of_job, "this job"), (of_kind, f"other {kind} jobs, for this one has made none yet")):
-        usable = [one for one in measured if one.offsets > 0 and one.seconds > 0]
-        if not usable:
-            continue
-        longest_s = max(one.seconds for one in usable)
-        telling = [one for one in usable if one.seconds >= TELLING * longest_s]
-        offsets = sum(one.offsets for one in telling)
-        slow = offsets / sum(one.seconds for one in telling)
-        fast = offsets / sum(_without_start_s(one) for one in telling)
-        return Speed(
-            expected=math.sqrt(slow * fast),
-            slowest=min(one.offsets / one.seconds for one in telling) / UNLIKE,
-            fastest=max(one.offsets / _without_start_s(one) for one in telling) * UNLIKE,
-            basis=f"the time is judged by copies of {whose}: {_examples(telling)}",
-        )
+def speed_of(of_job: Sequence[Measured], of_kind: Sequence[Measured], kind: str, offsets: int) -> Speed | None:
+    """The expected speed; None when no copy was measured that tells it. `kind`: of the job, for the remark; `offsets`:
+    to be read."""
+    usable = [[one for one in copies if one.offsets > 0 and one.seconds > 0] for copies in (of_job, of_kind)]
+    has_made = "only short ones" if usable[0] else "none yet"
+    whose = ("this job", f"other {kind} jobs, for this one has made {has_made}")
+    for tells in (_is_long, lambda one: one.offsets * SHORT_REACH >= offsets):
+        for copies, name in zip(usable, whose, strict=True):
+            if found := [one for one in copies if tells(one)]:
+                return _speed(found, name)
     return None
 
 
-def _without_start_s(one: Measured) -> float:
-    return max(one.seconds - START_S, one.seconds / 10)
+def _is_long(one: Measured) -> bool:
+    return one.offsets >= LONG_OFFSETS and one.seconds >= START_S + LONG_S
+
+
+def _speed(copies: Sequence[Measured], whose: str) -> Speed:
+    longest_s = max(one.seconds for one in copies)
+    telling = [one for one in copies if one.seconds >= TELLING * longest_s]
+    return Speed(
+        expected=sum(one.offsets for one in telling) / sum(_without_s(START_S, one) for one in telling),
+        slowest=min(one.offsets / one.seconds for one in telling) / UNLIKE,
+        fastest=max(one.offsets / _without_s(2 * START_S, one) for one in telling) * UNLIKE,
+        basis=f"the time is judged by copies of {whose}: {_examples(telling)}",
+    )
+
+
+def _without_s(start_s: float, one: Measured) -> float:
+    return max(one.seconds - start_s, one.seconds / 10)
 
 
 def _examples(measured: Sequence[Measured]) -> str:
@@ -104,14 +116,14 @@ class Duration:
 
 
 def duration(offsets: int, arriving_per_s: float, speed: Speed, *, waits_s: float = 0.0) -> Duration:
-    """How long a copy takes. The log goes on: what arrives while it waits and while it reads is read too."""
-    to_read = offsets + arriving_per_s * waits_s
+    """How long a copy takes. The log goes on: what arrives while it waits, starts and reads is read too."""
+    to_read = offsets + arriving_per_s * (waits_s + START_S)
 
     def seconds(per_s: float) -> float | None:
         closing = per_s - arriving_per_s
         if closing <= 0:
             return None
-        found = to_read / closing
+        found = START_S + to_read / closing
         return found if found <= DURATION_S_MAX else None
 
     expected_s = seconds(speed.expected)

@@ -96,7 +96,7 @@ async def estimate_run(around: Surroundings, version: VersionId, now: datetime, 
         wish = Wish(run.rate_limit, run.priority)
     size = _table_size(service, version, log.records)
     place = _place(service, version, run, size, wish)
-    speed = _speed(service, version, definition, wish)
+    speed = _speed(service, version, definition, wish, log.records)
     waits_s = _waits_s(service, place)
     takes = None
     if speed is not None:
@@ -189,13 +189,13 @@ def _waits_s(service: _Service, place: Place) -> float:
     return math.inf if waits_s is None else waits_s
 
 
-def _speed(service: _Service, version: VersionId, definition: JobDefinition, wish: Wish) -> Speed | None:
+def _speed(service: _Service, version: VersionId, definition: JobDefinition, wish: Wish, offsets: int) -> Speed | None:
     sample, kind = service.sample, definition.kind
     runs = sorted((*service.dropped, *service.runs), key=lambda one: one.create_time)
     found = [(one, copy_time.measured(one, sample.of(one.version), sample.at)) for one in runs]
     of_job = [one for whose, one in found if one is not None and whose.version.job == version.job]
     of_kind = [one for whose, one in found if one is not None and whose.definition.kind is kind]
-    speed = copy_time.speed_of(of_job, of_kind, kind.value)
+    speed = copy_time.speed_of(of_job, of_kind, kind.value, offsets)
     if speed is None:
         return None
     if wish.rate_limit > 0:
@@ -247,7 +247,9 @@ def _remarks(
     if log.log_range is not None:
         remarks.append(f"only its range of the log is read: {log.log_range}")
     if speed is None:
-        remarks.append("the time is unknown: no copy of this job, or of one of its kind, has been measured yet")
+        remarks.append(
+            "the time is unknown: no copy of this job, or of one of its kind, that is long enough has been measured yet"
+        )
     else:
         remarks.append(speed.basis)
     if takes is not None and takes.never and speed is not None:

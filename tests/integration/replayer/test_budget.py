@@ -282,11 +282,11 @@ async def test_the_estimate_tells_time_queue_and_storage(stage: Stage) -> None:
     assert any("punctuality v1 read 4,000 offsets in" in remark for remark in known.remarks)
     assert not known.HasField("retention_risk")
     slow = replayer.EstimateRunRequest(version=third, rate_limit=40)
-    assert (await stage.call("EstimateRun", slow)).duration.ToTimedelta() == timedelta(seconds=100)
+    assert (await stage.call("EstimateRun", slow)).duration.ToTimedelta() == timedelta(seconds=103)
     mine = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=second))
     assert mine.queue_position == 0
     assert any("rate limit" in remark for remark in mine.remarks)
-    assert mine.duration.ToTimedelta() == timedelta(seconds=80)
+    assert mine.duration.ToTimedelta() == timedelta(seconds=83)
 
 
 async def test_the_estimate_says_when_the_log_is_lost_while_the_run_waits(stage: Stage) -> None:

@@ -25,6 +25,7 @@ from services.replayer.budget import (
     row_rate_limits,
     rows_per_s,
     size,
+    table_of,
 )
 from services.replayer.run import LogEnds
 from services.replayer.states import State
@@ -247,6 +248,20 @@ def test_a_part_of_a_table_is_enough_where_it_is_no_mere_beginning() -> None:
     assert expected_size(300, begun, []).size_bytes == 9000
     assert expected_size(300, begun, [OLD]).size_bytes == 12_000
     assert "unknown" in expected_size(301, begun, []).basis
+
+
+def test_what_a_table_takes_with_its_first_row_does_not_grow() -> None:
+    tiny = Table("version 1", 82_000, 200, complete=True, fixed_bytes=80_000)
+    assert expected_size(200_000, None, [tiny]).size_bytes == 80_000 + 2_000_000
+    assert expected_size(200_000, None, [replace(tiny, fixed_bytes=90_000)]).size_bytes == 82_000
+    assert expected_size(100, None, [tiny]).size_bytes == 82_000
+
+
+def test_a_table_of_nothing_but_the_first_pages_is_all_fixed() -> None:
+    assert table_of(run(1), {tp(0): at(9)}, 65_536).at(10**6) == 65_536
+
+
+def test_a_table_that_holds_nothing_says_nothing() -> None:
     assert expected_size(0, Table("version 2", 0, 0, complete=False), []).size_bytes is None
 
 
@@ -263,13 +278,14 @@ def test_the_books_hold_copies_and_all_tables() -> None:
     queued = run(3, State.QUEUED, queue_time=NOW, priority=5)
     ended = run(4, State.STOPPED)
     positions = {old.version: {tp(0): at(100)}, new.version: {tp(0): at(25)}, queued.version: {tp(0): at(0)}}
+    fixed = table_of(old, {}, 0).fixed_bytes
     found = books_of(
         [old, new, queued, ended],
         positions,
         {tp(0): LogEnds(0, 200, 0.0)},
-        {old.version: 1000, new.version: 300, queued.version: 10, ended.version: 90},
+        {old.version: fixed + 1000, new.version: fixed + 300, queued.version: fixed + 10, ended.version: fixed + 90},
     )
-    assert found.storage_bytes == 1400
+    assert found.storage_bytes == 4 * fixed + 1400
     assert [one.version for one in found.under_way] == [new.version]
     assert found.storage_bytes_expected == 2000 - 300
     [waiting] = found.queue

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.replayer.copy_time import (
+    SHORT_REACH,
     START_S,
     Crossing,
     Measured,
@@ -35,17 +36,17 @@ DAY_S = 86400.0
 
 
 def test_nothing_measured_nothing_known() -> None:
-    assert speed_of([], [], "map") is None
-    assert speed_of([Measured("a v1", 0, 5.0)], [Measured("b v1", 5, 0.0)], "map") is None
+    assert speed_of([], [], "map", 1) is None
+    assert speed_of([Measured("a v1", 0, 5.0)], [Measured("b v1", 5, 0.0)], "map", 1) is None
 
 
 def test_copies_of_the_job_tell_more_than_those_of_its_kind() -> None:
     own, other = Measured("a v1", 100_000, 100.0), Measured("b v1", 9_000_000, 100.0)
-    speed = speed_of([own], [other, own], "fold")
+    speed = speed_of([own], [other, own], "fold", 10**6)
     assert speed is not None
-    assert speed.expected == pytest.approx(1000, rel=0.02)
+    assert speed.expected == pytest.approx(100_000 / (100 - START_S))
     assert speed.basis == "the time is judged by copies of this job: a v1 read 100,000 offsets in 100.0 s"
-    speed = speed_of([], [own, other], "fold")
+    speed = speed_of([], [own, other], "fold", 10**6)
     assert speed is not None
     assert "other fold jobs, for this one has made none yet: b v1 read" in speed.basis
     assert speed.basis.endswith(", and 1 more")
@@ -53,7 +54,7 @@ def test_copies_of_the_job_tell_more_than_those_of_its_kind() -> None:
 
 
 def test_a_long_copy_tells_the_speed_closely_a_short_one_says_how_little_it_tells() -> None:
-    long, short = speed_of([Measured("", 10**6, 1000.0)], [], ""), speed_of([Measured("", 1500, 1.5)], [], "")
+    long, short = speed_of([Measured("", 10**6, 1000.0)], [], "", 9), speed_of([Measured("", 1500, 1.5)], [], "", 9)
     assert long is not None
     assert short is not None
     assert long.fastest / long.slowest < 1.6
@@ -62,13 +63,36 @@ def test_a_long_copy_tells_the_speed_closely_a_short_one_says_how_little_it_tell
 
 def test_a_short_copy_beside_a_long_one_adds_nothing() -> None:
     long, short = Measured("a v1", 10**6, 1000.0), Measured("a v2", 100, 1.5)
-    alone, both = speed_of([long], [], ""), speed_of([short, long], [], "")
+    alone, both = speed_of([long], [], "", 10**6), speed_of([short, long], [], "", 10**6)
     assert alone == both
+
+
+def test_short_copies_are_asked_only_where_none_is_long_and_not_of_a_much_longer_log() -> None:
+    tiny, long = Measured("a v1", 200, 4.7), Measured("b v1", 200_000, 17.0)
+    assert speed_of([tiny], [], "map", 213_773) is None
+    assert speed_of([tiny], [], "map", 200 * SHORT_REACH + 1) is None
+    by_itself = speed_of([tiny], [tiny], "map", 200 * SHORT_REACH)
+    assert by_itself is not None
+    assert by_itself.expected == pytest.approx(200 / (4.7 - START_S))
+    by_another = speed_of([tiny], [tiny, long], "map", 213_773)
+    assert by_another is not None
+    assert "other map jobs, for this one has made only short ones: b v1 read 200,000" in by_another.basis
+    assert duration(213_773, 0.0, by_another).expected_s == pytest.approx(18, abs=0.5)
+    slow = Measured("c v1", 19_999, 600.0)
+    assert speed_of([slow, long], [], "map", 1) == speed_of([long], [], "map", 1)
+
+
+def test_the_start_does_not_count_as_speed() -> None:
+    one = Measured("a v1", 30_000, 6.0)
+    speed = speed_of([one], [], "map", 30_000)
+    assert speed is not None
+    assert duration(30_000, 0.0, speed).expected_s == pytest.approx(6.0)
+    assert duration(300_000, 0.0, speed).expected_s == pytest.approx(33.0)
 
 
 @given(st.lists(st.builds(Measured, st.just("x"), st.integers(1, 10**9), st.floats(0.1, 10**5)), min_size=1))
 def test_the_expected_speed_lies_within_its_spread(copies: list[Measured]) -> None:
-    speed = speed_of(copies, [], "map")
+    speed = speed_of(copies, [], "map", 1)
     assert speed is not None
     assert 0 < speed.slowest < speed.expected < speed.fastest
 
@@ -99,11 +123,11 @@ def test_a_copy_is_measured_when_it_has_caught_up_or_while_it_runs() -> None:
 
 
 def test_what_arrives_is_read_too() -> None:
-    assert duration(10_000, 0.0, SPEED).expected_s == 10.0
+    assert duration(10_000, 0.0, SPEED).expected_s == START_S + 10.0
     still = duration(10_000, 200.0, SPEED, waits_s=5.0)
-    assert still.expected_s == pytest.approx(11_000 / 800)
-    assert still.shortest_s == pytest.approx(11_000 / 1050)
-    assert still.longest_s == pytest.approx(11_000 / 600)
+    assert still.expected_s == pytest.approx(START_S + 11_600 / 800)
+    assert still.shortest_s == pytest.approx(START_S + 11_600 / 1050)
+    assert still.longest_s == pytest.approx(START_S + 11_600 / 600)
 
 
 def test_a_log_that_grows_faster_than_it_is_read_is_never_caught_up_with() -> None:
@@ -111,7 +135,7 @@ def test_a_log_that_grows_faster_than_it_is_read_is_never_caught_up_with() -> No
     assert not duration(1, 999.0, SPEED).never
     may_be_never = duration(10_000, 900.0, SPEED)
     assert (may_be_never.never, may_be_never.longest_s) == (False, None)
-    assert may_be_never.expected_s == pytest.approx(100)
+    assert may_be_never.expected_s == pytest.approx(START_S + (10_000 + 900 * START_S) / 100)
 
 
 @given(st.integers(0, 10**9), st.floats(0, 2000))
