@@ -267,3 +267,35 @@ def test_an_unknown_latest_end_is_said() -> None:
 def test_held_still_is_not_a_rate_of_nothing() -> None:
     still = Throttle(ThrottleReason.PAUSED_BY_GOVERNOR, 0.0, "reads are slow")
     assert "held still by PAUSED_BY_GOVERNOR" in run_line(replace(samples.RUN, throttle=still))
+
+
+def test_nothing_is_said_of_a_lag_that_is_not_known_yet() -> None:
+    begun = replace(samples.RUN, lag=0, progress=0.0)
+    assert "lag" not in run_line(begun)
+    assert "lag 0" in run_line(replace(begun, progress=1.0))
+
+
+@pytest.mark.parametrize("state", [RunState.PAUSED, RunState.STOPPED, RunState.FAILED])
+def test_a_run_at_rest_has_neither_an_end_in_sight_nor_a_rate(state: RunState) -> None:
+    for run in (replace(samples.RUN, state=state), replace(samples.RUN, state=state, never_catches_up=True)):
+        for text in (run_line(run), rendered(run_view(run), 120)):
+            assert "ETA" not in text
+            assert "never" not in text
+            assert "/s" not in text
+            assert "lag" in text
+
+
+@pytest.mark.parametrize(("width", "last"), [(80, "event time"), (60, "rate"), (40, "rate")])
+def test_a_narrow_screen_keeps_the_figures_and_drops_the_event_time_first(width: int, last: str) -> None:
+    lines = rendered(run_view(samples.RUN), width).splitlines()
+    [header] = [line for line in lines if line.startswith("partition")]
+    assert header.endswith(last)
+    assert sum(line.startswith("flights/") for line in lines) == 2
+
+
+def test_a_range_that_held_nothing_is_told_from_one_that_was_read() -> None:
+    assert "holds no record" in way_on(replace(samples.COMPLETED, records=0), VersionState.REGISTERED)
+    assert "holds no record" not in way_on(samples.COMPLETED, VersionState.REGISTERED)
+    assert "holds no record" not in way_on(
+        replace(samples.COMPLETED, records=0, records_set_aside=1), VersionState.REGISTERED
+    )

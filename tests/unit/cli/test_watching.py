@@ -44,6 +44,9 @@ def test_a_cutover_is_advised_only_where_it_would_be_accepted() -> None:
     assert caught_up(completed, Standing(VersionState.REGISTERED, False, (CATCH_UP,))) == (
         f"Completed after 6.2 s: its range is read, and its table stays as it is. {command}"
     )
+    empty = caught_up(replace(completed, records=0), Standing(VersionState.REGISTERED, False, (CATCH_UP,)))
+    assert "The range holds no record" in empty
+    assert "cutover" not in empty
     never = replace(CATCH_UP, passed=False, evidence=("flights/0: its range ends at 5",))
     assert caught_up(completed, Standing(VersionState.REGISTERED, False, (never,))).endswith(
         "would be refused by catch-up: flights/0: its range ends at 5."

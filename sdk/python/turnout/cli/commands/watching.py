@@ -22,7 +22,7 @@ from turnout.cli.exits import ExitCode
 from turnout.cli.output import Output, Trimmed
 from turnout.cli.quantities import span
 from turnout.cli.session import Session
-from turnout.cli.views.runs import run_line, run_view, way_on
+from turnout.cli.views.runs import EMPTY_RANGE, range_is_empty, run_line, run_view, way_on
 from turnout.errors import NotFound
 from turnout.results import Gate, Run, RunState, VersionState
 
@@ -116,6 +116,8 @@ def caught_up(run: Run, standing: Standing) -> str:
         done = f"{reached}: its range is read, and its table stays as it is."
     if standing.active:
         return f"{done} It is the active version."
+    if range_is_empty(run) and standing.state is VersionState.REGISTERED:
+        return f"{reached}. {EMPTY_RANGE}."
     if standing.state is not VersionState.REGISTERED:
         return f"{reached}. {way_on(run, standing.state)}"
     command = f"`turnout cutover {run.job} v{run.version}`"

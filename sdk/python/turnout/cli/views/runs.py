@@ -18,6 +18,8 @@ from turnout.results import Estimate, PartitionProgress, Run, RunState, Throttle
 BAR_COLUMNS = 30
 PARTITIONS_MAX = 32  # shown, unless told: those that are furthest behind
 
+_AT_REST = (RunState.PAUSED, RunState.STOPPED, RunState.FAILED)
+
 # The log is not the one any more that the table stands on.
 LOG_LOST = frozenset({"TOPIC_RECREATED", "POSITION_BEYOND_END", "LOG_TRUNCATED"})
 _TOPIC_GONE = "TOPIC_NOT_FOUND"  # of a run: deleted since it began, and a new topic of that name is another one
@@ -46,7 +48,7 @@ def run_view(run: Run, partitions_max: int = PARTITIONS_MAX) -> RenderableType:
     ]
     if _begun(run):
         parts.append(_bar(run.progress, share(run.progress)))
-        parts += [Text("   ".join(figures)) for figures in (_speed(run), _amounts(run))]
+        parts += [Text("   ".join(figures)) for figures in (_speed(run), _amounts(run)) if figures]
     if run.throttle is not None:
         parts.append(Text(f"{_throttled(run.throttle)}: {run.throttle.message}", style="yellow"))
     status = run.status_message
@@ -75,7 +77,7 @@ def _bar(fraction: float, label: str) -> RenderableType:
 def _workers(run: Run) -> str:
     if run.state is RunState.QUEUED:
         return f"priority {run.priority}" if run.priority else ""
-    if run.state in (RunState.STOPPED, RunState.PAUSED, RunState.FAILED, RunState.COMPLETED):
+    if run.state in (*_AT_REST, RunState.COMPLETED):
         return ""
     if run.state is RunState.TAILING:  # one worker follows the log, however many the replay had
         return f"{plural(run.live_workers, 'worker')}, {run.workers} for replay"
@@ -87,7 +89,9 @@ def _workers(run: Run) -> str:
 def _speed(run: Run) -> list[str]:
     """When it reaches the end, with the spread, and what that rests on."""
     figures = []
-    if run.never_catches_up:
+    if run.state in _AT_REST:
+        pass
+    elif run.never_catches_up:
         figures.append("never at this rate")
     elif run.eta is not None:
         latest = "?" if run.eta_max is None else span(run.eta_max)
@@ -97,8 +101,14 @@ def _speed(run: Run) -> list[str]:
         figures.append(rate(run.records_per_s))
     if run.rate_limit is not None:
         figures.append(f"limit {count(run.rate_limit)}/s")
-    figures.append(f"lag {count(run.lag)}")
+    if _lag_known(run):
+        figures.append(f"lag {count(run.lag)}")
     return figures
+
+
+def _lag_known(run: Run) -> bool:
+    """Until Kafka has told where the log ends there is no lag, and nothing is done either."""
+    return run.lag > 0 or run.progress >= 1.0
 
 
 def _amounts(run: Run) -> list[str]:
@@ -115,7 +125,10 @@ def _throttled(throttle: Throttle) -> str:
 
 
 def _rate_known(run: Run) -> bool:
-    """Nothing is measured yet while a replay just begins: 0/s beside its records would be wrong."""
+    """Nothing is measured yet while a replay just begins: 0/s beside its records would be wrong. What was measured
+    before a run came to rest says nothing of it any more."""
+    if run.state in _AT_REST:
+        return False
     return run.records_per_s > 0 or run.state not in (RunState.QUEUED, RunState.REPLAYING)
 
 
@@ -130,6 +143,17 @@ def _remarks(run: Run) -> list[str]:
     return remarks
 
 
+EMPTY_RANGE = (
+    "The range holds no record, and its table is empty; `turnout apply FILE` with another --from or --until reads "
+    "another one, as a new version"
+)
+
+
+def range_is_empty(run: Run) -> bool:
+    """Whether it has read its whole range, and there was nothing."""
+    return run.state is RunState.COMPLETED and not run.records and not run.records_set_aside
+
+
 def way_on(run: Run, version: VersionState) -> str:
     """What to do about a run that stands still: resume it only where that can help."""
     job, number = run.job, f"v{run.version}"
@@ -138,6 +162,8 @@ def way_on(run: Run, version: VersionState) -> str:
     if version is not VersionState.REGISTERED:
         goes_on = "" if run.state is RunState.COMPLETED else ", and its run goes on"
         return f"{number} is {version}: `turnout unretire {job} {number}` takes that back{goes_on}."
+    if range_is_empty(run):
+        return f"{EMPTY_RANGE}."
     if run.state is RunState.COMPLETED:
         return (
             "It has read its whole range, and its table stays as it is. `turnout apply FILE` with another --until, or "
@@ -171,14 +197,15 @@ def _partitions(run: Run, most: int) -> RenderableType:
         "log start": lambda one: count(one.log_start_offset),
         "offset": lambda one: count(one.next_offset),
         "end": lambda one: count(one.target_offset),
-        "lag": lambda one: count(one.lag),
+        "lag": lambda one: count(one.lag) if _lag_known(run) else ABSENT,
         "rate": lambda one: rate(one.records_per_s) if _rate_known(run) else ABSENT,
         "rows": lambda one: count(one.rows_written),
         "set aside": lambda one: count(one.records_set_aside),
         "event time": lambda one: moment(one.event_time),
     }
     least = [name for name in columns if name not in ("log start", "rows", "set aside")]
-    told = FirstFitting([_table(shown, columns, list(columns)), _table(shown, columns, least)])
+    narrow = (least, least[:-1], ["partition", "done", "lag", "rate"], ["partition", "done"])
+    told = FirstFitting([_table(shown, columns, names) for names in (list(columns), *narrow)])
     hidden = len(run.partitions) - len(shown)
     if not hidden:
         return told
@@ -188,7 +215,7 @@ def _partitions(run: Run, most: int) -> RenderableType:
 
 def _table(shown: tuple[PartitionProgress, ...], columns: dict[str, _Cell], names: list[str]) -> Columns:
     rows = [[columns[name](one) for name in names] for one in shown]
-    return table(names, rows, right=range(1, len(names) - 1))
+    return table(names, rows, right=[at for at, name in enumerate(names) if name not in ("partition", "event time")])
 
 
 def _way(one: PartitionProgress) -> float:
