@@ -82,7 +82,7 @@ class Start(Message, frozen=True, kw_only=True):
     partitions: tuple[TopicPartition, ...]
     rate_per_s: float | None = None  # this worker's share of the run's rate; None = unlimited
     write_s_max: float | None = None  # what a write should take at most; None = as long as the lease allows
-    background: bool = False  # a copy: let everything else on the machine go first
+    background: bool = False  # a copy: goes behind everything else on the machine once reads are live
     record_by_record: tuple[Stretch, ...] = ()  # workers died here, of a record perhaps
     deadly: tuple[Deadly, ...] = ()  # within such stretches
     transform_limit_s: float = 30.0  # for one record in the job's function; then TRANSFORM_TIMEOUT

@@ -10,7 +10,6 @@ import traceback
 
 import uvloop
 
-from services.replayer.engine.background import step_back
 from services.replayer.engine.control import Control
 from services.replayer.engine.faults import RunFaultError
 from services.replayer.engine.load import load_job
@@ -40,8 +39,6 @@ def main() -> int:
     except ProtocolError as error:
         sys.stderr.write(f"{error}\n")
         return EXIT_PROTOCOL
-    if start.background:
-        step_back()
     try:
         uvloop.run(_run(start, supervisor))
     except RunFaultError as error:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
+from services.replayer.engine.background import step_back
 from services.replayer.engine.batch import Tempo
 from services.replayer.engine.ingest import Log
 from services.replayer.engine.leases import Lease
@@ -37,6 +38,7 @@ class Control:
         self.partitions = frozenset(start.partitions)
         self.pace = Pace(start.rate_per_s, time.monotonic())
         self.tempo = Tempo(start.lease_s, start.write_s_max)
+        self._in_front = start.background  # a copy, which goes behind everything else once reads are live
         self.stopping = False
         self.stopped = asyncio.Event()
         self._send = send
@@ -47,6 +49,7 @@ class Control:
         self._waiting: dict[str, str] = {}
         self._silence = Silence(time.monotonic())  # of the supervisor
         self._left_alone_after_s = left_alone_after_s(start.lease_s)
+        self._make_way()
 
     def heard(self, message: ToWorker | None) -> None:
         """A message of the supervisor's; None = it is gone, which ends the worker like Stop."""
@@ -56,12 +59,19 @@ class Control:
         elif isinstance(message, Rate):
             self.pace.change(message.per_s, time.monotonic())
             self.tempo.write_s_max = message.write_s_max
+            self._make_way()
         elif isinstance(message, Assign):
             self.partitions = frozenset(message.partitions)
             self._reassigned = True
         else:
             self.stopping = True
             self.stopped.set()
+
+    def _make_way(self) -> None:
+        """Step back for good when the supervisor bounds what a write may take: somebody reads."""
+        if self._in_front and self.tempo.write_s_max is not None:
+            self._in_front = False
+            step_back()
 
     @property
     def interrupted(self) -> bool:

@@ -126,13 +126,20 @@ async def test_the_budget_of_rows_holds_a_copy_down_and_is_named(stage: Stage, k
     await eventually(held, 60)
 
 
-async def test_a_copy_goes_behind_everything_else_on_the_machine_and_the_tail_does_not(
-    stage: Stage, kafka: Topics
+async def test_a_copy_goes_behind_everything_else_on_the_machine_once_there_are_reads_and_the_tail_does_not(
+    stage: Stage, kafka: Topics, switcher: SmallSwitcher
 ) -> None:
     version = await begun(stage, kafka)
     copying = workers_of(os.getpid())
     assert copying
-    assert all(os.getpriority(os.PRIO_PROCESS, pid) == NICE for pid in copying)
+    ours = os.getpriority(os.PRIO_PROCESS, 0)
+    assert all(os.getpriority(os.PRIO_PROCESS, pid) == ours for pid in copying)
+    switcher.p99_ms = QUIET_MS
+
+    async def stepped_back() -> bool:
+        return all(os.getpriority(os.PRIO_PROCESS, pid) == NICE for pid in copying)
+
+    await eventually(stepped_back, 30)
     groups = [Path(f"/proc/{pid}/autogroup") for pid in copying]
     assert all(group.read_text(encoding="ascii").endswith(f"nice {NICE}\n") for group in groups if group.exists())
     await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version}/run", rate_limit=0))

@@ -10,16 +10,17 @@ from services.replayer import stuck
 from tests.integration.replayer.stage import Stage, aggregate_source, flights
 from tests.support.eventually import eventually
 
-# Of a worker of the tail, once; the copy's may have gone before it is missed. Those of copies step back.
+# Once, of a worker of the tail: the copy's may have gone before it is missed.
 ONCE = """
 import asyncio
 import os
 import pathlib
 import sys
 
-def _sabotage(marker=pathlib.Path({marker!r})):
-    steps_back = os.getpriority(os.PRIO_PROCESS, 0) > os.getpriority(os.PRIO_PROCESS, os.getppid())
-    if marker.exists() and not marker.read_text() and not steps_back:
+def _sabotage(marker=pathlib.Path({marker!r}), copier=pathlib.Path({marker!r} + ".copier")):
+    if not marker.exists():
+        copier.write_text(str(os.getpid()))
+    elif not marker.read_text() and copier.read_text() != str(os.getpid()):
         marker.write_text("begun")
         _do_it()
         marker.write_text("done")
