@@ -136,7 +136,7 @@ async def test_a_replay_waits_for_its_turn(program: Program, orders: Orders) -> 
     assert (changed["copies_max"], changed["storage_bytes_max"], changed["read_p99_ratio_max"]) == (1, 10**12, 1.3)
     await program.run("apply", orders.code(1), "--rate", "100", "--no-watch")
     queued = (await program.run("apply", orders.code(2), "--priority", "3", "--no-watch")).out
-    assert "queue       1 of 1 copy runs; 1st in the queue" in queued
+    assert re.search(r"queue +1 of 1 copy runs; 1st in the queue", queued), queued
     assert queued.splitlines()[-1].startswith("The replay is queued: 1 of 1 copy runs; 1st in the queue. `turnout run")
     assert "copies   1 of at most 1, 1 queued" in (await program.run("capacity", "show")).out
     moved = (await program.run("run", "priority", JOB, "v2", "-7")).out
@@ -177,7 +177,8 @@ async def test_a_part_of_the_log(program: Program, orders: Orders) -> None:
     assert other.startswith(f"{JOB}: created v2, ")
     await program.run("cutover", JOB, "v1")
     never = (await program.run("run", "watch", JOB, "v2")).out
-    assert f"`turnout cutover {JOB} v2` would be refused by catch-up: {orders.topic}/0: 1 offset" in never
+    assert f"`turnout cutover {JOB} v2` would be refused by catch-up: " in never
+    assert "and that of version 1 goes further; it is 4 offsets behind now" in never
     assert f"{JOB}: created v3\n" in (await program.run("apply", orders.code(1), "--watch")).out
 
     gone = await program.run("apply", orders.code(1), "--from", f"{orders.topic}/0={ends[0] + 1}", code=4)

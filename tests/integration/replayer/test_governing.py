@@ -113,7 +113,7 @@ async def test_a_rate_by_hand_counts_at_once_and_is_named(stage: Stage, kafka: T
 
 async def test_the_budget_of_rows_holds_a_copy_down_and_is_named(stage: Stage, kafka: Topics) -> None:
     version = await begun(stage, kafka)
-    capacity = replayer.Capacity(name="capacity", rows_per_s_max=300)
+    capacity = replayer.Capacity(name="capacity", rows_per_s_max=5)  # of about 26 for a batch of thousands of records
     await stage.call(
         "UpdateCapacity",
         replayer.UpdateCapacityRequest(capacity=capacity, update_mask=FieldMask(paths=["rows_per_s_max"])),
