@@ -17,6 +17,7 @@ from services.replayer.governor import Decision
 from services.replayer.governor_store import GovernorStore, Learnt
 from services.replayer.ladder import Reason, Throttle
 from services.replayer.store import Store
+from tests.integration.replayer.replayers import worker_pids
 from tests.integration.replayer.stage import Stage, aggregate_source, flights
 from tests.integration.replayer.switcher import SmallSwitcher
 from tests.support.eventually import eventually
@@ -130,23 +131,27 @@ async def test_a_copy_goes_behind_everything_else_on_the_machine_once_there_are_
     stage: Stage, kafka: Topics, switcher: SmallSwitcher
 ) -> None:
     version = await begun(stage, kafka)
-    copying = workers_of(os.getpid())
+    copying = worker_pids(os.getpid())
     assert copying
     ours = os.getpriority(os.PRIO_PROCESS, 0)
     assert all(os.getpriority(os.PRIO_PROCESS, pid) == ours for pid in copying)
     switcher.p99_ms = QUIET_MS
 
+    groups = [Path(f"/proc/{pid}/autogroup") for pid in copying]
+
     async def stepped_back() -> bool:
-        return all(os.getpriority(os.PRIO_PROCESS, pid) == NICE for pid in copying)
+        # The process first, then its group: between the two only one of them has.
+        processes = all(os.getpriority(os.PRIO_PROCESS, pid) == NICE for pid in copying)
+        return processes and all(
+            group.read_text(encoding="ascii").endswith(f"nice {NICE}\n") for group in groups if group.exists()
+        )
 
     await eventually(stepped_back, 30)
-    groups = [Path(f"/proc/{pid}/autogroup") for pid in copying]
-    assert all(group.read_text(encoding="ascii").endswith(f"nice {NICE}\n") for group in groups if group.exists())
     await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version}/run", rate_limit=0))
     await stage.in_state(version, "REPLAYING", "TAILING")
 
     async def tails() -> bool:
-        workers = workers_of(os.getpid())
+        workers = worker_pids(os.getpid())
         run = await stage.get(version)
         return (
             run.state == replayer.Run.TAILING
@@ -157,20 +162,6 @@ async def test_a_copy_goes_behind_everything_else_on_the_machine_once_there_are_
     await eventually(tails, 60)
     run = await stage.applied(version, RECORDS)
     assert run.worker_restarts == 0
-
-
-def workers_of(parent: int) -> list[int]:
-    """Process ids of the workers that a process has started."""
-    children = [
-        int(pid)
-        for listed in Path(f"/proc/{parent}/task").glob("*/children")
-        for pid in listed.read_text(encoding="utf-8").split()
-    ]
-    return [
-        pid
-        for pid in children
-        if "services.replayer.engine" in Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
-    ]
 
 
 async def test_one_replica_governs_and_another_one_goes_on_where_it_was(stage: Stage, kafka: Topics) -> None:
