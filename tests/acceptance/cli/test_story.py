@@ -135,6 +135,11 @@ async def test_a_replay_waits_for_its_turn(program: Program, orders: Orders) -> 
     changed = (await program.run("capacity", "set", "--copies", "1", "--storage", "1TB", "-o", "json")).document
     assert (changed["copies_max"], changed["storage_bytes_max"], changed["read_p99_ratio_max"]) == (1, 10**12, 1.3)
     await program.run("apply", orders.code(1), "--rate", "100", "--no-watch")
+
+    async def copies() -> bool:  # the queue waits for what Kafka says of the log, and lets the first one begin then
+        return "copies   1 of at most 1" in (await program.run("capacity", "show")).out
+
+    await eventually(copies)
     queued = (await program.run("apply", orders.code(2), "--priority", "3", "--no-watch")).out
     assert re.search(r"queue +1 of 1 copy runs; 1st in the queue", queued), queued
     assert queued.splitlines()[-1].startswith("The replay is queued: 1 of 1 copy runs; 1st in the queue. `turnout run")
