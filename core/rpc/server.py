@@ -32,6 +32,7 @@ class ServiceApp(abc.ABC):
 
     name: str
     service_names: tuple[str, ...]
+    calls_max: int | None = None  # of all its calls but watches, at a time; None = no bound
 
     @property
     def ready(self) -> bool:
@@ -64,7 +65,8 @@ class RpcServer:
         self._started: list[ServiceApp] = []
         self._watches = Watches()
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(interceptors=chain(self._watches), options=_OPTIONS)
+        limits = {name: app.calls_max for app in apps for name in app.service_names if app.calls_max is not None}
+        self._server = grpc.aio.server(interceptors=chain(self._watches, limits), options=_OPTIONS)
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from core import config
+from core.rpc import interceptors
 from services.replayer import metrics
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -53,7 +54,8 @@ def test_every_metric_is_documented_as_it_is() -> None:
     page = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `(turnout\.[a-z_.]+)` \| (\w+) \| `([^`]+)` \|", page, re.MULTILINE))
     told = {(one.name, "counter" if one.counter else "gauge", one.unit) for one in (*metrics.RUN, *metrics.PARTITION)}
-    assert documented == told | {(metrics.UNTOLD, "gauge", "{partition}")}
+    others = {(metrics.UNTOLD, "gauge", "{partition}"), (interceptors.REFUSED, "counter", "{call}")}
+    assert documented == told | others
     assert f"At most {metrics.PARTITIONS_MAX} partitions" in page
 
 

@@ -9,7 +9,16 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry import trace
 
-from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, TurnoutError, Unavailable, Violation
+from core.domain.errors import (
+    Aborted,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    ResourceExhausted,
+    TurnoutError,
+    Unavailable,
+    Violation,
+)
 from core.rpc.channel import connect
 from core.rpc.errors import CODES, from_rpc_error
 from core.rpc.server import RpcServer, ServiceApp
@@ -26,9 +35,14 @@ class Replayer(pb_grpc.ReplayerServicer):
 
     def __init__(self) -> None:
         self.traceparent = ""
+        self.held = 0
+        self.let_go = asyncio.Event()
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
         self.traceparent = current_traceparent()
+        if request.name == "hold":
+            self.held += 1
+            await self.let_go.wait()
         if request.name == "bug":
             raise ZeroDivisionError("secret detail")
         if request.name in ERRORS:
@@ -180,6 +194,45 @@ async def test_a_stopping_server_ends_its_watches() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
     assert from_rpc_error(caught.value, "replayer").reason == "STOPPING"
+
+
+async def test_a_service_with_too_much_to_do_refuses_calls_and_no_health_checks() -> None:
+    app = App()
+    app.calls_max = 2
+    server = RpcServer("127.0.0.1:0", [app])
+    async with connect(f"127.0.0.1:{await server.start()}") as channel:
+        stub: Any = pb_grpc.ReplayerStub(channel)
+        watch = stub.WatchRun(pb.WatchRunRequest(name="for ever"))
+        assert (await watch.read()).name == "for ever", "a watch takes no place"
+        held = [stub.GetRun(pb.GetRunRequest(name="hold"), timeout=20) for _ in range(3)]
+        gone = held.pop()
+
+        async def two_hold() -> bool:
+            return app.servicer.held == 2
+
+        await eventually(two_hold)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await gone
+        back = from_rpc_error(caught.value, "replayer")
+        assert (type(back), back.reason) == (ResourceExhausted, "OVERLOADED")
+        checked = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert checked.status == health_pb2.HealthCheckResponse.SERVING
+        held[0].cancel()  # a caller that leaves gives its place back
+
+        async def a_place_again() -> bool:
+            try:
+                await stub.GetRun(pb.GetRunRequest(name="a"), timeout=5)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    raise
+                return False
+            return True
+
+        await eventually(a_place_again)
+        app.servicer.let_go.set()
+        assert (await held[1]).name == "hold"
+        watch.cancel()
+    await server.stop()
 
 
 async def test_a_taken_port_is_told(app: tuple[App, Any, str]) -> None:
