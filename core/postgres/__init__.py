@@ -1,11 +1,18 @@
-"""PostgreSQL for every service: pool, migrations, named queries, notifications, and what "away" means."""
+"""PostgreSQL for every service: what `turnout.postgres` has for clients too, and migrations and notifications."""
 
-from core.postgres.away import is_away, postgres_errors
 from core.postgres.listen import Listener
 from core.postgres.migrations import migrate
-from core.postgres.pool import Connection, Pool, connect, open_pool
-from core.postgres.queries import Queries, load_queries
-from core.postgres.refusal import refusal
+from turnout.postgres import (
+    Connection,
+    Pool,
+    Queries,
+    connect,
+    is_away,
+    load_queries,
+    open_pool,
+    postgres_errors,
+    refusal,
+)
 
 __all__ = [
     "Connection",

@@ -6,8 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from core.postgres.away import is_away
-from core.postgres.pool import connect
+from turnout.postgres.away import is_away
+from turnout.postgres.pool import connect
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from core.postgres.away import postgres_errors
-from core.postgres.pool import Pool
+from turnout.postgres.away import postgres_errors
+from turnout.postgres.pool import Pool
 
 _FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 _LOCK = 0x7475726E6F7574  # "turnout": one migration at a time in a database

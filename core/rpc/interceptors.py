@@ -17,8 +17,9 @@ from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from core.domain.errors import InvalidInput, ResourceExhausted, TurnoutError, Unavailable
-from core.rpc.errors import DOMAIN, to_status
-from core.telemetry import meter, remote_context
+from core.rpc.errors import to_status
+from turnout.status import DOMAIN
+from turnout.telemetry import meter, remote_context
 
 log = logging.getLogger(__name__)
 

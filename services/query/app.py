@@ -6,16 +6,16 @@ from core.clock import SystemClock
 from core.config import Settings
 from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
-from services.query.freshness import Limits
-from services.query.front import Front
-from services.query.keeper import RoutesKeeper
-from services.query.neighbours import RegistryVersions, SwitcherRoutes
-from services.query.reads import Reads
-from services.query.routes_file import RoutesFile
 from services.query.servicer import QueryServicer
-from services.query.table import Tables
-from services.query.watch import RouteWatch
 from turnout.query.v1 import query_pb2, query_pb2_grpc
+from turnout.reading.freshness import Limits
+from turnout.reading.front import Front
+from turnout.reading.keeper import RoutesKeeper
+from turnout.reading.neighbours import RegistryVersions, SwitcherRoutes
+from turnout.reading.reads import Reads
+from turnout.reading.routes_file import RoutesFile
+from turnout.reading.table import Tables
+from turnout.reading.watch import RouteWatch
 
 _STORE_EVERY_SHARE = 20  # the stored time is at most this share of max_stale_active_s older than it could be
 _ROUTES_WITHIN_S = 2.0

@@ -1,20 +1,16 @@
 """Between the contract's messages and the front's own values."""
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 
 from core.domain.errors import InvalidInput, ResourceExhausted
-from core.domain.names import parse_job, parse_route, route_name
-from core.domain.routing import Arm, Interval, Route
+from core.domain.names import parse_job
 from core.rpc.server import MESSAGE_BYTES_MAX
-from core.rpc.values import timestamp
-from services.query.latency import ReadLoad
-from services.query.reads import Explanation, Request, Served
-from services.query.routing import Cause, Committed, RoutingTable
-from services.query.table import Page, Position, Values
-from services.query.values import row_writer
+from turnout.kind_values import timestamp
 from turnout.query.v1 import query_pb2
-from turnout.switcher.v1 import switcher_pb2
+from turnout.reading.reads import Explanation, Request, Served
+from turnout.reading.routing import Cause
+from turnout.reading.table import Page, Position, Values
+from turnout.reading.values import row_writer
 
 _CAUSES = {
     Cause.ROUTED: query_pb2.ServedVersion.ROUTED,
@@ -23,8 +19,6 @@ _CAUSES = {
 }
 
 _SCAN_MESSAGE_BYTES = 1024 * 1024  # gRPC's clients refuse messages above 4 MiB unless told otherwise
-
-# --- reads ----------------------------------------------------------------------------------------------------------
 
 
 def request_of(message: query_pb2.GetRequest | query_pb2.BatchGetRequest | query_pb2.ScanRequest) -> Request:
@@ -111,68 +105,4 @@ def _position(position: Position) -> query_pb2.AppliedPosition:
         partition=position.partition,
         next_offset=position.next_offset,
         event_time=None if position.event_time is None else timestamp(position.event_time),
-    )
-
-
-# --- routes ---------------------------------------------------------------------------------------------------------
-
-
-def route_of(message: switcher_pb2.Route) -> Route:
-    """The route. ValueError when it is not one that a front may serve by."""
-    return Route(
-        job=parse_route(message.name),
-        epoch=message.epoch,
-        active_version=message.active_version,
-        arms=tuple(Arm(arm.version, arm.weight) for arm in message.arms),
-        salt=message.salt,
-        intervals=tuple(Interval(one.low, one.high, one.version, one.acquired_epoch) for one in message.intervals),
-    )
-
-
-def committed_of(message: switcher_pb2.RouteCommitted) -> Committed:
-    """The committed route. ValueError as for `route_of`."""
-    return Committed(message.revision, message.proposal, route_of(message.route))
-
-
-def table_of_snapshot(message: switcher_pb2.Snapshot) -> RoutingTable:
-    """The routing table of a snapshot. ValueError as for `route_of`."""
-    return RoutingTable().with_snapshot(message.revision, [committed_of(one) for one in message.routes])
-
-
-def snapshot_of_table(table: RoutingTable) -> switcher_pb2.Snapshot:
-    """The table as a snapshot that gives it again."""
-    return switcher_pb2.Snapshot(
-        revision=table.revision, routes=[_committed_message(one) for one in table.committed.values()]
-    )
-
-
-def heartbeat_message(sequence: int, load: ReadLoad | None) -> switcher_pb2.WatchRoutesRequest:
-    """A heartbeat, and the reads since the one before."""
-    heartbeat = switcher_pb2.Heartbeat(sequence=sequence)
-    if load is not None:
-        heartbeat.read_load.reads = load.reads
-        heartbeat.read_load.window.FromTimedelta(timedelta(seconds=load.window_s))
-        heartbeat.read_load.p50.FromTimedelta(timedelta(seconds=load.p50_s))
-        heartbeat.read_load.p99.FromTimedelta(timedelta(seconds=load.p99_s))
-    return switcher_pb2.WatchRoutesRequest(heartbeat=heartbeat)
-
-
-def _committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:
-    route = committed.route
-    return switcher_pb2.RouteCommitted(
-        revision=committed.revision,
-        proposal=committed.proposal,
-        route=switcher_pb2.Route(
-            name=route_name(route.job),
-            epoch=route.epoch,
-            active_version=route.active_version,
-            arms=[switcher_pb2.Arm(version=arm.version, weight=arm.weight) for arm in route.arms],
-            salt=route.salt,
-            intervals=[
-                switcher_pb2.Interval(
-                    low=one.low, high=one.high, version=one.version, acquired_epoch=one.acquired_epoch
-                )
-                for one in route.intervals
-            ],
-        ),
     )

@@ -9,10 +9,10 @@ import grpc
 
 from core.domain.names import parse_job
 from services.query import convert
-from services.query.front import Front
-from services.query.reads import Reads, Request
-from services.query.table import Deadline
 from turnout.query.v1 import query_pb2, query_pb2_grpc
+from turnout.reading.front import Front
+from turnout.reading.reads import Reads, Request
+from turnout.reading.table import Deadline
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

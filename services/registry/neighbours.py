@@ -4,9 +4,9 @@ from typing import cast
 
 import grpc
 
-from core.rpc.errors import from_rpc_error
 from services.registry.retirement import Call, Done, Failed, Outcome, Released, Retirement
 from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
+from turnout.status import from_rpc_error
 from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
 
 CALL_S = 10.0

@@ -15,7 +15,6 @@ import grpc
 
 from core.domain.errors import DataLoss, FailedPrecondition
 from core.domain.names import VersionId
-from core.rpc.errors import from_rpc_error
 from turnout.job.artifact import ARTIFACT_BYTES_MAX, SINGLE_FILE, unpack
 from turnout.job.errors import ArtifactError
 from turnout.log_range import LogRange, LogRangeError
@@ -23,6 +22,7 @@ from turnout.log_range_proto import from_proto
 from turnout.registry.v1 import registry_pb2 as registry
 from turnout.registry.v1.registry_pb2_grpc import RegistryStub
 from turnout.schema import JobDefinition, SchemaError, decode
+from turnout.status import from_rpc_error
 
 if TYPE_CHECKING:
     from turnout.registry.v1.registry_pb2_grpc import RegistryAsyncStub

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.domain.errors import FailedPrecondition, InvalidInput
-from core.domain.kinds import kind_of
-from core.domain.sql import DELETED_COLUMN, quoted, serving
 from services.replayer import ddl
 from services.replayer.run import Positions, Run
+from turnout.kinds import kind_of
 from turnout.schema import JobDefinition
+from turnout.sql import DELETED_COLUMN, quoted, serving
 
 FLOAT_TOLERANCE = "1e-9"
 SAMPLES_DEFAULT = 10

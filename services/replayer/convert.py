@@ -8,8 +8,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from core.domain.errors import InvalidInput
-from core.domain.kinds import kind_of
-from core.rpc.values import timestamp, value_of
 from services.replayer.budget import Books, Capacity
 from services.replayer.capacity import NAME as CAPACITY_NAME
 from services.replayer.capacity import Change
@@ -24,6 +22,8 @@ from services.replayer.replicas import instance_of
 from services.replayer.retention import Risk
 from services.replayer.run import Position, Positions, Run, Sample
 from services.replayer.states import State
+from turnout.kind_values import timestamp, value_of
+from turnout.kinds import kind_of
 from turnout.query.v1 import query_pb2 as query
 from turnout.replayer.v1 import replayer_pb2 as replayer
 

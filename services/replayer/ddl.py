@@ -25,8 +25,8 @@ Identifiers were checked when the definition was validated; they are quoted all 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from core.domain.sql import DELETED_COLUMN, SCHEMA, literal, quoted, serving
 from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Keep, Merge
+from turnout.sql import DELETED_COLUMN, SCHEMA, literal, quoted, serving
 
 STAGING: Final = "pg_temp.staging"
 

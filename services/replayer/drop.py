@@ -7,10 +7,10 @@ import asyncpg
 
 from core.domain.errors import Aborted, FailedPrecondition
 from core.domain.names import VersionId
-from core.domain.sql import serving
 from services.replayer.locks import with_lock
 from services.replayer.states import State
 from services.replayer.store import QUERIES, Store, run_of
+from turnout.sql import serving
 
 # Beyond the pool's own: unlinking the files of a large table and deleting millions of dead letters take their time.
 DROP_WITHIN_S = 600.0

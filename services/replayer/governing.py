@@ -17,7 +17,6 @@ from core.clock import Clock
 from core.config import Settings
 from core.domain.errors import TurnoutError, Unavailable
 from core.domain.names import VersionId, parse_route
-from core.rpc.errors import from_rpc_error
 from services.replayer.budget import Capacity, copy_rates, row_rate_limits
 from services.replayer.evidence import Quiet, Window, pooled
 from services.replayer.governor import Decision, Governor, Seen
@@ -27,6 +26,7 @@ from services.replayer.run import Run
 from services.replayer.sampler import Sampler
 from services.replayer.states import State
 from services.replayer.store import Store
+from turnout.status import from_rpc_error
 from turnout.switcher.v1 import switcher_pb2 as switcher
 from turnout.switcher.v1 import switcher_pb2_grpc
 

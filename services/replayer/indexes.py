@@ -9,11 +9,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from core.domain.sql import serving
 from core.postgres import Connection, connect, postgres_errors
 from services.replayer import ddl
 from services.replayer.store import QUERIES, Store
 from turnout.schema import JobDefinition
+from turnout.sql import serving
 
 AT_A_TIME: Final = 2
 LOOK_EVERY_S: Final = 5.0

@@ -18,8 +18,8 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from core.domain.names import parse_run
-from core.telemetry import meter
 from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.telemetry import meter
 
 PARTITIONS_MAX: Final = 2000  # of all runs together: more would be more series than a store of metrics likes
 _ANSWER_S: Final = 2.0

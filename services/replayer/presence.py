@@ -11,10 +11,10 @@ from datetime import timedelta
 from core.clock import Clock
 from core.domain.errors import Unavailable
 from core.postgres import Connection, connect, postgres_errors
-from core.postgres.pool import COMMAND_TIMEOUT_S
 from services.replayer.replicas import ReplicaLease, sharing
 from services.replayer.run import Sample
 from services.replayer.store import QUERIES, Store
+from turnout.postgres.pool import COMMAND_TIMEOUT_S
 
 log = logging.getLogger(__name__)
 

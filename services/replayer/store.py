@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 
 from core.domain.errors import FailedPrecondition, NotFound, Unavailable
 from core.domain.names import VersionId, parse_version
-from core.domain.sql import serving
 from core.postgres import Pool, load_queries, migrate, open_pool, postgres_errors
 from services.replayer.engine.identity import RecordIdentity
 from services.replayer.engine.session import IS_OWNERS, session_name
@@ -25,6 +24,7 @@ from services.replayer.run import Position, Positions, Run
 from services.replayer.states import Command, Event, IllegalCommandError, State, after
 from turnout import log_range
 from turnout.schema import JobDefinition, decode, encode
+from turnout.sql import serving
 
 HERE = Path(__file__).parent
 MIGRATIONS = HERE / "migrations"

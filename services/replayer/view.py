@@ -11,12 +11,12 @@ import asyncpg
 
 from core.domain.errors import FailedPrecondition, InvalidInput
 from core.domain.names import VersionId
-from core.domain.sql import DELETED_COLUMN, quoted, serving
 from services.replayer import ddl
 from services.replayer.locks import with_lock
 from services.replayer.run import Run
 from services.replayer.store import QUERIES, Store
 from turnout.schema import view_name
+from turnout.sql import DELETED_COLUMN, quoted, serving
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from core.domain.errors import TurnoutError
-from core.domain.routing import Route
-from core.telemetry import current_traceparent, tracer
 from services.switcher.adoption import Front, Verdict, adopted, not_counted, readiness
 from services.switcher.convert import change_message, decode_change, encode_change
 from services.switcher.feed import POLL_IN_FLIGHT_S
@@ -27,7 +25,9 @@ from services.switcher.store import Committed, RouteStore, not_prepared
 from services.switcher.switch import Change, CutOver, RollBack, SetTraffic, decide
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
+from turnout.routing import Route
 from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.telemetry import current_traceparent, tracer
 
 log = logging.getLogger(__name__)
 _tracer = tracer("turnout.switcher")

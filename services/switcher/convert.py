@@ -10,7 +10,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from core.domain.errors import InvalidInput
 from core.domain.names import route_name
-from core.domain.routing import Route
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.switcher.presence import Registration
 from services.switcher.records import (
@@ -26,6 +25,7 @@ from services.switcher.records import (
     View,
 )
 from services.switcher.switch import etag_of
+from turnout.routing import Route
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 MAY_SERVE_MAX = timedelta(days=30)

@@ -11,7 +11,7 @@ Ties go by a fixed order: versions by number, intervals acquired in one epoch fr
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from core.domain.routing import HASHES, WHOLE, Interval
+from turnout.routing import HASHES, WHOLE, Interval
 
 INTERVALS_MAX = 1024
 """Above this many intervals a map is compacted."""

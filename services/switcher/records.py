@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from core.domain.routing import Arm, Interval, Route
 from services.switcher.switch import State
+from turnout.routing import Arm, Interval, Route
 
 
 class CommandKind(Enum):

@@ -8,13 +8,13 @@ import grpc
 
 from core.domain.errors import TurnoutError, Unavailable
 from core.domain.names import VersionId
-from core.rpc.errors import from_rpc_error
 from services.switcher.gates import Said, answers_to
 from services.switcher.records import GateAnswer
 from services.switcher.store import PendingView
 from services.switcher.switch import GateQuestion
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as rpc
+from turnout.status import from_rpc_error
 
 _GATES_TIMEOUT_S = 5.0
 _VIEW_TIMEOUT_S = 5.0

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from core.domain.errors import Aborted, InvalidInput
-from core.domain.routing import Route
 from core.postgres import Pool, load_queries, postgres_errors
 from services.switcher.adoption import Front, Verdict, readiness
 from services.switcher.records import (
@@ -42,6 +41,7 @@ from services.switcher.switch import (
     released_error,
     stale,
 )
+from turnout.routing import Route
 
 CHANNEL = "turnout_switcher"
 MIGRATIONS = Path(__file__).parent / "migrations"

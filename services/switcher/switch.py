@@ -30,8 +30,8 @@ from datetime import datetime, timedelta
 from typing import NoReturn
 
 from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
-from core.domain.routing import HASHES, WHOLE, Arm, Route
 from services.switcher.intervals import redraw, whole
+from turnout.routing import HASHES, WHOLE, Arm, Route
 
 GATES = ("catch-up", "coverage", "schema")
 """Every gate, in the order in which they are asked."""

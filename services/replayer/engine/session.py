@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from core.postgres.pool import connect
+from turnout.postgres.pool import connect
 
 _NAME_PREFIX: Final = "turnout-worker "
 _NAME_BYTES_MAX: Final = 63  # PostgreSQL cuts what is longer

@@ -17,7 +17,6 @@ from typing import Any
 
 import asyncpg
 
-from core.domain.sql import SCHEMA
 from services.replayer import ddl
 from services.replayer.engine.batch import Batch
 from services.replayer.engine.faults import DataRefusedError, LeaseLostError, RunFaultError, reason_of, refused_for_data
@@ -28,6 +27,7 @@ from services.replayer.engine.volume import bytes_of, shares
 from services.replayer.protocol import TopicPartition
 from turnout.job.compiled import DELETED, PARTITION
 from turnout.schema import JobDefinition, JobKind, Keep
+from turnout.sql import SCHEMA
 
 _MOVE = """
 update serving.positions p

@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from core.domain.errors import Unavailable
-from core.postgres import is_away, open_pool, pool, postgres_errors
+from core.postgres import is_away, open_pool, postgres_errors
 from tests.support.proxy import TcpProxy
+from turnout.postgres import pool
 
 
 @pytest.fixture

@@ -20,12 +20,13 @@ from core.domain.errors import (
     Violation,
 )
 from core.rpc.channel import connect
-from core.rpc.errors import CODES, from_rpc_error
+from core.rpc.errors import CODES
 from core.rpc.server import RpcServer, ServiceApp
-from core.telemetry import current_traceparent, remote_context
 from tests.support.eventually import eventually
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as pb_grpc
+from turnout.status import from_rpc_error
+from turnout.telemetry import current_traceparent, remote_context
 
 GATES = (Violation("catch-up", "v2", "flights/3: 40 behind"), Violation("schema", "v2", "on_time is gone"))
 

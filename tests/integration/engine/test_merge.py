@@ -9,10 +9,10 @@ import asyncpg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.domain.sql import serving
 from services.replayer import ddl
 from tests.integration.engine.workers import Version
 from turnout.job.compiled import CompiledAggregate
+from turnout.sql import serving
 
 EVERYTHING = """
     from datetime import date, datetime

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from core.domain.sql import quoted, serving
 from services.replayer import ddl
 from services.replayer.protocol import (
     Fault,
@@ -33,6 +32,7 @@ from services.replayer.protocol import (
 from tests.support.eventually import eventually
 from turnout import schema, testing
 from turnout.job import Job, load
+from turnout.sql import quoted, serving
 
 REPOSITORY = Path(__file__).parents[3]
 MIGRATIONS = REPOSITORY / "services" / "replayer" / "migrations"

@@ -12,9 +12,9 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from core.domain.errors import NotFound
-from core.domain.routing import HASHES
 from core.rpc.server import RpcServer, ServiceApp
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
+from turnout.routing import HASHES
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc
 

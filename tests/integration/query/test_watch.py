@@ -14,14 +14,14 @@ import grpc
 import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from services.query.convert import table_of_snapshot
-from services.query.routes_file import RoutesFile, StoredRoutes
 from tests.integration.query.conftest import MakeFront
 from tests.integration.query.fronts import FrontProcess, Serving, i, plain, refused
 from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess, route
 from tests.integration.query.test_reads import adopt
 from tests.support.eventually import eventually
 from turnout.query.v1 import query_pb2 as pb
+from turnout.reading.route_proto import table_of_snapshot
+from turnout.reading.routes_file import RoutesFile, StoredRoutes
 from turnout.switcher.v1 import switcher_pb2
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE

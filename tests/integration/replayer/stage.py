@@ -14,7 +14,6 @@ from core.config import Settings
 from core.domain.errors import TurnoutError
 from core.kafka import KafkaConfig
 from core.rpc.channel import connect
-from core.rpc.errors import from_rpc_error
 from core.rpc.server import RpcServer
 from services.replayer.app import ReplayerApp, build
 from tests.integration.replayer.registry import Registered, SmallRegistry
@@ -23,6 +22,7 @@ from tests.support.topics import Record, Topics
 from turnout import testing
 from turnout.replayer.v1 import replayer_pb2 as replayer
 from turnout.replayer.v1 import replayer_pb2_grpc
+from turnout.status import from_rpc_error
 
 if TYPE_CHECKING:
     from turnout.replayer.v1.replayer_pb2_grpc import ReplayerAsyncStub

@@ -6,12 +6,12 @@ import asyncio
 
 import asyncpg
 
-from core.postgres.pool import connect
 from services.replayer import ddl
 from services.replayer.indexes import AT_A_TIME, IndexBuilds
 from services.replayer.store import POOL_SIZE_MAX, Store
 from tests.support.eventually import eventually
 from tests.unit.replayer.made import definition
+from turnout.postgres.pool import connect
 from turnout.schema import Index
 
 TABLES = [f"punctuality__v{number}" for number in range(1, POOL_SIZE_MAX + 2)]

@@ -9,7 +9,6 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from core.domain.routing import WHOLE, Arm, Route
 from core.postgres import migrate, open_pool
 from core.rpc.channel import connect
 from services.switcher.feed import Feed
@@ -20,6 +19,7 @@ from services.switcher.store import MIGRATIONS, RouteStore
 from tests.integration.switcher.conftest import ROUTE, TIMEOUT_S, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
 from tests.support.eventually import eventually
+from turnout.routing import WHOLE, Arm, Route
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.domain.routing import HASHES, WHOLE, Interval
 from services.switcher.intervals import INTERVALS_MAX, redraw, sizes, whole
+from turnout.routing import HASHES, WHOLE, Interval
 
 
 @st.composite

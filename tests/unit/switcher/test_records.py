@@ -1,8 +1,8 @@
 """What is kept comes back as it was."""
 
-from core.domain.routing import Arm, Route
 from services.switcher.intervals import redraw, whole
 from services.switcher.records import GateAnswer, gates_from_json, gates_to_json, route_from_json, route_to_json
+from turnout.routing import Arm, Route
 
 
 def test_a_route_survives_its_json() -> None:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, TurnoutError
-from core.domain.routing import WHOLE, Arm, Route
 from services.switcher.intervals import whole
 from services.switcher.switch import (
     GATES,
@@ -28,6 +27,7 @@ from services.switcher.switch import (
     decide,
     etag_of,
 )
+from turnout.routing import WHOLE, Arm, Route
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

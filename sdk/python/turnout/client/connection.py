@@ -11,14 +11,13 @@ from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 from turnout import errors
-from turnout.errors import InvalidInput, TurnoutError, Unavailable, Violation
+from turnout.errors import InvalidInput, TurnoutError, Unavailable
 from turnout.query.v1.query_pb2_grpc import QueryStub
 from turnout.registry.v1.registry_pb2_grpc import RegistryStub
 from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
+from turnout.status import DOMAIN, ERRORS, details_of
 from turnout.switcher.v1.switcher_pb2_grpc import SwitcherStub
 from turnout.tracing import client_interceptors
 
@@ -53,15 +52,7 @@ _OPTIONS: list[tuple[str, int]] = [
 ]
 
 _ERRORS: dict[grpc.StatusCode, type[TurnoutError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
-    grpc.StatusCode.NOT_FOUND: errors.NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
-    grpc.StatusCode.FAILED_PRECONDITION: errors.FailedPrecondition,
-    grpc.StatusCode.ABORTED: errors.Aborted,
-    grpc.StatusCode.OUT_OF_RANGE: errors.OutOfRange,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.ResourceExhausted,
-    grpc.StatusCode.DATA_LOSS: errors.DataLoss,
-    grpc.StatusCode.UNAVAILABLE: errors.Unavailable,
+    **ERRORS,
     grpc.StatusCode.CANCELLED: errors.Unavailable,  # by the server, as it stops
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
@@ -221,9 +212,8 @@ class Connections:
 
     def _error(self, error: grpc.aio.AioRpcError, service: str, method: str, deadline_s: float) -> TurnoutError:
         kind = _ERRORS.get(error.code(), errors.ServerError)
-        info, failure = _details(error)
+        info, violations = details_of(error)
         if info is not None:
-            violations = tuple(Violation(v.type, v.subject, v.description) for v in failure.violations)
             message = error.details() or info.reason
             return kind(info.reason, message, metadata=dict(info.metadata), violations=violations)
         if kind is errors.DeadlineExceeded:
@@ -274,24 +264,6 @@ def _too_late(service: str, method: str, deadline_s: float) -> errors.DeadlineEx
     )
 
 
-def _details(
-    error: grpc.aio.AioRpcError,
-) -> tuple[error_details_pb2.ErrorInfo | None, error_details_pb2.PreconditionFailure]:
-    found: error_details_pb2.ErrorInfo | None = None
-    failure = error_details_pb2.PreconditionFailure()
-    try:
-        status = rpc_status.from_call(error)
-    except ValueError:  # a status from something else than a Turnout server, with details that do not fit it
-        status = None
-    for detail in status.details if status is not None else ():
-        info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info):
-            found = info
-        else:
-            detail.Unpack(failure)
-    return found, failure
-
-
 def _from_turnout(error: grpc.aio.AioRpcError) -> bool:
-    info, _ = _details(error)
-    return info is not None and info.domain == "turnout"
+    info, _ = details_of(error)
+    return info is not None and info.domain == DOMAIN

@@ -1,0 +1,82 @@
+"""The state of one front: its routing table, how fresh that is, the reads in flight and how long reads take.
+
+Nothing here waits.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+from turnout.clock import Clock
+from turnout.errors import Unavailable
+from turnout.reading.freshness import Freshness, Limits
+from turnout.reading.inflight import InFlight
+from turnout.reading.latency import ReadLatency
+from turnout.reading.limits import READ_S_MAX
+from turnout.reading.routing import Resolution, RoutingTable
+
+
+class Front:
+    """What reads go by. The watch puts new tables in place; each read takes the one that is there."""
+
+    def __init__(self, name: str, clock: Clock, limits: Limits) -> None:
+        self.name = name
+        self.table = RoutingTable()
+        self.in_flight = InFlight()
+        self.latency = ReadLatency(clock.monotonic_s())
+        self._clock = clock
+        self._limits = limits
+        self._fresh_at_s: float | None = None
+
+    def vouched(self, at_s: float) -> None:
+        """The switcher vouched for the table as of that time on the monotonic clock."""
+        if self._fresh_at_s is None or at_s > self._fresh_at_s:
+            self._fresh_at_s = at_s
+
+    @property
+    def may_serve_for(self) -> timedelta:
+        """How long after the last word from the switcher a read by the table may still run."""
+        return timedelta(seconds=self._limits.active_s + READ_S_MAX)
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the sending of the last acknowledged heartbeat; None when there has been no table at all."""
+        return None if self._fresh_at_s is None else max(0.0, self._clock.monotonic_s() - self._fresh_at_s)
+
+    @property
+    def ready(self) -> bool:
+        """Whether routed reads can be answered: there is a routing table, and it is not too old."""
+        age_s = self.age_s
+        return age_s is not None and self._limits.judge(age_s) is not Freshness.STALE
+
+    def routes(self) -> tuple[RoutingTable, bool]:
+        """The table for a routed read, and whether splits are followed. Unavailable while the front is not ready."""
+        age_s = self.age_s
+        if age_s is None:
+            raise Unavailable(
+                "ROUTES_UNKNOWN",
+                "This front has had no routes from the switcher yet; try again. If it lasts, see whether the switcher "
+                "runs and can be reached from here.",
+                metadata={"front": self.name},
+            )
+        freshness = self._limits.judge(age_s)
+        if freshness is Freshness.STALE:
+            raise Unavailable(
+                "ROUTE_STALE",
+                f"This front last heard from the switcher {age_s:.0f} s ago and serves without it for at most "
+                f"{self._limits.active_s:g} s; try another front, and see whether the switcher runs.",
+                metadata={"front": self.name, "age_s": f"{age_s:.3f}"},
+            )
+        return self.table, freshness is Freshness.FRESH
+
+    @contextmanager
+    def read(self, job: str, units: Sequence[str | None], version: int) -> Iterator[list[Resolution]]:
+        """Resolve each unit of a read and count the read as in flight until the block is left.
+
+        All by one table, hence under one epoch. A pinned version needs no fresh table. NotFound; Unavailable.
+        """
+        table, split = (self.table, True) if version else self.routes()
+        if not version:
+            table.routed(job)  # also for a read of nothing
+        with self.in_flight.read(job, table.epoch(job)):
+            yield [table.resolve(job, unit, pinned=version, split=split) for unit in units]

@@ -1,0 +1,70 @@
+"""Between the messages of the route watch and a front's own values."""
+
+from datetime import timedelta
+
+from turnout.names import parse_route, route_name
+from turnout.reading.latency import ReadLoad
+from turnout.reading.routing import Committed, RoutingTable
+from turnout.routing import Arm, Interval, Route
+from turnout.switcher.v1 import switcher_pb2
+
+
+def route_of(message: switcher_pb2.Route) -> Route:
+    """The route. ValueError when it is not one that a front may serve by."""
+    return Route(
+        job=parse_route(message.name),
+        epoch=message.epoch,
+        active_version=message.active_version,
+        arms=tuple(Arm(arm.version, arm.weight) for arm in message.arms),
+        salt=message.salt,
+        intervals=tuple(Interval(one.low, one.high, one.version, one.acquired_epoch) for one in message.intervals),
+    )
+
+
+def committed_of(message: switcher_pb2.RouteCommitted) -> Committed:
+    """The committed route. ValueError as for `route_of`."""
+    return Committed(message.revision, message.proposal, route_of(message.route))
+
+
+def table_of_snapshot(message: switcher_pb2.Snapshot) -> RoutingTable:
+    """The routing table of a snapshot. ValueError as for `route_of`."""
+    return RoutingTable().with_snapshot(message.revision, [committed_of(one) for one in message.routes])
+
+
+def snapshot_of_table(table: RoutingTable) -> switcher_pb2.Snapshot:
+    """The table as a snapshot that gives it again."""
+    return switcher_pb2.Snapshot(
+        revision=table.revision, routes=[_committed_message(one) for one in table.committed.values()]
+    )
+
+
+def heartbeat_message(sequence: int, load: ReadLoad | None) -> switcher_pb2.WatchRoutesRequest:
+    """A heartbeat, and the reads since the one before."""
+    heartbeat = switcher_pb2.Heartbeat(sequence=sequence)
+    if load is not None:
+        heartbeat.read_load.reads = load.reads
+        heartbeat.read_load.window.FromTimedelta(timedelta(seconds=load.window_s))
+        heartbeat.read_load.p50.FromTimedelta(timedelta(seconds=load.p50_s))
+        heartbeat.read_load.p99.FromTimedelta(timedelta(seconds=load.p99_s))
+    return switcher_pb2.WatchRoutesRequest(heartbeat=heartbeat)
+
+
+def _committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:
+    route = committed.route
+    return switcher_pb2.RouteCommitted(
+        revision=committed.revision,
+        proposal=committed.proposal,
+        route=switcher_pb2.Route(
+            name=route_name(route.job),
+            epoch=route.epoch,
+            active_version=route.active_version,
+            arms=[switcher_pb2.Arm(version=arm.version, weight=arm.weight) for arm in route.arms],
+            salt=route.salt,
+            intervals=[
+                switcher_pb2.Interval(
+                    low=one.low, high=one.high, version=one.version, acquired_epoch=one.acquired_epoch
+                )
+                for one in route.intervals
+            ],
+        ),
+    )

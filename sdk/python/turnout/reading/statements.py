@@ -1,0 +1,96 @@
+"""The SQL by which a front reads one table. Pure.
+
+Rows and applied positions come from one statement, hence from one snapshot: positions read before or after the rows
+would claim too much or too little. So every statement begins with the positions and joins or appends the rows.
+
+Two oddities guard against a table that was dropped and made anew with another shape under the same name, where a
+statement prepared for the old one might go on to "work":
+
+- every answer carries the oid of the table as it is now, which the reader compares with the one it was made for;
+- the oid stands in each statement's text, so that a new reader shares no prepared statement with an old one.
+"""
+
+from collections.abc import Sequence
+
+from turnout.reading.columns import Column, Table
+from turnout.sql import DELETED_COLUMN, literal, quoted, serving
+
+# Parallel arrays, which the driver decodes without knowing a composite type.
+_POSITIONS = """
+    select array_agg(topic order by topic, partition) as _topics,
+           array_agg(partition order by topic, partition) as _partitions,
+           array_agg(next_offset order by topic, partition) as _next_offsets,
+           array_agg(event_time order by topic, partition) as _event_times
+    from serving.positions where version = {version}"""
+
+# The contract has one type for these; asking in the wider type finds the same rows.
+_ASKED_AS = {"smallint": "bigint", "integer": "bigint", "real": "double precision", "character varying": "text"}
+
+
+class Statements:
+    """The statements for one table."""
+
+    # S608 is silenced: what goes into the text is quoted above, or is a type's name from the catalog.
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._from = serving(table.name)
+        self._mark = f"/* relation {table.relation} */"
+        self._shown = f" and t.{DELETED_COLUMN} is not true" if table.tombstones else ""
+        self._positions = _POSITIONS.format(version=literal(table.version.name))
+        self._relation = f"to_regclass({literal(self._from)})::oid::bigint"
+        self.get = self._get()
+        self.batch = self._batch()
+        self.positions = f"{self._mark} select {self._relation} as _relation, p.* from ({self._positions}) p"  # noqa: S608
+
+    def _get(self) -> str:
+        """One row by key: parameters are the key's values. Always answers one row; `_found` is null without a row."""
+        key = " and ".join(
+            f"t.{quoted(column.name)} = ${number}::{_asked_as(column)}"
+            for number, column in enumerate(self._table.key, 1)
+        )
+        return f"""{self._mark}
+select {self._relation} as _relation, p.*, r.*
+from ({self._positions}) p
+left join (select true as _found, {self._columns()} from {self._from} t where {key}{self._shown}) r on true"""  # noqa: S608
+
+    def _batch(self) -> str:
+        """Rows by keys: parameters are one array for each column of the key.
+
+        First one row with the positions and a null `_place`, then one for each key whose row exists, with the key's
+        place in the arrays, counted from 1.
+        """
+        arrays = ", ".join(f"${number}::{_asked_as(column)}[]" for number, column in enumerate(self._table.key, 1))
+        names = [f"k{number}" for number in range(len(self._table.key))]
+        on = " and ".join(
+            f"t.{quoted(column.name)} = k.{name}" for column, name in zip(self._table.key, names, strict=True)
+        )
+        nothing = "".join(f", null::{_sent_as(column)}" for column in self._table.columns)
+        return f"""{self._mark}
+select null::bigint as _place, {self._relation} as _relation, p.*{nothing} from ({self._positions}) p
+union all
+select k.place, null, null, null, null, null, {self._columns()}
+from unnest({arrays}) with ordinality as k({", ".join(names)}, place)
+join {self._from} t on {on}{self._shown}"""  # noqa: S608
+
+    def scan(self, order: Sequence[tuple[Column, bool]]) -> str:
+        """Rows in an order of (column, descending), at most $1: nulls last, then by key."""
+        named = {column.name for column, _ in order}
+        terms = [f"t.{quoted(column.name)}{' desc' if descending else ''} nulls last" for column, descending in order]
+        terms += [f"t.{quoted(column.name)}" for column in self._table.key if column.name not in named]
+        return f"""{self._mark}
+select {self._columns()} from {self._from} t where true{self._shown}
+order by {", ".join(terms)} limit $1::bigint"""  # noqa: S608
+
+    def _columns(self) -> str:
+        return ", ".join(
+            f"t.{quoted(column.name)}{'::text' if column.kind.selected_as_text else ''} as {quoted(column.name)}"
+            for column in self._table.columns
+        )
+
+
+def _asked_as(column: Column) -> str:
+    return _ASKED_AS.get(column.postgres, column.postgres)
+
+
+def _sent_as(column: Column) -> str:
+    return "text" if column.kind.selected_as_text else column.postgres

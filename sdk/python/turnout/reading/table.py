@@ -1,0 +1,259 @@
+"""Reads of the output tables in PostgreSQL: what a front knows of each, and the statements on it."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from turnout.errors import InvalidInput, Unavailable
+from turnout.names import VersionId
+from turnout.postgres import Connection, Pool, load_queries, open_pool, postgres_errors
+from turnout.reading.columns import Column, Table, table_of_catalog
+from turnout.reading.limits import READ_S_MAX
+from turnout.reading.statements import Statements
+from turnout.schema import SchemaError, table_name
+
+_QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
+PAGE_ROWS = 1000
+_READERS_MAX = 1000
+_CONNECTIONS_MAX = 8
+_SCANS_MAX = 4
+_WARM_S = 10.0
+
+# What PostgreSQL says to a statement made for a table that is gone, or that was made anew with another shape.
+_MOVED = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.DatatypeMismatchError,
+    asyncpg.InvalidCachedStatementError,
+)
+
+Values = tuple[Any, ...]
+"""A row's values, in the order of the table's columns."""
+
+
+class TableMoved(Exception):
+    """The table is not the one that the reader was made for: it was dropped, or dropped and made anew."""
+
+    def __init__(self, version: VersionId) -> None:
+        super().__init__(f"the table of {version} has been dropped or made anew")
+        self.version = version
+
+
+class TableMissing(TableMoved):
+    """The catalog has no table of the version."""
+
+
+class Deadline:
+    """Until when a call may take. Every wait of the call is given what is left."""
+
+    def __init__(self, remaining_s: float) -> None:
+        self._at_s = time.monotonic() + min(remaining_s, READ_S_MAX)
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left; never less than a moment, so that what is over ends as a timeout."""
+        return max(0.001, self._at_s - time.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far the rows reflect one partition: every record before `next_offset` is in them."""
+
+    topic: str
+    partition: int
+    next_offset: int
+    event_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows of a scan; the first page alone has the positions."""
+
+    positions: tuple[Position, ...]
+    rows: list[Values]
+
+
+class TableReader:
+    """Reads of one table, each in one snapshot with the applied positions. Raises TableMoved, Unavailable."""
+
+    def __init__(self, pool: Pool, scans: asyncio.Semaphore, table: Table) -> None:
+        self._pool = pool
+        self._scans = scans
+        self.table = table
+        self._statements = Statements(table)
+
+    async def warm(self, connection: Connection, timeout_s: float) -> None:
+        """Run the statements once without asking for a row, so that a table that cannot be read is found now."""
+        with _reading(self.table):
+            self._check(await connection.fetchrow(self._statements.positions, timeout=timeout_s))
+            await connection.fetch(self._statements.scan(()), 0, timeout=timeout_s)
+
+    async def get(self, key: Values, deadline: Deadline) -> tuple[tuple[Position, ...], Values | None]:
+        """The applied positions, and the row of that key or None."""
+        with _reading(self.table):
+            async with self._pool.acquire(timeout=deadline.left_s) as connection:
+                record = await connection.fetchrow(self._statements.get, *key, timeout=deadline.left_s)
+        self._check(record)
+        return _positions(record), record[6:] if record["_found"] else None
+
+    async def batch(
+        self, keys: Sequence[Values], deadline: Deadline
+    ) -> tuple[tuple[Position, ...], list[Values | None]]:
+        """The applied positions, and for each key its row or None. One statement."""
+        arrays = [list(column) for column in zip(*keys, strict=True)]
+        with _reading(self.table):
+            async with self._pool.acquire(timeout=deadline.left_s) as connection:
+                records = await connection.fetch(self._statements.batch, *arrays, timeout=deadline.left_s)
+        rows: list[Values | None] = [None] * len(keys)
+        positions: tuple[Position, ...] = ()
+        for record in records:
+            place = record["_place"]
+            if place is None:
+                self._check(record)
+                positions = _positions(record)
+            else:
+                rows[place - 1] = record[6:]
+        return positions, rows
+
+    async def scan(
+        self, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline
+    ) -> AsyncGenerator[Page, None]:
+        """Pages of at most PAGE_ROWS rows out of one snapshot; at least one page, be it without rows."""
+        with _reading(self.table):
+            async with (
+                self._scan_place(deadline),
+                self._pool.acquire(timeout=deadline.left_s) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                cursor = await self._cursor(connection, order, limit, deadline)
+                # After the cursor, whose lock keeps the table as it is until the transaction ends.
+                head = await connection.fetchrow(self._statements.positions, timeout=deadline.left_s)
+                self._check(head)
+                positions, left = _positions(head), limit
+                rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+                yield Page(positions, [tuple(row) for row in rows])
+                while len(rows) == PAGE_ROWS and (left := left - len(rows)):
+                    rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+                    if rows:
+                        yield Page((), [tuple(row) for row in rows])
+
+    @asynccontextmanager
+    async def _scan_place(self, deadline: Deadline) -> AsyncIterator[None]:
+        """One of the few places for scans: slow readers of large scans must leave connections to everybody else."""
+        try:
+            async with asyncio.timeout(deadline.left_s):
+                await self._scans.acquire()
+        except TimeoutError:
+            raise Unavailable(
+                "SCANS_BUSY", f"This front answers {_SCANS_MAX} scans at a time and all places are taken; try again."
+            ) from None
+        try:
+            yield
+        finally:
+            self._scans.release()
+
+    async def _cursor(
+        self, connection: Connection, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline
+    ) -> Any:
+        try:
+            return await connection.cursor(self._statements.scan(order), limit, timeout=deadline.left_s)
+        except asyncpg.UndefinedFunctionError:
+            named = ", ".join(f"{column.name} ({column.postgres})" for column, _ in order)
+            raise InvalidInput(
+                "COLUMN_WITHOUT_ORDER", f"PostgreSQL has no order for the values of every column of {named}."
+            ) from None
+
+    def _check(self, record: Any) -> None:
+        if record is None or record["_relation"] != self.table.relation:
+            raise TableMoved(self.table.version)
+
+
+class Tables:
+    """A reader for each version that was asked for, made from the catalog; and the connections that they share."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._opened: Pool | None = None
+        self._scans = asyncio.Semaphore(_SCANS_MAX)
+        self._readers: dict[VersionId, TableReader] = {}
+
+    async def open(self) -> None:
+        """Make the pool. Connects to nobody yet, so that a front can start while PostgreSQL is away."""
+        self._opened = await open_pool(
+            self._dsn,
+            application_name="turnout query",
+            min_size=0,
+            max_size=_CONNECTIONS_MAX,
+            settings={"default_transaction_read_only": "on"},
+        )
+
+    async def close(self) -> None:
+        """Close the connections; reads that still run on them fail."""
+        if self._opened is not None:
+            self._opened.terminate()
+
+    @property
+    def _pool(self) -> Pool:
+        if self._opened is None:
+            raise Unavailable("STARTING", "This front is starting; try again.")
+        return self._opened
+
+    async def reader(self, version: VersionId, deadline: Deadline) -> TableReader:
+        """The reader of the version's table. TableMissing; FailedPrecondition (TABLE_UNREADABLE); Unavailable."""
+        return self._readers.get(version) or await self._load(version, deadline, warm=False)
+
+    async def prepare(self, version: VersionId) -> None:
+        """Read the catalog anew and try the statements. TableMissing; FailedPrecondition; Unavailable."""
+        await self._load(version, Deadline(_WARM_S), warm=True)
+
+    def forget(self, version: VersionId) -> bool:
+        """Drop the reader, so that the next read looks into the catalog; whether there was one."""
+        return self._readers.pop(version, None) is not None
+
+    async def _load(self, version: VersionId, deadline: Deadline, *, warm: bool) -> TableReader:
+        try:
+            name = table_name(version.job, version.number)
+        except SchemaError:
+            raise TableMissing(version) from None  # a number so long that no table can have the name
+        with postgres_errors():
+            async with self._pool.acquire(timeout=deadline.left_s) as connection:
+                rows = await connection.fetch(_QUERIES.columns_of_table, name, timeout=deadline.left_s)
+                if not rows:
+                    self._readers.pop(version, None)
+                    raise TableMissing(version)
+                reader = TableReader(self._pool, self._scans, table_of_catalog(version, name, rows))
+                if warm:
+                    await reader.warm(connection, deadline.left_s)
+        self._readers.pop(version, None)
+        while len(self._readers) >= _READERS_MAX:
+            del self._readers[next(iter(self._readers))]
+        self._readers[version] = reader
+        return reader
+
+
+@contextmanager
+def _reading(table: Table) -> Iterator[None]:
+    try:
+        with postgres_errors():
+            yield
+    except _MOVED as error:
+        raise TableMoved(table.version) from error
+
+
+def _positions(record: Any) -> tuple[Position, ...]:
+    if record["_topics"] is None:
+        return ()
+    return tuple(
+        Position(*position)
+        for position in zip(
+            record["_topics"], record["_partitions"], record["_next_offsets"], record["_event_times"], strict=True
+        )
+    )

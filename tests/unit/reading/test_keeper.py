@@ -1,0 +1,66 @@
+"""The keeper writes one write at a time, the last one with what there is at the end."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+from tests.unit.reading.test_routing import commit, split
+from turnout.clock import SystemClock
+from turnout.reading.freshness import Limits
+from turnout.reading.front import Front
+from turnout.reading.keeper import RoutesKeeper
+from turnout.reading.routes_file import RoutesFile, StoredRoutes
+from turnout.reading.routing import RoutingTable
+
+
+class SlowFile(RoutesFile):
+    """A disk whose writes last until they are let go."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.began = threading.Event()
+        self.go = threading.Event()
+        self.writing = 0
+        self.together = 0
+
+    def store(self, routes: StoredRoutes) -> None:
+        self.writing += 1
+        self.together = max(self.together, self.writing)
+        self.began.set()
+        self.go.wait(30)
+        super().store(routes)
+        self.writing -= 1
+
+
+async def test_the_end_waits_for_the_write_under_way(tmp_path: Path) -> None:
+    clock = SystemClock()
+    front = Front("front-1", clock, Limits(active_s=60, experiment_s=15))
+    file = SlowFile(tmp_path / "routes.json")
+    keeper = RoutesKeeper(front, file, clock, every_s=3)
+    keeper.start()
+    front.vouched(clock.monotonic_s())
+    keeper.changed()
+    await asyncio.to_thread(file.began.wait, 30)
+    newer = RoutingTable().with_snapshot(9, [commit(split("j", 4), 9)])
+    front.table = newer
+    stopping = asyncio.create_task(keeper.stop())
+    await asyncio.sleep(0)
+    assert not stopping.done()
+    file.go.set()
+    await stopping
+    stored = file.load()
+    assert stored is not None
+    assert (stored.table, file.together) == (newer, 1)
+
+
+async def test_without_routes_nothing_is_stored(tmp_path: Path) -> None:
+    clock = SystemClock()
+    keeper = RoutesKeeper(
+        Front("front-1", clock, Limits(active_s=60, experiment_s=15)),
+        RoutesFile(tmp_path / "routes.json"),
+        clock,
+        every_s=3,
+    )
+    keeper.start()
+    await keeper.stop()
+    assert not keeper.path.exists()
