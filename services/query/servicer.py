@@ -13,6 +13,7 @@ from turnout.query.v1 import query_pb2, query_pb2_grpc
 from turnout.reading.front import Front
 from turnout.reading.reads import Reads, Request
 from turnout.reading.table import Deadline
+from turnout.reading.values import MessageKeys
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -27,7 +28,9 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     async def Get(self, request: query_pb2.GetRequest, context: Context) -> query_pb2.GetResponse:
         began_s = time.monotonic()
         try:
-            served, row = await self._reads.get(convert.request_of(request), request.key, _deadline(context))
+            served, row = await self._reads.get(
+                convert.request_of(request), MessageKeys([request.key]), _deadline(context)
+            )
             return convert.get_response(served, row)
         finally:
             self._front.latency.add(time.monotonic() - began_s)
@@ -35,7 +38,9 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     async def BatchGet(self, request: query_pb2.BatchGetRequest, context: Context) -> query_pb2.BatchGetResponse:
         began_s = time.monotonic()
         try:
-            served, results = await self._reads.batch(convert.request_of(request), request.keys, _deadline(context))
+            served, results = await self._reads.batch(
+                convert.request_of(request), MessageKeys(request.keys), _deadline(context), units=request.units
+            )
             return convert.batch_response(served, results)
         finally:
             self._front.latency.add(time.monotonic() - began_s)
@@ -53,7 +58,7 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     async def ExplainRoute(
         self, request: query_pb2.ExplainRouteRequest, context: Context
     ) -> query_pb2.ExplainRouteResponse:
-        key = request.key if request.HasField("key") else None
+        key = MessageKeys([request.key]) if request.HasField("key") else None
         asked = Request(parse_job(request.job), request.unit, 0)
         return convert.explain_response(await self._reads.explain(asked, key, _deadline(context)), self._front.name)
 

@@ -129,6 +129,29 @@ async def test_a_batch_without_a_unit_labels_each_row(
         assert (await routed.get(i(n))).served.version == version, "alone or in a batch, a row has one version"
 
 
+async def test_a_batch_with_a_unit_for_each_key_reads_what_each_unit_reads(
+    routed: FrontProcess, switcher: ScriptedSwitcher
+) -> None:
+    await adopt(switcher, routed, route("j", 4, active=1, share={1: 0.5, 2: 0.5}))
+    units = [f"u{number}" for number in range(20)]
+    request = pb.BatchGetRequest(job="jobs/j", keys=[key(i(1))] * 20, units=units)
+    answer = await routed.query.BatchGet(request, timeout=20)
+    served = [answer.served[result.served_index] for result in answer.results]
+    alone = [await routed.get(i(1), unit=unit) for unit in units]
+    assert [one.version for one in served] == [one.served.version for one in alone]
+    assert {one.version for one in served} == {1, 2}
+    assert {one.cause for one in served} == {ROUTED}
+
+
+@pytest.mark.parametrize(
+    ("unit", "units"), [("u", ["u", "v"]), ("", ["u"]), ("", ["u", ""])], ids=["twice", "too few", "an empty one"]
+)
+async def test_units_that_do_not_fit_the_keys(routed: FrontProcess, unit: str, units: list[str]) -> None:
+    request = pb.BatchGetRequest(job="jobs/j", keys=[key(i(1)), key(i(2))], unit=unit, units=units)
+    code, reason, _ = await refused(routed.query.BatchGet(request, timeout=20))
+    assert (code, reason) == (INVALID, "INVALID_UNITS")
+
+
 async def test_batch_keeps_order_duplicates_and_absent_rows(routed: FrontProcess) -> None:
     batch = await routed.batch(*[key(i(n)) for n in (3, 99, 1, 3)])
     rows = [plain(result.row) if result.HasField("row") else None for result in batch.results]

@@ -7,7 +7,6 @@ from typing import Protocol, TypeVar
 
 from turnout.errors import FailedPrecondition, InvalidInput, NotFound, TurnoutError, Unavailable
 from turnout.names import VersionId
-from turnout.query.v1 import query_pb2
 from turnout.reading.columns import Column, Table
 from turnout.reading.front import Front
 from turnout.reading.routing import Resolution
@@ -75,11 +74,10 @@ class Reads:
         self._routes = routes
         self._registry = registry
 
-    async def get(self, request: Request, key: query_pb2.Key, deadline: Deadline) -> tuple[Served, Values | None]:
-        """One row, or None."""
+    async def get(self, request: Request, keys: Keys, deadline: Deadline) -> tuple[Served, Values | None]:
+        """The row of the one key, or None."""
 
         async def attempt() -> tuple[Served, Values | None]:
-            keys = Keys([key])
             units = await self._units(request, keys, deadline)
             with self._front.read(request.job, units, request.version) as (resolution,):
                 reader = await self._reader(request.job, resolution, deadline)
@@ -89,18 +87,23 @@ class Reads:
         return await self._twice(request, attempt, deadline)
 
     async def batch(
-        self, request: Request, messages: Sequence[query_pb2.Key], deadline: Deadline
+        self, request: Request, keys: Keys, deadline: Deadline, *, units: Sequence[str] = ()
     ) -> tuple[list[Served], list[tuple[int, Values | None]]]:
-        """For each key which of the versions answered it, and its row or None."""
-        if len(messages) > KEYS_MAX:
+        """For each key which of the versions answered it, and its row or None. `units`: one for each key, or none."""
+        if len(keys) > KEYS_MAX:
             raise InvalidInput(
-                "TOO_MANY_KEYS", f"{len(messages)} keys came, and a batch holds at most {KEYS_MAX}: split it."
+                "TOO_MANY_KEYS", f"{len(keys)} keys came, and a batch holds at most {KEYS_MAX}: split it."
+            )
+        if units and (request.unit or len(units) != len(keys) or not all(units)):
+            raise InvalidInput(
+                "INVALID_UNITS",
+                f"{len(units)} units came for {len(keys)} keys: give each key its own, none of them empty, or one "
+                f"for all keys.",
             )
 
         async def attempt() -> tuple[list[Served], list[tuple[int, Values | None]]]:
-            keys = Keys(messages)
-            units = await self._units(request, keys, deadline)
-            with self._front.read(request.job, units, request.version) as resolutions:
+            its_units = list(units) or await self._units(request, keys, deadline)
+            with self._front.read(request.job, its_units, request.version) as resolutions:
                 return await self._batch(request.job, keys, resolutions, deadline)
 
         return await self._twice(request, attempt, deadline)
@@ -142,11 +145,11 @@ class Reads:
             else:
                 return
 
-    async def explain(self, request: Request, key: query_pb2.Key | None, deadline: Deadline) -> Explanation:
+    async def explain(self, request: Request, keys: Keys | None, deadline: Deadline) -> Explanation:
         """Which version the unit, or the row of that key, would read now."""
-        if (key is None) == (not request.unit):
+        if (keys is None) == (not request.unit):
             raise InvalidInput("UNIT_OR_KEY", "Give either the unit or the row's key that the route is to be told for.")
-        unit = request.unit or await self._unit_of_row(request, key, deadline)
+        unit = request.unit or await self._unit_of_row(request, keys, deadline)
         table, split = self._front.routes()
         resolution = table.resolve(request.job, unit, split=split)
         route = table.routed(request.job)
@@ -154,9 +157,8 @@ class Reads:
         interval = next(one for one in route.intervals if one.low <= hashed < one.high)
         return Explanation(unit, hashed, resolution, route.active_version, interval, self._front.age_s or 0.0)
 
-    async def _unit_of_row(self, request: Request, key: query_pb2.Key | None, deadline: Deadline) -> str:
-        assert key is not None
-        keys = Keys([key])
+    async def _unit_of_row(self, request: Request, keys: Keys | None, deadline: Deadline) -> str:
+        assert keys is not None
         (unit,) = await self._twice(request, lambda: self._units(request, keys, deadline), deadline)
         return unit or ""
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -43,8 +43,18 @@ def key_of(table: Table, key: query_pb2.Key) -> tuple[Any, ...]:
     return tuple(_key_value(table, column, value) for column, value in zip(table.key, values, strict=True))
 
 
-class Keys:
-    """The keys of a read as Python values, read once for all tables that have the same key."""
+class Keys(Protocol):
+    """The keys of a read, in whatever form they came."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def of(self, table: Table) -> Sequence[tuple[Any, ...]]:
+        """Each key as Python values in the order of the table's key. InvalidInput (INVALID_KEY)."""
+
+
+class MessageKeys:
+    """Keys that came as messages; read once for all tables that have the same key."""
 
     def __init__(self, messages: Sequence[query_pb2.Key]) -> None:
         self._messages = messages

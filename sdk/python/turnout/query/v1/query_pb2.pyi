@@ -296,6 +296,7 @@ class BatchGetRequest(google.protobuf.message.Message):
     KEYS_FIELD_NUMBER: builtins.int
     UNIT_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    UNITS_FIELD_NUMBER: builtins.int
     job: builtins.str
     """"jobs/{job}"."""
     unit: builtins.str
@@ -306,6 +307,12 @@ class BatchGetRequest(google.protobuf.message.Message):
     def keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Key]:
         """Keys, at most 10000."""
 
+    @property
+    def units(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Units, one for each key in the order of the keys, where each key is read for a reader of its own; then `unit` is
+        empty. Empty = `unit` for all. None may be empty.
+        """
+
     def __init__(
         self,
         *,
@@ -313,8 +320,9 @@ class BatchGetRequest(google.protobuf.message.Message):
         keys: collections.abc.Iterable[global___Key] | None = ...,
         unit: builtins.str = ...,
         version: builtins.int = ...,
+        units: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "keys", b"keys", "unit", b"unit", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "keys", b"keys", "unit", b"unit", "units", b"units", "version", b"version"]) -> None: ...
 
 global___BatchGetRequest = BatchGetRequest
 
