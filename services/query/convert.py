@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from core.domain.errors import InvalidInput, ResourceExhausted
+from core.domain.errors import ResourceExhausted
 from core.domain.names import parse_job
 from core.rpc.server import MESSAGE_BYTES_MAX
 from turnout.kind_values import timestamp
@@ -23,10 +23,6 @@ _SCAN_MESSAGE_BYTES = 1024 * 1024  # gRPC's clients refuse messages above 4 MiB 
 
 def request_of(message: query_pb2.GetRequest | query_pb2.BatchGetRequest | query_pb2.ScanRequest) -> Request:
     """What every read says. InvalidInput for a name that is none, or a negative version."""
-    if message.version < 0:
-        raise InvalidInput(
-            "INVALID_VERSION", f"The version is {message.version}; it must be 0 (= as routed) or a version's number."
-        )
     return Request(parse_job(message.job), message.unit, message.version)
 
 

@@ -63,4 +63,4 @@ async def test_without_routes_nothing_is_stored(tmp_path: Path) -> None:
     )
     keeper.start()
     await keeper.stop()
-    assert not keeper.path.exists()
+    assert not (tmp_path / "routes.json").exists()

@@ -74,6 +74,25 @@ def test_job_files_do_not_load_grpc() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_client_loads_no_database_driver() -> None:
+    code = "import sys, turnout.client, turnout.cli.app; sys.exit(bool({'asyncpg', 'mmh3'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+async def test_direct_mode_without_its_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "turnout.direct.reads", None)  # what an import of it finds
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(InvalidInput, match=r"install turnout\[direct\]"):
+        async with Client(direct="postgresql://127.0.0.1:1/none"):
+            pass
+
+
+async def test_direct_mode_asks_for_the_services_that_it_calls() -> None:
+    with pytest.raises(InvalidInput, match="no target for the registry"):
+        async with Client(targets={"switcher": "127.0.0.1:1"}, direct="postgresql://127.0.0.1:1/none"):
+            pass
+
+
 def test_every_error_is_in_the_tree_of_the_docstring() -> None:
     assert turnout.errors.__doc__ is not None
     for cls in _classes(turnout.errors):

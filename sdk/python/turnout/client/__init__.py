@@ -8,6 +8,7 @@ Values come back as `turnout.results`, faults as `turnout.errors`.
 """
 
 from turnout.client.client import DEFAULT_TARGET, Client
+from turnout.client.direct import Direct
 from turnout.client.switcher import basis_points
 
-__all__ = ["DEFAULT_TARGET", "Client", "basis_points"]
+__all__ = ["DEFAULT_TARGET", "Client", "Direct", "basis_points"]

@@ -7,14 +7,20 @@ import os
 import socket
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from turnout.client.connection import SERVICES, Connections
+from turnout.client.direct import Direct
+from turnout.client.fronts import FrontReads
 from turnout.client.job_files import JobFileCalls
 from turnout.client.query import QueryCalls
+from turnout.client.readers import Reader
 from turnout.client.replayer import ReplayerCalls
 from turnout.client.switcher import SwitcherCalls
 from turnout.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from turnout.direct.reads import DirectReads
 
 DEFAULT_TARGET = "127.0.0.1:7400"
 
@@ -27,6 +33,9 @@ class Client(JobFileCalls, ReplayerCalls, SwitcherCalls, QueryCalls):
     authentication yet; None = user@host. timeout_s: default deadline of every call; None = 10 s for what is quick, 60 s
     for a change of a route, 120 s for an upload, an estimate, a comparison and a scan. Each method takes its own, too.
 
+    direct: reads come straight from PostgreSQL, whose URL it is, or the settings that `Direct` describes; the client is
+    then a front to the switcher, and needs targets for switcher and registry.
+
     UNAVAILABLE alone is retried, until the deadline; a target that has never answered is given up after two seconds.
     Changes carry a request id, so that a retry is not a second change. Errors: `turnout.errors`.
 
@@ -38,20 +47,48 @@ class Client(JobFileCalls, ReplayerCalls, SwitcherCalls, QueryCalls):
         target: str | None = None,
         *,
         targets: Mapping[str, str] | None = None,
+        direct: Direct | str | None = None,
         actor: str | None = None,
         timeout_s: float | None = None,
     ) -> None:
         self._connections = Connections(_by_service(target, targets), timeout_s)
+        self._reader: Reader = FrontReads(self._connections)
+        self._direct = Direct(direct) if isinstance(direct, str) else direct
+        self._direct_reads: DirectReads | None = None
         self._actor = _user() if actor is None else actor
 
     async def __aenter__(self) -> Self:
         self._connections.open()
+        if self._direct is not None:
+            try:
+                self._direct_reads = self._reader = _direct_reads(self._direct, self._connections)
+                await self._direct_reads.open()
+            except BaseException:
+                await self._close()
+                raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._direct_reads is not None:
+            await self._direct_reads.close()
         await self._connections.close()
+
+
+def _direct_reads(settings: Direct, connections: Connections) -> DirectReads:
+    try:
+        from turnout.direct.reads import DirectReads  # needs a database driver, which other clients do without
+    except ImportError as error:
+        raise InvalidInput(
+            "DIRECT_MISSING", f"Direct mode needs {error.name}, which is not installed: install turnout[direct]."
+        ) from error
+    return DirectReads(
+        settings, connections.channel("switcher"), connections.channel("registry"), connections.deadline_s
+    )
 
 
 def _by_service(target: str | None, targets: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -87,6 +87,11 @@ class Connections:
                 )
             self._stubs[service] = _STUBS[service](self._channels[target])
 
+    def channel(self, service: str) -> grpc.aio.Channel:
+        """The channel to a service. InvalidInput (INVALID_TARGETS) where the client has no target for it."""
+        self._stub(service)
+        return self._channels[self._targets[service]]
+
     async def close(self) -> None:
         """Close the channels; calls in flight are cancelled."""
         channels, self._channels = self._channels, {}
@@ -105,7 +110,7 @@ class Connections:
             assert isinstance(response, answer)
             return response
 
-        return await self._retried(service, method, attempt, self._deadline_s(timeout_s, default_s))
+        return await self._retried(service, method, attempt, self.deadline_s(timeout_s, default_s))
 
     async def upload(
         self,
@@ -124,14 +129,14 @@ class Connections:
             assert isinstance(response, answer)
             return response
 
-        return await self._retried(service, method, attempt, self._deadline_s(timeout_s, LONG_S))
+        return await self._retried(service, method, attempt, self.deadline_s(timeout_s, LONG_S))
 
     async def stream(
         self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None
     ) -> AsyncGenerator[M, None]:
         """One request, a stream of answers, retried only while none has come. The stream is cancelled at the end."""
         call = getattr(self._stub(service), method)
-        deadline_s = self._deadline_s(timeout_s, LONG_S)
+        deadline_s = self.deadline_s(timeout_s, LONG_S)
         opened, message = await self._retried(
             service, method, lambda left_s: _begun(call(request, timeout=left_s)), deadline_s
         )
@@ -151,7 +156,7 @@ class Connections:
     ) -> AsyncGenerator[M, None]:
         """A stream without an end. It is opened again when the server goes away, for as long as a call would retry."""
         call = getattr(self._stub(service), method)
-        deadline_s = self._deadline_s(timeout_s, QUICK_S)
+        deadline_s = self.deadline_s(timeout_s, QUICK_S)
 
         async def begun_soon(left_s: float) -> tuple[Any, Any]:
             async with asyncio.timeout(left_s):
@@ -161,7 +166,7 @@ class Connections:
             try:
                 opened, message = await self._retried(service, method, begun_soon, deadline_s)
             except TimeoutError:
-                raise _too_late(service, method, deadline_s) from None
+                raise too_late(service, method, deadline_s) from None
             try:
                 while message is not grpc.aio.EOF:
                     assert isinstance(message, answer)
@@ -183,7 +188,8 @@ class Connections:
             raise RuntimeError("the client is not open: use it as `async with Client() as client:`")
         return self._stubs[service]
 
-    def _deadline_s(self, timeout_s: float | None, default_s: float) -> float:
+    def deadline_s(self, timeout_s: float | None, default_s: float) -> float:
+        """The deadline of a call in seconds: the caller's own, else the client's, else the method's."""
         own = timeout_s if timeout_s is not None else self._timeout_s
         return default_s if own is None else own
 
@@ -217,7 +223,7 @@ class Connections:
             message = error.details() or info.reason
             return kind(info.reason, message, metadata=dict(info.metadata), violations=violations)
         if kind is errors.DeadlineExceeded:
-            return _too_late(service, method, deadline_s)
+            return too_late(service, method, deadline_s)
         target = self._targets[service]
         if kind is not Unavailable:
             return kind("UNKNOWN", f"{method} at {target} failed: {error.code().name}: {error.details()}")
@@ -255,7 +261,8 @@ async def _read(call: Any) -> Any:
     return message
 
 
-def _too_late(service: str, method: str, deadline_s: float) -> errors.DeadlineExceeded:
+def too_late(service: str, method: str, deadline_s: float) -> errors.DeadlineExceeded:
+    """That no answer came in time, and what that means for whoever asked."""
     late = f"The {service} did not answer within {deadline_s:g} s"
     if service == "query" or method.startswith(_READS):
         return errors.DeadlineExceeded("DEADLINE_EXCEEDED", f"{late}; it was only asked, so nothing has changed.")

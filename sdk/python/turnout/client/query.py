@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 
-from turnout.client import convert
-from turnout.client.calls import Calls, job_name
-from turnout.client.connection import QUICK_S
-from turnout.client.values import Key, from_row, to_key
+from turnout.client.calls import Calls
+from turnout.client.readers import Reader
+from turnout.client.values import Key
 from turnout.errors import InvalidInput
-from turnout.query.v1 import query_pb2
 from turnout.results import Batch, Explanation, Read
 
 
 class QueryCalls(Calls):
-    """Methods of the query front.
+    """Reads, through query fronts or in direct mode.
 
     key: a mapping by column name, a tuple or list in the order of the table's key, or the bare value of a one-column
     key. unit: what the route splits readers by, such as a user id; None = the row's key. Give the same unit with all
@@ -22,15 +21,13 @@ class QueryCalls(Calls):
     NotFound (JOB_NOT_ROUTED) before the job's first cutover, unless `version` is given.
     """
 
+    _reader: Reader
+
     async def get(
         self, job: str, key: Key, *, unit: str | None = None, version: int | None = None, timeout_s: float | None = None
     ) -> Read:
         """One row; Read.row is None where there is none."""
-        request = query_pb2.GetRequest(job=job_name(job), key=to_key(key), unit=_unit(unit), version=version or 0)
-        answer = await self._connections.unary(
-            "query", "Get", request, query_pb2.GetResponse, timeout_s=timeout_s, default_s=QUICK_S
-        )
-        return convert.read(answer.served, answer.row if answer.HasField("row") else None)
+        return await self._reader.get(job, key, unit=_unit(unit), version=version or 0, timeout_s=timeout_s)
 
     async def batch_get(
         self,
@@ -42,16 +39,11 @@ class QueryCalls(Calls):
         timeout_s: float | None = None,
     ) -> Batch:
         """Up to 10000 rows. Without a unit each key is one, so that the batch may hold rows of several versions."""
-        request = query_pb2.BatchGetRequest(
-            job=job_name(job), keys=[to_key(key) for key in keys], unit=_unit(unit), version=version or 0
-        )
-        answer = await self._connections.unary(
-            "query", "BatchGet", request, query_pb2.BatchGetResponse, timeout_s=timeout_s, default_s=QUICK_S
-        )
         return Batch(
             tuple(
-                convert.read(answer.served[result.served_index], result.row if result.HasField("row") else None)
-                for result in answer.results
+                await self._reader.batch_get(
+                    job, list(keys), unit=_unit(unit), version=version or 0, timeout_s=timeout_s
+                )
             )
         )
 
@@ -70,20 +62,17 @@ class QueryCalls(Calls):
         order_by: columns, "-column" for largest first; none = by key. limit: most rows; None = 1000.
         Break off with `contextlib.aclosing` around it to end the stream at once.
         """
-        request = query_pb2.ScanRequest(
-            job=job_name(job), order_by=_order(order_by), limit=limit or 0, unit=_unit(unit), version=version or 0
+        rows = self._reader.scan(
+            job,
+            order_by=[(column.removeprefix("-"), column.startswith("-")) for column in order_by],
+            limit=limit or 0,
+            unit=_unit(unit),
+            version=version or 0,
+            timeout_s=timeout_s,
         )
-        stream = self._connections.stream("query", "Scan", request, query_pb2.ScanResponse, timeout_s=timeout_s)
-        try:
-            served = None
-            async for page in stream:
-                served = page.served if served is None else served
-                who = convert.read(served, None)
-                columns = list(served.columns)
-                for row in page.rows:
-                    yield Read(from_row(columns, row), who.version, who.epoch, who.applied_positions, who.cause)
-        finally:
-            await stream.aclose()
+        async with aclosing(rows):
+            async for row in rows:
+                yield row
 
     async def explain(
         self, job: str, *, unit: str | None = None, key: Key | None = None, timeout_s: float | None = None
@@ -91,24 +80,10 @@ class QueryCalls(Calls):
         """Which version a unit, or the unit that a row's key stands for, reads and why; reads no table."""
         if (unit is None) == (key is None):
             raise InvalidInput("INVALID_UNIT", "Give either a unit or a key to explain.")
-        request = query_pb2.ExplainRouteRequest(
-            job=job_name(job), unit=_unit(unit), key=None if key is None else to_key(key)
-        )
-        return convert.explanation(
-            await self._connections.unary(
-                "query", "ExplainRoute", request, query_pb2.ExplainRouteResponse, timeout_s=timeout_s, default_s=QUICK_S
-            )
-        )
+        return await self._reader.explain(job, unit=_unit(unit), key=key, timeout_s=timeout_s)
 
 
 def _unit(unit: str | None) -> str:
     if unit == "":
         raise InvalidInput("INVALID_UNIT", "The unit is empty; leave it out to split by the row's key.")
     return unit or ""
-
-
-def _order(order_by: Iterable[str]) -> list[query_pb2.ScanRequest.OrderBy]:
-    return [
-        query_pb2.ScanRequest.OrderBy(column=column.removeprefix("-"), descending=column.startswith("-"))
-        for column in order_by
-    ]

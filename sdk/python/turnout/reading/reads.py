@@ -37,11 +37,20 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What every read says: the job, its caller's unit ("" = none) and the version that it pins (0 = as routed)."""
+    """What every read says: the job, its caller's unit ("" = none) and the version that it pins (0 = as routed).
+
+    InvalidInput (INVALID_VERSION) for a negative version.
+    """
 
     job: str
     unit: str
     version: int
+
+    def __post_init__(self) -> None:
+        if self.version < 0:
+            raise InvalidInput(
+                "INVALID_VERSION", f"The version is {self.version}; it must be 0 (= as routed) or a version's number."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,8 @@ class RouteWatch:
                     raise
                 self._complain("The stream was cancelled.")  # by gRPC, not by `stop`: the watch must go on
             except DataLoss as error:
-                self._complain(f"{error.message} They are in {self._keeper.path}.")
+                path = self._keeper.path
+                self._complain(error.message if path is None else f"{error.message} They are in {path}.")
             except Exception:
                 log.exception("the watch of the routes failed and begins anew")
             else:

@@ -1,0 +1,220 @@
+"""The reads of a client in direct mode."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from typing import TypeAlias, TypeVar
+
+import grpc
+
+from turnout import results
+from turnout.client.calls import job_name
+from turnout.client.connection import LONG_S, QUICK_S, too_late
+from turnout.client.direct import Direct
+from turnout.client.values import Key
+from turnout.clock import SystemClock
+from turnout.direct.keys import PythonKeys
+from turnout.direct.rows import Shape
+from turnout.errors import Unavailable
+from turnout.reading.freshness import Limits
+from turnout.reading.front import Front
+from turnout.reading.keeper import RoutesKeeper
+from turnout.reading.neighbours import RegistryVersions, SwitcherRoutes
+from turnout.reading.reads import Reads, Request, Served
+from turnout.reading.routes_file import RoutesFile
+from turnout.reading.routing import Cause
+from turnout.reading.table import Deadline, Page, Position, Tables, Values
+from turnout.reading.watch import RouteWatch
+from turnout.tracing import is_traced, read_span
+
+_ROUTES_WITHIN_S = 2.0
+_STORE_EVERY_SHARE = 20  # the stored time is at most this share of max_stale_active_s older than it could be
+_BACKOFF_S = 0.05
+_BACKOFF_S_MAX = 1.0
+_CAUSES = {cause: results.Cause[cause.name] for cause in Cause}
+
+_SHAPES_MAX = 1000
+
+T = TypeVar("T")
+Pages: TypeAlias = AsyncGenerator[tuple[Served, Page], None]
+
+
+class DirectReads:
+    """Reads that this process answers itself, by the read path of the fronts."""
+
+    def __init__(
+        self,
+        settings: Direct,
+        switcher: grpc.aio.Channel,
+        registry: grpc.aio.Channel,
+        deadline_s: Callable[[float | None, float], float],
+    ) -> None:
+        clock = SystemClock()
+        limits = Limits(active_s=settings.max_stale_active_s, experiment_s=settings.max_stale_experiment_s)
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._front = Front(name, clock, limits)
+        self._tables = Tables(settings.postgres)
+        file = None if settings.routes_file is None else RoutesFile(settings.routes_file)
+        every_s = settings.max_stale_active_s / _STORE_EVERY_SHARE
+        self._keeper = RoutesKeeper(self._front, file, clock, every_s=every_s)
+        self._watch = RouteWatch(self._front, self._tables, self._keeper, switcher, clock, f"direct, {name}")
+        self._reads = Reads(
+            self._front, self._tables, SwitcherRoutes(self._front, switcher), RegistryVersions(registry)
+        )
+        self._deadline_s = deadline_s
+        self._traced = False
+        self._jobs: set[str] = set()
+        self._shapes: dict[int, Shape] = {}
+
+    async def open(self) -> None:
+        """Begin to watch, and without stored routes give the switcher a moment to send them.
+
+        Waits for neither PostgreSQL nor the switcher: reads say what is away until it is there. Reads are traced if a
+        tracer is set up by now.
+        """
+        self._traced = is_traced()
+        await self._tables.open()
+        self._keeper.start()
+        self._watch.start()
+        if not self._front.ready:
+            await self._watch.wait_for_routes(_ROUTES_WITHIN_S)
+
+    async def close(self) -> None:
+        """Say goodbye to the switcher, so that no change waits for this client, and close what is open."""
+        await self._watch.leave()
+        await self._watch.stop()
+        await self._keeper.stop()
+        await self._tables.close()
+
+    # --- reads ---
+
+    async def get(self, job: str, key: Key, *, unit: str, version: int, timeout_s: float | None) -> results.Read:
+        request, keys = self._request(job, unit, version), PythonKeys((key,))
+        served, values = await self._answered(
+            "Get", job, lambda by: self._reads.get(request, keys, by), self._deadline_s(timeout_s, QUICK_S)
+        )
+        return self._read(served, values)
+
+    async def batch_get(
+        self, job: str, keys: Sequence[Key], *, unit: str, version: int, timeout_s: float | None
+    ) -> list[results.Read]:
+        request, python_keys = self._request(job, unit, version), PythonKeys(keys)
+        served, rows = await self._answered(
+            "BatchGet",
+            job,
+            lambda by: self._reads.batch(request, python_keys, by),
+            self._deadline_s(timeout_s, QUICK_S),
+        )
+        return [self._read(served[index], values) for index, values in rows]
+
+    async def scan(
+        self,
+        job: str,
+        *,
+        order_by: Sequence[tuple[str, bool]],
+        limit: int,
+        unit: str,
+        version: int,
+        timeout_s: float | None,
+    ) -> AsyncGenerator[results.Read, None]:
+        request = self._request(job, unit, version)
+
+        async def begun(by: Deadline) -> tuple[Pages, tuple[Served, Page]]:
+            pages = self._reads.scan(request, order_by, limit, by)
+            return pages, await anext(pages)
+
+        began_s, deadline_s = time.monotonic(), self._deadline_s(timeout_s, LONG_S)
+        pages, (served, page) = await self._answered("Scan", job, begun, deadline_s)
+        who, shape = self._read(served, None), self._shape(served)
+        async with aclosing(pages):
+            try:
+                for values in page.rows:
+                    yield results.Read(shape.row(values), who.version, who.epoch, who.applied_positions, who.cause)
+                async for _, page in pages:
+                    for values in page.rows:
+                        yield results.Read(shape.row(values), who.version, who.epoch, who.applied_positions, who.cause)
+            except Unavailable:
+                if time.monotonic() - began_s >= deadline_s:
+                    raise too_late("query", "Scan", deadline_s) from None
+                raise
+
+    async def explain(self, job: str, *, unit: str, key: Key | None, timeout_s: float | None) -> results.Explanation:
+        request, keys = self._request(job, unit, 0), None if key is None else PythonKeys((key,))
+        found = await self._answered(
+            "ExplainRoute", job, lambda by: self._reads.explain(request, keys, by), self._deadline_s(timeout_s, QUICK_S)
+        )
+        return results.Explanation(
+            unit=found.unit,
+            unit_hash=found.hashed,
+            version=found.resolution.version,
+            active_version=found.active_version,
+            epoch=found.resolution.epoch,
+            interval_low=found.interval.low,
+            interval_high=found.interval.high,
+            acquired_epoch=found.interval.acquired_epoch,
+            front=self._front.name,
+            route_age_s=found.age_s,
+        )
+
+    # --- around them ---
+
+    async def _answered(self, method: str, job: str, read: Callable[[Deadline], Awaitable[T]], deadline_s: float) -> T:
+        """The answer; what is UNAVAILABLE is tried again until the deadline, as it is through a front."""
+        first_s = began_s = time.monotonic()
+        deadline = Deadline(deadline_s)
+        backoff_s = _BACKOFF_S
+        while True:
+            try:
+                if not self._traced:
+                    return await read(deadline)
+                with read_span(method, job, self._front.name):
+                    return await read(deadline)
+            except Unavailable:
+                wait_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311  # spreads retries, keeps no secret
+                spent_s = time.monotonic() - first_s
+                if spent_s >= deadline_s:
+                    raise too_late("query", method, deadline_s) from None
+                if spent_s + wait_s >= deadline_s:
+                    raise
+            finally:
+                self._front.latency.add(time.monotonic() - began_s)
+            await asyncio.sleep(wait_s)
+            began_s = time.monotonic()
+            backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
+
+    def _request(self, job: str, unit: str, version: int) -> Request:
+        if job not in self._jobs:
+            job_name(job)  # refuses what is no id
+            self._jobs.add(job)
+        return Request(job, unit, version)
+
+    def _read(self, served: Served, values: Values | None) -> results.Read:
+        resolution = served.resolution
+        return results.Read(
+            None if values is None else self._shape(served).row(values),
+            resolution.version,
+            resolution.epoch,
+            self._applied(served.positions),
+            _CAUSES[resolution.cause],
+        )
+
+    def _shape(self, served: Served) -> Shape:
+        table = served.table
+        shape = self._shapes.get(table.relation)
+        if shape is None or shape.table is not table:
+            if len(self._shapes) >= _SHAPES_MAX:
+                self._shapes.clear()
+            shape = self._shapes[table.relation] = Shape(table)
+        return shape
+
+    def _applied(self, positions: tuple[Position, ...]) -> tuple[results.AppliedPosition, ...]:
+        return tuple(
+            results.AppliedPosition(one.topic, one.partition, one.next_offset, one.event_time) for one in positions
+        )

@@ -1,0 +1,313 @@
+"""A client in direct mode beside a front: the same answers, and the same duties."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+
+from tests.integration.query.fronts import FrontProcess, Serving
+from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess, route
+from tests.support.eventually import eventually
+from turnout.client import Client, Direct
+from turnout.errors import FailedPrecondition, InvalidInput, TurnoutError, Unavailable
+from turnout.registry.v1 import registry_pb2
+
+Ask = Callable[[Client], Awaitable[Any]]
+
+EVERY_TYPE = """create table serving.j__v1 (
+    i bigint, s text, b boolean, d date, t timestamptz, m numeric, u uuid, x bytea,
+    f double precision, r real, n smallint, js jsonb, o interval, empty text,
+    primary key (i, s, b, d, t, m, u, x))"""
+WHEN = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+UUID_1 = UUID("123e4567-e89b-12d3-a456-426614174000")
+WIDE_KEY: dict[str, Any] = {
+    "i": 1,
+    "s": "é",
+    "b": True,
+    "d": date(2026, 3, 1),
+    "t": WHEN,
+    "m": Decimal("2.50"),
+    "u": UUID_1,
+    "x": b"\0",
+}
+
+
+@pytest.fixture
+async def routed(serving: Serving, switcher: ScriptedSwitcher) -> ScriptedSwitcher:
+    """Versions 1 and 2 of the job j, split in halves under epoch 3."""
+    await serving.numbers(1, {1: "one", 2: "two", 3: "three"}, offset=10)
+    await serving.numbers(2, {1: "eins", 2: "zwei", 3: "drei"}, offset=20)
+    await serving.position(1, 7, partition=1, event_time=WHEN)
+    switcher.commit("p3", route("j", 3, active=1, share={1: 0.5, 2: 0.5}))
+    return switcher
+
+
+@asynccontextmanager
+async def direct(postgres: str, process: SwitcherProcess, **settings: Any) -> AsyncIterator[Client]:
+    targets = {"switcher": process.target, "registry": process.target}
+    async with Client(targets=targets, direct=Direct(postgres, **settings), timeout_s=20) as client:
+        yield client
+
+
+@pytest.fixture
+async def direct_client(
+    postgres: str, routed: ScriptedSwitcher, switcher_process: SwitcherProcess
+) -> AsyncIterator[Client]:
+    async with direct(postgres, switcher_process) as client:
+        yield client
+
+
+async def outcome(ask: Ask, client: Client) -> Any:
+    """What is answered, or what it is refused with."""
+    try:
+        return await ask(client)
+    except TurnoutError as error:
+        return type(error), error.reason, error.message, dict(error.metadata)
+
+
+def scanned(**asked: Any) -> Ask:
+    async def ask(client: Client) -> Any:
+        return [read async for read in client.scan("j", **asked)]
+
+    return ask
+
+
+ASKED: dict[str, Ask] = {
+    "a row": lambda client: client.get("j", 1),
+    "no row": lambda client: client.get("j", 99),
+    "a row by name": lambda client: client.get("j", {"id": 2}),
+    "rows of units": lambda client: asyncio.gather(*(client.get("j", 1, unit=f"u{n}") for n in range(10))),
+    "a pinned version": lambda client: client.get("j", 3, version=2),
+    "a batch over both versions": lambda client: client.batch_get("j", [1, 2, 3, 1, 99]),
+    "a batch of nothing": lambda client: client.batch_get("j", []),
+    "a batch of a unit": lambda client: client.batch_get("j", [(1,), [2]], unit="u"),
+    "a scan": scanned(order_by=["-name"], limit=2),
+    "a scan of a unit": scanned(unit="u3"),
+    "a key of another type": lambda client: client.get("j", "one"),
+    "a key too many": lambda client: client.get("j", (1, 2)),
+    "a key of another name": lambda client: client.get("j", {"number": 1}),
+    "a date as key": lambda client: client.get("j", date(2026, 1, 1)),
+    "a number too large": lambda client: client.get("j", 2**63),
+    "a job without a route": lambda client: client.get("k", 1),
+    "a name that is none": lambda client: client.get("J", 1),
+    "a negative version": lambda client: client.get("j", 1, version=-1),
+    "an unknown column": scanned(order_by=["size"]),
+    "too many keys": lambda client: client.batch_get("j", [1] * 10_001),
+    "a version that never was": lambda client: client.get("j", 1, version=9),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_the_same_answer_as_through_a_front(asked: str, front: FrontProcess, direct_client: Client) -> None:
+    async with Client(targets={"query": front.settings.listen}) as through:
+        expected = await outcome(ASKED[asked], through)
+        assert await outcome(ASKED[asked], direct_client) == expected
+
+
+async def test_explain_tells_the_same(front: FrontProcess, direct_client: Client) -> None:
+    async with Client(targets={"query": front.settings.listen}) as through:
+        for asked in ({"unit": "u7"}, {"key": 1}):
+            mine, its = await direct_client.explain("j", **asked), await through.explain("j", **asked)
+            assert (mine.unit, mine.unit_hash, mine.version) == (its.unit, its.unit_hash, its.version)
+            assert (mine.interval_low, mine.interval_high) == (its.interval_low, its.interval_high)
+            assert mine.front != its.front == front.settings.instance
+
+
+async def test_values_of_every_type_come_as_through_a_front(
+    serving: Serving, switcher: ScriptedSwitcher, switcher_process: SwitcherProcess, postgres: str, front: FrontProcess
+) -> None:
+    await serving.sql(EVERY_TYPE)
+    await serving.sql(
+        "insert into serving.j__v1 values (1, 'é', true, '2026-03-01', $1, 2.50, $2, '\\x00', 0.1, 0.5, -3, "
+        """'{"a": [1, null]}', '1 day', null)""",
+        WHEN,
+        UUID_1,
+    )
+    async with (
+        direct(postgres, switcher_process) as mine,
+        Client(targets={"query": front.settings.listen}) as through,
+    ):
+        ordered = tuple(WIDE_KEY.values())
+        for key in (WIDE_KEY, ordered, list(ordered), {**WIDE_KEY, "m": Decimal("2.5")}):
+            read = await mine.get("j", key, version=1)
+            assert read == await through.get("j", key, version=1)
+            assert read.row is not None
+            assert list(read.row) == [*"isbdtmuxfrn", "js", "o", "empty"]
+        assert (await mine.get("j", {**WIDE_KEY, "m": Decimal("2.51")}, version=1)).row is None
+
+
+async def test_a_read_is_a_span_of_its_caller(spans: InMemorySpanExporter, direct_client: Client) -> None:
+    with trace.get_tracer("test").start_as_current_span("caller") as caller:
+        await direct_client.get("j", 1, unit="u")
+        with pytest.raises(InvalidInput):
+            await direct_client.get("j", "one")
+    good, bad = (span for span in spans.get_finished_spans() if span.name == "turnout.direct/Get")
+    for span in (good, bad):
+        assert span.parent is not None
+        assert span.parent.span_id == caller.get_span_context().span_id
+    assert good.status.status_code is StatusCode.UNSET
+    assert good.attributes is not None
+    assert (good.attributes["turnout.job"], good.attributes["turnout.front"]) == (
+        "j",
+        (await direct_client.explain("j", unit="u")).front,
+    )
+    assert bad.status.status_code is StatusCode.ERROR
+
+
+# --- the duties of a front ---
+
+
+async def test_a_proposal_is_prepared_adopted_and_drained(direct_client: Client, routed: ScriptedSwitcher) -> None:
+    assert (await direct_client.get("j", 1, unit="u")).epoch == 3
+    routed.propose("p4", route("j", 4, active=2))
+
+    async def prepared() -> bool:
+        return routed.said("p4") == ["PREPARED"]
+
+    await eventually(prepared)
+    assert (await direct_client.get("j", 1, unit="u")).epoch == 3  # prepared is not committed
+    routed.commit("p4", route("j", 4, active=2))
+
+    async def drained() -> bool:
+        return routed.said("p4") == ["PREPARED", "SERVING", "DRAINED"]
+
+    await eventually(drained)
+    read = await direct_client.get("j", 1, unit="u")
+    assert (read.version, read.epoch, read.row) == (2, 4, {"id": 1, "name": "eins"})
+
+
+async def test_a_route_to_a_missing_table_is_refused(direct_client: Client, routed: ScriptedSwitcher) -> None:
+    routed.propose("p4", route("j", 4, active=3))
+
+    async def refused() -> bool:
+        return routed.said("p4") == ["NACK"]
+
+    await eventually(refused)
+    assert "j v3 has no table" in routed.reason("p4")
+
+
+async def test_a_scan_under_the_old_route_holds_back_drained(
+    direct_client: Client, routed: ScriptedSwitcher, serving: Serving
+) -> None:
+    await serving.sql("insert into serving.j__v1 select n, 'x' from generate_series(10, 5000) n")
+    rows = direct_client.scan("j", limit=5000, unit=await unit_of(direct_client, 1))
+    await anext(rows)
+    routed.commit("p4", route("j", 4, active=2))
+
+    async def serving_only() -> bool:
+        return routed.said("p4") == ["SERVING"]
+
+    await eventually(serving_only)
+    assert (await direct_client.get("j", 1)).version == 2
+    assert routed.said("p4") == ["SERVING"]
+    await rows.aclose()
+
+    async def drained() -> bool:
+        return routed.said("p4") == ["SERVING", "DRAINED"]
+
+    await eventually(drained)
+
+
+async def unit_of(client: Client, version: int) -> str:
+    """A unit that reads the version."""
+    for number in range(100):
+        if (await client.explain("j", unit=f"u{number}")).version == version:
+            return f"u{number}"
+    raise AssertionError(f"no unit reads v{version}")
+
+
+async def test_a_closed_client_has_said_goodbye(
+    postgres: str, routed: ScriptedSwitcher, switcher_process: SwitcherProcess
+) -> None:
+    async with direct(postgres, switcher_process):
+        assert len(routed.streams) == 1
+
+    async def gone() -> bool:
+        return not routed.streams
+
+    await eventually(gone)
+
+
+async def test_reads_are_told_with_heartbeats(direct_client: Client, routed: ScriptedSwitcher) -> None:
+    for _ in range(3):
+        await direct_client.get("j", 1)
+
+    async def told() -> bool:
+        return sum(load.reads for stream in routed.streams for load in stream.read_loads) == 3
+
+    await eventually(told)
+
+
+async def test_a_dropped_table_is_looked_for_under_the_new_route(
+    direct_client: Client, routed: ScriptedSwitcher, serving: Serving
+) -> None:
+    unit = await unit_of(direct_client, 1)
+    assert (await direct_client.get("j", 1, unit=unit)).version == 1
+    routed.fetchable["jobs/j/route"] = route("j", 4, active=2)  # committed, and not come by the watch yet
+    await serving.drop(1)
+    read = await direct_client.get("j", 1, unit=unit)
+    assert (read.version, read.epoch) == (2, 4)
+
+
+async def test_a_dropped_version_is_told_as_such(
+    direct_client: Client, routed: ScriptedSwitcher, serving: Serving
+) -> None:
+    name = "jobs/j/versions/1"
+    routed.versions[name] = registry_pb2.Version(name=name, state=registry_pb2.Version.DROPPED)
+    await serving.drop(1)
+    with pytest.raises(FailedPrecondition) as refused:
+        await direct_client.get("j", 1, version=1)
+    assert refused.value.reason == "VERSION_DROPPED"
+
+
+async def test_without_the_switcher_it_reads_for_as_long_as_it_may(
+    postgres: str, routed: ScriptedSwitcher, switcher_process: SwitcherProcess
+) -> None:
+    settings = {"max_stale_active_s": 3.0, "max_stale_experiment_s": 1.0}
+    async with direct(postgres, switcher_process, **settings) as client:
+        unit = await unit_of(client, 2)
+        assert (await client.get("j", 1, unit=unit)).version == 2
+        await switcher_process.stop()
+
+        async def follows_no_split() -> bool:
+            return (await client.get("j", 1, unit=unit)).version == 1
+
+        await eventually(follows_no_split)
+
+        async def stale() -> bool:
+            try:
+                await client.get("j", 1, unit=unit, timeout_s=0.2)
+            except Unavailable as error:
+                return error.reason == "ROUTE_STALE"
+            return False
+
+        await eventually(stale)
+        assert (await client.get("j", 1, version=1)).version == 1  # what is pinned needs no route
+        await switcher_process.start()
+        assert (await client.get("j", 1, unit=unit)).version == 2  # waits within its deadline, as through a front
+
+
+async def test_stored_routes_serve_a_start_without_the_switcher(
+    postgres: str, routed: ScriptedSwitcher, switcher_process: SwitcherProcess, tmp_path: Path
+) -> None:
+    file = tmp_path / "routes.json"
+    async with direct(postgres, switcher_process, routes_file=file) as client:
+        first = await client.get("j", 1, unit="u")
+    await switcher_process.stop()
+    async with direct(postgres, switcher_process, routes_file=file) as client:
+        assert await client.get("j", 1, unit="u") == first
+    async with direct(postgres, switcher_process) as client:
+        with pytest.raises(Unavailable) as refused:
+            await client.get("j", 1, timeout_s=0.2)
+    assert refused.value.reason == "ROUTES_UNKNOWN"
