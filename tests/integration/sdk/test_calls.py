@@ -125,8 +125,8 @@ async def test_away_until_the_deadline() -> None:
 
 
 async def test_a_restart_is_waited_out() -> None:
-    async with Client(f"127.0.0.1:{free_port()}", timeout_s=30) as client:
-        target = client._connections._targets["registry"]
+    target = f"127.0.0.1:{free_port()}"
+    async with Client(target, timeout_s=30) as client:
         async with serving(Script(GetJob=[JOB]), target):
             await client.get_job("a")
         waiting = asyncio.create_task(client.get_job("a"))

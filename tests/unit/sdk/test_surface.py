@@ -116,6 +116,8 @@ def test_no_basis_points(percent: float) -> None:
     [
         ({"target": "a:1", "targets": {"query": "b:1"}}, "not both"),
         ({"targets": {"querry": "b:1"}}, "querry"),
+        ({"targets": {"query": []}}, "query has 0 targets"),
+        ({"targets": {"registry": ["a:1", "b:1"]}}, "registry has 2 targets"),
         ({"timeout_s": 0}, "above 0"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -29,15 +29,15 @@ class Client(JobFileCalls, ReplayerCalls, SwitcherCalls, QueryCalls):
     """Turnout over gRPC, one channel for each distinct target.
 
     target: "host:port" of all four services. targets: one for each service that is called, by "registry", "replayer",
-    "switcher", "query", instead of `target`. actor: who changes things, for the audit; a claim, since there is no
+    "switcher", "query", instead of `target`; several fronts for "query". direct: reads come straight from PostgreSQL,
+    whose URL it is, or the settings that `Direct` describes; the client is then a front to the switcher, and needs
+    targets for switcher and registry. actor: who changes things, for the audit; a claim, since there is no
     authentication yet; None = user@host. timeout_s: default deadline of every call; None = 10 s for what is quick, 60 s
     for a change of a route, 120 s for an upload, an estimate, a comparison and a scan. Each method takes its own, too.
 
-    direct: reads come straight from PostgreSQL, whose URL it is, or the settings that `Direct` describes; the client is
-    then a front to the switcher, and needs targets for switcher and registry.
-
     UNAVAILABLE alone is retried, until the deadline; a target that has never answered is given up after two seconds.
-    Changes carry a request id, so that a retry is not a second change. Errors: `turnout.errors`.
+    With several fronts a read is tried once more, at once, on another one. Changes carry a request id, so that a retry
+    is not a second change. Errors: `turnout.errors`.
 
     Use it as `async with Client() as client:`. Methods may run concurrently.
     """
@@ -46,7 +46,7 @@ class Client(JobFileCalls, ReplayerCalls, SwitcherCalls, QueryCalls):
         self,
         target: str | None = None,
         *,
-        targets: Mapping[str, str] | None = None,
+        targets: Mapping[str, str | Sequence[str]] | None = None,
         direct: Direct | str | None = None,
         actor: str | None = None,
         timeout_s: float | None = None,
@@ -91,9 +91,9 @@ def _direct_reads(settings: Direct, connections: Connections) -> DirectReads:
     )
 
 
-def _by_service(target: str | None, targets: Mapping[str, str] | None) -> Mapping[str, str]:
+def _by_service(target: str | None, targets: Mapping[str, str | Sequence[str]] | None) -> Mapping[str, Sequence[str]]:
     if targets is None:
-        return dict.fromkeys(SERVICES, target or DEFAULT_TARGET)
+        return dict.fromkeys(SERVICES, (target or DEFAULT_TARGET,))
     if target is not None:
         raise InvalidInput("INVALID_TARGETS", "Give either target or targets, not both.")
     unknown = sorted(set(targets) - set(SERVICES))
@@ -101,7 +101,14 @@ def _by_service(target: str | None, targets: Mapping[str, str] | None) -> Mappin
         raise InvalidInput(
             "INVALID_TARGETS", f"{', '.join(unknown)}: no such service. The services are {', '.join(SERVICES)}."
         )
-    return dict(targets)
+    given = {service: (some,) if isinstance(some, str) else tuple(some) for service, some in targets.items()}
+    for service, some in given.items():
+        if not some or (len(some) > 1 and service != "query"):
+            raise InvalidInput(
+                "INVALID_TARGETS",
+                f"{service} has {len(some)} targets; give one, and several to query alone: any front answers a read.",
+            )
+    return given
 
 
 def _user() -> str:

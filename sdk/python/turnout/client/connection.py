@@ -6,13 +6,14 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
 
 from turnout import errors
+from turnout.client.places import Places
 from turnout.errors import InvalidInput, TurnoutError, Unavailable
 from turnout.query.v1.query_pb2_grpc import QueryStub
 from turnout.registry.v1.registry_pb2_grpc import RegistryStub
@@ -57,6 +58,9 @@ _ERRORS: dict[grpc.StatusCode, type[TurnoutError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
 }
 
+# What a target says, or is said of it, that another one may answer; CANCELLED by a server as it stops.
+_GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
 # Methods that change nothing, by how their names begin.
 _READS = ("Get", "List", "Watch", "Estimate", "Check", "Compare")
 # gRPC has no status of its own for a name without an address; its resolvers say one of these.
@@ -69,28 +73,29 @@ M = TypeVar("M", bound=Message)
 class Connections:
     """The channels to the services, and calls over them."""
 
-    def __init__(self, targets: Mapping[str, str], timeout_s: float | None) -> None:
+    def __init__(self, targets: Mapping[str, Sequence[str]], timeout_s: float | None) -> None:
         if timeout_s is not None and timeout_s <= 0:
             raise InvalidInput("INVALID_TIMEOUT", f"timeout_s is {timeout_s:g}; give a number of seconds above 0.")
-        self._targets = targets
+        # Each client has an order of its own, so that many of them spread over the fronts.
+        self._places = {service: Places(random.sample(some, len(some))) for service, some in targets.items()}
         self._timeout_s = timeout_s
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._stubs: dict[str, Any] = {}
+        self._stubs: dict[tuple[str, str], Any] = {}
         self._answered: set[str] = set()
 
     def open(self) -> None:
         """Make the channels; they connect with the first call."""
-        for service, target in self._targets.items():
-            if target not in self._channels:
-                self._channels[target] = grpc.aio.insecure_channel(
-                    target, options=_OPTIONS, interceptors=client_interceptors()
-                )
-            self._stubs[service] = _STUBS[service](self._channels[target])
+        for service, places in self._places.items():
+            for target in places:
+                if target not in self._channels:
+                    self._channels[target] = grpc.aio.insecure_channel(
+                        target, options=_OPTIONS, interceptors=client_interceptors()
+                    )
+                self._stubs[service, target] = _STUBS[service](self._channels[target])
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """The channel to a service. InvalidInput (INVALID_TARGETS) where the client has no target for it."""
-        self._stub(service)
-        return self._channels[self._targets[service]]
+        return self._channels[self._of(service).first(time.monotonic())]
 
     async def close(self) -> None:
         """Close the channels; calls in flight are cancelled."""
@@ -103,10 +108,9 @@ class Connections:
         self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None, default_s: float
     ) -> M:
         """One request, one answer. `timeout_s`: the caller's own deadline; `default_s`: the method's."""
-        call = getattr(self._stub(service), method)
 
-        async def attempt(left_s: float) -> M:
-            response = await call(request, timeout=left_s)
+        async def attempt(target: str, left_s: float) -> M:
+            response = await self._call(service, target, method)(request, timeout=left_s)
             assert isinstance(response, answer)
             return response
 
@@ -122,10 +126,9 @@ class Connections:
         timeout_s: float | None,
     ) -> M:
         """A stream of requests, one answer. A retry calls `requests` again and begins at its start."""
-        call = getattr(self._stub(service), method)
 
-        async def attempt(left_s: float) -> M:
-            response = await call(requests(), timeout=left_s)
+        async def attempt(target: str, left_s: float) -> M:
+            response = await self._call(service, target, method)(requests(), timeout=left_s)
             assert isinstance(response, answer)
             return response
 
@@ -135,11 +138,12 @@ class Connections:
         self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None
     ) -> AsyncGenerator[M, None]:
         """One request, a stream of answers, retried only while none has come. The stream is cancelled at the end."""
-        call = getattr(self._stub(service), method)
         deadline_s = self.deadline_s(timeout_s, LONG_S)
-        opened, message = await self._retried(
-            service, method, lambda left_s: _begun(call(request, timeout=left_s)), deadline_s
-        )
+
+        async def begun(target: str, left_s: float) -> tuple[str, Any, Any]:
+            return target, *await _begun(self._call(service, target, method)(request, timeout=left_s))
+
+        target, opened, message = await self._retried(service, method, begun, deadline_s)
         try:
             while message is not grpc.aio.EOF:
                 assert isinstance(message, answer)
@@ -147,7 +151,7 @@ class Connections:
                 try:
                     message = await _read(opened)
                 except grpc.aio.AioRpcError as error:
-                    raise self._error(error, service, method, deadline_s) from None
+                    raise self._error(error, service, target, method, deadline_s) from None
         finally:
             opened.cancel()
 
@@ -155,16 +159,15 @@ class Connections:
         self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None
     ) -> AsyncGenerator[M, None]:
         """A stream without an end. It is opened again when the server goes away, for as long as a call would retry."""
-        call = getattr(self._stub(service), method)
         deadline_s = self.deadline_s(timeout_s, QUICK_S)
 
-        async def begun_soon(left_s: float) -> tuple[Any, Any]:
+        async def begun_soon(target: str, left_s: float) -> tuple[str, Any, Any]:
             async with asyncio.timeout(left_s):
-                return await _begun(call(request))
+                return target, *await _begun(self._call(service, target, method)(request))
 
         while True:
             try:
-                opened, message = await self._retried(service, method, begun_soon, deadline_s)
+                target, opened, message = await self._retried(service, method, begun_soon, deadline_s)
             except TimeoutError:
                 raise too_late(service, method, deadline_s) from None
             try:
@@ -174,19 +177,22 @@ class Connections:
                     message = await _read(opened)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-                    raise self._error(error, service, method, deadline_s) from None
+                    raise self._error(error, service, target, method, deadline_s) from None
                 await asyncio.sleep(_BACKOFF_S)
             else:
                 return
             finally:
                 opened.cancel()
 
-    def _stub(self, service: str) -> Any:
-        if service not in self._targets:
+    def _of(self, service: str) -> Places:
+        if service not in self._places:
             raise InvalidInput("INVALID_TARGETS", f"This client has no target for the {service}; name it in targets.")
         if not self._channels:
             raise RuntimeError("the client is not open: use it as `async with Client() as client:`")
-        return self._stubs[service]
+        return self._places[service]
+
+    def _call(self, service: str, target: str, method: str) -> Any:
+        return getattr(self._stubs[service, target], method)
 
     def deadline_s(self, timeout_s: float | None, default_s: float) -> float:
         """The deadline of a call in seconds: the caller's own, else the client's, else the method's."""
@@ -194,29 +200,74 @@ class Connections:
         return default_s if own is None else own
 
     async def _retried(
-        self, service: str, method: str, attempt: Callable[[float], Awaitable[T]], deadline_s: float
+        self, service: str, method: str, attempt: Callable[[str, float], Awaitable[T]], deadline_s: float
+    ) -> T:
+        """The result of an attempt on a target. UNAVAILABLE is tried again.
+
+        Where there are several targets once, at once, and on another one: who asks them all in turn brings down the
+        last. Where there is one, until the deadline, with pauses.
+        """
+        places = self._of(service)
+        started = time.monotonic()
+        target = places.first(started)
+        if len(places) == 1:
+            return await self._until(service, target, method, attempt, deadline_s)
+        try:
+            return await self._tried(places, target, attempt, deadline_s)
+        except grpc.aio.AioRpcError as error:
+            left_s = deadline_s - (time.monotonic() - started)
+            if error.code() not in _GONE or left_s <= 0:
+                raise self._error(error, service, target, method, deadline_s) from None
+        target = places.other(target, time.monotonic())
+        try:
+            return await self._tried(places, target, attempt, left_s)
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error, service, target, method, deadline_s) from None
+
+    async def _tried(
+        self, places: Places, target: str, attempt: Callable[[str, float], Awaitable[T]], left_s: float
+    ) -> T:
+        """One attempt. A target that does not answer, or cannot, rests; one that refuses a request is there."""
+        try:
+            result = await attempt(target, left_s)
+        except grpc.aio.AioRpcError as error:
+            if _from_turnout(error):
+                self._answered.add(target)
+            if error.code() in _GONE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                places.failed(target, time.monotonic())
+            else:
+                places.answered(target)
+            raise
+        places.answered(target)
+        self._answered.add(target)
+        return result
+
+    async def _until(
+        self, service: str, target: str, method: str, attempt: Callable[[str, float], Awaitable[T]], deadline_s: float
     ) -> T:
         started = time.monotonic()
         backoff_s = _BACKOFF_S
         while True:
             spent_s = time.monotonic() - started
             try:
-                result = await attempt(max(deadline_s - spent_s, 0.001))
+                result = await attempt(target, max(deadline_s - spent_s, 0.001))
             except grpc.aio.AioRpcError as error:
                 spent_s = time.monotonic() - started
                 if _from_turnout(error):
-                    self._answered.add(self._targets[service])
+                    self._answered.add(target)
                 wait_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311  # spreads retries, keeps no secret
-                patience_s = deadline_s if self._targets[service] in self._answered else _FIRST_CONTACT_S
+                patience_s = deadline_s if target in self._answered else _FIRST_CONTACT_S
                 if error.code() is not grpc.StatusCode.UNAVAILABLE or spent_s + wait_s >= min(deadline_s, patience_s):
-                    raise self._error(error, service, method, deadline_s) from None
+                    raise self._error(error, service, target, method, deadline_s) from None
             else:
-                self._answered.add(self._targets[service])
+                self._answered.add(target)
                 return result
             await asyncio.sleep(wait_s)
             backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
 
-    def _error(self, error: grpc.aio.AioRpcError, service: str, method: str, deadline_s: float) -> TurnoutError:
+    def _error(
+        self, error: grpc.aio.AioRpcError, service: str, target: str, method: str, deadline_s: float
+    ) -> TurnoutError:
         kind = _ERRORS.get(error.code(), errors.ServerError)
         info, violations = details_of(error)
         if info is not None:
@@ -224,7 +275,6 @@ class Connections:
             return kind(info.reason, message, metadata=dict(info.metadata), violations=violations)
         if kind is errors.DeadlineExceeded:
             return too_late(service, method, deadline_s)
-        target = self._targets[service]
         if kind is not Unavailable:
             return kind("UNKNOWN", f"{method} at {target} failed: {error.code().name}: {error.details()}")
         if target in self._answered:
