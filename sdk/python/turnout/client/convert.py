@@ -284,6 +284,17 @@ def read(served: query_pb2.ServedVersion, row: query_pb2.Row | None) -> results.
     )
 
 
+def reads(message: query_pb2.BatchGetResponse) -> list[results.Read]:
+    """The reads of a batch, in the order of its keys."""
+    whose = [(read(served, None), tuple(served.columns)) for served in message.served]
+    found = []
+    for result in message.results:
+        who, columns = whose[result.served_index]
+        row = from_row(columns, result.row) if result.HasField("row") else None
+        found.append(results.Read(row, who.version, who.epoch, who.applied_positions, who.cause))
+    return found
+
+
 def explanation(message: query_pb2.ExplainRouteResponse) -> results.Explanation:
     return results.Explanation(
         unit=message.unit,

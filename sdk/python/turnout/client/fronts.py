@@ -7,9 +7,12 @@ from collections.abc import AsyncGenerator, Sequence
 from turnout.client import convert
 from turnout.client.calls import job_name
 from turnout.client.connection import QUICK_S, Connections
+from turnout.client.gather import Alike, Asked, Gather
 from turnout.client.values import Key, from_row, to_key
 from turnout.query.v1 import query_pb2
 from turnout.results import Explanation, Read
+
+_MOMENT_S = 0.001
 
 
 class FrontReads:
@@ -17,13 +20,29 @@ class FrontReads:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._gather = Gather(self)
 
     async def get(self, job: str, key: Key, *, unit: str, version: int, timeout_s: float | None) -> Read:
-        request = query_pb2.GetRequest(job=job_name(job), key=to_key(key), unit=unit, version=version)
+        unit.encode()  # what cannot be sent is refused here, before it can fail a call that others share
+        alike = Alike(job_name(job), version, unit != "")
+        return await self._gather.get(alike, to_key(key), unit, self._connections.deadline_s(timeout_s, QUICK_S))
+
+    async def one(self, alike: Alike, asked: Asked, within_s: float) -> Read:
+        request = query_pb2.GetRequest(job=alike.job, key=asked.key, unit=asked.unit, version=alike.version)
         answer = await self._connections.unary(
-            "query", "Get", request, query_pb2.GetResponse, timeout_s=timeout_s, default_s=QUICK_S
+            "query", "Get", request, query_pb2.GetResponse, timeout_s=max(within_s, _MOMENT_S), default_s=QUICK_S
         )
         return convert.read(answer.served, answer.row if answer.HasField("row") else None)
+
+    async def many(self, alike: Alike, asked: Sequence[Asked], within_s: float) -> list[Read]:
+        request = query_pb2.BatchGetRequest(job=alike.job, keys=[one.key for one in asked], version=alike.version)
+        if alike.with_unit:
+            units = [one.unit for one in asked]
+            if units.count(units[0]) == len(units):
+                request.unit = units[0]
+            else:
+                request.units.extend(units)
+        return await self._batch(request, max(within_s, _MOMENT_S))
 
     async def batch_get(
         self, job: str, keys: Sequence[Key], *, unit: str, version: int, timeout_s: float | None
@@ -31,13 +50,13 @@ class FrontReads:
         request = query_pb2.BatchGetRequest(
             job=job_name(job), keys=[to_key(key) for key in keys], unit=unit, version=version
         )
+        return await self._batch(request, timeout_s)
+
+    async def _batch(self, request: query_pb2.BatchGetRequest, timeout_s: float | None) -> list[Read]:
         answer = await self._connections.unary(
             "query", "BatchGet", request, query_pb2.BatchGetResponse, timeout_s=timeout_s, default_s=QUICK_S
         )
-        return [
-            convert.read(answer.served[result.served_index], result.row if result.HasField("row") else None)
-            for result in answer.results
-        ]
+        return convert.reads(answer)
 
     async def scan(
         self,
