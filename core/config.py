@@ -41,6 +41,8 @@ class Settings:
     max_stale_active_s: float = 60.0
     max_stale_experiment_s: float = 15.0
     rollback_protection_s: float = 24 * 3600.0
+    query_processes: int = 1
+    process: int = 0  # which of several behind one port this is, from 1; 0 = it is alone
     instance: str = field(default_factory=_unique_name)  # unique among live processes: front, replica
 
 
@@ -75,8 +77,18 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
         parser.add_argument(
             f"--{flag}", type=_positive, default=default, metavar="S", help=f"{text} (default: {default:g})"
         )
+    parser.add_argument(
+        "--query-processes",
+        type=_count,
+        default=Settings.query_processes,
+        metavar="N",
+        help="processes of a front that runs alone, behind one port (default: %(default)s)",
+    )
+    parser.add_argument("--process", type=int, default=Settings.process, help=argparse.SUPPRESS)  # one of those
     given = parser.parse_args(arguments)
     services = given.service or list(SERVICES)
+    if given.query_processes > 1 and services != ["query"]:
+        parser.error("--query-processes is for the query service alone: the others have one process a port")
     missing = {
         name for one in services for name in NEIGHBOURS[one] if name not in services and not getattr(given, name)
     }
@@ -90,7 +102,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
         listen=given.listen,
         kafka=KafkaConfig.of_bootstrap(given.kafka) if given.kafka else KafkaConfig.of_file(given.kafka_config),
         postgres=postgres,
-        data_dir=given.data_dir,
+        data_dir=given.data_dir / f"process-{given.process}" if given.process else given.data_dir,
         registry_target=given.registry or given.listen,
         replayer_target=given.replayer or given.listen,
         switcher_target=given.switcher or given.listen,
@@ -99,6 +111,8 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
         max_stale_active_s=given.max_stale_active_s,
         max_stale_experiment_s=given.max_stale_experiment_s,
         rollback_protection_s=given.rollback_protection_s,
+        query_processes=given.query_processes,
+        process=given.process,
     )
     return services, settings
 
@@ -107,4 +121,11 @@ def _positive(text: str) -> float:
     value = float(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value

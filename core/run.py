@@ -13,6 +13,7 @@ from core import config
 from core.config import POSTGRES_VARIABLE, Settings
 from core.domain.errors import InvalidInput, TurnoutError
 from core.postgres import connect, refusal
+from core.processes import REFUSED, supervise
 from core.rpc.server import RpcServer, ServiceApp
 from turnout import otlp
 
@@ -31,10 +32,12 @@ def main(builders: Mapping[str, Build], arguments: list[str]) -> int:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     try:
         names, settings = config.parse(arguments)
+        if settings.query_processes > 1 and not settings.process:
+            return asyncio.run(supervise(arguments, settings.query_processes, settings.listen))
         return uvloop.run(_serve(names, settings, builders))
     except TurnoutError as error:
         print(error.message, file=sys.stderr)
-        return 2
+        return REFUSED
 
 
 async def await_postgres(settings: Settings) -> None:
@@ -71,12 +74,15 @@ async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Bu
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if settings.process:
+        _stop_with_supervisor(stopping)
     if not await _unless(stopping, await_postgres(settings)):
         return 0
-    server = RpcServer(settings.listen, [builders[name](settings) for name in names])
+    server = RpcServer(settings.listen, [builders[name](settings) for name in names], shared_port=settings.process > 0)
     try:
         port = await server.start()
-        log.info("%s listening on %s (port %d)", ", ".join(names), settings.listen, port)
+        which = f" as process {settings.process}" if settings.process else ""
+        log.info("%s listening on %s (port %d)%s", ", ".join(names), settings.listen, port, which)
         await stopping.wait()
         log.info("stopping")
     finally:
@@ -84,6 +90,17 @@ async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Bu
         await asyncio.gather(server.stop(), asyncio.to_thread(flush_metrics))
         await asyncio.to_thread(flush_spans)
     return 0
+
+
+def _stop_with_supervisor(stopping: asyncio.Event) -> None:
+    """Set the event when the supervisor of this process is gone: its end of our input is closed then."""
+    loop, supervisor = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def gone() -> None:
+        loop.remove_reader(supervisor)
+        stopping.set()
+
+    loop.add_reader(supervisor, gone)
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 _HEALTH_EVERY_S = 0.5
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 _OPTIONS: list[tuple[str, int]] = [
-    ("grpc.so_reuseport", 0),  # else a second server binds the same port in silence
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -57,16 +56,21 @@ class ServiceApp(abc.ABC):
 
 
 class RpcServer:
-    """The server of one process. `start` returns when it listens; `stop` drains."""
+    """The server of one process. `start` returns when it listens; `stop` drains.
 
-    def __init__(self, listen: str, apps: list[ServiceApp]) -> None:
+    shared_port: other processes listen on the same port.
+    """
+
+    def __init__(self, listen: str, apps: list[ServiceApp], *, shared_port: bool = False) -> None:
         self._listen = listen
         self._apps = apps
         self._started: list[ServiceApp] = []
         self._watches = Watches()
         self._health = health.aio.HealthServicer()
         limits = {name: app.calls_max for app in apps for name in app.service_names if app.calls_max is not None}
-        self._server = grpc.aio.server(interceptors=chain(self._watches, limits), options=_OPTIONS)
+        # gRPC shares ports unless told otherwise: a second server would bind the same one in silence.
+        options = [*_OPTIONS, ("grpc.so_reuseport", int(shared_port))]
+        self._server = grpc.aio.server(interceptors=chain(self._watches, limits), options=options)
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> int:

@@ -43,6 +43,20 @@ def test_a_service_alone_must_be_told_of_those_it_calls(
     assert flags in capsys.readouterr().err
 
 
+def test_only_the_front_has_several_processes_behind_a_port(capsys: pytest.CaptureFixture[str]) -> None:
+    alone = ["query", "--switcher", "s:7400", "--registry", "r:7400", "--kafka", "k:1", "--data-dir", "d"]
+    _, settings = config.parse([*alone, "--query-processes", "4"])
+    assert (settings.query_processes, settings.process, str(settings.data_dir)) == (4, 0, "d")
+    _, third = config.parse([*alone, "--query-processes", "4", "--process", "3"])
+    assert str(third.data_dir) == "d/process-3"
+    for refused in (["--kafka", "k:1", "--query-processes", "2"], [*alone, "--query-processes", "0"]):
+        with pytest.raises(SystemExit):
+            config.parse(refused)
+    said = capsys.readouterr().err
+    assert "for the query service alone" in said
+    assert "0 is not 1 or more" in said
+
+
 def test_each_process_has_an_instance_of_its_own_and_shows_no_secret() -> None:
     _, one = config.parse(["--kafka", "k:1"])
     _, two = config.parse(["--kafka", "k:1"])
