@@ -101,7 +101,16 @@ def _rebuilt(handler: Any, behaviour: Any) -> Any:
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[(handler.request_streaming, handler.response_streaming)]
-    return cast(Any, make)(behaviour, handler.request_deserializer, handler.response_serializer)
+    return cast(Any, make)(behaviour, handler.request_deserializer, _encoder(handler.response_serializer))
+
+
+def _encoder(encode: Any) -> Any:
+    """Encodes an answer, unless it comes encoded: a servicer may keep pieces of answers as bytes."""
+
+    def encoded(answer: Any) -> bytes:
+        return answer if type(answer) is bytes else cast(bytes, encode(answer))
+
+    return encoded
 
 
 class _Traced:

@@ -26,6 +26,7 @@ class QueryApp(ServiceApp):
 
     name = "query"
     service_names: tuple[str, ...] = (query_pb2.DESCRIPTOR.services_by_name["Query"].full_name,)
+    calls_max = 2_000  # each is answered within its deadline or refused at once, never left to wait without end
 
     def __init__(self, settings: Settings) -> None:
         clock = SystemClock()

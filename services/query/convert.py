@@ -1,29 +1,51 @@
 """Between the contract's messages and the front's own values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, cast
 
-from core.domain.errors import ResourceExhausted
+from core.domain.errors import InvalidInput, ResourceExhausted
 from core.domain.names import parse_job
 from core.rpc.server import MESSAGE_BYTES_MAX
+from turnout.column_values import column_of
 from turnout.kind_values import timestamp
 from turnout.query.v1 import query_pb2
-from turnout.reading.reads import Explanation, Request, Served
+from turnout.reading.columns import Table
+from turnout.reading.positions import Position
+from turnout.reading.reads import Explanation, Group, Request, Served
 from turnout.reading.routing import Cause
-from turnout.reading.table import Page, Position, Values
-from turnout.reading.values import row_writer
+from turnout.reading.table import Page, Values
+from turnout.reading.tokens import parse_token, token_of
+from turnout.reading.values import ColumnKeys, Keys, MessageKeys, row_writer
 
 _CAUSES = {
     Cause.ROUTED: query_pb2.ServedVersion.ROUTED,
     Cause.PINNED: query_pb2.ServedVersion.PINNED,
     Cause.ACTIVE: query_pb2.ServedVersion.ACTIVE,
+    Cause.STAND_IN: query_pb2.ServedVersion.STAND_IN,
 }
 
 _SCAN_MESSAGE_BYTES = 1024 * 1024  # gRPC's clients refuse messages above 4 MiB unless told otherwise
 
 
 def request_of(message: query_pb2.GetRequest | query_pb2.BatchGetRequest | query_pb2.ScanRequest) -> Request:
-    """What every read says. InvalidInput for a name that is none, or a negative version."""
-    return Request(parse_job(message.job), message.unit, message.version)
+    """What every read says. InvalidInput for a name or token that is none, or a negative version."""
+    job = _job(message.job)
+    return Request(job, message.unit, message.version, parse_token(message.token, job))
+
+
+def keys_of(message: query_pb2.BatchGetRequest) -> Keys:
+    """The keys of a batch, in the form in which they came. InvalidInput when they came in both."""
+    if not message.key_columns:
+        return MessageKeys(message.keys)
+    if message.keys:
+        raise InvalidInput("KEYS_TWICE", "The request has keys and key_columns: give one of them.")
+    return ColumnKeys(message.key_columns)
+
+
+@lru_cache(maxsize=1024)
+def _job(name: str) -> str:
+    return parse_job(name)
 
 
 def served_version(served: Served) -> query_pb2.ServedVersion:
@@ -32,45 +54,104 @@ def served_version(served: Served) -> query_pb2.ServedVersion:
         version=served.resolution.version,
         epoch=served.resolution.epoch,
         columns=served.table.column_names,
-        applied_positions=[_position(position) for position in served.positions],
+        applied_positions=[_position(position) for position in served.positions.each],
         cause=_CAUSES[served.resolution.cause],
     )
 
 
-def get_response(served: Served, row: Values | None) -> query_pb2.GetResponse:
-    """The answer of Get."""
-    write = row_writer(served.table.columns)
-    return query_pb2.GetResponse(row=None if row is None else write(row), served=served_version(served))
+def get_response(request: Request, served: Served, row: Values | None) -> bytes:
+    """The answer of Get, encoded. Only its row is new with each read: the rest is kept until the positions change."""
+    tail = served.positions.kept(("served", served.resolution), lambda: _get_tail(request.job, served))
+    if request.token is not None:
+        tail += query_pb2.GetResponse(token=_token(request, [served])).SerializeToString()  # the last one counts
+    if row is None:
+        return tail
+    response = query_pb2.GetResponse()
+    _row_writer(served.table)(response.row, row)
+    return response.SerializeToString() + tail
 
 
-def batch_response(
-    served: Sequence[Served], results: Sequence[tuple[int, Values | None]]
-) -> query_pb2.BatchGetResponse:
-    """The answer of BatchGet. ResourceExhausted (ANSWER_TOO_LARGE) above the size of a message."""
-    writers = [row_writer(one.table.columns) for one in served]
-    response = query_pb2.BatchGetResponse(
-        served=[served_version(one) for one in served],
-        results=[
-            query_pb2.BatchGetResult(row=None if row is None else writers[index](row), served_index=index)
-            for index, row in results
-        ],
+def _get_tail(job: str, served: Served) -> bytes:
+    token = token_of(job, served.resolution.epoch, served.positions.each)
+    return query_pb2.GetResponse(served=served_version(served), token=token).SerializeToString()
+
+
+def _token(request: Request, served: Sequence[Served]) -> bytes:
+    """The token of an answer, which goes on from that of the request."""
+    epoch = max((one.resolution.epoch for one in served), default=0)
+    return token_of(request.job, epoch, [position for one in served for position in one.positions.each], request.token)
+
+
+def _row_writer(table: Table) -> Callable[[query_pb2.Row, Sequence[Any]], None]:
+    return table.kept("row writer", lambda: row_writer(table.columns))
+
+
+def batch_response(request: Request, groups: Sequence[Group], keys: int) -> query_pb2.BatchGetResponse:
+    """The answer of BatchGet, a result a key. ResourceExhausted (ANSWER_TOO_LARGE) above the size of a message."""
+    results = [query_pb2.BatchGetResult() for _ in range(keys)]
+    for index, group in enumerate(groups):
+        write = _row_writer(group.served.table)
+        for place, row in zip(group.places, group.rows, strict=True):
+            results[place].served_index = index
+            if row is not None:
+                write(results[place].row, row)
+    return _sized(_batch(request, groups, results=results), keys)
+
+
+def block_response(request: Request, groups: Sequence[Group], keys: int) -> query_pb2.BatchGetResponse:
+    """The answer of BatchGet by column. ResourceExhausted (ANSWER_TOO_LARGE)."""
+    blocks = [_block(index, group, keys) for index, group in enumerate(groups)]
+    return _sized(_batch(request, groups, blocks=blocks), keys)
+
+
+def _block(index: int, group: Group, keys: int) -> query_pb2.BatchGetBlock:
+    rows, missing = group.rows, []
+    if None in rows:
+        missing = [at for at, row in enumerate(rows) if row is None]
+    found = [row for row in rows if row is not None] if missing else rows
+    return query_pb2.BatchGetBlock(
+        served_index=index,
+        key_indexes=() if len(group.places) == keys else group.places,
+        missing=missing,
+        columns=columns_of(group.served.table, cast(Sequence[Values], found)),
     )
+
+
+def columns_of(table: Table, rows: Sequence[Values]) -> list[query_pb2.Column]:
+    """The rows by column; no column where there is no row."""
+    if not rows:
+        return []
+    by_column = zip(*rows, strict=True)
+    return [column_of(column.kind, values) for column, values in zip(table.columns, by_column, strict=True)]
+
+
+def _batch(request: Request, groups: Sequence[Group], **rows: Any) -> query_pb2.BatchGetResponse:
+    served = [group.served for group in groups]
+    return query_pb2.BatchGetResponse(
+        served=[served_version(one) for one in served], token=_token(request, served), **rows
+    )
+
+
+def _sized(response: query_pb2.BatchGetResponse, keys: int) -> query_pb2.BatchGetResponse:
     if response.ByteSize() > MESSAGE_BYTES_MAX:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",
-            f"The rows of these {len(results)} keys take {response.ByteSize()} bytes, and an answer holds at most "
+            f"The rows of these {keys} keys take {response.ByteSize()} bytes, and an answer holds at most "
             f"{MESSAGE_BYTES_MAX}: ask for fewer keys at a time.",
         )
     return response
 
 
-def scan_responses(served: Served, page: Page, *, first: bool) -> Iterator[query_pb2.ScanResponse]:
+def scan_responses(request: Request, served: Served, page: Page, *, first: bool) -> Iterator[query_pb2.ScanResponse]:
     """A page of Scan in messages of a size that any client takes; only the very first tells who answered."""
-    write = row_writer(served.table.columns)
-    message = query_pb2.ScanResponse(served=served_version(served) if first else None)
+    write = _row_writer(served.table)
+    message = query_pb2.ScanResponse()
+    if first:
+        message = query_pb2.ScanResponse(served=served_version(served), token=_token(request, [served]))
     size = 0
     for values in page.rows:
-        row = write(values)
+        row = query_pb2.Row()
+        write(row, values)
         size += row.ByteSize()
         if size > _SCAN_MESSAGE_BYTES and message.rows:
             yield message

@@ -10,9 +10,9 @@ import grpc
 from core.domain.names import parse_job
 from services.query import convert
 from turnout.query.v1 import query_pb2, query_pb2_grpc
+from turnout.reading.deadline import Deadline
 from turnout.reading.front import Front
 from turnout.reading.reads import Reads, Request
-from turnout.reading.table import Deadline
 from turnout.reading.values import MessageKeys
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -25,33 +25,33 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         self._reads = reads
         self._front = front
 
-    async def Get(self, request: query_pb2.GetRequest, context: Context) -> query_pb2.GetResponse:
+    async def Get(self, request: query_pb2.GetRequest, context: Context) -> bytes:  # type: ignore[override]  # encoded
         began_s = time.monotonic()
         try:
-            served, row = await self._reads.get(
-                convert.request_of(request), MessageKeys([request.key]), _deadline(context)
-            )
-            return convert.get_response(served, row)
+            asked = convert.request_of(request)
+            served, row = await self._reads.get(asked, MessageKeys([request.key]), _deadline(context))
+            return convert.get_response(asked, served, row)
         finally:
             self._front.latency.add(time.monotonic() - began_s)
 
     async def BatchGet(self, request: query_pb2.BatchGetRequest, context: Context) -> query_pb2.BatchGetResponse:
         began_s = time.monotonic()
         try:
-            served, results = await self._reads.batch(
-                convert.request_of(request), MessageKeys(request.keys), _deadline(context), units=request.units
-            )
-            return convert.batch_response(served, results)
+            asked = convert.request_of(request)
+            keys = convert.keys_of(request)
+            groups = await self._reads.batch(asked, keys, _deadline(context), units=request.units)
+            respond = convert.block_response if request.key_columns else convert.batch_response
+            return respond(asked, groups, len(keys))
         finally:
             self._front.latency.add(time.monotonic() - began_s)
 
     async def Scan(self, request: query_pb2.ScanRequest, context: Context) -> AsyncIterator[query_pb2.ScanResponse]:
         order = [(one.column, one.descending) for one in request.order_by]
-        read = self._reads.scan(convert.request_of(request), order, request.limit, _deadline(context))
+        asked = convert.request_of(request)
         first = True
-        async with aclosing(read) as pages:
+        async with aclosing(self._reads.scan(asked, order, request.limit, _deadline(context))) as pages:
             async for served, page in pages:
-                for response in convert.scan_responses(served, page, first=first):
+                for response in convert.scan_responses(asked, served, page, first=first):
                     yield response
                 first = False
 

@@ -78,9 +78,10 @@ update replayer.runs set indexes_built = true, revision = revision + 1 where ver
 update replayer.runs set drop_time = now(), revision = revision + 1 where version = $1 returning *;
 
 -- name: insert_positions
-insert into serving.positions (version, topic, partition, start_offset, next_offset, range_end)
-select $1, t.topic, t.partition, t.start_offset, t.start_offset, t.range_end
+insert into serving.positions (version, topic, topic_id, partition, start_offset, next_offset, range_end)
+select $1, t.topic, r.topic_ids ->> t.topic, t.partition, t.start_offset, t.start_offset, t.range_end
 from unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[]) as t (topic, partition, start_offset, range_end)
+join replayer.runs r on r.version = $1
 on conflict (version, topic, partition) do nothing;
 
 -- name: move_starts

@@ -10,6 +10,7 @@ import pytest
 from core import config
 from core.rpc import interceptors
 from services.replayer import metrics
+from turnout.reading import reads
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = sorted(
@@ -54,7 +55,11 @@ def test_every_metric_is_documented_as_it_is() -> None:
     page = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `(turnout\.[a-z_.]+)` \| (\w+) \| `([^`]+)` \|", page, re.MULTILINE))
     told = {(one.name, "counter" if one.counter else "gauge", one.unit) for one in (*metrics.RUN, *metrics.PARTITION)}
-    others = {(metrics.UNTOLD, "gauge", "{partition}"), (interceptors.REFUSED, "counter", "{call}")}
+    others = {
+        (metrics.UNTOLD, "gauge", "{partition}"),
+        (interceptors.REFUSED, "counter", "{call}"),
+        (reads.STAND_INS, "counter", "{read}"),
+    }
     assert documented == told | others
     assert f"At most {metrics.PARTITIONS_MAX} partitions" in page
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,36 +12,51 @@ from turnout.query.v1.query_pb2 import Value
 
 DAY_ZERO: Final = date(1970, 1, 1).toordinal()
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def timestamp(value: datetime) -> Timestamp:
     """An instant as the contract's timestamp, to the microsecond."""
+    seconds, rest = divmod(micros(value), 1_000_000)
+    return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def micros(value: datetime) -> int:
+    """An instant as microseconds since 1970-01-01T00:00:00Z."""
     if value.tzinfo is None:  # the driver's form of PostgreSQL's infinity: the first or last instant that Python has
         value = value.replace(tzinfo=UTC)
-    micros = (value - EPOCH) // timedelta(microseconds=1)
-    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1000)
+    return (value - EPOCH) // _MICROSECOND
 
 
-_WRITERS: Final[dict[Kind, Callable[[Any], Value]]] = {
-    Kind.INT64: lambda value: Value(int64_value=value),
-    Kind.DOUBLE: lambda value: Value(double_value=value),
-    Kind.BOOL: lambda value: Value(bool_value=value),
-    Kind.STRING: lambda value: Value(string_value=value),
-    Kind.BYTES: lambda value: Value(bytes_value=value),
-    Kind.DATE: lambda value: Value(date_days=value.toordinal() - DAY_ZERO),
-    Kind.TIMESTAMP: lambda value: Value(timestamp_value=timestamp(value)),
-    Kind.DECIMAL: lambda value: Value(decimal_value=f"{value:f}"),
-    Kind.UUID: lambda value: Value(uuid_value=str(value)),
-    Kind.JSON: lambda value: Value(json_value=value),
-    Kind.OTHER: lambda value: Value(string_value=value),
+def days(value: date) -> int:
+    """A date as days since 1970-01-01."""
+    return value.toordinal() - DAY_ZERO
+
+
+def plain(value: Decimal) -> str:
+    """A number in decimal notation."""
+    return f"{value:f}"
+
+
+VALUE_FIELDS: Final[dict[Kind, tuple[str, Callable[[Any], Any] | None]]] = {
+    Kind.INT64: ("int64_value", None),
+    Kind.DOUBLE: ("double_value", None),
+    Kind.BOOL: ("bool_value", None),
+    Kind.STRING: ("string_value", None),
+    Kind.BYTES: ("bytes_value", None),
+    Kind.DATE: ("date_days", days),
+    Kind.TIMESTAMP: ("timestamp_value", timestamp),
+    Kind.DECIMAL: ("decimal_value", plain),
+    Kind.UUID: ("uuid_value", str),
+    Kind.JSON: ("json_value", None),
+    Kind.OTHER: ("string_value", None),
 }
-
-
-def writer(kind: Kind) -> Callable[[Any], Value]:
-    """Makes values of the contract out of values of that kind, which are not None: null is an unset `Value()`."""
-    return _WRITERS[kind]
+"""The field of a value of each kind, and what makes its content of a value that is not None; None = it is that."""
 
 
 def value_of(kind: Kind, value: Any) -> Value:
     """One value as the contract's; None is null."""
-    return Value() if value is None else _WRITERS[kind](value)
+    if value is None:
+        return Value()
+    name, convert = VALUE_FIELDS[kind]
+    return Value(**{name: value if convert is None else convert(value)})

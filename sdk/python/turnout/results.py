@@ -68,6 +68,7 @@ class Cause(enum.StrEnum):
     ROUTED = "ROUTED"  # the route gave it to the unit
     PINNED = "PINNED"  # the request named it
     ACTIVE = "ACTIVE"  # a scan without a unit reads the active version
+    STAND_IN = "STAND_IN"  # the version of the unit was behind the token of the read, and the active one was not
 
 
 # --- registry -------------------------------------------------------------------------------------------------------

@@ -64,11 +64,15 @@ class Route:
     salt: str
     intervals: tuple[Interval, ...]
     lows: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    sole: int | None = field(init=False, repr=False, compare=False)
+    """The version that owns every interval; None where there are several."""
 
     def __post_init__(self) -> None:
         _check_arms(self)
         _check_intervals(self)
         object.__setattr__(self, "lows", tuple(interval.low for interval in self.intervals))
+        owners = {interval.version for interval in self.intervals}
+        object.__setattr__(self, "sole", owners.pop() if len(owners) == 1 else None)
 
     @property
     def versions(self) -> frozenset[int]:

@@ -20,6 +20,7 @@ from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
 
 POSITIONS = (Path(__file__).parents[3] / "services/replayer/migrations/0001_serving.sql").read_text(encoding="utf-8")
+TOPIC_IDS = "alter table serving.positions add column topic_id text"  # as a later migration does
 TIMEOUT_S = 20.0
 
 
@@ -122,6 +123,7 @@ class Serving:
     async def create(cls, dsn: str) -> Serving:
         connection = await asyncpg.connect(dsn)
         await connection.execute(POSITIONS)
+        await connection.execute(TOPIC_IDS)
         return cls(connection)
 
     async def sql(self, statement: str, *arguments: Any) -> None:

@@ -36,14 +36,14 @@ def front(clock: Clock) -> Front:
 
 
 def causes(front: Front) -> set[Cause]:
-    with front.read("j", [str(n) for n in range(50)], 0) as resolutions:
-        return {one.cause for one in resolutions}
+    with front.read("j") as resolver:
+        return {resolver.of(str(n)).cause for n in range(50)}
 
 
 def test_without_a_table(clock: Clock) -> None:
     front = Front("f", clock, Limits(60, 15))
     assert not front.ready
-    with pytest.raises(Unavailable) as caught, front.read("j", ["u"], 0):
+    with pytest.raises(Unavailable) as caught, front.read("j"):
         pass
     assert caught.value.reason == "ROUTES_UNKNOWN"
 
@@ -69,22 +69,22 @@ def test_an_older_word_of_the_switcher_makes_nothing_older(front: Front, clock: 
 
 def test_a_pinned_read_goes_on_without_the_switcher(front: Front, clock: Clock) -> None:
     clock.s += 1000
-    with front.read("j", [None], 9) as (resolution,):
+    with front.read("j", 9) as resolver:
+        resolution = resolver.of(None)
         assert (resolution.version, resolution.epoch) == (9, 2)
+        assert resolver.same == resolution
         assert front.in_flight.count("j", 3) == 1, "pinned reads count too: the table must not be dropped under them"
 
 
 def test_a_read_is_counted_under_the_epoch_that_it_was_resolved_by(front: Front) -> None:
-    with front.read("j", ["u", "v"], 0) as resolutions:
+    with front.read("j") as resolver:
         front.table = front.table.with_commit(commit(whole(epoch=3)))
-        assert {one.epoch for one in resolutions} == {2}
+        assert {resolver.of(unit).epoch for unit in ("u", "v", None)} == {2}
         assert (front.in_flight.count("j", 2), front.in_flight.count("j", 3)) == (0, 1)
     assert front.in_flight.count("j", 3) == 0
 
 
 def test_a_read_that_cannot_be_resolved_is_not_counted(front: Front) -> None:
-    with pytest.raises(NotFound), front.read("unrouted", ["u"], 0):
-        pass
-    with pytest.raises(NotFound), front.read("unrouted", [], 0):
+    with pytest.raises(NotFound), front.read("unrouted"):
         pass
     assert front.in_flight.count("unrouted", 1) == 0

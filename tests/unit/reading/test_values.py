@@ -1,5 +1,7 @@
 """Values both ways: what goes out comes in again, and what does not fit is named."""
 
+import dataclasses
+import re
 import uuid
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -10,12 +12,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from turnout.column_values import column_of
 from turnout.errors import InvalidInput
 from turnout.kinds import Kind
 from turnout.names import VersionId
 from turnout.query.v1 import query_pb2 as pb
 from turnout.reading.columns import Column, Table
-from turnout.reading.values import key_of, row_writer
+from turnout.reading.values import ColumnKeys, key_of, row_writer
 
 POSTGRES = {
     Kind.INT64: "bigint",
@@ -51,14 +54,52 @@ def one_column(kind: Kind) -> Table:
 def test_out_and_in_again(kind: Kind, data: st.DataObject) -> None:
     table = one_column(kind)
     value = data.draw(VALUES[kind])
-    row = row_writer(table.columns)([value])
+    row = written(table, value)
     assert key_of(table, pb.Key(values=row.values)) == (value,)
     assert type(key_of(table, pb.Key(values=row.values))[0]) is type(value)
 
 
 def test_null_is_an_unset_value() -> None:
-    (value,) = row_writer(one_column(Kind.INT64).columns)([None]).values
+    (value,) = written(one_column(Kind.INT64), None).values
     assert value.WhichOneof("kind") is None
+
+
+def written(table: Table, *values: object) -> pb.Row:
+    row = pb.Row()
+    row_writer(table.columns)(row, values)
+    return row
+
+
+@pytest.mark.parametrize("kind", POSTGRES)
+@given(data=st.data())
+def test_keys_by_column_are_the_keys_one_by_one(kind: Kind, data: st.DataObject) -> None:
+    table = one_column(kind)
+    values = data.draw(st.lists(VALUES[kind], min_size=1, max_size=5))
+    keys = ColumnKeys([column_of(kind, values)])
+    assert len(keys) == len(values)
+    assert keys.of(table) == [(value,) for value in values]
+    assert [type(key[0]) for key in keys.of(table)] == [type(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pb.Column(string_values=["1"]), "string_values came"),
+        (pb.Column(int64_values=[1], bool_values=[True]), "int64_values and bool_values came"),
+        (pb.Column(int64_values=[1, 0], nulls=[1]), "a key is never null"),
+    ],
+)
+def test_a_key_column_that_does_not_fit_is_refused(column: pb.Column, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        ColumnKeys([column]).of(one_column(Kind.INT64))
+
+
+def test_key_columns_are_as_many_as_the_key_has_and_equally_long() -> None:
+    with pytest.raises(InvalidInput, match=re.escape("needs 1 value(s), and 2 came")):
+        ColumnKeys([pb.Column(int64_values=[1])] * 2).of(one_column(Kind.INT64))
+    two = dataclasses.replace(one_column(Kind.INT64), key=one_column(Kind.INT64).key * 2)
+    with pytest.raises(InvalidInput, match="1 values came, and another column has 2"):
+        ColumnKeys([pb.Column(int64_values=[1, 2]), pb.Column(int64_values=[1])]).of(two)
 
 
 SAMPLES = {
@@ -122,6 +163,5 @@ def test_equal_values_in_other_spellings_are_equal_keys() -> None:
 
 
 def test_infinite_times_are_the_ends_of_the_calendar() -> None:
-    write = row_writer(one_column(Kind.TIMESTAMP).columns)
-    (value,) = write([datetime.max]).values  # noqa: DTZ901 - the driver's form of PostgreSQL's infinity
+    (value,) = written(one_column(Kind.TIMESTAMP), datetime.max).values  # noqa: DTZ901 - the driver's form of infinity
     assert value.timestamp_value.ToDatetime().year == date.max.year

@@ -23,14 +23,16 @@ from turnout.clock import SystemClock
 from turnout.direct.keys import PythonKeys
 from turnout.direct.rows import Shape
 from turnout.errors import Unavailable
+from turnout.reading.deadline import Deadline
 from turnout.reading.freshness import Limits
 from turnout.reading.front import Front
 from turnout.reading.keeper import RoutesKeeper
 from turnout.reading.neighbours import RegistryVersions, SwitcherRoutes
-from turnout.reading.reads import Reads, Request, Served
+from turnout.reading.positions import Positions
+from turnout.reading.reads import Reads, Request, Served, by_key
 from turnout.reading.routes_file import RoutesFile
 from turnout.reading.routing import Cause
-from turnout.reading.table import Deadline, Page, Position, Tables, Values
+from turnout.reading.table import Page, Tables, Values
 from turnout.reading.watch import RouteWatch
 from turnout.tracing import is_traced, read_span
 
@@ -106,13 +108,13 @@ class DirectReads:
         self, job: str, keys: Sequence[Key], *, unit: str, version: int, timeout_s: float | None
     ) -> list[results.Read]:
         request, python_keys = self._request(job, unit, version), PythonKeys(keys)
-        served, rows = await self._answered(
+        groups = await self._answered(
             "BatchGet",
             job,
             lambda by: self._reads.batch(request, python_keys, by),
             self._deadline_s(timeout_s, QUICK_S),
         )
-        return [self._read(served[index], values) for index, values in rows]
+        return [self._read(served, values) for served, values in by_key(groups)]
 
     async def scan(
         self,
@@ -214,7 +216,11 @@ class DirectReads:
             shape = self._shapes[table.relation] = Shape(table)
         return shape
 
-    def _applied(self, positions: tuple[Position, ...]) -> tuple[results.AppliedPosition, ...]:
-        return tuple(
-            results.AppliedPosition(one.topic, one.partition, one.next_offset, one.event_time) for one in positions
-        )
+    def _applied(self, positions: Positions) -> tuple[results.AppliedPosition, ...]:
+        return positions.kept("results", lambda: _applied(positions))
+
+
+def _applied(positions: Positions) -> tuple[results.AppliedPosition, ...]:
+    return tuple(
+        results.AppliedPosition(one.topic, one.partition, one.next_offset, one.event_time) for one in positions.each
+    )

@@ -1,12 +1,13 @@
 """What a front knows of a table: its columns, their types and its key, as the PostgreSQL catalog tells. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.kinds import Kind, kind_of
 from turnout.names import VersionId
+from turnout.reading.kept import Kept
 from turnout.sql import DELETED_COLUMN, is_hidden
 
 _KEY_KINDS = frozenset(Kind) - {Kind.JSON, Kind.OTHER}
@@ -27,7 +28,7 @@ class Table:
 
     `relation` is the table's oid: another one later means that it was dropped and made anew. `columns` are those that
     readers see, in the table's order; `key` are the key's, in the key's order. With `tombstones`, rows whose column
-    `_deleted` is true stand for rows that do not exist.
+    `_deleted` is true stand for rows that do not exist. What is made of the table once is `kept`.
     """
 
     version: VersionId
@@ -36,6 +37,7 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[Column, ...]
     tombstones: bool
+    kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
     @property
     def column_names(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 Nothing here waits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from turnout.reading.freshness import Freshness, Limits
 from turnout.reading.inflight import InFlight
 from turnout.reading.latency import ReadLatency
 from turnout.reading.limits import READ_S_MAX
-from turnout.reading.routing import Resolution, RoutingTable
+from turnout.reading.routing import Resolver, RoutingTable
 
 
 class Front:
@@ -70,13 +70,12 @@ class Front:
         return self.table, freshness is Freshness.FRESH
 
     @contextmanager
-    def read(self, job: str, units: Sequence[str | None], version: int) -> Iterator[list[Resolution]]:
-        """Resolve each unit of a read and count the read as in flight until the block is left.
+    def read(self, job: str, pinned: int = 0, passed_over: frozenset[int] = frozenset()) -> Iterator[Resolver]:
+        """Resolve the units of a read, and count the read as in flight until the block is left.
 
         All by one table, hence under one epoch. A pinned version needs no fresh table. NotFound; Unavailable.
         """
-        table, split = (self.table, True) if version else self.routes()
-        if not version:
-            table.routed(job)  # also for a read of nothing
-        with self.in_flight.read(job, table.epoch(job)):
-            yield [table.resolve(job, unit, pinned=version, split=split) for unit in units]
+        table, split = (self.table, True) if pinned else self.routes()
+        resolver = table.resolver(job, pinned=pinned, split=split, passed_over=passed_over)
+        with self.in_flight.read(job, resolver.epoch):
+            yield resolver

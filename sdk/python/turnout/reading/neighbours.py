@@ -7,11 +7,11 @@ import grpc
 
 from turnout.errors import NotFound, TurnoutError
 from turnout.names import VersionId, route_name
+from turnout.reading.deadline import Deadline
 from turnout.reading.front import Front
 from turnout.reading.reads import version_not_found
 from turnout.reading.route_proto import route_of
 from turnout.reading.routing import Committed
-from turnout.reading.table import Deadline
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.status import from_rpc_error
 from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc

@@ -1,22 +1,35 @@
 """The reads: resolve, count as in flight, read the table, and look again once where the table has moved."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from turnout.errors import FailedPrecondition, InvalidInput, NotFound, TurnoutError, Unavailable
 from turnout.names import VersionId
+from turnout.query.v1.query_pb2 import ReadToken
 from turnout.reading.columns import Column, Table
+from turnout.reading.deadline import Deadline
 from turnout.reading.front import Front
-from turnout.reading.routing import Resolution
-from turnout.reading.table import Deadline, Page, Position, TableMissing, TableMoved, TableReader, Tables, Values
+from turnout.reading.positions import Positions
+from turnout.reading.routing import Cause, Resolution, Resolver
+from turnout.reading.table import Page, TableMissing, TableMoved, TableReader, Tables, Values
+from turnout.reading.tokens import behind
 from turnout.reading.values import Keys
 from turnout.routing import Interval, unit_hash, unit_of_key
+from turnout.telemetry import meter
 
 KEYS_MAX = 10_000
 SCAN_ROWS_DEFAULT = 1000
 SCAN_ROWS_MAX = 1_000_000
+
+STAND_INS = "turnout.reads.stand_ins"
+
+_WAIT_SHARE = 0.5
+_WAIT_S_MAX = 2.0
+_POLL_S = 0.01
+_POLL_S_MAX = 0.1
 
 T = TypeVar("T")
 
@@ -37,7 +50,8 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What every read says: the job, its caller's unit ("" = none) and the version that it pins (0 = as routed).
+    """What every read says: the job, its caller's unit ("" = none), the version that it pins (0 = as routed), and what
+    its caller has seen. passed_over: versions that are behind that, for which the active one stands in.
 
     InvalidInput (INVALID_VERSION) for a negative version.
     """
@@ -45,6 +59,8 @@ class Request:
     job: str
     unit: str
     version: int
+    token: ReadToken | None = None
+    passed_over: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.version < 0:
@@ -59,7 +75,25 @@ class Served:
 
     resolution: Resolution
     table: Table
-    positions: tuple[Position, ...]
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What one version answered of a batch: `rows[i]` is that of the key at `places[i]`, None where there is none."""
+
+    served: Served
+    places: Sequence[int]
+    rows: Sequence[Values | None]
+
+
+def by_key(groups: Sequence[Group]) -> list[tuple[Served, Values | None]]:
+    """Who answered each key of a batch, and its row or None, in the order of the keys."""
+    answers: dict[int, tuple[Served, Values | None]] = {}
+    for group in groups:
+        for place, row in zip(group.places, group.rows, strict=True):
+            answers[place] = (group.served, row)
+    return [answers[place] for place in range(len(answers))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +108,24 @@ class Explanation:
     age_s: float
 
 
+class Waits:
+    """The waits of a read that would be behind its token: short ones, for a share of the deadline that leaves time for
+    the version that stands in."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._left_s = min(deadline.left_s * _WAIT_SHARE, _WAIT_S_MAX)
+        self._next_s = _POLL_S
+
+    async def again(self) -> bool:
+        """Wait a little; False when that has been enough."""
+        if self._left_s <= 0:
+            return False
+        await asyncio.sleep(self._next_s)
+        self._left_s -= self._next_s
+        self._next_s = min(self._next_s * 1.5, _POLL_S_MAX, max(self._left_s, 0.001))
+        return True
+
+
 class Reads:
     """The read path of a front."""
 
@@ -82,23 +134,29 @@ class Reads:
         self._tables = tables
         self._routes = routes
         self._registry = registry
+        self._stand_ins = meter("turnout.reads").create_counter(STAND_INS, "{read}", "reads that a stand-in answered")
 
     async def get(self, request: Request, keys: Keys, deadline: Deadline) -> tuple[Served, Values | None]:
         """The row of the one key, or None."""
 
-        async def attempt() -> tuple[Served, Values | None]:
-            units = await self._units(request, keys, deadline)
-            with self._front.read(request.job, units, request.version) as (resolution,):
-                reader = await self._reader(request.job, resolution, deadline)
+        async def attempt(asked: Request) -> tuple[Served, Values | None]:
+            with self._front.read(asked.job, asked.version, asked.passed_over) as resolver:
+                resolution = self._same(asked, resolver)
+                if resolution is None:
+                    (unit,) = await self._units(asked, keys, resolver, deadline)
+                    resolution = resolver.of(unit)
+                reader = await self._reader(asked.job, resolution, deadline)
                 positions, row = await reader.get(keys.of(reader.table)[0], deadline)
             return Served(resolution, reader.table, positions), row
 
-        return await self._twice(request, attempt, deadline)
+        if request.token is None:
+            return await self._twice(request, attempt, deadline)
+        return await self._not_behind(request, attempt, lambda answer: [answer[0]], deadline)
 
     async def batch(
         self, request: Request, keys: Keys, deadline: Deadline, *, units: Sequence[str] = ()
-    ) -> tuple[list[Served], list[tuple[int, Values | None]]]:
-        """For each key which of the versions answered it, and its row or None. `units`: one for each key, or none."""
+    ) -> list[Group]:
+        """What each version answered; every key is in one group. `units`: one for each key, or none."""
         if len(keys) > KEYS_MAX:
             raise InvalidInput(
                 "TOO_MANY_KEYS", f"{len(keys)} keys came, and a batch holds at most {KEYS_MAX}: split it."
@@ -110,49 +168,63 @@ class Reads:
                 f"for all keys.",
             )
 
-        async def attempt() -> tuple[list[Served], list[tuple[int, Values | None]]]:
-            its_units = list(units) or await self._units(request, keys, deadline)
-            with self._front.read(request.job, its_units, request.version) as resolutions:
-                return await self._batch(request.job, keys, resolutions, deadline)
+        async def attempt(asked: Request) -> list[Group]:
+            with self._front.read(asked.job, asked.version, asked.passed_over) as resolver:
+                places: dict[Resolution, Sequence[int]] = {}
+                same = self._same(asked, resolver)
+                if same is not None:
+                    places[same] = range(len(keys))
+                else:
+                    places = _places(resolver, units or await self._units(asked, keys, resolver, deadline))
+                return [await self._group(asked.job, one, keys, at, deadline) for one, at in places.items() if at]
 
-        return await self._twice(request, attempt, deadline)
+        if request.token is None:
+            return await self._twice(request, attempt, deadline)
+        return await self._not_behind(request, attempt, lambda groups: [one.served for one in groups], deadline)
 
-    async def _batch(
-        self, job: str, keys: Keys, resolutions: Sequence[Resolution], deadline: Deadline
-    ) -> tuple[list[Served], list[tuple[int, Values | None]]]:
-        places: dict[Resolution, list[int]] = {}
-        for place, resolution in enumerate(resolutions):
-            places.setdefault(resolution, []).append(place)
-        served: list[Served] = []
-        results: list[tuple[int, Values | None]] = [(0, None)] * len(keys)
-        for resolution, its_places in places.items():
-            reader = await self._reader(job, resolution, deadline)
-            values = keys.of(reader.table)
-            positions, rows = await reader.batch([values[place] for place in its_places], deadline)
-            for place, row in zip(its_places, rows, strict=True):
-                results[place] = (len(served), row)
-            served.append(Served(resolution, reader.table, positions))
-        return served, results
+    async def _group(
+        self, job: str, resolution: Resolution, keys: Keys, places: Sequence[int], deadline: Deadline
+    ) -> Group:
+        reader = await self._reader(job, resolution, deadline)
+        values = keys.of(reader.table)
+        if len(places) != len(values):
+            values = [values[place] for place in places]
+        positions, rows = await reader.batch(values, deadline)
+        return Group(Served(resolution, reader.table, positions), places, rows)
 
     async def scan(
         self, request: Request, order_by: Sequence[tuple[str, bool]], limit: int, deadline: Deadline
     ) -> AsyncGenerator[tuple[Served, Page], None]:
-        """Pages of rows in the order of (column, descending); each with who answered, the first with the positions."""
+        """Pages of rows in the order of (column, descending), each with who answered."""
         rows_max = _scan_rows(limit)
-        for again in (False, True):
-            try:
-                with self._front.read(request.job, [request.unit or None], request.version) as (resolution,):
-                    reader = await self._reader(request.job, resolution, deadline)
-                    order = _order(reader.table, order_by)
-                    async with aclosing(reader.scan(order, rows_max, deadline)) as pages:
-                        async for page in pages:
-                            yield Served(resolution, reader.table, page.positions), page
-            except TableMoved as moved:  # only before the first page: then the cursor holds the table
-                if again:
-                    raise await self._explained(moved, request, deadline) from moved
-                await self._look_again(moved, request, deadline)
+        opened: list[AsyncGenerator[tuple[Served, Page], None]] = []
+
+        async def attempt(asked: Request) -> tuple[Served, Page]:
+            """Begins the scan: its first page. A scan that was begun before is given up."""
+            await _closed(opened)
+            opened.append(self._pages(asked, order_by, rows_max, deadline))
+            return await anext(opened[0])
+
+        try:
+            if request.token is None:
+                yield await self._twice(request, attempt, deadline)
             else:
-                return
+                yield await self._not_behind(request, attempt, lambda first: [first[0]], deadline)
+            async for page in opened[0]:
+                yield page
+        finally:
+            await _closed(opened)
+
+    async def _pages(
+        self, asked: Request, order_by: Sequence[tuple[str, bool]], rows_max: int, deadline: Deadline
+    ) -> AsyncGenerator[tuple[Served, Page], None]:
+        with self._front.read(asked.job, asked.version, asked.passed_over) as resolver:
+            resolution = resolver.of(asked.unit or None)
+            reader = await self._reader(asked.job, resolution, deadline)
+            order = _order(reader.table, order_by)
+            async with aclosing(reader.scan(order, rows_max, deadline)) as pages:
+                async for page in pages:
+                    yield Served(resolution, reader.table, page.positions), page
 
     async def explain(self, request: Request, keys: Keys | None, deadline: Deadline) -> Explanation:
         """Which version the unit, or the row of that key, would read now."""
@@ -168,30 +240,84 @@ class Reads:
 
     async def _unit_of_row(self, request: Request, keys: Keys | None, deadline: Deadline) -> str:
         assert keys is not None
-        (unit,) = await self._twice(request, lambda: self._units(request, keys, deadline), deadline)
-        return unit or ""
 
-    async def _units(self, request: Request, keys: Keys, deadline: Deadline) -> list[str | None]:
-        """The unit of each key: the caller's, else the row's key, by the active version's table."""
-        if request.unit or request.version:
-            return [request.unit or None] * len(keys)
-        table, _ = self._front.routes()
-        active = VersionId(request.job, table.routed(request.job).active_version)
-        reader = await self._tables.reader(active, deadline)
+        async def attempt(asked: Request) -> list[str]:
+            with self._front.read(asked.job) as resolver:
+                return await self._units(asked, keys, resolver, deadline)
+
+        (unit,) = await self._twice(request, attempt, deadline)
+        return unit
+
+    def _same(self, asked: Request, resolver: Resolver) -> Resolution | None:
+        """What answers every key of the read; None where that depends on the key."""
+        return resolver.of(asked.unit) if asked.unit else resolver.same
+
+    async def _units(self, asked: Request, keys: Keys, resolver: Resolver, deadline: Deadline) -> list[str]:
+        """The unit that each row's key stands for, by the active version's table."""
+        assert resolver.route is not None
+        reader = await self._tables.reader(VersionId(asked.job, resolver.route.active_version), deadline)
         return [unit_of_key(values) for values in keys.of(reader.table)]
 
     async def _reader(self, job: str, resolution: Resolution, deadline: Deadline) -> TableReader:
         return await self._tables.reader(VersionId(job, resolution.version), deadline)
 
-    async def _twice(self, request: Request, attempt: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+    async def _twice(self, request: Request, attempt: Callable[[Request], Awaitable[T]], deadline: Deadline) -> T:
         try:
-            return await attempt()
+            return await attempt(request)
         except TableMoved as moved:
             await self._look_again(moved, request, deadline)
         try:
-            return await attempt()
+            return await attempt(request)
         except TableMoved as moved:
             raise await self._explained(moved, request, deadline) from moved
+
+    async def _not_behind(
+        self,
+        request: Request,
+        attempt: Callable[[Request], Awaitable[T]],
+        served: Callable[[T], Sequence[Served]],
+        deadline: Deadline,
+    ) -> T:
+        """An answer that is nowhere behind the request's token.
+
+        Asked again until it is, for a share of the deadline; then with the active version in the place of those that
+        are behind; Unavailable (BEHIND_TOKEN) when that is behind too, or the request names the version itself.
+        """
+        token = request.token
+        assert token is not None
+        waits = Waits(deadline)
+        if not request.version:
+            await self._catch_up(request, token.epoch, waits, deadline)
+        asked = request
+        while True:
+            answer = await self._twice(asked, attempt, deadline)
+            late = {one.resolution: why for one in served(answer) if (why := behind(token, one.positions.each))}
+            if not late:
+                if asked.passed_over:
+                    self._stand_ins.add(1, {"job": request.job})
+                return answer
+            if await waits.again():
+                continue
+            versions = frozenset(one.version for one in late if one.cause is Cause.ROUTED)
+            if asked.passed_over or not versions or self._active(request) in versions:
+                raise _behind_token(request, late)
+            asked = replace(request, passed_over=versions)
+
+    async def _catch_up(self, request: Request, epoch: int, waits: "Waits", deadline: Deadline) -> None:
+        """Wait until the route is not from before the one that the caller has read by."""
+        while self._front.table.epoch(request.job) < epoch:
+            await self._routes.refetch(request.job, deadline)
+            if self._front.table.epoch(request.job) < epoch and not await waits.again():
+                raise Unavailable(
+                    "ROUTE_BEHIND_TOKEN",
+                    f"The token has seen epoch {epoch} of the route of {request.job}, and this front knows none after "
+                    f"{self._front.table.epoch(request.job)}: the switcher does not tell it; try another front.",
+                    metadata={"job": request.job},
+                )
+
+    def _active(self, request: Request) -> int | None:
+        route = self._front.table.route(request.job)
+        return None if route is None else route.active_version
 
     async def _look_again(self, moved: TableMoved, request: Request, deadline: Deadline) -> None:
         self._tables.forget(moved.version)
@@ -234,6 +360,29 @@ def _scan_rows(limit: int) -> int:
 
 def _order(table: Table, order_by: Sequence[tuple[str, bool]]) -> list[tuple[Column, bool]]:
     return [(table.column(name), descending) for name, descending in order_by]
+
+
+def _places(resolver: Resolver, units: Sequence[str]) -> dict[Resolution, Sequence[int]]:
+    """Which units each version answers."""
+    places: dict[Resolution, list[int]] = {}
+    for place, unit in enumerate(units):
+        places.setdefault(resolver.of(unit), []).append(place)
+    return dict(places)
+
+
+async def _closed(opened: list[AsyncGenerator[tuple[Served, Page], None]]) -> None:
+    while opened:
+        await opened.pop().aclose()
+
+
+def _behind_token(request: Request, late: Mapping[Resolution, str]) -> Unavailable:
+    told = "; ".join(f"v{resolution.version}: {why}" for resolution, why in late.items())
+    return Unavailable(
+        "BEHIND_TOKEN",
+        f"No version of {request.job} that may answer has come as far as the token: {told}. Try again, or read without "
+        f"the token.",
+        metadata={"job": request.job},
+    )
 
 
 def version_not_found(version: VersionId) -> NotFound:

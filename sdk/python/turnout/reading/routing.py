@@ -25,6 +25,8 @@ class Cause(Enum):
     ROUTED = "routed"
     PINNED = "pinned"
     ACTIVE = "active"
+    STAND_IN = "stand-in"
+    """The version that the route gives to the unit was behind what the reader has seen, so the active one stands in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,47 @@ class Committed:
     revision: int
     proposal: str
     route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """Resolves the units of one read of a job, all by one route.
+
+    A version that the request pins goes first, and needs no route. Without a unit, or without `split` (a front that has
+    been cut off too long to follow a split), it is the active version. passed_over: versions for which the active one
+    stands in.
+    """
+
+    route: Route | None
+    epoch: int
+    split: bool
+    pinned: int
+    passed_over: frozenset[int]
+
+    @property
+    def same(self) -> Resolution | None:
+        """What every unit is given; None where they differ."""
+        if self.route is None:
+            return Resolution(self.pinned, self.epoch, Cause.PINNED)
+        if not self.split:
+            return Resolution(self.route.active_version, self.epoch, Cause.ACTIVE)
+        if self.route.sole is None:
+            return None
+        return self._routed(self.route, self.route.sole)
+
+    def of(self, unit: str | None) -> Resolution:
+        """The version that answers the unit."""
+        route = self.route
+        if route is None:
+            return Resolution(self.pinned, self.epoch, Cause.PINNED)
+        if unit is None or not self.split:
+            return Resolution(route.active_version, self.epoch, Cause.ACTIVE)
+        return self._routed(route, routing.resolve(route, unit))
+
+    def _routed(self, route: Route, version: int) -> Resolution:
+        if version in self.passed_over and version != route.active_version:
+            return Resolution(route.active_version, self.epoch, Cause.STAND_IN)
+        return Resolution(version, self.epoch, Cause.ROUTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +129,15 @@ class RoutingTable:
         return RoutingTable(revision, routes)
 
     def resolve(self, job: str, unit: str | None, *, pinned: int = 0, split: bool = True) -> Resolution:
-        """The version that answers.
+        """The version that answers. See `Resolver.of`. NotFound (JOB_NOT_ROUTED)."""
+        return self.resolver(job, pinned=pinned, split=split, passed_over=frozenset()).of(unit)
 
-        A version that the request pins goes first, and needs no route. Without a unit, or without `split` (a front
-        that has been cut off too long to follow a split), it is the active version. NotFound (JOB_NOT_ROUTED).
-        """
+    def resolver(self, job: str, *, pinned: int, split: bool, passed_over: frozenset[int]) -> "Resolver":
+        """Resolves the units of one read. NotFound (JOB_NOT_ROUTED) unless the request pins a version."""
         if pinned:
-            return Resolution(pinned, self.epoch(job), Cause.PINNED)
+            return Resolver(None, self.epoch(job), split, pinned, passed_over)
         route = self.routed(job)
-        if unit is None or not split:
-            return Resolution(route.active_version, route.epoch, Cause.ACTIVE)
-        return Resolution(routing.resolve(route, unit), route.epoch, Cause.ROUTED)
+        return Resolver(route, route.epoch, split, 0, passed_over)
 
     def routed(self, job: str) -> Route:
         """The job's route. NotFound (JOB_NOT_ROUTED) before its first cutover."""

@@ -1,21 +1,21 @@
 """Reads of the output tables in PostgreSQL: what a front knows of each, and the statements on it."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 
-from turnout.errors import InvalidInput, Unavailable
+from turnout.errors import InvalidInput, TurnoutError, Unavailable
 from turnout.names import VersionId
 from turnout.postgres import Connection, Pool, load_queries, open_pool, postgres_errors
 from turnout.reading.columns import Column, Table, table_of_catalog
-from turnout.reading.limits import READ_S_MAX
+from turnout.reading.deadline import Deadline
+from turnout.reading.gathering import Gathering
+from turnout.reading.positions import Positions
 from turnout.reading.statements import Statements
 from turnout.schema import SchemaError, table_name
 
@@ -51,34 +51,16 @@ class TableMissing(TableMoved):
     """The catalog has no table of the version."""
 
 
-class Deadline:
-    """Until when a call may take. Every wait of the call is given what is left."""
-
-    def __init__(self, remaining_s: float) -> None:
-        self._at_s = time.monotonic() + min(remaining_s, READ_S_MAX)
-
-    @property
-    def left_s(self) -> float:
-        """Seconds left; never less than a moment, so that what is over ends as a timeout."""
-        return max(0.001, self._at_s - time.monotonic())
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """How far the rows reflect one partition: every record before `next_offset` is in them."""
-
-    topic: str
-    partition: int
-    next_offset: int
-    event_time: datetime | None
-
-
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Rows of a scan; the first page alone has the positions."""
+    """Rows of a scan, and the positions, which all its pages share."""
 
-    positions: tuple[Position, ...]
+    positions: Positions
     rows: list[Values]
+
+
+Answer = tuple[Positions, Values | None]
+"""The applied positions, and a row or None, of one snapshot."""
 
 
 class TableReader:
@@ -89,6 +71,9 @@ class TableReader:
         self._scans = scans
         self.table = table
         self._statements = Statements(table)
+        self._key_at = table.column_names.index(table.key[0].name)
+        self._newest = Positions(b"")
+        self._gathering: Gathering[Values, Answer] = Gathering(self._one, self._several, (TableMoved, TurnoutError))
 
     async def warm(self, connection: Connection, timeout_s: float) -> None:
         """Run the statements once without asking for a row, so that a table that cannot be read is found now."""
@@ -96,32 +81,41 @@ class TableReader:
             self._check(await connection.fetchrow(self._statements.positions, timeout=timeout_s))
             await connection.fetch(self._statements.scan(()), 0, timeout=timeout_s)
 
-    async def get(self, key: Values, deadline: Deadline) -> tuple[tuple[Position, ...], Values | None]:
-        """The applied positions, and the row of that key or None."""
+    async def get(self, key: Values, deadline: Deadline) -> Answer:
+        """The applied positions, and the row of that key or None. Reads that come at once share a statement."""
+        with _reading(self.table):
+            return await self._gathering.read(key, deadline)
+
+    async def _one(self, key: Values, deadline: Deadline) -> Answer:
         with _reading(self.table):
             async with self._pool.acquire(timeout=deadline.left_s) as connection:
                 record = await connection.fetchrow(self._statements.get, *key, timeout=deadline.left_s)
         self._check(record)
-        return _positions(record), record[6:] if record["_found"] else None
+        return self._positions(record), record[3:] if record["_found"] else None
 
-    async def batch(
-        self, keys: Sequence[Values], deadline: Deadline
-    ) -> tuple[tuple[Position, ...], list[Values | None]]:
+    async def _several(self, keys: Sequence[Values], deadline: Deadline) -> Sequence[Answer]:
+        positions, rows = await self.batch(keys, deadline)
+        return [(positions, row) for row in rows]
+
+    async def batch(self, keys: Sequence[Values], deadline: Deadline) -> tuple[Positions, list[Values | None]]:
         """The applied positions, and for each key its row or None. One statement."""
-        arrays = [list(column) for column in zip(*keys, strict=True)]
+        arrays = [list(column) for column in zip(*keys, strict=True)] or [[] for _ in self.table.key]
         with _reading(self.table):
             async with self._pool.acquire(timeout=deadline.left_s) as connection:
-                records = await connection.fetch(self._statements.batch, *arrays, timeout=deadline.left_s)
-        rows: list[Values | None] = [None] * len(keys)
-        positions: tuple[Position, ...] = ()
+                head, *records = await connection.fetch(self._statements.batch, *arrays, timeout=deadline.left_s)
+        self._check(head)
+        return self._positions(head), self._by_key(arrays, records)
+
+    def _by_key(self, arrays: Sequence[Sequence[Any]], records: Sequence[Any]) -> list[Values | None]:
+        """The row of each key of a batch."""
+        if self._statements.by_value:
+            at = 2 + self._key_at
+            found = {record[at]: record[2:] for record in records}
+            return [found.get(key) for key in arrays[0]]
+        rows: list[Values | None] = [None] * len(arrays[0])
         for record in records:
-            place = record["_place"]
-            if place is None:
-                self._check(record)
-                positions = _positions(record)
-            else:
-                rows[place - 1] = record[6:]
-        return positions, rows
+            rows[record[2] - 1] = record[3:]
+        return rows
 
     async def scan(
         self, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline
@@ -137,13 +131,13 @@ class TableReader:
                 # After the cursor, whose lock keeps the table as it is until the transaction ends.
                 head = await connection.fetchrow(self._statements.positions, timeout=deadline.left_s)
                 self._check(head)
-                positions, left = _positions(head), limit
+                positions, left = self._positions(head), limit
                 rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
                 yield Page(positions, [tuple(row) for row in rows])
                 while len(rows) == PAGE_ROWS and (left := left - len(rows)):
                     rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
                     if rows:
-                        yield Page((), [tuple(row) for row in rows])
+                        yield Page(positions, [tuple(row) for row in rows])
 
     @asynccontextmanager
     async def _scan_place(self, deadline: Deadline) -> AsyncIterator[None]:
@@ -171,6 +165,13 @@ class TableReader:
                 "COLUMN_WITHOUT_ORDER", f"PostgreSQL has no order for the values of every column of {named}."
             ) from None
 
+    def _positions(self, record: Any) -> Positions:
+        """The positions that came with an answer; those of the one before where they are the same."""
+        raw = record["_positions"] or b""
+        if self._newest.raw != raw:
+            self._newest = Positions(raw)
+        return self._newest
+
     def _check(self, record: Any) -> None:
         if record is None or record["_relation"] != self.table.relation:
             raise TableMoved(self.table.version)
@@ -193,6 +194,7 @@ class Tables:
             min_size=0,
             max_size=_CONNECTIONS_MAX,
             settings={"default_transaction_read_only": "on"},
+            keeps_session=True,
         )
 
     async def close(self) -> None:
@@ -246,14 +248,3 @@ def _reading(table: Table) -> Iterator[None]:
             yield
     except _MOVED as error:
         raise TableMoved(table.version) from error
-
-
-def _positions(record: Any) -> tuple[Position, ...]:
-    if record["_topics"] is None:
-        return ()
-    return tuple(
-        Position(*position)
-        for position in zip(
-            record["_topics"], record["_partitions"], record["_next_offsets"], record["_event_times"], strict=True
-        )
-    )

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from turnout.column_values import raw_values, rows_of
 from turnout.errors import InvalidInput
-from turnout.kind_values import DAY_ZERO, EPOCH, writer
+from turnout.kind_values import DAY_ZERO, EPOCH, VALUE_FIELDS
 from turnout.kinds import Kind
 from turnout.query.v1 import query_pb2
 from turnout.reading.columns import Column, Table
@@ -18,17 +19,6 @@ from turnout.reading.columns import Column, Table
 _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)", re.ASCII)
 _DECIMAL_CHARACTERS_MAX = 20_000  # PostgreSQL's own limits are 131072 digits before and 16383 after the point
 _SHOWN_CHARACTERS_MAX = 60
-_FIELDS = {
-    Kind.INT64: "int64_value",
-    Kind.DOUBLE: "double_value",
-    Kind.BOOL: "bool_value",
-    Kind.STRING: "string_value",
-    Kind.BYTES: "bytes_value",
-    Kind.DATE: "date_days",
-    Kind.TIMESTAMP: "timestamp_value",
-    Kind.DECIMAL: "decimal_value",
-    Kind.UUID: "uuid_value",
-}
 
 
 # --- keys, inwards --------------------------------------------------------------------------------------------------
@@ -77,7 +67,7 @@ def _key_value(table: Table, column: Column, value: query_pb2.Value) -> Any:
     if came is None:
         raise _refused(table, column, "null came, and a key is never null")
     raw = getattr(value, came)
-    if came != _FIELDS[column.kind]:
+    if came != VALUE_FIELDS[column.kind][0]:
         raise _refused(table, column, f"{came} {_shown(raw)} came")
     try:
         return _READ[column.kind](raw)
@@ -154,17 +144,72 @@ _READ: dict[Kind, Callable[[Any], Any]] = {
 }
 
 
+def _instant(raw: int) -> datetime:
+    try:
+        return EPOCH + timedelta(microseconds=raw)
+    except OverflowError:
+        raise ValueError("it lies outside of the years 1 to 9999") from None
+
+
+_READ_COLUMN: dict[Kind, Callable[[Any], Any] | None] = {
+    Kind.INT64: None,
+    Kind.DOUBLE: None,
+    Kind.BOOL: None,
+    Kind.STRING: _text,
+    Kind.BYTES: None,
+    Kind.DATE: _date,
+    Kind.TIMESTAMP: _instant,
+    Kind.DECIMAL: _decimal,
+    Kind.UUID: _uuid,
+}
+
+
+class ColumnKeys:
+    """Keys that came by column, in the order of the table's key; read once for all tables that have the same key."""
+
+    def __init__(self, columns: Sequence[query_pb2.Column]) -> None:
+        self._columns = columns
+        self._key: tuple[Column, ...] = ()
+        self._values: list[tuple[Any, ...]] = []
+        self._count = max((rows_of(column) for column in columns), default=0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, table: Table) -> list[tuple[Any, ...]]:
+        """Each key as Python values. InvalidInput (INVALID_KEY)."""
+        if self._key != table.key:
+            columns = table.in_key_order((), list(self._columns))
+            values = [self._of(table, column, sent) for column, sent in zip(table.key, columns, strict=True)]
+            self._values = list(zip(*values, strict=True))
+            self._key = table.key
+        return self._values
+
+    def _of(self, table: Table, column: Column, sent: query_pb2.Column) -> Sequence[Any]:
+        if sent.nulls:
+            raise _refused(table, column, "null came, and a key is never null")
+        if rows_of(sent) != self._count:
+            raise _refused(table, column, f"{rows_of(sent)} values came, and another column has {self._count}")
+        try:
+            read, raw = _READ_COLUMN[column.kind], raw_values(column.kind, sent)
+            return raw if read is None else [read(one) for one in raw]
+        except ValueError as error:
+            raise _refused(table, column, str(error)) from None
+
+
 # --- rows, outwards -------------------------------------------------------------------------------------------------
 
 
-def row_writer(columns: Sequence[Column]) -> Callable[[Sequence[Any]], query_pb2.Row]:
-    """Makes rows of the contract out of values in the order of `columns`."""
-    writers = [writer(column.kind) for column in columns]
-    null = query_pb2.Value()
+def row_writer(columns: Sequence[Column]) -> Callable[[query_pb2.Row, Sequence[Any]], None]:
+    """Writes values in the order of `columns` into a row of the contract, which is empty."""
+    fields = [VALUE_FIELDS[column.kind] for column in columns]
 
-    def write(values: Sequence[Any]) -> query_pb2.Row:
-        return query_pb2.Row(
-            values=[null if v is None else to_value(v) for to_value, v in zip(writers, values, strict=True)]
-        )
+    def write(row: query_pb2.Row, values: Sequence[Any]) -> None:
+        add = row.values.add
+        for (name, convert), value in zip(fields, values, strict=True):
+            if value is None:
+                add()
+            else:
+                add(**{name: value if convert is None else convert(value)})
 
     return write

@@ -12,7 +12,12 @@ from turnout.cli.quantities import count, plural
 from turnout.cli.views.phrases import value_text
 from turnout.results import AppliedPosition, Cause, Comparison, Read, RowDifference
 
-_CAUSES = {Cause.ROUTED: "as routed", Cause.PINNED: "as named", Cause.ACTIVE: "the active version"}
+_CAUSES = {
+    Cause.ROUTED: "as routed",
+    Cause.PINNED: "as named",
+    Cause.ACTIVE: "the active version",
+    Cause.STAND_IN: "the active version, for one that is behind",
+}
 
 
 def read_view(read: Read) -> RenderableType:

@@ -125,6 +125,140 @@ class Key(google.protobuf.message.Message):
 global___Key = Key
 
 @typing.final
+class Column(google.protobuf.message.Message):
+    """Values of one column, a value a row, in the one of these lists that the column's type has."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NULLS_FIELD_NUMBER: builtins.int
+    INT64_VALUES_FIELD_NUMBER: builtins.int
+    DOUBLE_VALUES_FIELD_NUMBER: builtins.int
+    BOOL_VALUES_FIELD_NUMBER: builtins.int
+    STRING_VALUES_FIELD_NUMBER: builtins.int
+    BYTES_VALUES_FIELD_NUMBER: builtins.int
+    DATE_DAYS_FIELD_NUMBER: builtins.int
+    TIMESTAMP_MICROS_FIELD_NUMBER: builtins.int
+    DECIMAL_VALUES_FIELD_NUMBER: builtins.int
+    UUID_VALUES_FIELD_NUMBER: builtins.int
+    JSON_VALUES_FIELD_NUMBER: builtins.int
+    @property
+    def nulls(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Rows whose value is null, counted from 0, ascending; the list holds a zero or an empty value there."""
+
+    @property
+    def int64_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """bigint"""
+
+    @property
+    def double_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """double precision"""
+
+    @property
+    def bool_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]:
+        """boolean"""
+
+    @property
+    def string_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """text"""
+
+    @property
+    def bytes_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """bytea"""
+
+    @property
+    def date_days(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """date, days since 1970-01-01"""
+
+    @property
+    def timestamp_micros(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """timestamptz, microseconds since 1970-01-01T00:00:00Z"""
+
+    @property
+    def decimal_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """numeric, in decimal notation"""
+
+    @property
+    def uuid_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """uuid, in its hyphenated form"""
+
+    @property
+    def json_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """jsonb, as JSON text"""
+
+    def __init__(
+        self,
+        *,
+        nulls: collections.abc.Iterable[builtins.int] | None = ...,
+        int64_values: collections.abc.Iterable[builtins.int] | None = ...,
+        double_values: collections.abc.Iterable[builtins.float] | None = ...,
+        bool_values: collections.abc.Iterable[builtins.bool] | None = ...,
+        string_values: collections.abc.Iterable[builtins.str] | None = ...,
+        bytes_values: collections.abc.Iterable[builtins.bytes] | None = ...,
+        date_days: collections.abc.Iterable[builtins.int] | None = ...,
+        timestamp_micros: collections.abc.Iterable[builtins.int] | None = ...,
+        decimal_values: collections.abc.Iterable[builtins.str] | None = ...,
+        uuid_values: collections.abc.Iterable[builtins.str] | None = ...,
+        json_values: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bool_values", b"bool_values", "bytes_values", b"bytes_values", "date_days", b"date_days", "decimal_values", b"decimal_values", "double_values", b"double_values", "int64_values", b"int64_values", "json_values", b"json_values", "nulls", b"nulls", "string_values", b"string_values", "timestamp_micros", b"timestamp_micros", "uuid_values", b"uuid_values"]) -> None: ...
+
+global___Column = Column
+
+@typing.final
+class ReadToken(google.protobuf.message.Message):
+    """What a token says. Clients take it as bytes of which they know nothing; the newest answer's token is the one to bring."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class TopicPositions(google.protobuf.message.Message):
+        """Positions in the partitions of one topic."""
+
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        TOPIC_FIELD_NUMBER: builtins.int
+        TOPIC_ID_FIELD_NUMBER: builtins.int
+        NEXT_OFFSETS_FIELD_NUMBER: builtins.int
+        topic: builtins.str
+        """The topic."""
+        topic_id: builtins.str
+        """The id that the broker gave it; a topic made anew has another one. Empty = unknown."""
+        @property
+        def next_offsets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+            """Every record before it was in the rows; one for each partition from 0 on, 0 = nothing is known."""
+
+        def __init__(
+            self,
+            *,
+            topic: builtins.str = ...,
+            topic_id: builtins.str = ...,
+            next_offsets: collections.abc.Iterable[builtins.int] | None = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["next_offsets", b"next_offsets", "topic", b"topic", "topic_id", b"topic_id"]) -> None: ...
+
+    JOB_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    TOPICS_FIELD_NUMBER: builtins.int
+    job: builtins.str
+    """The job's id."""
+    epoch: builtins.int
+    """Newest epoch of the job's route that was read."""
+    @property
+    def topics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReadToken.TopicPositions]:
+        """How far the rows that were read reflected the log."""
+
+    def __init__(
+        self,
+        *,
+        job: builtins.str = ...,
+        epoch: builtins.int = ...,
+        topics: collections.abc.Iterable[global___ReadToken.TopicPositions] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "job", b"job", "topics", b"topics"]) -> None: ...
+
+global___ReadToken = ReadToken
+
+@typing.final
 class ServedVersion(google.protobuf.message.Message):
     """The version that answered."""
 
@@ -146,6 +280,8 @@ class ServedVersion(google.protobuf.message.Message):
         """A scan without a unit reads the active version; so does every unit while the front has been cut off from the
         switcher for longer than a split may be followed.
         """
+        STAND_IN: ServedVersion._Cause.ValueType  # 4
+        """The version that the route gives to the unit was behind the request's token, and the active version was not."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
         """Why a version answered."""
@@ -160,6 +296,8 @@ class ServedVersion(google.protobuf.message.Message):
     """A scan without a unit reads the active version; so does every unit while the front has been cut off from the
     switcher for longer than a split may be followed.
     """
+    STAND_IN: ServedVersion.Cause.ValueType  # 4
+    """The version that the route gives to the unit was behind the request's token, and the active version was not."""
 
     VERSION_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
@@ -236,12 +374,15 @@ class GetRequest(google.protobuf.message.Message):
     KEY_FIELD_NUMBER: builtins.int
     UNIT_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
     job: builtins.str
     """"jobs/{job}"."""
     unit: builtins.str
     """Unit that the route splits by, such as a user id; empty = the row's key."""
     version: builtins.int
     """Number of the version to read, whatever the route says; 0 = as routed."""
+    token: builtins.bytes
+    """Token of an answer: no answer from behind it. Empty = none."""
     @property
     def key(self) -> global___Key:
         """Key of the row."""
@@ -253,9 +394,10 @@ class GetRequest(google.protobuf.message.Message):
         key: global___Key | None = ...,
         unit: builtins.str = ...,
         version: builtins.int = ...,
+        token: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["key", b"key"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "key", b"key", "unit", b"unit", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "key", b"key", "token", b"token", "unit", b"unit", "version", b"version"]) -> None: ...
 
 global___GetRequest = GetRequest
 
@@ -267,6 +409,9 @@ class GetResponse(google.protobuf.message.Message):
 
     ROW_FIELD_NUMBER: builtins.int
     SERVED_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    token: builtins.bytes
+    """To bring with the next read."""
     @property
     def row(self) -> global___Row:
         """Absent when there is no such row."""
@@ -280,9 +425,10 @@ class GetResponse(google.protobuf.message.Message):
         *,
         row: global___Row | None = ...,
         served: global___ServedVersion | None = ...,
+        token: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["row", b"row", "served", b"served"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["row", b"row", "served", b"served"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["row", b"row", "served", b"served", "token", b"token"]) -> None: ...
 
 global___GetResponse = GetResponse
 
@@ -296,6 +442,8 @@ class BatchGetRequest(google.protobuf.message.Message):
     KEYS_FIELD_NUMBER: builtins.int
     UNIT_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    KEY_COLUMNS_FIELD_NUMBER: builtins.int
     UNITS_FIELD_NUMBER: builtins.int
     job: builtins.str
     """"jobs/{job}"."""
@@ -303,9 +451,17 @@ class BatchGetRequest(google.protobuf.message.Message):
     """Unit for all keys; empty = each row's key."""
     version: builtins.int
     """Number of the version to read, whatever the route says; 0 = as routed."""
+    token: builtins.bytes
+    """Token of an answer: no answer from behind it. Empty = none."""
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Key]:
-        """Keys, at most 10000."""
+        """Keys, at most 10000; or `key_columns`."""
+
+    @property
+    def key_columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Column]:
+        """The keys by column, in the order of the table's key, instead of `keys`: for many keys. The answer then has blocks
+        instead of results.
+        """
 
     @property
     def units(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -320,9 +476,11 @@ class BatchGetRequest(google.protobuf.message.Message):
         keys: collections.abc.Iterable[global___Key] | None = ...,
         unit: builtins.str = ...,
         version: builtins.int = ...,
+        token: builtins.bytes = ...,
+        key_columns: collections.abc.Iterable[global___Column] | None = ...,
         units: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "keys", b"keys", "unit", b"unit", "units", b"units", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "key_columns", b"key_columns", "keys", b"keys", "token", b"token", "unit", b"unit", "units", b"units", "version", b"version"]) -> None: ...
 
 global___BatchGetRequest = BatchGetRequest
 
@@ -334,23 +492,69 @@ class BatchGetResponse(google.protobuf.message.Message):
 
     SERVED_FIELD_NUMBER: builtins.int
     RESULTS_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    BLOCKS_FIELD_NUMBER: builtins.int
+    token: builtins.bytes
+    """To bring with the next read."""
     @property
     def served(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ServedVersion]:
         """The versions that answered."""
 
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BatchGetResult]:
-        """One for each key of the request, in its order."""
+        """One for each key of the request, in its order; none when the request has its keys by column."""
+
+    @property
+    def blocks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BatchGetBlock]:
+        """One for each version that answered, when the request has its keys by column."""
 
     def __init__(
         self,
         *,
         served: collections.abc.Iterable[global___ServedVersion] | None = ...,
         results: collections.abc.Iterable[global___BatchGetResult] | None = ...,
+        token: builtins.bytes = ...,
+        blocks: collections.abc.Iterable[global___BatchGetBlock] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["results", b"results", "served", b"served"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["blocks", b"blocks", "results", b"results", "served", b"served", "token", b"token"]) -> None: ...
 
 global___BatchGetResponse = BatchGetResponse
+
+@typing.final
+class BatchGetBlock(google.protobuf.message.Message):
+    """What one version answered, by column."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SERVED_INDEX_FIELD_NUMBER: builtins.int
+    KEY_INDEXES_FIELD_NUMBER: builtins.int
+    MISSING_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
+    served_index: builtins.int
+    """Index into BatchGetResponse.served."""
+    @property
+    def key_indexes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Which keys of the request it answered, counted from 0, ascending; empty = all."""
+
+    @property
+    def missing(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Those of them without a row, as indexes into `key_indexes`, ascending; where that is empty, of the request."""
+
+    @property
+    def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Column]:
+        """The rows of the others, in the same order: a column each, in the order of ServedVersion.columns."""
+
+    def __init__(
+        self,
+        *,
+        served_index: builtins.int = ...,
+        key_indexes: collections.abc.Iterable[builtins.int] | None = ...,
+        missing: collections.abc.Iterable[builtins.int] | None = ...,
+        columns: collections.abc.Iterable[global___Column] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["columns", b"columns", "key_indexes", b"key_indexes", "missing", b"missing", "served_index", b"served_index"]) -> None: ...
+
+global___BatchGetBlock = BatchGetBlock
 
 @typing.final
 class BatchGetResult(google.protobuf.message.Message):
@@ -383,6 +587,33 @@ class ScanRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    class _Format:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _FormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ScanRequest._Format.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        FORMAT_UNSPECIFIED: ScanRequest._Format.ValueType  # 0
+        """As ROWS."""
+        ROWS: ScanRequest._Format.ValueType  # 1
+        """ScanResponse.rows"""
+        COLUMNS: ScanRequest._Format.ValueType  # 2
+        """ScanResponse.columns"""
+        ARROW: ScanRequest._Format.ValueType  # 3
+        """ScanResponse.arrow"""
+
+    class Format(_Format, metaclass=_FormatEnumTypeWrapper):
+        """Form of the rows of an answer."""
+
+    FORMAT_UNSPECIFIED: ScanRequest.Format.ValueType  # 0
+    """As ROWS."""
+    ROWS: ScanRequest.Format.ValueType  # 1
+    """ScanResponse.rows"""
+    COLUMNS: ScanRequest.Format.ValueType  # 2
+    """ScanResponse.columns"""
+    ARROW: ScanRequest.Format.ValueType  # 3
+    """ScanResponse.arrow"""
+
     @typing.final
     class OrderBy(google.protobuf.message.Message):
         """A column to order by."""
@@ -408,14 +639,20 @@ class ScanRequest(google.protobuf.message.Message):
     LIMIT_FIELD_NUMBER: builtins.int
     UNIT_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    FORMAT_FIELD_NUMBER: builtins.int
     job: builtins.str
     """"jobs/{job}"."""
     limit: builtins.int
-    """Most rows; 0 = 1000, above 1000000 = INVALID_ARGUMENT."""
+    """Most rows; 0 = 1000, above 100000000 = INVALID_ARGUMENT."""
     unit: builtins.str
     """Unit that the route splits by; empty = the active version."""
     version: builtins.int
     """Number of the version to read, whatever the route says; 0 = as routed."""
+    token: builtins.bytes
+    """Token of an answer: no answer from behind it. Empty = none."""
+    format: global___ScanRequest.Format.ValueType
+    """Form of the rows."""
     @property
     def order_by(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ScanRequest.OrderBy]:
         """Order; empty = by key."""
@@ -428,8 +665,10 @@ class ScanRequest(google.protobuf.message.Message):
         limit: builtins.int = ...,
         unit: builtins.str = ...,
         version: builtins.int = ...,
+        token: builtins.bytes = ...,
+        format: global___ScanRequest.Format.ValueType = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "limit", b"limit", "order_by", b"order_by", "unit", b"unit", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["format", b"format", "job", b"job", "limit", b"limit", "order_by", b"order_by", "token", b"token", "unit", b"unit", "version", b"version"]) -> None: ...
 
 global___ScanRequest = ScanRequest
 
@@ -441,6 +680,13 @@ class ScanResponse(google.protobuf.message.Message):
 
     SERVED_FIELD_NUMBER: builtins.int
     ROWS_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
+    ARROW_FIELD_NUMBER: builtins.int
+    token: builtins.bytes
+    """Only in the first page: to bring with the next read."""
+    arrow: builtins.bytes
+    """The next piece of an Arrow IPC stream, which the pieces of all pages make up."""
     @property
     def served(self) -> global___ServedVersion:
         """Only in the first page: who answered."""
@@ -449,14 +695,21 @@ class ScanResponse(google.protobuf.message.Message):
     def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Row]:
         """At most 1000 rows."""
 
+    @property
+    def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Column]:
+        """The page's rows by column, in the order of ServedVersion.columns."""
+
     def __init__(
         self,
         *,
         served: global___ServedVersion | None = ...,
         rows: collections.abc.Iterable[global___Row] | None = ...,
+        token: builtins.bytes = ...,
+        columns: collections.abc.Iterable[global___Column] | None = ...,
+        arrow: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["served", b"served"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["rows", b"rows", "served", b"served"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arrow", b"arrow", "columns", b"columns", "rows", b"rows", "served", b"served", "token", b"token"]) -> None: ...
 
 global___ScanResponse = ScanResponse
 

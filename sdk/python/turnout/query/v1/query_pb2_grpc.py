@@ -29,8 +29,14 @@ class QueryStub(object):
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
-    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
+    ROUTE_BEHIND_TOKEN and BEHIND_TOKEN. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
+
+    Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
+    was seen once stays seen, through cutover, rollback and splits, as far as positions of the log go; values may differ
+    between versions. A read that would be behind waits; then the active version stands in, if it is not behind as well;
+    else UNAVAILABLE. FAILED_PRECONDITION (reason TOKEN_OF_ANOTHER_TOPIC) when a topic was made anew since.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """
 
@@ -66,8 +72,14 @@ class QueryServicer(object):
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
-    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
+    ROUTE_BEHIND_TOKEN and BEHIND_TOKEN. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
+
+    Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
+    was seen once stays seen, through cutover, rollback and splits, as far as positions of the log go; values may differ
+    between versions. A read that would be behind waits; then the active version stands in, if it is not behind as well;
+    else UNAVAILABLE. FAILED_PRECONDITION (reason TOKEN_OF_ANOTHER_TOPIC) when a topic was made anew since.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """
 
@@ -136,8 +148,14 @@ class Query(object):
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
-    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING and SCANS_BUSY.
+    reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
+    ROUTE_BEHIND_TOKEN and BEHIND_TOKEN. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
+
+    Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
+    was seen once stays seen, through cutover, rollback and splits, as far as positions of the log go; values may differ
+    between versions. A read that would be behind waits; then the active version stands in, if it is not behind as well;
+    else UNAVAILABLE. FAILED_PRECONDITION (reason TOKEN_OF_ANOTHER_TOPIC) when a topic was made anew since.
     Every error carries google.rpc.ErrorInfo with domain "turnout".
     """
 

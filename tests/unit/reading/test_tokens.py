@@ -1,0 +1,90 @@
+"""Tokens: nothing is read from before what was seen."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnout.errors import FailedPrecondition, InvalidInput
+from turnout.query.v1.query_pb2 import ReadToken
+from turnout.reading.positions import Position
+from turnout.reading.tokens import behind, parse_token, token_of
+
+Vector = dict[tuple[str, int], int]
+
+VECTORS = st.dictionaries(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 4)), st.integers(0, 9))
+
+
+def at(vector: Vector, ids: str = "1") -> list[Position]:
+    return [Position(topic, f"{topic}{ids}", partition, offset, None) for (topic, partition), offset in vector.items()]
+
+
+def parsed(raw: bytes) -> ReadToken:
+    token = parse_token(raw, "j")
+    assert token is not None
+    return token
+
+
+@given(VECTORS, VECTORS)
+def test_behind_is_behind_in_some_partition_of_a_topic_that_is_read(seen: Vector, there: Vector) -> None:
+    token = parsed(token_of("j", 1, at(seen)))
+    read = {topic for topic, _ in there}
+    late = any(there.get(place, 0) < offset for place, offset in seen.items() if place[0] in read)
+    assert bool(behind(token, at(there))) == late
+
+
+@given(st.lists(VECTORS, min_size=1, max_size=4))
+def test_a_session_of_answers_goes_up_only(answers: list[Vector]) -> None:
+    seen: ReadToken | None = None
+    highest: Vector = {}
+    for epoch, vector in enumerate(answers):
+        seen = parsed(token_of("j", epoch, at(vector), seen))
+        for place, offset in vector.items():
+            highest[place] = max(highest.get(place, 0), offset)
+    assert seen is not None
+    assert seen.epoch == len(answers) - 1
+    assert behind(seen, at(highest)) == ""
+    for place, offset in highest.items():
+        if offset:
+            assert behind(seen, at({**highest, place: offset - 1}))
+
+
+def test_an_epoch_that_was_seen_stays_seen() -> None:
+    assert parsed(token_of("j", 2, [], parsed(token_of("j", 5, [])))).epoch == 5
+
+
+def test_a_person_is_told_where_it_is_behind() -> None:
+    token = parsed(token_of("j", 1, at({("a", 2): 7})))
+    assert behind(token, at({("a", 2): 3})) == "a/2 is applied up to 3, and the token has seen 7"
+
+
+def test_a_topic_that_was_made_anew() -> None:
+    token = parsed(token_of("j", 1, at({("a", 0): 7})))
+    with pytest.raises(FailedPrecondition) as caught:
+        behind(token, at({("a", 0): 9}, ids="2"))
+    assert caught.value.reason == "TOKEN_OF_ANOTHER_TOPIC"
+
+
+def test_an_id_that_is_not_known_is_no_other() -> None:
+    token = parsed(token_of("j", 1, at({("a", 0): 7})))
+    assert behind(token, [Position("a", "", 0, 7, None)]) == ""
+    unknown = parsed(token_of("j", 1, [Position("a", "", 0, 7, None)]))
+    assert behind(unknown, at({("a", 0): 7})) == ""
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"\xff\xff", "it is none"),
+        (token_of("other", 1, []), "it is of other"),
+        (ReadToken(epoch=3).SerializeToString(), "it is of no job"),
+    ],
+)
+def test_what_is_no_token_of_the_job_is_refused(raw: bytes, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told):
+        parse_token(raw, "j")
+
+
+def test_no_token_is_none() -> None:
+    assert parse_token(b"", "j") is None
