@@ -1,6 +1,7 @@
 """`python -m bench interference`: what a replay costs the readers of a live version, and what the governor saves them.
 
-One machine bears Kafka, PostgreSQL, the four services, the workers and the readers. A version of a job is live and is
+One machine bears Kafka, PostgreSQL, the services, the workers and the readers, who ask a front in a process of its own,
+as on a cluster. A version of a job is live and is
 read at a fixed rate all the time, while phases take turns: *quiet* (nothing is replayed), *ungoverned* (a new version
 of the job is replayed at full speed, with `read_p99_ratio_max` at 0), *governed* (the same with its default). Each
 replay reads the whole topic into a table of its own. Latencies count from the moment at which a read was due.
@@ -25,7 +26,7 @@ import uvloop
 
 from bench.arguments import above_zero, at_least_one
 from bench.reader import FAILED, FORMAT
-from bench.stack import Stack, running
+from bench.stack import Stack, front, running
 from bench.workload import job_file, say, topic_of
 from turnout.results import RunState
 
@@ -219,7 +220,7 @@ async def _measure(plan: Plan, data_dir: Path | None) -> dict[str, Any]:
         topic = topic_of(stack.kafka, plan.records)
         job, source = job_file(plan.mode, topic, stack.directory)
         await _serve(stack, job, source, plan.records)
-        async with _readers(stack.target, job, plan.reads_per_s) as reads:
+        async with front(stack) as target, _readers(target, job, plan.reads_per_s) as reads:
             bench = Bench(stack, plan, reads, job, source)
             await bench.run()
         return bench.result()
@@ -231,7 +232,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--mode", choices=("aggregate", "fold"), default="aggregate", help="kind of the job (default: %(default)s)"
     )
-    parser.add_argument("--records", type=at_least_one, default=1_000_000, metavar="N")
+    parser.add_argument("--records", type=at_least_one, default=3_000_000, metavar="N")
     parser.add_argument("--reads-per-s", type=above_zero, default=200.0, metavar="N", help="(default: %(default)g)")
     parser.add_argument("--quiet-s", type=above_zero, default=10.0, metavar="S", help="length of a quiet phase")
     parser.add_argument("--rounds", type=at_least_one, default=2, metavar="N")

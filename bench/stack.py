@@ -15,11 +15,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local.ports import HOST, free_port
 from deploy.local.stack import LocalStack
 from turnout.client import Client
-from turnout.errors import DeadlineExceeded, Unavailable
 
 _SERVING_S: Final = 60.0
 _ENGINE: Final = "services.replayer.engine"
@@ -92,17 +93,26 @@ async def _execute(server: str, statement: str) -> None:
 
 
 @asynccontextmanager
+async def front(stack: Stack, options: Sequence[str] = ()) -> AsyncIterator[str]:
+    """One more front, in a process of its own, as on a cluster: its target."""
+    others = [word for name in ("registry", "replayer", "switcher") for word in (f"--{name}", stack.target)]
+    directory = stack.directory / f"front-{secrets.token_hex(4)}"
+    async with _services(stack.kafka, stack.postgres, directory, ["query", *others, *options]) as (target, _):
+        yield target
+
+
+@asynccontextmanager
 async def _services(
     kafka: str, postgres: str, directory: Path, options: Sequence[str]
 ) -> AsyncIterator[tuple[str, int]]:
-    """The four services in one process: its target and process id."""
+    """Services in one process, all four where the options name none: its target and process id."""
     directory.mkdir(parents=True, exist_ok=True)
     target = f"{HOST}:{free_port()}"
     log = directory / "services.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services", "--listen", target, "--kafka", kafka, "--data-dir", str(directory)),
-            *options,
+            *(sys.executable, "-m", "services", *options),
+            *("--listen", target, "--kafka", kafka, "--data-dir", str(directory)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -121,10 +131,11 @@ async def _services(
 async def _serving(process: asyncio.subprocess.Process, target: str, log: Path) -> None:
     deadline_s = asyncio.get_running_loop().time() + _SERVING_S
     while process.returncode is None and asyncio.get_running_loop().time() < deadline_s:
-        with contextlib.suppress(DeadlineExceeded, Unavailable):
-            async with Client(target, timeout_s=5.0) as client:
-                async for _ in client.list_runs():
-                    pass
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            async with grpc.aio.insecure_channel(target) as channel:
+                stub: Any = health_pb2_grpc.HealthStub(channel)  # typed for the synchronous API only
+                answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=5.0)
+            if answer.status == health_pb2.HealthCheckResponse.SERVING:
                 return
         await asyncio.sleep(0.1)
     raise RuntimeError(f"the services did not start; {log} ends:\n{log.read_text(encoding='utf-8')[-2000:]}")

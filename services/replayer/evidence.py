@@ -10,11 +10,11 @@ says nothing about it. One window is enough to see that all is well or very bad;
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from core.domain.names import VersionId
-from services.replayer.ladder import CLEAR, Pressure, Reason
+from services.replayer.ladder import CLEAR, SEVERE, Pressure, Reason
 from services.replayer.run import Sample
 
 READS_MIN: Final = 20  # in a window: of fewer the 99th percentile says nothing
@@ -26,7 +26,7 @@ WINDOW_READS_MAX: Final = 300  # and one window as so many
 HALF_LIFE_S: Final = 600.0
 QUIET_OLD_S: Final = 300.0  # a quiet value is learnt anew then
 SPEED_S: Final = 1.0  # a copy writes in bursts: a shorter time says nothing of its speed
-VERY_BAD: Final = 2.0  # times the limit
+SLACK_S: Final = 0.003  # that reads may always be slower than their quiet value
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,11 @@ class ReadEvidence:
             self.fresh = True
         return False
 
+    def doubt(self) -> None:
+        """Let the next quiet window count more than all that is known: reads may be slow for reasons of their own."""
+        if self.quiet is not None:
+            self.quiet = replace(self.quiet, reads=min(self.quiet.reads, WINDOW_READS_MAX / 3))
+
     def live(self, now_s: float) -> bool:
         """Whether enough is read to say how fast reads are."""
         return now_s - self._live_s <= LIVE_S
@@ -119,13 +124,13 @@ class ReadEvidence:
         if self.quiet is None or seen is None or not self.fresh:
             return None
         self.fresh = False
-        times = seen.p99_s / self.quiet.p99_s
-        ratio = times / ratio_max
-        if len(self._windows) == 1 and CLEAR < ratio < VERY_BAD:
+        allowed_s = max(ratio_max * self.quiet.p99_s, self.quiet.p99_s + SLACK_S)
+        ratio = seen.p99_s / allowed_s
+        if len(self._windows) == 1 and CLEAR < ratio < SEVERE:
             ratio = (CLEAR + 1) / 2  # neither healthy nor hurting before there is a second window
         figures = (
-            f"the reads' p99 at the fronts is {_ms(seen.p99_s)}, {times:.1f} times its quiet value of "
-            f"{_ms(self.quiet.p99_s)}, and {ratio_max:g} times is allowed"
+            f"the reads' p99 at the fronts is {_ms(seen.p99_s)} beside a quiet value of {_ms(self.quiet.p99_s)}, and "
+            f"{_ms(allowed_s)} is allowed"
         )
         return Pressure(Reason.READ_LATENCY, ratio, figures)
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from core.domain.names import VersionId
 from services.replayer.evidence import (
+    QUIET_OLD_S,
     SETTLE_S,
     SPEED_S,
     Quiet,
@@ -26,9 +27,11 @@ from services.replayer.evidence import (
 )
 from services.replayer.ladder import (
     RUNGS,
+    SHARE_RUNG,
     Copy,
     Ladder,
     Pressure,
+    Reason,
     Throttle,
     bottom_of,
     budgeted,
@@ -48,6 +51,8 @@ LAG_S_MAX: Final = 2.0  # of a version that serves reads
 WRITE_S: Final = 0.05  # what a write of a copy should take while reads are live
 INGEST_FOLLOWS: Final = 0.1  # of its distance to the newest rate of arrival, a tick
 FULL_FORGETS: Final = 0.005  # of its distance to a lower rate, a tick
+
+_BEGINS: Final = Pressure(Reason.READ_LATENCY, 1.0, "reads are live, and a copy beside them begins slowly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +105,10 @@ class Governor:
         self._copying_s: float | None = None  # when a copy was seen last, or the first look
         self._standing_since_s: float | None = None  # all copies are held still
         self._kept_back: Window | None = None
+        self._resting = not self.full_per_s  # no copies, as far as is known
         self._probe_until_s: float | None = None
         self._probed_s = float("-inf")
+        self._doubt_s = PROBE_AGAIN_S  # from one probe to the next one in doubt
 
     def tick(self, seen: Seen) -> Decision:
         """Take note of what is seen, and decide."""
@@ -116,6 +123,9 @@ class Governor:
         if not runs:
             self._rest()
             return Decision()
+        live = seen.ratio_max > 0 and self.evidence.live(now_s)
+        if self._resting:
+            self._begin(now_s, slowly=live)
         if seen.write_s is not None and now_s - self._changed_s > SETTLE_S:  # before it began at the rate before
             self._write_s = max(self._write_s or 0.0, seen.write_s)
         copies = [self._copy(run, seen) for run in runs]
@@ -128,7 +138,6 @@ class Governor:
         elif self._standing_since_s is None:
             self._standing_since_s = now_s
         governed = standing(copies) if self._probe_until_s is not None else throttles(self.ladder, copies, now_s)
-        live = seen.ratio_max > 0 and self.evidence.live(now_s)
         return Decision(budgeted(governed, seen.row_limits), WRITE_S if live else None)
 
     def _of_this_state(self, reads: Window | None, *, copying: bool) -> Window | None:
@@ -140,12 +149,22 @@ class Governor:
         before, self._kept_back = self._kept_back, reads
         return before
 
+    def _begin(self, now_s: float, *, slowly: bool) -> None:
+        """The first copies after a rest. While reads are live they begin slowly: at full speed they would have hurt
+        them before the first window of reads beside them has come."""
+        self._resting = False
+        if slowly and self.ladder.rung == 0:
+            self.ladder = Ladder(rung=SHARE_RUNG, cause=_BEGINS)
+            self._changed(now_s)
+
     def _rest(self) -> None:
-        """Without copies there is nothing to govern, and the next one begins at full speed."""
+        """Without copies there is nothing to govern."""
+        self._resting = True
         self.ladder = Ladder()
         self.full_per_s.clear()
         self._ingest_per_s.clear()
         self._probe_until_s = self._standing_since_s = self._write_s = None
+        self._doubt_s = PROBE_AGAIN_S
 
     def _still_since_s(self, seen: Seen, runs: Collection[Run]) -> float | None:
         """Since when no copy has done anything; None while one does."""
@@ -188,8 +207,12 @@ class Governor:
                 self._probe_until_s = None
                 self._changed(now_s)
             return
-        wanted = seen.ratio_max > 0 and not self.ladder.paused and self.evidence.unknown(now_s)
-        if wanted and now_s - self._probed_s > PROBE_AGAIN_S:
+        in_doubt = self.ladder.in_doubt and self.evidence.live(now_s)
+        wanted = seen.ratio_max > 0 and not self.ladder.paused and (in_doubt or self.evidence.unknown(now_s))
+        if wanted and now_s - self._probed_s > (self._doubt_s if in_doubt else PROBE_AGAIN_S):
+            if in_doubt:
+                self.evidence.doubt()
+                self._doubt_s = min(2 * self._doubt_s, QUIET_OLD_S)
             self._probe_until_s, self._probed_s = now_s + PROBE_S, now_s
 
     def _step(self, seen: Seen, bottom: int) -> None:

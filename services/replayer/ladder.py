@@ -11,8 +11,9 @@ swinging across it.
     full speed  <------------->  rungs 1 .. bottom  <------------->  paused
      (rung 0)     healthy: -1                        after a while
 
-Where even the floor hurts the copies stand still. They try the floor again after a while, and after twice the time if
-it hurts still: also when nothing has got better meanwhile, for then it was not they who hurt.
+Reads that are too slow, but not severely, take the copies no further than to a quarter of full speed. Where even the
+floor hurts the copies stand still. They try the floor again after a while, and after twice the time if it hurts still:
+also when nothing has got better meanwhile, for then it was not they who hurt.
 """
 
 import enum
@@ -30,6 +31,9 @@ FLOOR_OF_INGEST: Final = 1.2
 PATIENCE_MAX: Final = 4  # healthy ticks before a rung that hurt is tried again
 PAUSE_FIRST_S: Final = 2.0
 PAUSE_MAX_S: Final = 30.0
+SHARE_RUNG: Final = 4  # the last one above a quarter of full speed
+SEVERE: Final = 2.0  # times its limit
+DOUBTS: Final = 10  # ticks in a row on which reads are somewhat too slow at a quarter of full speed
 FULL_GUESS_PER_S: Final = 100_000.0  # of a copy that has not been seen at full speed yet
 
 
@@ -59,6 +63,12 @@ class Pressure:
     @property
     def healthy(self) -> bool:
         return self.ratio <= CLEAR
+
+    @property
+    def severe(self) -> bool:
+        """Whether it may take copies below a quarter of full speed. Reads that are somewhat too slow may not: on a
+        small machine any work at all beside them makes them so, and copies would stand still for ever."""
+        return self.reason is not Reason.READ_LATENCY or self.ratio >= SEVERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,7 @@ class Ladder:
     cause: Pressure | None = None
     healthy: int = 0
     hurting: int = 0
+    held: int = 0
     hurt_rung: int | None = None
     patience: int = 1
     paused_until_s: float | None = None
@@ -121,6 +132,11 @@ class Ladder:
     @property
     def paused(self) -> bool:
         return self.paused_until_s is not None
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether it may not be the copies that make reads slow: going slower has not helped for long."""
+        return self.held >= DOUBTS
 
 
 def most_pressing(pressures: Iterable[Pressure]) -> Pressure | None:
@@ -139,16 +155,21 @@ def step(ladder: Ladder, pressing: Pressure | None, bottom: int, now_s: float) -
     if pressing is not None and pressing.hurts:
         return _down(ladder, pressing, bottom, now_s)
     if pressing is None or pressing.healthy:
-        return _up(replace(ladder, healthy=ladder.healthy + 1, hurting=0), bottom)
-    return replace(ladder, healthy=0, hurting=0)
+        return _up(replace(ladder, healthy=ladder.healthy + 1, hurting=0, held=0), bottom)
+    return replace(ladder, healthy=0, hurting=0, held=0)
 
 
 def _down(ladder: Ladder, cause: Pressure, bottom: int, now_s: float) -> Ladder:
-    hurt = replace(ladder, cause=cause, healthy=0, hurting=ladder.hurting + 1)
+    if not cause.severe and ladder.rung > SHARE_RUNG:
+        return _up(replace(ladder, cause=cause, healthy=ladder.healthy + 1, hurting=0), bottom)
+    if not cause.severe and ladder.rung >= min(bottom, SHARE_RUNG):
+        return replace(ladder, cause=cause, healthy=0, hurting=0, held=ladder.held + 1)
+    last = bottom if cause.severe else min(bottom, SHARE_RUNG)
+    hurt = replace(ladder, cause=cause, healthy=0, hurting=ladder.hurting + 1, held=0)
     if ladder.rung < bottom:
         return replace(
             hurt,
-            rung=min(bottom, ladder.rung + DOWN),
+            rung=min(last, ladder.rung + DOWN),
             hurting=0,
             hurt_rung=ladder.rung,
             patience=min(PATIENCE_MAX, ladder.patience * 2),

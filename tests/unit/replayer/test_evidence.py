@@ -11,6 +11,8 @@ from services.replayer.evidence import (
     QUIET_OLD_S,
     READS_MIN,
     SETTLE_S,
+    SLACK_S,
+    WINDOW_READS_MAX,
     Quiet,
     ReadEvidence,
     Window,
@@ -53,8 +55,24 @@ class TestPressure:
         assert pressure.reason is Reason.READ_LATENCY
         assert pressure.ratio == pytest.approx(3 / RATIO_MAX)
         assert pressure.figures == (
-            "the reads' p99 at the fronts is 30.0 ms, 3.0 times its quiet value of 10.0 ms, and 1.3 times is allowed"
+            "the reads' p99 at the fronts is 30.0 ms beside a quiet value of 10.0 ms, and 13.0 ms is allowed"
         )
+
+    def test_reads_may_always_be_some_milliseconds_slower(self) -> None:
+        evidence = ReadEvidence(Quiet(0.001, 1000, 0.0))
+        evidence.add(window(0.0, 0.001 + SLACK_S), None)
+        evidence.add(window(1.0, 0.001 + SLACK_S), None)
+        pressure = evidence.pressure(RATIO_MAX)
+        assert pressure is not None
+        assert pressure.ratio == pytest.approx(1.0)
+        assert "4.0 ms is allowed" in pressure.figures
+
+    def test_in_doubt_the_next_quiet_window_counts_more_than_all_before(self) -> None:
+        evidence = ReadEvidence(Quiet(0.010, 3000, 0.0))
+        evidence.doubt()
+        assert evidence.add(window(0.0, 0.040, reads=WINDOW_READS_MAX), 0.0)
+        assert evidence.quiet is not None
+        assert evidence.quiet.p99_s == pytest.approx(0.010 * 4**0.75, rel=0.01)
 
     def test_one_window_that_is_somewhat_slow_is_not_enough(self) -> None:
         one, two = judged(0.018), judged(0.018, 0.018)

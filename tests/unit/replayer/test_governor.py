@@ -116,6 +116,21 @@ def test_a_copy_that_hurts_nobody_goes_at_full_speed() -> None:
     assert not world.reasons
 
 
+def test_a_copy_beside_live_reads_begins_slowly_and_says_so() -> None:
+    world = World(linear(1.05), quiet=KNOWN)
+    world.copying = False
+    world.go(10)
+    world.copying = True
+    world.go(1)
+    (throttle,) = world.decisions[-1].throttles.values()
+    assert (throttle.reason, throttle.message) == (
+        Reason.READ_LATENCY,
+        "reads are live, and a copy beside them begins slowly",
+    )
+    assert world.rate < FULL / 2
+    assert world.go(30).rate == FULL
+
+
 @settings(max_examples=20, deadline=None)
 @given(times=st.floats(1.6, 5.0), seed=st.integers(0, 1000))
 def test_it_settles_about_where_reads_are_as_slow_as_allowed(times: float, seed: int) -> None:
@@ -125,7 +140,7 @@ def test_it_settles_about_where_reads_are_as_slow_as_allowed(times: float, seed:
     world.copying = True
     world.go(30).go(90)
     allowed = (RATIO_MAX - 1) / (times - 1)
-    assert allowed * 0.5 <= world.mean_share <= allowed * 1.2
+    assert max(allowed * 0.5, 0.25) <= world.mean_share <= max(allowed * 1.2, 0.33)  # a quarter is always left
     assert world.reasons <= {Reason.READ_LATENCY, Reason.PAUSED_BY_GOVERNOR}
     assert all(throttle.message for one in world.decisions for throttle in one.throttles.values())
 
@@ -159,8 +174,8 @@ def test_an_unknown_quiet_value_is_learnt_by_a_short_rest() -> None:
     assert world.governor.evidence.quiet is not None
     assert world.governor.evidence.quiet.p99_s == pytest.approx(QUIET_S, rel=0.2)
     world.go(60)
-    assert 0.1 < world.mean_share < 0.2
-    assert 0 not in world.rates
+    assert 0.25 < world.mean_share < 0.33
+    assert world.rates.count(0) < len(world.rates) / 8  # rests in which it asks itself whether it is to blame
 
 
 def test_a_quiet_value_is_learnt_before_there_is_a_copy() -> None:
@@ -171,7 +186,7 @@ def test_a_quiet_value_is_learnt_before_there_is_a_copy() -> None:
     assert quiet is not None
     assert quiet.p99_s == pytest.approx(QUIET_S, rel=0.2)
     world.copying = True
-    assert 0 not in world.go(30).rates
+    assert 0 not in world.go(8).rates
 
 
 def test_an_old_quiet_value_is_learnt_again() -> None:

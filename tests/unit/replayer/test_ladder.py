@@ -7,9 +7,12 @@ from hypothesis import strategies as st
 from core.domain.names import VersionId
 from services.replayer.ladder import (
     CLEAR,
+    DOUBTS,
     PATIENCE_MAX,
     PAUSE_MAX_S,
     RUNGS,
+    SEVERE,
+    SHARE_RUNG,
     Copy,
     Ladder,
     Pressure,
@@ -42,7 +45,7 @@ def reads(ratio: float) -> Pressure:
 
 
 PRESSURES = st.none() | st.builds(reads, st.floats(0.0, 10.0))
-HURTS, HEALTHY, BETWEEN = reads(1.0), reads(CLEAR), reads((1 + CLEAR) / 2)
+MILD, HURTS, HEALTHY, BETWEEN = reads(1.0), reads(SEVERE), reads(CLEAR), reads((1 + CLEAR) / 2)
 
 
 def walked(ladder: Ladder, pressures: list[Pressure | None], bottom: int = RUNGS, second_s: float = 1.0) -> Ladder:
@@ -66,6 +69,18 @@ def test_a_single_bad_tick_on_the_bottom_is_no_reason_to_pause() -> None:
     assert (ladder.rung, ladder.paused) == (3, False)
     assert not step(step(ladder, BETWEEN, 3, 4.0), HURTS, 3, 5.0).paused
     assert step(ladder, HURTS, 3, 4.0).paused
+
+
+def test_reads_that_are_not_severely_slow_leave_copies_a_quarter_and_raise_doubts() -> None:
+    ladder = walked(Ladder(), [MILD] * (SHARE_RUNG // 2 + DOUBTS - 1))
+    assert (ladder.rung, ladder.paused, ladder.in_doubt) == (SHARE_RUNG, False, False)
+    ladder = step(ladder, MILD, RUNGS, 99.0)
+    assert (ladder.rung, ladder.in_doubt) == (SHARE_RUNG, True)
+    assert not step(ladder, HEALTHY, RUNGS, 100.0).in_doubt
+    assert step(ladder, HURTS, RUNGS, 100.0).rung > SHARE_RUNG
+    assert (Copy(V2, 1.0, 0.0).rate(SHARE_RUNG) or 0.0) >= 0.25
+    late = Pressure(Reason.SERVING_LAG, 1.0, "a version that serves is late")
+    assert walked(Ladder(), [late] * 20).paused
 
 
 def test_a_pause_ends_on_the_floor_and_lasts_longer_each_time() -> None:
