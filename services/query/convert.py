@@ -1,6 +1,6 @@
 """Between the contract's messages and the front's own values."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from turnout.reading.columns import Table
 from turnout.reading.positions import Position
 from turnout.reading.reads import Explanation, Group, Request, Served
 from turnout.reading.routing import Cause
-from turnout.reading.table import Page, Values
+from turnout.reading.table import Values
 from turnout.reading.tokens import parse_token, token_of
 from turnout.reading.values import ColumnKeys, Keys, MessageKeys, row_writer
 
@@ -24,8 +24,6 @@ _CAUSES = {
     Cause.ACTIVE: query_pb2.ServedVersion.ACTIVE,
     Cause.STAND_IN: query_pb2.ServedVersion.STAND_IN,
 }
-
-_SCAN_MESSAGE_BYTES = 1024 * 1024  # gRPC's clients refuse messages above 4 MiB unless told otherwise
 
 
 def request_of(message: query_pb2.GetRequest | query_pb2.BatchGetRequest | query_pb2.ScanRequest) -> Request:
@@ -142,22 +140,16 @@ def _sized(response: query_pb2.BatchGetResponse, keys: int) -> query_pb2.BatchGe
     return response
 
 
-def scan_responses(request: Request, served: Served, page: Page, *, first: bool) -> Iterator[query_pb2.ScanResponse]:
-    """A page of Scan in messages of a size that any client takes; only the very first tells who answered."""
-    write = _row_writer(served.table)
-    message = query_pb2.ScanResponse()
-    if first:
-        message = query_pb2.ScanResponse(served=served_version(served), token=_token(request, [served]))
-    size = 0
-    for values in page.rows:
-        row = query_pb2.Row()
-        write(row, values)
-        size += row.ByteSize()
-        if size > _SCAN_MESSAGE_BYTES and message.rows:
-            yield message
-            message, size = query_pb2.ScanResponse(), row.ByteSize()
-        message.rows.append(row)
-    yield message
+def scan_head(request: Request, served: Served) -> query_pb2.ScanResponse:
+    """What goes before the rows of a scan: who answers."""
+    return query_pb2.ScanResponse(served=served_version(served), token=_token(request, [served]))
+
+
+def row_of(table: Table, values: Values) -> query_pb2.Row:
+    """One row."""
+    row = query_pb2.Row()
+    _row_writer(table)(row, values)
+    return row
 
 
 def explain_response(explanation: Explanation, front: str) -> query_pb2.ExplainRouteResponse:

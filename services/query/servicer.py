@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from core.domain.names import parse_job
-from services.query import convert
+from services.query import convert, scans
 from turnout.query.v1 import query_pb2, query_pb2_grpc
 from turnout.reading.deadline import Deadline
 from turnout.reading.front import Front
@@ -48,12 +48,13 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
     async def Scan(self, request: query_pb2.ScanRequest, context: Context) -> AsyncIterator[query_pb2.ScanResponse]:
         order = [(one.column, one.descending) for one in request.order_by]
         asked = convert.request_of(request)
-        first = True
-        async with aclosing(self._reads.scan(asked, order, request.limit, _deadline(context))) as pages:
-            async for served, page in pages:
-                for response in convert.scan_responses(asked, served, page, first=first):
+        pages = scans.ScanPages(request.format)
+        async with aclosing(self._reads.scan(asked, order, request.limit, _deadline(context))) as read:
+            async for served, page in read:
+                for response in pages.of(asked, served, page.rows):
                     yield response
-                first = False
+        for response in pages.end():
+            yield response
 
     async def ExplainRoute(
         self, request: query_pb2.ExplainRouteRequest, context: Context

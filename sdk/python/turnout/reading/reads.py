@@ -22,7 +22,7 @@ from turnout.telemetry import meter
 
 KEYS_MAX = 10_000
 SCAN_ROWS_DEFAULT = 1000
-SCAN_ROWS_MAX = 1_000_000
+SCAN_ROWS_MAX = 100_000_000
 
 STAND_INS = "turnout.reads.stand_ins"
 
