@@ -92,7 +92,7 @@ async def _observe(look: Callable[[], Awaitable[tuple[int, bool]]], records: int
 
 async def hand_loop(stack: Stack, mode: str, topic: str, records: int, workers: int, flush: int) -> Measured:
     """A replay by `bench.hand_loop`, workers at a time, `flush` records a write."""
-    await _quiet(stack)
+    await quiet(stack)
     await stack.look.execute(f"drop table if exists hand_{mode}, hand_positions")
     began_s = time.monotonic()
     process = await asyncio.create_subprocess_exec(
@@ -124,7 +124,7 @@ async def ours(stack: Stack, mode: str, topic: str, records: int, workers: int) 
     job, file = job_file(mode, topic, stack.directory)
     version = (await stack.client.apply(file)).version.number
     file.unlink()
-    await _quiet(stack)
+    await quiet(stack)
 
     async def look() -> tuple[int, bool]:
         return tuple(await stack.look.fetchrow(_OUR_POSITIONS, f"jobs/{job}/versions/{version}"))
@@ -144,7 +144,7 @@ async def ours(stack: Stack, mode: str, topic: str, records: int, workers: int) 
     )
 
 
-async def _quiet(stack: Stack) -> None:
+async def quiet(stack: Stack) -> None:
     """Nothing left over from the measurement before: what it wrote is on the disk."""
     await stack.look.execute("checkpoint")
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.arguments import at_least_one
+from bench.goals import Goal, status
 from services.switcher.statistics.bandit import Rate, best_by_rate, discounted, epsilon_greedy, stepped, with_floor
 from services.switcher.statistics.decision import Inputs, Plan, decide, encode, recomputed
 from services.switcher.statistics.harm import FirstErrors, log_e_harm
@@ -347,6 +348,7 @@ def _means(pairs: Sequence[tuple[bool, bool]], goal: float) -> tuple[float, floa
     return sum(a for a, _ in pairs) / len(pairs), goal, sum(b for _, b in pairs) / len(pairs), len(pairs)
 
 
+_AT_LEAST: Final = frozenset({"promote_power_hazard_1", "replayed_decisions_equal"})
 PARTS: Final = (harm_figures, mismatch_figures, promotion_figures, bandit_figures, record_figures)
 
 
@@ -359,7 +361,7 @@ def figures(seed: int, rounds: int) -> Iterator[Figure]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table and the JSON object."""
+    """Print the table and the JSON object. Exit status 0 when all goals are reached."""
     parser = argparse.ArgumentParser(prog="python -m bench statistics", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="of the simulated experiments (default: %(default)s)")
     parser.add_argument("--rounds", type=at_least_one, default=2000, help="experiments a figure, fewer for slow ones")
@@ -369,5 +371,7 @@ def main(arguments: list[str]) -> int:
     for one in found:
         naive = "" if one.naive is None else f"{one.naive:9.3f}"
         print(f"{one.what:<62}{one.value:>10.4g}{one.goal:>9g}{naive:>9}")
-    print(json.dumps({one.name: round(float(one.value), 4) for one in found}))
-    return 0
+    answer = {one.name: round(float(one.value), 4) for one in found}
+    code = status(answer, {one.name: Goal(one.goal, at_least=one.name in _AT_LEAST) for one in found})
+    print(json.dumps(answer))
+    return code
