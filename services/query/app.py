@@ -51,15 +51,12 @@ class QueryApp(ServiceApp):
         query_pb2_grpc.add_QueryServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
-        """Take the routes from disk, begin to watch, and without routes give the switcher a moment to send them.
+        """Begin to watch, and give the switcher a moment to send its routes before those on disk are served.
 
         Waits for neither PostgreSQL nor the switcher: reads say what is away until it is there.
         """
         await self._tables.open()
-        self._keeper.start()
-        self._watch.start()
-        if not self.ready:
-            await self._watch.wait_for_routes(_ROUTES_WITHIN_S)
+        await self._watch.start(_ROUTES_WITHIN_S)
 
     async def drain(self) -> None:
         """Say goodbye to the switcher, so that no change waits for this front. Reads go on until the server stops."""

@@ -71,7 +71,7 @@ class Feed:
     def __init__(self, store: RouteStore, hint: Hint) -> None:
         self._store = store
         self._hint = hint
-        self._subscriptions: set[Subscription] = set()
+        self._subscriptions: dict[Subscription, None] = {}  # in the order in which they came, and are told
         self._open: set[str] = set()
         self._revision = 0
         self._read_at = 0.0
@@ -86,11 +86,11 @@ class Feed:
     def subscribe(self) -> Iterator[Subscription]:
         """A queue that gets everything from now on."""
         subscription = Subscription()
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
         try:
             yield subscription
         finally:
-            self._subscriptions.discard(subscription)
+            del self._subscriptions[subscription]
 
     def acknowledge(self, subscription: Subscription, sequence: int, revision: int) -> None:
         """Acknowledge a heartbeat behind everything up to a revision: at once, or when that has been read."""

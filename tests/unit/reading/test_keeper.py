@@ -64,3 +64,54 @@ async def test_without_routes_nothing_is_stored(tmp_path: Path) -> None:
     keeper.start()
     await keeper.stop()
     assert not (tmp_path / "routes.json").exists()
+
+
+async def test_stored_routes_are_served_only_when_they_are_vouched_for(tmp_path: Path) -> None:
+    clock = SystemClock()
+    limits = Limits(active_s=60, experiment_s=15)
+    file = RoutesFile(tmp_path / "routes.json")
+    file.store(StoredRoutes(RoutingTable().with_snapshot(9, [commit(split("j", 4), 9)]), clock.now()))
+    front = Front("front-1", clock, limits)
+    keeper = RoutesKeeper(front, file, clock, every_s=3)
+    keeper.start()
+    assert front.table.revision == 9
+    assert not front.ready
+    keeper.vouch_stored()
+    assert front.ready
+    await keeper.stop()
+
+
+async def test_who_says_goodbye_leaves_routes_that_nobody_vouches_for(tmp_path: Path) -> None:
+    clock = SystemClock()
+    limits = Limits(active_s=60, experiment_s=15)
+    file = RoutesFile(tmp_path / "routes.json")
+    leaving = Front("front-1", clock, limits)
+    keeper = RoutesKeeper(leaving, file, clock, every_s=3)
+    keeper.start()
+    leaving.table = RoutingTable().with_snapshot(9, [commit(split("j", 4), 9)])
+    leaving.vouched(clock.monotonic_s())
+    await keeper.give_up()
+    await keeper.stop()
+    starting = Front("front-2", clock, limits)
+    again = RoutesKeeper(starting, file, clock, every_s=3)
+    again.start()
+    again.vouch_stored()
+    assert starting.table.revision == 9  # an older snapshot is refused still
+    assert not starting.ready
+    await again.stop()
+
+
+async def test_what_waits_for_the_disk_is_told_when_it_is_there(tmp_path: Path) -> None:
+    clock = SystemClock()
+    front = Front("front-1", clock, Limits(active_s=60, experiment_s=15))
+    file = SlowFile(tmp_path / "routes.json")
+    keeper = RoutesKeeper(front, file, clock, every_s=3)
+    keeper.start()
+    front.vouched(clock.monotonic_s())
+    told = asyncio.Event()
+    keeper.when_stored(told.set)
+    await asyncio.to_thread(file.began.wait, 30)
+    assert not told.is_set()
+    file.go.set()
+    await asyncio.wait_for(told.wait(), 30)
+    await keeper.stop()

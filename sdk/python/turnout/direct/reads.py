@@ -76,17 +76,14 @@ class DirectReads:
         self._shapes: dict[int, Shape] = {}
 
     async def open(self) -> None:
-        """Begin to watch, and without stored routes give the switcher a moment to send them.
+        """Begin to watch, and give the switcher a moment to send its routes before stored ones are served.
 
         Waits for neither PostgreSQL nor the switcher: reads say what is away until it is there. Reads are traced if a
         tracer is set up by now.
         """
         self._traced = is_traced()
         await self._tables.open()
-        self._keeper.start()
-        self._watch.start()
-        if not self._front.ready:
-            await self._watch.wait_for_routes(_ROUTES_WITHIN_S)
+        await self._watch.start(_ROUTES_WITHIN_S)
 
     async def close(self) -> None:
         """Say goodbye to the switcher, so that no change waits for this client, and close what is open."""

@@ -1,8 +1,14 @@
-"""Keeps the front's routes on disk: after each change, and often enough that the stored time is of use."""
+"""Keeps the front's routes on disk: after each change, and often enough that the stored time is of use.
+
+A front that starts asks the switcher first and goes by what is stored only where the switcher does not answer: else it
+would serve a route that a cutover has replaced meanwhile, after that cutover was answered. For the same reason a front
+that says goodbye, which no cutover counts any more, leaves routes that nobody vouches for.
+"""
 
 import asyncio
 import logging
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from turnout.clock import Clock
@@ -11,6 +17,8 @@ from turnout.reading.front import Front
 from turnout.reading.routes_file import RoutesFile, StoredRoutes
 
 log = logging.getLogger(__name__)
+
+_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RoutesKeeper:
@@ -28,6 +36,10 @@ class RoutesKeeper:
         self._due = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
+        self._given_up = False
+        self._stored_vouched_s: float | None = None
+        self._changes = 0
+        self._waiting: list[tuple[int, Callable[[], None]]] = []  # for that many changes to be on disk
 
     @property
     def path(self) -> Path | None:
@@ -35,7 +47,8 @@ class RoutesKeeper:
         return None if self._file is None else self._file.path
 
     def start(self) -> None:
-        """Give the front what was stored, and begin to write in the background."""
+        """Tell the front what was stored, and begin to write in the background. The front may serve by it after
+        `vouch_stored`."""
         if self._file is None:
             return
         try:
@@ -47,8 +60,30 @@ class RoutesKeeper:
             # The wall clock counts only here, across two processes; a clock set back must not prolong anything.
             age_s = max(0.0, (self._clock.now() - stored.vouched_at).total_seconds())
             self._front.table = stored.table
-            self._front.vouched(self._clock.monotonic_s() - age_s)
+            self._stored_vouched_s = None if stored.vouched_at == _NEVER else self._clock.monotonic_s() - age_s
         self._task = asyncio.create_task(self._run(self._file), name="keep routes")
+
+    def vouch_stored(self) -> None:
+        """Let the front serve by what was stored, as long as that may be; where it has newer routes nothing changes."""
+        if self._stored_vouched_s is not None:
+            self._front.vouched(self._stored_vouched_s)
+
+    async def give_up(self) -> None:
+        """Store that nobody vouches for the routes any more; returns when that is on disk."""
+        self._given_up = True
+        stored = asyncio.Event()
+        self.when_stored(stored.set)
+        self._due.set()
+        await stored.wait()
+
+    def when_stored(self, tell: Callable[[], None]) -> None:
+        """Call `tell` once everything up to now is on disk: at once without a file; never, where the disk refuses."""
+        if self._file is None:
+            tell()
+            return
+        self._changes += 1
+        self._waiting.append((self._changes, tell))
+        self._due.set()
 
     async def stop(self) -> None:
         """Store what there is once more, after the write that may be under way: a thread cannot be cancelled."""
@@ -76,11 +111,19 @@ class RoutesKeeper:
 
     async def _store(self, file: RoutesFile) -> None:
         age_s = self._front.age_s
-        if age_s is None:
-            return
-        self._stored_at_s = self._clock.monotonic_s()
-        routes = StoredRoutes(self._front.table, self._clock.now() - timedelta(seconds=age_s))
-        try:
-            await asyncio.to_thread(file.store, routes)
-        except OSError as error:
-            log.warning("the routes cannot be stored for a restart: %s", error)
+        if age_s is not None:
+            self._stored_at_s, changes = self._clock.monotonic_s(), self._changes
+            vouched_at = _NEVER if self._given_up else self._clock.now() - timedelta(seconds=age_s)
+            try:
+                await asyncio.to_thread(file.store, StoredRoutes(self._front.table, vouched_at))
+            except OSError as error:
+                log.warning("the routes cannot be stored for a restart: %s", error)
+                return
+            self._tell(changes)
+
+    def _tell(self, changes: int) -> None:
+        """Call those who waited for so many changes."""
+        told = [tell for waits_for, tell in self._waiting if waits_for <= changes]
+        self._waiting = [one for one in self._waiting if one[0] > changes]
+        for tell in told:
+            tell()

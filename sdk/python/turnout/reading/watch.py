@@ -102,18 +102,20 @@ class RouteWatch:
         self._session_open: _Session | None = None
         self._leaving = False
 
-    def start(self) -> None:
-        """Begin to watch, in the background."""
+    async def start(self, within_s: float) -> None:
+        """Begin to watch, in the background; give the switcher a moment to send its routes, then take stored ones."""
+        self._keeper.start()
         self._task = asyncio.create_task(self._watch(), name="watch routes")
-
-    async def wait_for_routes(self, within_s: float) -> None:
-        """Return once the switcher has sent its routes, or when the time is over."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._has_routes.wait(), within_s)
+        self._keeper.vouch_stored()
 
     async def leave(self) -> None:
         """Say goodbye: the switcher then counts this front no longer. Nothing is lost where it does not listen."""
         self._leaving = True
+        if self._session_open is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._keeper.give_up(), _GOODBYE_WITHIN_S)
         if self._session_open is not None:
             self._session_open.outbox.put_nowait(None)
             await asyncio.wait([self._task] if self._task else [], timeout=_GOODBYE_WITHIN_S)
@@ -288,9 +290,14 @@ class RouteWatch:
         self._keeper.changed()
 
     def _serving(self, session: _Session, proposal: str, route: Route) -> None:
-        """Say SERVING now, and DRAINED once no read begun under an earlier route is in flight."""
+        """Say SERVING now, and DRAINED once no read begun under an earlier route is in flight, nor will be: a restart
+        must not find it on disk."""
         session.report(proposal, _Report.SERVING)
         self._front.in_flight.when_drained(route.job, route.epoch, self._drained(session, proposal))
 
     def _drained(self, session: _Session, proposal: str) -> Callable[[], None]:
-        return lambda: session.report(proposal, _Report.DRAINED)
+        def stored() -> None:
+            if session is self._session_open:
+                session.report(proposal, _Report.DRAINED)
+
+        return lambda: self._keeper.when_stored(stored)
