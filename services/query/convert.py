@@ -38,7 +38,7 @@ def keys_of(message: query_pb2.BatchGetRequest) -> Keys:
         return MessageKeys(message.keys)
     if message.keys:
         raise InvalidInput("KEYS_TWICE", "The request has keys and key_columns: give one of them.")
-    return ColumnKeys(message.key_columns)
+    return ColumnKeys(message.key_columns, message.key_column_names)
 
 
 @lru_cache(maxsize=1024)

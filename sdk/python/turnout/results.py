@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from turnout.log_range import LogRange
@@ -433,7 +433,8 @@ class RouteChange:
 class Read:
     """One row and who answered. row: column name -> value, in the table's order; None = there is no such row.
 
-    epoch: 0 for a pinned read of a job without a route.
+    epoch: 0 for a pinned read of a job without a route. token: what the reader has seen by now; a later read of the job
+    that brings it is not answered from before.
     """
 
     row: Mapping[str, object] | None
@@ -441,13 +442,15 @@ class Read:
     epoch: int
     applied_positions: tuple[AppliedPosition, ...]
     cause: Cause
+    token: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Answer of batch_get: one read for each key, in the order of the keys."""
+    """Answer of batch_get: one read for each key, in the order of the keys. token: of all of them together."""
 
     reads: tuple[Read, ...]
+    token: bytes = field(default=b"", repr=False)
 
     @property
     def versions(self) -> tuple[int, ...]:

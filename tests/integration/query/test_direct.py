@@ -21,6 +21,8 @@ from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess, 
 from tests.support.eventually import eventually
 from turnout.client import Client, Direct
 from turnout.errors import FailedPrecondition, InvalidInput, TurnoutError, Unavailable
+from turnout.reading.positions import Position
+from turnout.reading.tokens import token_of
 from turnout.registry.v1 import registry_pb2
 
 Ask = Callable[[Client], Awaitable[Any]]
@@ -83,6 +85,17 @@ def scanned(**asked: Any) -> Ask:
     return ask
 
 
+SEEN = (Position("t", "", 0, 15, None),)
+"""What version 2 has applied, and version 1 has not."""
+AHEAD = (Position("t", "", 0, 10**6, None),)
+
+
+async def session(client: Client) -> Any:
+    reader = client.session(unit="u")
+    reads = [await reader.get("j", key) for key in (1, 2)]
+    return reads, await reader.batch_get("j", [1, 2]), reader.tokens
+
+
 ASKED: dict[str, Ask] = {
     "a row": lambda client: client.get("j", 1),
     "no row": lambda client: client.get("j", 99),
@@ -104,6 +117,11 @@ ASKED: dict[str, Ask] = {
     "a negative version": lambda client: client.get("j", 1, version=-1),
     "an unknown column": scanned(order_by=["size"]),
     "too many keys": lambda client: client.batch_get("j", [1] * 10_001),
+    "a session": session,
+    "a token that is none": lambda client: client.get("j", 1, token=b"none"),
+    "a token ahead of all": lambda client: client.get("j", 1, token=token_of("j", 1, AHEAD), timeout_s=1),
+    "a batch with a token": lambda client: client.batch_get("j", [1, 2, 3], token=token_of("j", 1, SEEN)),
+    "a scan with a token": scanned(token=token_of("j", 1, SEEN)),
     "a version that never was": lambda client: client.get("j", 1, version=9),
 }
 

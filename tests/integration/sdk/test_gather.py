@@ -18,6 +18,8 @@ from turnout.client import Client
 from turnout.client.gather import KEYS_MAX
 from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
+from turnout.reading.positions import Position
+from turnout.reading.tokens import token_of
 from turnout.results import AppliedPosition, Cause, Read
 
 POSITIONS = (AppliedPosition("t", 0, 7, None),)
@@ -47,15 +49,25 @@ class Front(ServiceApp, query_pb2_grpc.QueryServicer):
 
     async def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
         (key,) = await self._asked(request, [request.key], context)
-        return pb.GetResponse(row=_row(key, request.unit), served=_served(1 + key % 2))
+        token = token_of("j", 3, [Position("t", "", 0, 7, None)])
+        return pb.GetResponse(row=_row(key, request.unit), served=_served(1 + key % 2), token=token)
 
     async def BatchGet(self, request: pb.BatchGetRequest, context: Any) -> pb.BatchGetResponse:
-        keys = await self._asked(request, request.keys, context)
-        units = request.units or [request.unit] * len(keys)
-        results = [
-            pb.BatchGetResult(row=_row(key, unit), served_index=key % 2) for key, unit in zip(keys, units, strict=True)
+        messages = request.keys or [
+            pb.Key(values=[pb.Value(int64_value=n)]) for n in request.key_columns[0].int64_values
         ]
-        return pb.BatchGetResponse(served=[_served(1), _served(2)], results=results)
+        keys = await self._asked(request, messages, context)
+        units = request.units or [request.unit] * len(keys)
+        response = pb.BatchGetResponse(served=[_served(1), _served(2)])
+        if request.keys:
+            response.results.extend(
+                pb.BatchGetResult(row=_row(key, unit), served_index=key % 2)
+                for key, unit in zip(keys, units, strict=True)
+            )
+        else:
+            parities = sorted({key % 2 for key in keys})
+            response.blocks.extend(_block(parity, keys, units) for parity in parities)
+        return response
 
     async def _asked(self, request: Any, messages: Sequence[pb.Key], context: Any) -> list[int]:
         keys = [message.values[0].int64_value for message in messages]
@@ -87,8 +99,18 @@ def _row(key: int, unit: str) -> pb.Row:
     return pb.Row(values=[pb.Value(int64_value=key), pb.Value(string_value=unit)])
 
 
+def _block(parity: int, keys: Sequence[int], units: Sequence[str]) -> pb.BatchGetBlock:
+    places = [place for place, key in enumerate(keys) if key % 2 == parity]
+    columns = [
+        pb.Column(int64_values=[keys[place] for place in places]),
+        pb.Column(string_values=[units[place] for place in places]),
+    ]
+    return pb.BatchGetBlock(served_index=parity, key_indexes=places, columns=columns)
+
+
 def expected(key: int, unit: str = "") -> Read:
-    return Read({"key": key, "unit": unit}, 1 + key % 2, 3, POSITIONS, Cause.ROUTED)
+    token = token_of("j", 3, [Position("t", "", 0, 7, None)])
+    return Read({"key": key, "unit": unit}, 1 + key % 2, 3, POSITIONS, Cause.ROUTED, token)
 
 
 @pytest.fixture

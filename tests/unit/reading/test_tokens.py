@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.query.v1.query_pb2 import ReadToken
 from turnout.reading.positions import Position
-from turnout.reading.tokens import behind, parse_token, token_of
+from turnout.reading.tokens import behind, merged, parse_token, token_of, token_of_version
 
 Vector = dict[tuple[str, int], int]
 
@@ -88,3 +88,34 @@ def test_what_is_no_token_of_the_job_is_refused(raw: bytes, told: str) -> None:
 
 def test_no_token_is_none() -> None:
     assert parse_token(b"", "j") is None
+
+
+@given(VECTORS, VECTORS, st.integers(0, 9), st.integers(0, 9))
+def test_tokens_that_are_merged_have_seen_what_either_has(one: Vector, other: Vector, epoch: int, late: int) -> None:
+    both = merged(token_of("j", epoch, at(one)), token_of("j", late, at(other)))
+    highest = {place: max(one.get(place, 0), other.get(place, 0)) for place in one | other}
+    assert parsed(both).epoch == max(epoch, late)
+    assert behind(parsed(both), at(highest)) == ""
+    for place, offset in highest.items():
+        if offset:
+            assert behind(parsed(both), at({**highest, place: offset - 1}))
+    assert merged(both, token_of("j", late, at(other))) == both
+
+
+def test_merging_with_nothing_changes_nothing() -> None:
+    token = token_of("j", 3, at({("a", 0): 7}))
+    assert merged(token, b"") == merged(b"", token) == token
+
+
+def test_of_a_topic_made_anew_the_later_token_counts() -> None:
+    old, new = token_of("j", 3, at({("a", 0): 700})), token_of("j", 4, at({("a", 0): 7}, ids="2"))
+    assert behind(parsed(merged(old, new)), at({("a", 0): 7}, ids="2")) == ""
+
+
+@given(VECTORS, VECTORS)
+def test_a_version_of_a_batch_has_the_token_that_it_would_have_alone(mine: Vector, other: Vector) -> None:
+    seen = token_of("j", 2, at({("b", 0): 5}))
+    alone = token_of("j", 3, at(mine), parsed(seen))
+    whole = token_of("j", 3, [*at(mine), *at(other)], parsed(seen))
+    positions = [(topic, partition, offset) for (topic, partition), offset in mine.items()]
+    assert token_of_version("j", 3, positions, whole, seen) == alone

@@ -318,8 +318,9 @@ def test_read_and_explanation() -> None:
     )
     row = query_pb2.Row(values=[to_value("UA"), to_value(1)])
     positions = (results.AppliedPosition("t", 1, 2, T),)
-    assert convert.read(served, row) == results.Read({"k": "UA", "n": 1}, 2, 3, positions, results.Cause.PINNED)
-    assert convert.read(served, None).row is None
+    read = convert.read(served, row, b"token")
+    assert read == results.Read({"k": "UA", "n": 1}, 2, 3, positions, results.Cause.PINNED, b"token")
+    assert convert.read(served, None, b"").row is None
     fields: dict[str, Any] = {
         "unit": "u",
         "unit_hash": 1,

@@ -19,6 +19,7 @@ import turnout.errors
 import turnout.log_range
 import turnout.results
 from turnout.client import Client, basis_points
+from turnout.client.session import Session
 from turnout.errors import InvalidInput, TurnoutError
 
 SNAPSHOT = Path(__file__).with_name("surface.txt")
@@ -32,6 +33,10 @@ def surface() -> Iterator[str]:
         if not name.startswith("_"):
             kind = "async def" if inspect.iscoroutinefunction(method) else "def"
             yield f"Client: {kind} {name}{inspect.signature(method)}"
+    for name, method in sorted(inspect.getmembers(Session, inspect.isfunction)):
+        if not name.startswith("_"):
+            kind = "async def" if inspect.iscoroutinefunction(method) else "def"
+            yield f"Session: {kind} {name}{inspect.signature(method)}"
     for cls in _classes(turnout.errors):
         yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
     for cls in (*_classes(turnout.log_range), *_classes(turnout.results)):
@@ -60,6 +65,7 @@ def test_every_method_says_what_it_does() -> None:
     for name, method in inspect.getmembers(Client, inspect.isfunction):
         if not name.startswith("_"):
             assert inspect.getdoc(method), name
+        if not name.startswith("_") and name != "session":  # which asks nobody
             assert "timeout_s" in inspect.signature(method).parameters, name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import lru_cache
 from typing import TypeVar
 
 from turnout.client.connection import Connections
@@ -20,6 +21,7 @@ class Calls:
     _actor: str
 
 
+@lru_cache(maxsize=1024)
 def job_name(job: str) -> str:
     """The resource name of a job. InvalidInput unless `job` is an id."""
     try:

@@ -274,25 +274,15 @@ def route_change(message: switcher_pb2.RouteChange) -> results.RouteChange:
 # --- query ----------------------------------------------------------------------------------------------------------
 
 
-def read(served: query_pb2.ServedVersion, row: query_pb2.Row | None) -> results.Read:
+def read(served: query_pb2.ServedVersion, row: query_pb2.Row | None, token: bytes) -> results.Read:
     return results.Read(
         row=None if row is None else from_row(served.columns, row),
         version=served.version,
         epoch=served.epoch,
         applied_positions=_positions(served.applied_positions),
         cause=results.Cause(query_pb2.ServedVersion.Cause.Name(served.cause)),
+        token=token,
     )
-
-
-def reads(message: query_pb2.BatchGetResponse) -> list[results.Read]:
-    """The reads of a batch, in the order of its keys."""
-    whose = [(read(served, None), tuple(served.columns)) for served in message.served]
-    found = []
-    for result in message.results:
-        who, columns = whose[result.served_index]
-        row = from_row(columns, result.row) if result.HasField("row") else None
-        found.append(results.Read(row, who.version, who.epoch, who.applied_positions, who.cause))
-    return found
 
 
 def explanation(message: query_pb2.ExplainRouteResponse) -> results.Explanation:

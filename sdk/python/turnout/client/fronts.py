@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from turnout.client import convert
-from turnout.client.calls import job_name
+from turnout.client.batches import parts, put_keys, reads_of
+from turnout.client.calls import job_name, split_job
 from turnout.client.connection import QUICK_S, Connections
 from turnout.client.gather import Alike, Asked, Gather
 from turnout.client.values import Key, from_row, to_key
 from turnout.query.v1 import query_pb2
-from turnout.results import Explanation, Read
+from turnout.results import Batch, Explanation, Read
 
 _MOMENT_S = 0.001
 
@@ -22,41 +23,54 @@ class FrontReads:
         self._connections = connections
         self._gather = Gather(self)
 
-    async def get(self, job: str, key: Key, *, unit: str, version: int, timeout_s: float | None) -> Read:
+    async def get(self, job: str, key: Key, *, unit: str, version: int, token: bytes, timeout_s: float | None) -> Read:
+        names, values = parts(key)
         unit.encode()  # what cannot be sent is refused here, before it can fail a call that others share
-        alike = Alike(job_name(job), version, unit != "")
-        return await self._gather.get(alike, to_key(key), unit, self._connections.deadline_s(timeout_s, QUICK_S))
+        deadline_s = self._connections.deadline_s(timeout_s, QUICK_S)
+        alike = Alike(job_name(job), version, unit != "", names, token, deadline_s if token else 0.0)
+        return await self._gather.get(alike, values, unit, deadline_s)
 
     async def one(self, alike: Alike, asked: Asked, within_s: float) -> Read:
-        request = query_pb2.GetRequest(job=alike.job, key=asked.key, unit=asked.unit, version=alike.version)
+        key = to_key(dict(zip(alike.names, asked.key, strict=True)) if alike.names else asked.key)
+        request = query_pb2.GetRequest(
+            job=alike.job, key=key, unit=asked.unit, version=alike.version, token=alike.token
+        )
         answer = await self._connections.unary(
             "query", "Get", request, query_pb2.GetResponse, timeout_s=max(within_s, _MOMENT_S), default_s=QUICK_S
         )
-        return convert.read(answer.served, answer.row if answer.HasField("row") else None)
+        return convert.read(answer.served, answer.row if answer.HasField("row") else None, answer.token)
 
     async def many(self, alike: Alike, asked: Sequence[Asked], within_s: float) -> list[Read]:
-        request = query_pb2.BatchGetRequest(job=alike.job, keys=[one.key for one in asked], version=alike.version)
+        request = query_pb2.BatchGetRequest(job=alike.job, version=alike.version, token=alike.token)
+        put_keys(request, alike.names, [one.key for one in asked])
         if alike.with_unit:
             units = [one.unit for one in asked]
             if units.count(units[0]) == len(units):
                 request.unit = units[0]
             else:
                 request.units.extend(units)
-        return await self._batch(request, max(within_s, _MOMENT_S))
+        reads, _ = await self._batch(request, len(asked), max(within_s, _MOMENT_S))
+        return reads
 
     async def batch_get(
-        self, job: str, keys: Sequence[Key], *, unit: str, version: int, timeout_s: float | None
-    ) -> list[Read]:
-        request = query_pb2.BatchGetRequest(
-            job=job_name(job), keys=[to_key(key) for key in keys], unit=unit, version=version
-        )
-        return await self._batch(request, timeout_s)
+        self, job: str, keys: Sequence[Key], *, unit: str, version: int, token: bytes, timeout_s: float | None
+    ) -> Batch:
+        request = query_pb2.BatchGetRequest(job=job_name(job), unit=unit, version=version, token=token)
+        named = [parts(key) for key in keys]
+        if len({names for names, _ in named}) == 1:
+            put_keys(request, named[0][0], [values for _, values in named])
+        else:
+            request.keys.extend(map(to_key, keys))
+        reads, token = await self._batch(request, len(keys), timeout_s)
+        return Batch(tuple(reads), token)
 
-    async def _batch(self, request: query_pb2.BatchGetRequest, timeout_s: float | None) -> list[Read]:
+    async def _batch(
+        self, request: query_pb2.BatchGetRequest, keys: int, timeout_s: float | None
+    ) -> tuple[list[Read], bytes]:
         answer = await self._connections.unary(
             "query", "BatchGet", request, query_pb2.BatchGetResponse, timeout_s=timeout_s, default_s=QUICK_S
         )
-        return convert.reads(answer)
+        return reads_of(answer, split_job(request.job), keys, request.token), answer.token
 
     async def scan(
         self,
@@ -66,19 +80,23 @@ class FrontReads:
         limit: int,
         unit: str,
         version: int,
+        token: bytes,
         timeout_s: float | None,
     ) -> AsyncGenerator[Read, None]:
         order = [query_pb2.ScanRequest.OrderBy(column=column, descending=descending) for column, descending in order_by]
-        request = query_pb2.ScanRequest(job=job_name(job), order_by=order, limit=limit, unit=unit, version=version)
+        request = query_pb2.ScanRequest(
+            job=job_name(job), order_by=order, limit=limit, unit=unit, version=version, token=token
+        )
         stream = self._connections.stream("query", "Scan", request, query_pb2.ScanResponse, timeout_s=timeout_s)
         try:
-            served = None
+            who: Read | None = None
             async for page in stream:
-                served = page.served if served is None else served
-                who = convert.read(served, None)
-                columns = list(served.columns)
+                if who is None:
+                    who, columns = convert.read(page.served, None, page.token), list(page.served.columns)
                 for row in page.rows:
-                    yield Read(from_row(columns, row), who.version, who.epoch, who.applied_positions, who.cause)
+                    yield Read(
+                        from_row(columns, row), who.version, who.epoch, who.applied_positions, who.cause, who.token
+                    )
         finally:
             await stream.aclose()
 

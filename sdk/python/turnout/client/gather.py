@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from turnout.client.batches import Values
 from turnout.client.connection import too_late
 from turnout.errors import DeadlineExceeded, TurnoutError
-from turnout.query.v1 import query_pb2
 from turnout.results import Read
 
 GATHER_S: Final = 0.002
@@ -30,6 +30,7 @@ KEYS_MAX: Final = 1000
 _OF_ONE_KEY: Final = frozenset(
     {
         "ANSWER_TOO_LARGE",
+        "BEHIND_TOKEN",
         "INTERNAL",
         "INVALID_KEY",
         "TABLE_CHANGING",
@@ -41,18 +42,25 @@ _OF_ONE_KEY: Final = frozenset(
 
 
 class Alike(NamedTuple):
-    """What gets must have in common to share a call: the job, the version that they pin, whether they have a unit."""
+    """What gets must have in common to share a call.
+
+    names: of the key's columns, in the order in which their values are given; empty = in the table's. deadline_s: 0,
+    or with a token the deadline, which tells a front how long to wait until it is no more behind.
+    """
 
     job: str
     version: int
     with_unit: bool
+    names: tuple[str, ...]
+    token: bytes
+    deadline_s: float
 
 
 @dataclass(slots=True)
 class Asked:
     """One get: key, unit ("" = the row's key), deadline in seconds, and when that is on the loop's clock."""
 
-    key: query_pb2.Key
+    key: Values
     unit: str
     deadline_s: float
     until_s: float
@@ -77,7 +85,7 @@ class Gather:
         self._calls = calls
         self._groups: dict[Alike, _Group] = {}
 
-    async def get(self, alike: Alike, key: query_pb2.Key, unit: str, deadline_s: float) -> Read:
+    async def get(self, alike: Alike, key: Values, unit: str, deadline_s: float) -> Read:
         """The answer, as it would be without the others."""
         group = self._groups.get(alike)
         if group is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 
 from turnout.client.calls import Calls
 from turnout.client.readers import Reader
+from turnout.client.session import Session
 from turnout.client.values import Key
 from turnout.errors import InvalidInput
 from turnout.results import Batch, Explanation, Read
@@ -18,16 +19,26 @@ class QueryCalls(Calls):
     key: a mapping by column name, a tuple or list in the order of the table's key, or the bare value of a one-column
     key. unit: what the route splits readers by, such as a user id; None = the row's key. Give the same unit with all
     calls of one page, and the page never mixes versions. version: read this one, whatever the route says.
+    token: Read.token of an earlier read of the job; the answer is then nowhere from before it (`session` keeps it).
     NotFound (JOB_NOT_ROUTED) before the job's first cutover, unless `version` is given.
     """
 
     _reader: Reader
 
     async def get(
-        self, job: str, key: Key, *, unit: str | None = None, version: int | None = None, timeout_s: float | None = None
+        self,
+        job: str,
+        key: Key,
+        *,
+        unit: str | None = None,
+        version: int | None = None,
+        token: bytes = b"",
+        timeout_s: float | None = None,
     ) -> Read:
         """One row; Read.row is None where there is none."""
-        return await self._reader.get(job, key, unit=_unit(unit), version=version or 0, timeout_s=timeout_s)
+        return await self._reader.get(
+            job, key, unit=_unit(unit), version=version or 0, token=token, timeout_s=timeout_s
+        )
 
     async def batch_get(
         self,
@@ -36,15 +47,12 @@ class QueryCalls(Calls):
         *,
         unit: str | None = None,
         version: int | None = None,
+        token: bytes = b"",
         timeout_s: float | None = None,
     ) -> Batch:
         """Up to 10000 rows. Without a unit each key is one, so that the batch may hold rows of several versions."""
-        return Batch(
-            tuple(
-                await self._reader.batch_get(
-                    job, list(keys), unit=_unit(unit), version=version or 0, timeout_s=timeout_s
-                )
-            )
+        return await self._reader.batch_get(
+            job, list(keys), unit=_unit(unit), version=version or 0, token=token, timeout_s=timeout_s
         )
 
     async def scan(
@@ -55,6 +63,7 @@ class QueryCalls(Calls):
         limit: int | None = None,
         unit: str | None = None,
         version: int | None = None,
+        token: bytes = b"",
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Read, None]:
         """Rows of one version in an order, each labelled as in `get`. Without a unit it reads the active version.
@@ -68,11 +77,19 @@ class QueryCalls(Calls):
             limit=limit or 0,
             unit=_unit(unit),
             version=version or 0,
+            token=token,
             timeout_s=timeout_s,
         )
         async with aclosing(rows):
             async for row in rows:
                 yield row
+
+    def session(self, *, unit: str | None = None, tokens: Mapping[str, bytes] | None = None) -> Session:
+        """Reads of one reader, none of which is answered from before what it has seen.
+
+        unit: of all its reads. tokens: what it has seen already, `Session.tokens` of an earlier one.
+        """
+        return Session(self, unit, tokens or {})
 
     async def explain(
         self, job: str, *, unit: str | None = None, key: Key | None = None, timeout_s: float | None = None

@@ -6,21 +6,22 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from turnout.client.values import Key
-from turnout.results import Explanation, Read
+from turnout.results import Batch, Explanation, Read
 
 
 class Reader(Protocol):
-    """The reads of `QueryCalls`, with what was left out filled in: unit "" = the row's key, version 0 = as routed.
+    """The reads of `QueryCalls`, with what was left out filled in: unit "" = the row's key, version 0 = as routed,
+    token b"" = none.
 
     timeout_s: the caller's own deadline; None = the client's, or the method's.
     """
 
-    async def get(self, job: str, key: Key, *, unit: str, version: int, timeout_s: float | None) -> Read:
+    async def get(self, job: str, key: Key, *, unit: str, version: int, token: bytes, timeout_s: float | None) -> Read:
         """One row."""
 
     async def batch_get(
-        self, job: str, keys: Sequence[Key], *, unit: str, version: int, timeout_s: float | None
-    ) -> list[Read]:
+        self, job: str, keys: Sequence[Key], *, unit: str, version: int, token: bytes, timeout_s: float | None
+    ) -> Batch:
         """One read for each key."""
 
     def scan(
@@ -31,6 +32,7 @@ class Reader(Protocol):
         limit: int,
         unit: str,
         version: int,
+        token: bytes,
         timeout_s: float | None,
     ) -> AsyncGenerator[Read, None]:
         """Rows in an order of (column, descending). limit: 0 = 1000."""

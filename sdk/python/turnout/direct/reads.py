@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 import grpc
@@ -33,6 +34,7 @@ from turnout.reading.reads import Reads, Request, Served, by_key
 from turnout.reading.routes_file import RoutesFile
 from turnout.reading.routing import Cause
 from turnout.reading.table import Page, Tables, Values
+from turnout.reading.tokens import parse_token, token_of
 from turnout.reading.watch import RouteWatch
 from turnout.tracing import is_traced, read_span
 
@@ -42,7 +44,6 @@ _BACKOFF_S = 0.05
 _BACKOFF_S_MAX = 1.0
 _CAUSES = {cause: results.Cause[cause.name] for cause in Cause}
 
-_SHAPES_MAX = 1000
 
 T = TypeVar("T")
 Pages: TypeAlias = AsyncGenerator[tuple[Served, Page], None]
@@ -72,8 +73,6 @@ class DirectReads:
         )
         self._deadline_s = deadline_s
         self._traced = False
-        self._jobs: set[str] = set()
-        self._shapes: dict[int, Shape] = {}
 
     async def open(self) -> None:
         """Begin to watch, and give the switcher a moment to send its routes before stored ones are served.
@@ -94,24 +93,27 @@ class DirectReads:
 
     # --- reads ---
 
-    async def get(self, job: str, key: Key, *, unit: str, version: int, timeout_s: float | None) -> results.Read:
-        request, keys = self._request(job, unit, version), PythonKeys((key,))
+    async def get(
+        self, job: str, key: Key, *, unit: str, version: int, token: bytes, timeout_s: float | None
+    ) -> results.Read:
+        request, keys = self._request(job, unit, version, token), PythonKeys((key,))
         served, values = await self._answered(
             "Get", job, lambda by: self._reads.get(request, keys, by), self._deadline_s(timeout_s, QUICK_S)
         )
-        return self._read(served, values)
+        return self._read(request, served, values)
 
     async def batch_get(
-        self, job: str, keys: Sequence[Key], *, unit: str, version: int, timeout_s: float | None
-    ) -> list[results.Read]:
-        request, python_keys = self._request(job, unit, version), PythonKeys(keys)
+        self, job: str, keys: Sequence[Key], *, unit: str, version: int, token: bytes, timeout_s: float | None
+    ) -> results.Batch:
+        request, python_keys = self._request(job, unit, version, token), PythonKeys(keys)
         groups = await self._answered(
             "BatchGet",
             job,
             lambda by: self._reads.batch(request, python_keys, by),
             self._deadline_s(timeout_s, QUICK_S),
         )
-        return [self._read(served, values) for served, values in by_key(groups)]
+        reads = tuple(self._read(request, served, values) for served, values in by_key(groups))
+        return results.Batch(reads, _token(request, [group.served for group in groups]))
 
     async def scan(
         self,
@@ -121,9 +123,10 @@ class DirectReads:
         limit: int,
         unit: str,
         version: int,
+        token: bytes,
         timeout_s: float | None,
     ) -> AsyncGenerator[results.Read, None]:
-        request = self._request(job, unit, version)
+        request = self._request(job, unit, version, token)
 
         async def begun(by: Deadline) -> tuple[Pages, tuple[Served, Page]]:
             pages = self._reads.scan(request, order_by, limit, by)
@@ -131,21 +134,21 @@ class DirectReads:
 
         began_s, deadline_s = time.monotonic(), self._deadline_s(timeout_s, LONG_S)
         pages, (served, page) = await self._answered("Scan", job, begun, deadline_s)
-        who, shape = self._read(served, None), self._shape(served)
+        who, shape = self._read(request, served, None), self._shape(served)
         async with aclosing(pages):
             try:
                 for values in page.rows:
-                    yield results.Read(shape.row(values), who.version, who.epoch, who.applied_positions, who.cause)
+                    yield replace(who, row=shape.row(values))
                 async for _, page in pages:
                     for values in page.rows:
-                        yield results.Read(shape.row(values), who.version, who.epoch, who.applied_positions, who.cause)
+                        yield replace(who, row=shape.row(values))
             except Unavailable:
                 if time.monotonic() - began_s >= deadline_s:
                     raise too_late("query", "Scan", deadline_s) from None
                 raise
 
     async def explain(self, job: str, *, unit: str, key: Key | None, timeout_s: float | None) -> results.Explanation:
-        request, keys = self._request(job, unit, 0), None if key is None else PythonKeys((key,))
+        request, keys = self._request(job, unit, 0, b""), None if key is None else PythonKeys((key,))
         found = await self._answered(
             "ExplainRoute", job, lambda by: self._reads.explain(request, keys, by), self._deadline_s(timeout_s, QUICK_S)
         )
@@ -188,33 +191,32 @@ class DirectReads:
             began_s = time.monotonic()
             backoff_s = min(backoff_s * 2, _BACKOFF_S_MAX)
 
-    def _request(self, job: str, unit: str, version: int) -> Request:
-        if job not in self._jobs:
-            job_name(job)  # refuses what is no id
-            self._jobs.add(job)
-        return Request(job, unit, version)
+    def _request(self, job: str, unit: str, version: int, token: bytes) -> Request:
+        job_name(job)  # refuses what is no id
+        return Request(job, unit, version, parse_token(token, job) if token else None)
 
-    def _read(self, served: Served, values: Values | None) -> results.Read:
-        resolution = served.resolution
+    def _read(self, request: Request, served: Served, values: Values | None) -> results.Read:
+        resolution, positions = served.resolution, served.positions
+        if request.token is None:
+            token = positions.kept(("token", resolution), lambda: _token(request, [served]))
+        else:
+            token = _token(request, [served])
         return results.Read(
             None if values is None else self._shape(served).row(values),
             resolution.version,
             resolution.epoch,
-            self._applied(served.positions),
+            positions.kept("results", lambda: _applied(positions)),
             _CAUSES[resolution.cause],
+            token,
         )
 
     def _shape(self, served: Served) -> Shape:
-        table = served.table
-        shape = self._shapes.get(table.relation)
-        if shape is None or shape.table is not table:
-            if len(self._shapes) >= _SHAPES_MAX:
-                self._shapes.clear()
-            shape = self._shapes[table.relation] = Shape(table)
-        return shape
+        return served.table.kept("shape", lambda: Shape(served.table))
 
-    def _applied(self, positions: Positions) -> tuple[results.AppliedPosition, ...]:
-        return positions.kept("results", lambda: _applied(positions))
+
+def _token(request: Request, served: Sequence[Served]) -> bytes:
+    epoch = max((one.resolution.epoch for one in served), default=0)
+    return token_of(request.job, epoch, [position for one in served for position in one.positions.each], request.token)
 
 
 def _applied(positions: Positions) -> tuple[results.AppliedPosition, ...]:

@@ -5,7 +5,8 @@ it when its positions are nowhere behind. Only partitions of topics that the ver
 other topics has nothing to say about those.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from google.protobuf.message import DecodeError
 
@@ -33,6 +34,41 @@ def token_of(job: str, epoch: int, positions: Sequence[Position], seen: ReadToke
             told.next_offsets.extend([0] * missing)
         told.next_offsets[position.partition] = max(told.next_offsets[position.partition], position.next_offset)
     return token.SerializeToString(deterministic=True)
+
+
+def merged(one: bytes, other: bytes) -> bytes:
+    """The token of a reader who has seen what both tokens tell; both are of one job, or empty.
+
+    Of a topic that was made anew between the two, what `other` tells.
+    """
+    if not one or not other or one == other:
+        return other or one
+    token, late = ReadToken.FromString(one), ReadToken.FromString(other)
+    token.epoch = max(token.epoch, late.epoch)
+    topics = {told.topic: told for told in token.topics}
+    for told in late.topics:
+        known = topics.get(told.topic)
+        if known is None:
+            token.topics.add().CopyFrom(told)
+        elif told.topic_id and known.topic_id and told.topic_id != known.topic_id:
+            known.CopyFrom(told)
+        else:
+            known.topic_id = told.topic_id or known.topic_id
+            offsets = [max(pair) for pair in zip_longest(known.next_offsets, told.next_offsets, fillvalue=0)]
+            known.next_offsets[:] = offsets
+    return token.SerializeToString(deterministic=True)
+
+
+def token_of_version(
+    job: str, epoch: int, positions: Iterable[tuple[str, int, int]], answer: bytes, seen: bytes
+) -> bytes:
+    """The token of what one version answered in a batch of several; positions: (topic, partition, next offset).
+
+    answer: the token of the whole batch, which knows the topics' ids. seen: that of the request.
+    """
+    ids = {told.topic: told.topic_id for told in ReadToken.FromString(answer).topics}
+    each = [Position(topic, ids.get(topic, ""), partition, offset, None) for topic, partition, offset in positions]
+    return token_of(job, epoch, each, ReadToken.FromString(seen) if seen else None)
 
 
 def parse_token(raw: bytes, job: str) -> ReadToken | None:

@@ -165,10 +165,14 @@ _READ_COLUMN: dict[Kind, Callable[[Any], Any] | None] = {
 
 
 class ColumnKeys:
-    """Keys that came by column, in the order of the table's key; read once for all tables that have the same key."""
+    """Keys that came by column; read once for all tables that have the same key.
 
-    def __init__(self, columns: Sequence[query_pb2.Column]) -> None:
+    names: of the columns; empty = they are in the order of the table's key.
+    """
+
+    def __init__(self, columns: Sequence[query_pb2.Column], names: Sequence[str] = ()) -> None:
         self._columns = columns
+        self._names = names
         self._key: tuple[Column, ...] = ()
         self._values: list[tuple[Any, ...]] = []
         self._count = max((rows_of(column) for column in columns), default=0)
@@ -179,7 +183,7 @@ class ColumnKeys:
     def of(self, table: Table) -> list[tuple[Any, ...]]:
         """Each key as Python values. InvalidInput (INVALID_KEY)."""
         if self._key != table.key:
-            columns = table.in_key_order((), list(self._columns))
+            columns = table.in_key_order(self._names, list(self._columns))
             values = [self._of(table, column, sent) for column, sent in zip(table.key, columns, strict=True)]
             self._values = list(zip(*values, strict=True))
             self._key = table.key

@@ -445,6 +445,7 @@ class BatchGetRequest(google.protobuf.message.Message):
     TOKEN_FIELD_NUMBER: builtins.int
     KEY_COLUMNS_FIELD_NUMBER: builtins.int
     UNITS_FIELD_NUMBER: builtins.int
+    KEY_COLUMN_NAMES_FIELD_NUMBER: builtins.int
     job: builtins.str
     """"jobs/{job}"."""
     unit: builtins.str
@@ -459,15 +460,17 @@ class BatchGetRequest(google.protobuf.message.Message):
 
     @property
     def key_columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Column]:
-        """The keys by column, in the order of the table's key, instead of `keys`: for many keys. The answer then has blocks
-        instead of results.
-        """
+        """The keys by column, instead of `keys`: for many keys. The answer then has blocks instead of results."""
 
     @property
     def units(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Units, one for each key in the order of the keys, where each key is read for a reader of its own; then `unit` is
         empty. Empty = `unit` for all. None may be empty.
         """
+
+    @property
+    def key_column_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the columns of `key_columns`; empty = in the order of the table's key."""
 
     def __init__(
         self,
@@ -479,8 +482,9 @@ class BatchGetRequest(google.protobuf.message.Message):
         token: builtins.bytes = ...,
         key_columns: collections.abc.Iterable[global___Column] | None = ...,
         units: collections.abc.Iterable[builtins.str] | None = ...,
+        key_column_names: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "key_columns", b"key_columns", "keys", b"keys", "token", b"token", "unit", b"unit", "units", b"units", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "key_column_names", b"key_column_names", "key_columns", b"key_columns", "keys", b"keys", "token", b"token", "unit", b"unit", "units", b"units", "version", b"version"]) -> None: ...
 
 global___BatchGetRequest = BatchGetRequest
 
