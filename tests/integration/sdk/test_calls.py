@@ -162,8 +162,7 @@ async def test_an_upload_is_retried_from_its_start() -> None:
 
 def page(*keys: str) -> query_pb2.ScanResponse:
     served = query_pb2.ServedVersion(version=1, columns=["k"], cause=query_pb2.ServedVersion.ACTIVE)
-    rows = [query_pb2.Row(values=[query_pb2.Value(string_value=key)]) for key in keys]
-    return query_pb2.ScanResponse(served=served, rows=rows)
+    return query_pb2.ScanResponse(served=served, columns=[query_pb2.Column(string_values=keys)] if keys else [])
 
 
 async def test_a_stream_is_retried_before_it_has_begun_and_not_later() -> None:

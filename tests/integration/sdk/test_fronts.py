@@ -11,7 +11,8 @@ from turnout import errors
 from turnout.client import Client
 from turnout.query.v1 import query_pb2 as pb
 
-ANSWER = pb.GetResponse(served=pb.ServedVersion(version=1, epoch=3, cause=pb.ServedVersion.ROUTED))
+ANSWER = pb.GetResponse(served=pb.ServedVersion(version=1, epoch=3, columns=["k"], cause=pb.ServedVersion.ROUTED))
+PAGE = pb.ScanResponse(served=ANSWER.served, columns=[pb.Column(int64_values=[7])])
 AWAY = Unavailable("ROUTE_STALE", "This front last heard from the switcher 61 s ago.")
 
 
@@ -25,7 +26,7 @@ async def test_a_read_is_tried_once_more_on_another_front() -> None:
 
 
 async def test_a_front_that_is_gone_costs_no_read() -> None:
-    good = Script(Get=[ANSWER], Scan=[[pb.ScanResponse(served=ANSWER.served, rows=[pb.Row()])]])
+    good = Script(Get=[ANSWER], Scan=[[PAGE]])
     gone = f"127.0.0.1:{free_port()}"
     async with serving(good) as target, Client(targets={"query": [gone, target]}) as client:
         assert (await client.get("j", 1)).epoch == 3

@@ -90,25 +90,27 @@ def reads_of(answer: query_pb2.BatchGetResponse, job: str, keys: int, seen: byte
         for result in answer.results:
             who = whose[result.served_index]
             row = from_row(answer.served[result.served_index].columns, result.row) if result.HasField("row") else None
-            found.append(_read(row, who))
+            found.append(read_of(row, who))
         return found
     reads: list[Read | None] = [None] * keys
     for block in answer.blocks:
         who = whose[block.served_index]
         places: Sequence[int] = block.key_indexes or range(keys)
-        rows = iter(_rows(answer.served[block.served_index].columns, block.columns))
+        rows = iter(rows_of(answer.served[block.served_index].columns, block.columns))
         missing = set(block.missing)
         for at, place in enumerate(places):
-            reads[place] = _read(None if at in missing else next(rows), who)
+            reads[place] = read_of(None if at in missing else next(rows), who)
     return [read for read in reads if read is not None]
 
 
-def _rows(names: Sequence[str], columns: Sequence[query_pb2.Column]) -> list[dict[str, Any]]:
+def rows_of(names: Sequence[str], columns: Sequence[query_pb2.Column]) -> list[dict[str, Any]]:
+    """Rows that came by column."""
     lists = [values_of(column) for column in columns]
     return [dict(pairs) for pairs in map(zip, repeat(tuple(names)), zip(*lists, strict=True))]
 
 
-def _read(row: Mapping[str, object] | None, who: Read) -> Read:
+def read_of(row: Mapping[str, object] | None, who: Read) -> Read:
+    """A row of whoever answered `who`."""
     return Read(row, who.version, who.epoch, who.applied_positions, who.cause, who.token)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from turnout.client import convert
-from turnout.client.batches import parts, put_keys, reads_of
+from turnout.client.batches import parts, put_keys, read_of, reads_of, rows_of
 from turnout.client.calls import job_name, split_job
 from turnout.client.connection import QUICK_S, Connections
 from turnout.client.gather import Alike, Asked, Gather
-from turnout.client.values import Key, from_row, to_key
+from turnout.client.values import Key, to_key
 from turnout.query.v1 import query_pb2
 from turnout.results import Batch, Explanation, Read
 
@@ -85,7 +85,13 @@ class FrontReads:
     ) -> AsyncGenerator[Read, None]:
         order = [query_pb2.ScanRequest.OrderBy(column=column, descending=descending) for column, descending in order_by]
         request = query_pb2.ScanRequest(
-            job=job_name(job), order_by=order, limit=limit, unit=unit, version=version, token=token
+            job=job_name(job),
+            order_by=order,
+            limit=limit,
+            unit=unit,
+            version=version,
+            token=token,
+            format=query_pb2.ScanRequest.COLUMNS,
         )
         stream = self._connections.stream("query", "Scan", request, query_pb2.ScanResponse, timeout_s=timeout_s)
         try:
@@ -93,10 +99,8 @@ class FrontReads:
             async for page in stream:
                 if who is None:
                     who, columns = convert.read(page.served, None, page.token), list(page.served.columns)
-                for row in page.rows:
-                    yield Read(
-                        from_row(columns, row), who.version, who.epoch, who.applied_positions, who.cause, who.token
-                    )
+                for row in rows_of(columns, page.columns):
+                    yield read_of(row, who)
         finally:
             await stream.aclose()
 
