@@ -6,6 +6,7 @@ from core.clock import SystemClock
 from core.config import Settings
 from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
+from services.query.metrics import FrontMetrics
 from services.query.servicer import QueryServicer
 from turnout.query.v1 import query_pb2, query_pb2_grpc
 from turnout.reading.freshness import Limits
@@ -39,6 +40,7 @@ class QueryApp(ServiceApp):
         self._keeper = RoutesKeeper(self._front, file, clock, every_s=settings.max_stale_active_s / _STORE_EVERY_SHARE)
         self._watch = RouteWatch(self._front, self._tables, self._keeper, self._switcher, clock, settings.listen)
         routes, registry = SwitcherRoutes(self._front, self._switcher), RegistryVersions(self._registry)
+        self._metrics = FrontMetrics(self._front)
         self._servicer = QueryServicer(Reads(self._front, self._tables, routes, registry), self._front)
 
     @property
@@ -56,6 +58,7 @@ class QueryApp(ServiceApp):
         Waits for neither PostgreSQL nor the switcher: reads say what is away until it is there.
         """
         await self._tables.open()
+        self._metrics.start()
         await self._watch.start(_ROUTES_WITHIN_S)
 
     async def drain(self) -> None:
@@ -64,6 +67,7 @@ class QueryApp(ServiceApp):
 
     async def stop(self) -> None:
         """End the watch, store the routes, and close what is open."""
+        self._metrics.stop()
         await self._watch.stop()
         await self._keeper.stop()
         await self._tables.close()

@@ -9,6 +9,7 @@ import pytest
 
 from core import config
 from core.rpc import interceptors
+from services.query import metrics as front
 from services.replayer import metrics
 from turnout.reading import reads
 
@@ -60,7 +61,8 @@ def test_every_metric_is_documented_as_it_is() -> None:
         (interceptors.REFUSED, "counter", "{call}"),
         (reads.STAND_INS, "counter", "{read}"),
     }
-    assert documented == told | others
+    fronts = {(front.AGE, "gauge", "s"), (front.FRESHNESS, "gauge", "1"), (front.REVISION, "gauge", "1")}
+    assert documented == told | others | fronts
     assert f"At most {metrics.PARTITIONS_MAX} partitions" in page
 
 

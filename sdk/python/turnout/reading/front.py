@@ -44,10 +44,15 @@ class Front:
         return None if self._fresh_at_s is None else max(0.0, self._clock.monotonic_s() - self._fresh_at_s)
 
     @property
+    def freshness(self) -> Freshness | None:
+        """What the age of the routing table allows; None when there has been no table at all."""
+        age_s = self.age_s
+        return None if age_s is None else self._limits.judge(age_s)
+
+    @property
     def ready(self) -> bool:
         """Whether routed reads can be answered: there is a routing table, and it is not too old."""
-        age_s = self.age_s
-        return age_s is not None and self._limits.judge(age_s) is not Freshness.STALE
+        return self.freshness not in (None, Freshness.STALE)
 
     def routes(self) -> tuple[RoutingTable, bool]:
         """The table for a routed read, and whether splits are followed. Unavailable while the front is not ready."""
