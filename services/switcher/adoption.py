@@ -1,8 +1,8 @@
 """How the fronts take a proposal, and when that is enough. Pure.
 
-A change may be committed when every live front is PREPARED for it; a NACK ends it. A rollback is the emergency exit:
-it may be committed as soon as every live front has answered (or the time limit is over) and at least one can serve it,
-because a front that cannot must not keep the others on a version that harms.
+A change may be committed when every live front is PREPARED for it; a NACK ends it. An emergency (a rollback, or traffic
+back to the active version) may be committed as soon as every live front has answered (or the time limit is over) and at
+least one can serve it, because a front that cannot must not keep the others on a version that harms.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,7 @@ class Front:
     prepared: bool = False
     nack: str | None = None  # why it cannot serve the proposal
     serving_at: datetime | None = None
+    way_back_problem: str = ""  # prepared, but why it cannot read back what a rollback would return to
 
     @property
     def ready(self) -> bool:

@@ -12,14 +12,20 @@ from core.config import Settings
 from core.postgres import Listener, migrate, open_pool
 from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
-from services.switcher.change import Changes, Limits
+from services.switcher.barrier import Barrier, Limits
+from services.switcher.change import Changes, Neighbours
 from services.switcher.feed import Feed
 from services.switcher.hint import Hint
+from services.switcher.pending import PendingStore
 from services.switcher.presence import FrontStore
+from services.switcher.readiness import RollbackReadiness
 from services.switcher.reconcile import Reconcile
+from services.switcher.releases import ReleaseStore
 from services.switcher.replayer_client import ReplayerClient
+from services.switcher.requests import RequestStore
+from services.switcher.rows import CHANNEL, MIGRATIONS
 from services.switcher.servicer import Parts, SwitcherServicer
-from services.switcher.store import CHANNEL, MIGRATIONS, RouteStore
+from services.switcher.store import RouteStore
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
 from services.switcher.watch import Watch
@@ -70,16 +76,19 @@ class SwitcherApp(ServiceApp):
         self._closing.push_async_callback(listener.stop)
 
         limits = Limits(timedelta(seconds=settings.rollback_protection_s))
-        store = RouteStore(pool, limits.protection)
+        store, pending, releases = RouteStore(pool), PendingStore(pool), ReleaseStore(pool, limits.protection)
         fronts = FrontStore(pool, timedelta(seconds=settings.reader_lease_s))
         replayer = ReplayerClient(channel)
-        views, wakes = Views(store, replayer), Wakes(store, replayer)
+        views, wakes = Views(store, pending, replayer), Wakes(pending, replayer)
         self._feed = feed = Feed(store, hint)
         await feed.begin()
         self._run("feed", feed.run())
         self._run("reconcile", Reconcile(store, views, wakes).run())
-        changes = Changes(store, fronts, replayer, views, wakes, hint, limits)
-        self._servicer.started = Parts(store, changes, Watch(fronts, feed), fronts)
+        barrier, neighbours = Barrier(store, fronts, hint, limits), Neighbours(replayer, views, wakes)
+        changes = Changes(store, RequestStore(pool), barrier, neighbours, hint, limits)
+        self._servicer.started = Parts(
+            store, changes, releases, RollbackReadiness(store, replayer), Watch(fronts, feed), fronts
+        )
 
     async def stop(self) -> None:
         """End the background work, then close the pool."""

@@ -1,30 +1,33 @@
-"""How a change of a route is carried out: gates, proposal, PREPARED, gates again, commit, SERVING, view.
+"""How changes of routes are carried out: gates, proposal, PREPARED, gates again, commit, SERVING, view.
 
-Until the commit nothing has changed: whatever fails before, or whoever gives up, cancels the proposal, and a proposal
-whose proposer died is cancelled when its time is over. After the commit the change stands: what is left (adoption, the
-view, runs to be woken) is reported, and goes on by itself.
+One command may change the routes of several jobs: all of them in one proposal and one commit, or none. Until the commit
+nothing has changed: whatever fails before, or whoever gives up, cancels the proposal, and a proposal whose proposer is
+not heard of any more is cancelled by any replica. After the commit the change stands: what is left (adoption, the
+view, runs to be woken) is reported, and goes on by itself, and whoever repeats the request waits for it too.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from core.domain.errors import TurnoutError
-from services.switcher.adoption import Front, Verdict, adopted, not_counted, readiness
-from services.switcher.convert import change_message, decode_change, encode_change
+from core.domain.errors import Aborted, TurnoutError
+from services.switcher.adoption import Front
+from services.switcher.barrier import Barrier, Limits
+from services.switcher.convert import change_message, decode_changes, encode_changes
 from services.switcher.feed import POLL_IN_FLIGHT_S
 from services.switcher.gates import refuse_failed
 from services.switcher.hint import Hint
-from services.switcher.presence import FrontStore
-from services.switcher.records import Adoption, ChangeRecord, CommandKind, GateAnswer, Intent, RouteRecord, View
+from services.switcher.records import ChangeRecord, CommandKind, GateAnswer, Intent, RouteRecord, View
 from services.switcher.replayer_client import ReplayerClient
-from services.switcher.store import Committed, RouteStore, not_prepared
+from services.switcher.requests import Answered, RequestStore
+from services.switcher.store import NOT_PREPARED, Committed, Decided, RouteStore, Terms
 from services.switcher.switch import Change, CutOver, RollBack, SetTraffic, decide
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
+from services.switcher.way_back import way_back_gate
 from turnout.routing import Route
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.telemetry import current_traceparent, tracer
@@ -33,97 +36,233 @@ log = logging.getLogger(__name__)
 _tracer = tracer("turnout.switcher")
 
 _ANSWER_MARGIN_S = 0.5  # left of the caller's deadline for the answer
+_COMMITS_MAX = 3  # attempts, each after all fronts were prepared: fronts may come and go
 
 
 RouteCommand = SetTraffic | CutOver | RollBack
 """The commands that change a route."""
+Order = tuple[str, RouteCommand]
+"""What is asked of a job."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Time limits of a change."""
+class Neighbours:
+    """What a change asks of the replayer, and follows up there."""
 
-    protection: timedelta  # how long a cutover's way back is kept from retirement
-    prepare_s: float = 2.0  # for every live front to be PREPARED
-    adopt_s: float = 5.0  # for every live front to be SERVING
-    proposal_s: float = 6.0  # after which an open proposal has lost its proposer
+    replayer: ReplayerClient
+    views: Views
+    wakes: Wakes
 
 
 class Changes:
-    """Carries out SetTraffic, CutOver and RollBack."""
+    """Carries out SetTraffic, CutOver and RollBack, of one route or of several."""
 
     def __init__(
         self,
         store: RouteStore,
-        fronts: FrontStore,
-        replayer: ReplayerClient,
-        views: Views,
-        wakes: Wakes,
+        requests: RequestStore,
+        barrier: Barrier,
+        neighbours: Neighbours,
         hint: Hint,
         limits: Limits,
     ) -> None:
         self._store = store
-        self._fronts = fronts
-        self._replayer = replayer
-        self._views = views
-        self._wakes = wakes
+        self._requests = requests
+        self._barrier = barrier
+        self._replayer = neighbours.replayer
+        self._views = neighbours.views
+        self._wakes = neighbours.wakes
         self._hint = hint
         self._limits = limits
 
     async def change(
-        self,
-        job: str,
-        command: RouteCommand,
-        intent: Intent,
-        *,
-        validate_only: bool,
-        time_left_s: float,
-    ) -> pb.RouteChange:
-        """Carry out a command and answer it; `time_left_s` is what the caller's deadline leaves."""
+        self, orders: Sequence[Order], intent: Intent, *, validate_only: bool, time_left_s: float
+    ) -> list[pb.RouteChange]:
+        """Carry out a command and answer it, by job; `time_left_s` is what the caller's deadline leaves.
+
+        A request that was made before, here or at another replica, is not carried out a second time: it gets the first
+        one's answer, for which it waits.
+        """
         answer_by = time.monotonic() + time_left_s - _ANSWER_MARGIN_S
-        if intent.request_id and (stored := await self._store.first_answer(intent.request_id, intent.fingerprint)):
-            return decode_change(stored)
-        before = await self._store.read(job)
-        decision = decide(before.state, command, before.now, self._limits.protection)
-        if not isinstance(decision, Change):
-            return await self._unchanged(before, intent, validate_only)
-        record = await self._checked(job, before, decision, intent)
+        while True:
+            ticket = self._hint.ticket()
+            if intent.request_id and (found := await self._requests.find(intent)) is not None:
+                return await self._answered(found, intent, answer_by)
+            if intent.request_id and await self._requests.in_flight(intent) and time.monotonic() < answer_by:
+                await self._hint.wait(ticket, POLL_IN_FLIGHT_S)
+                continue
+            try:
+                return await self._carried_out(orders, intent, validate_only=validate_only, answer_by=answer_by)
+            except Aborted:
+                if time.monotonic() >= answer_by or not await self._taken(intent):
+                    raise
+
+    async def _taken(self, intent: Intent) -> bool:
+        """Whether somebody else has carried out the same request, or is about to."""
+        if not intent.request_id:
+            return False
+        return await self._requests.find(intent) is not None or await self._requests.in_flight(intent)
+
+    async def _answered(self, found: Answered, intent: Intent, answer_by: float) -> list[pb.RouteChange]:
+        """The first answer; if nobody has seen the adoption yet, once that is seen."""
+        first = decode_changes(found.answer)
+        if not found.proposal:
+            return first
+        committed = Committed(found.proposal, found.records, found.counted)
+        return await self._finished(committed, [one for one in first if not one.changed], intent, answer_by)
+
+    async def _carried_out(
+        self, orders: Sequence[Order], intent: Intent, *, validate_only: bool, answer_by: float
+    ) -> list[pb.RouteChange]:
+        to_check: list[tuple[RouteRecord, Change]] = []
+        unchanged: list[ChangeRecord] = []
+        for job, command in orders:
+            before = await self._store.read(job)
+            decision = decide(before.state, command, before.now, self._limits.protection)
+            if isinstance(decision, Change):
+                to_check.append((before, decision))
+            else:
+                unchanged.append(_unchanged(before, intent))
+        decided = await self._checked(to_check, intent)
         if validate_only:
-            return change_message(record)
-        committed = await self._committed(decision, record, intent)
-        woken, record = await asyncio.gather(self._woken(job, intent, answer_by), self._adopted(committed, answer_by))
-        record = replace(record, warnings=record.warnings + woken)
-        record = replace(record, view=await self._view(job, answer_by))
+            return _by_job([change_message(one) for one in [*unchanged, *(each.record for each in decided)]])
+        if not decided:
+            return await self._nothing(unchanged, intent)
+        committed = await self._committed(decided, unchanged, intent)
+        return await self._finished(committed, [change_message(one) for one in unchanged], intent, answer_by)
+
+    async def _nothing(self, unchanged: Sequence[ChangeRecord], intent: Intent) -> list[pb.RouteChange]:
         if intent.request_id:
-            await self._store.complete_answer(intent.request_id, encode_change(record))
-        return change_message(record)
+            return decode_changes(await self._requests.store(intent, encode_changes(unchanged)))
+        return [change_message(one) for one in unchanged]
 
-    async def _unchanged(self, before: RouteRecord, intent: Intent, validate_only: bool) -> pb.RouteChange:
-        assert before.state.route is not None, "a command without a route is refused or changes something"
-        record = replace(_record(before.state.route, intent, before), changed=False)
-        if intent.request_id and not validate_only:
-            return decode_change(await self._store.store_answer(intent, encode_change(record)))
-        return change_message(record)
+    # --- before the commit ---
 
-    async def _checked(self, job: str, before: RouteRecord, change: Change, intent: Intent) -> ChangeRecord:
-        """The change with its evidence; refused where a gate fails. A rollback asks no gate and looks at its runs."""
-        gates = await self._passed(change)
-        warnings = change.warnings
-        if intent.command is CommandKind.ROLL_BACK:
-            warnings += await self._replayer.look_at_runs(job, change.route.versions)
-        return replace(
-            _record(change.route, intent, before),
-            rollback_version=change.way_back.active_version if change.way_back else 0,
-            protected_until=change.protected_until,
-            gates=gates,
-            warnings=warnings,
+    async def _checked(self, to_check: Sequence[tuple[RouteRecord, Change]], intent: Intent) -> list[Decided]:
+        """The changes with their evidence; refused where a gate fails. A rollback asks none and looks at its runs."""
+        answers = await self._passed([change for _, change in to_check], ())
+        warnings = await asyncio.gather(*(self._warnings(before, change, intent) for before, change in to_check))
+        together = {change.route.job for _, change in to_check}
+        partners = [await self._partners(change, together, intent) for _, change in to_check]
+        return [
+            Decided(change, _checked_record(change, intent, before, gates, told + more))
+            for (before, change), gates, told, more in zip(to_check, answers, warnings, partners, strict=True)
+        ]
+
+    async def _warnings(self, before: RouteRecord, change: Change, intent: Intent) -> tuple[str, ...]:
+        if intent.command is not CommandKind.ROLL_BACK:
+            return change.warnings
+        return change.warnings + await self._replayer.look_at_runs(before.state.job, change.route.versions)
+
+    async def _partners(self, change: Change, together: set[str], intent: Intent) -> tuple[str, ...]:
+        """Of a rollback: the jobs that were cut over in the same step and are not rolled back with it."""
+        back = change.route
+        if intent.command is not CommandKind.ROLL_BACK:
+            return ()
+        left = [job for job in await self._store.partners(back.job) if job not in together]
+        if not left:
+            return ()
+        return (
+            f"{back.job} was cut over together with {', '.join(left)}, which stay as they are; to take back all of "
+            f"them: turnout rollback {' '.join(sorted([*together, *left]))}",
         )
 
-    async def _passed(self, change: Change) -> tuple[GateAnswer, ...]:
-        """The answers of the change's gates; FailedPrecondition where one fails and is not passed over."""
-        gates = await self._replayer.gates(change.route.job, change.gates, change.overridden)
-        refuse_failed(change.route.job, gates)
-        return gates
+    async def _passed(self, changes: Sequence[Change], fronts: Sequence[Front]) -> list[tuple[GateAnswer, ...]]:
+        """The answers of each change's gates; FailedPrecondition where one fails and is not passed over."""
+        answers = await asyncio.gather(*(self._gates(change, fronts) for change in changes))
+        for change, gates in zip(changes, answers, strict=True):
+            refuse_failed(change.route.job, gates)
+        return answers
+
+    async def _gates(self, change: Change, fronts: Sequence[Front]) -> tuple[GateAnswer, ...]:
+        job = change.route.job
+        left = change.way_back.versions - {change.route.active_version} if change.way_back and change.moves_on else ()
+        asked, runs = await asyncio.gather(
+            self._replayer.gates(job, change.gates, change.overridden), self._replayer.runs(job, left)
+        )
+        return asked + way_back_gate(change, runs, fronts)
+
+    async def _committed(
+        self, decided: Sequence[Decided], unchanged: Sequence[ChangeRecord], intent: Intent
+    ) -> Committed:
+        changes = [one.change for one in decided]
+        jobs = [change.route.job for change in changes]
+        terms = Terms(
+            lifetime=timedelta(seconds=self._limits.proposal_s),
+            described=_described(intent, jobs),
+            traceparent=current_traceparent(),
+            emergency=all(change.emergency for change in changes),
+        )
+        with _tracer.start_as_current_span("switcher.propose"):
+            proposal = await self._store.propose(changes, intent, terms)
+        log.info("%s: proposal %s (%s)", ", ".join(jobs), proposal, terms.described)
+        try:
+            async with self._barrier.proposing(proposal):
+                committed = await self._ready_and_committed(proposal, decided, unchanged, intent)
+        except BaseException:
+            await asyncio.shield(self._cancel(jobs, proposal))
+            raise
+        log.info("%s: committed (%s)", ", ".join(f"{c.route.job} epoch {c.route.epoch}" for c in changes), proposal)
+        return committed
+
+    async def _ready_and_committed(
+        self, proposal: str, decided: Sequence[Decided], unchanged: Sequence[ChangeRecord], intent: Intent
+    ) -> Committed:
+        """Commit once the fronts are prepared; once more where one has come that was not asked yet."""
+        attempt = 0
+        while True:
+            ready = await self._ready(proposal, decided, emergency=all(one.change.emergency for one in decided))
+            attempt += 1
+            try:
+                with _tracer.start_as_current_span("switcher.commit"):
+                    return await self._store.commit(
+                        proposal, ready, intent, lambda records: encode_changes(_sorted([*records, *unchanged]))
+                    )
+            except Aborted as error:
+                if error.reason != NOT_PREPARED or attempt == _COMMITS_MAX:
+                    raise
+
+    async def _ready(self, proposal: str, decided: Sequence[Decided], *, emergency: bool) -> list[Decided]:
+        """The changes as they may be committed: every front is prepared, and the gates have passed once more."""
+        changes = [one.change for one in decided]
+        with _tracer.start_as_current_span("switcher.await_prepared"):
+            jobs = [change.route.job for change in changes]
+            prepared = await self._barrier.prepared(jobs, proposal, emergency=emergency)
+        with _tracer.start_as_current_span("switcher.gates_again"):
+            # They passed before the fronts prepared; a run may have been stopped or fallen behind since.
+            answers = await self._passed(changes, prepared.fronts)
+        return [
+            replace(one, record=replace(one.record, gates=gates, warnings=one.record.warnings + prepared.warnings))
+            for one, gates in zip(decided, answers, strict=True)
+        ]
+
+    async def _cancel(self, jobs: Sequence[str], proposal: str) -> None:
+        try:
+            await self._store.cancel(jobs, proposal, "its proposer gave up")
+        except TurnoutError as error:  # its time limit does it then
+            log.warning("%s: proposal %s was not cancelled at once: %s", ", ".join(jobs), proposal, error.message)
+
+    # --- after the commit ---
+
+    async def _finished(
+        self, committed: Committed, unchanged: Iterable[pb.RouteChange], intent: Intent, answer_by: float
+    ) -> list[pb.RouteChange]:
+        """See to what follows a commit, as long as the caller allows, and answer."""
+        with _tracer.start_as_current_span("switcher.await_adoption"):
+            woken, records = await asyncio.gather(
+                asyncio.gather(*(self._woken(one.route.job, intent, answer_by) for one in committed.records)),
+                self._barrier.adopted(committed, answer_by),
+            )
+        views = await asyncio.gather(*(self._view(one.route.job, answer_by) for one in records))
+        whole = [
+            replace(record, warnings=record.warnings + told, view=view)
+            for record, told, view in zip(records, woken, views, strict=True)
+        ]
+        answer = _by_job([*unchanged, *map(change_message, whole)])
+        if not intent.request_id:
+            return answer
+        stored = pb.CutOverRoutesResponse(route_changes=answer).SerializeToString()
+        return decode_changes(await self._requests.complete(intent, stored))
 
     async def _woken(self, job: str, intent: Intent, answer_by: float) -> tuple[str, ...]:
         """After a rollback: resume its runs, as long as the caller allows; what a person must know of that."""
@@ -135,63 +274,6 @@ class Changes:
         except TimeoutError:
             return (f"The runs of {job} are resumed later: there was no time left for it.",)
 
-    async def _committed(self, change: Change, record: ChangeRecord, intent: Intent) -> Committed:
-        route = change.route
-        described = f"{intent.command.value} by {intent.claimed_actor or 'somebody who gave no name'}"
-        with _tracer.start_as_current_span("switcher.propose"):
-            proposal = await self._store.propose(
-                route, timedelta(seconds=self._limits.proposal_s), described, current_traceparent()
-            )
-        log.info("%s: proposal %s for epoch %d (%s)", route.job, proposal, route.epoch, described)
-        try:
-            with _tracer.start_as_current_span("switcher.await_prepared"):
-                emergency = intent.command is CommandKind.ROLL_BACK
-                record = await self._prepared(proposal, record, emergency=emergency)
-            with _tracer.start_as_current_span("switcher.gates_again"):
-                # They passed before the fronts prepared; a run may have been stopped or fallen behind since.
-                record = replace(record, gates=await self._passed(change))
-            with _tracer.start_as_current_span("switcher.commit"):
-                committed = await self._store.commit(proposal, change, record, intent, encode_change)
-        except BaseException:
-            await asyncio.shield(self._cancel(route.job, proposal))
-            raise
-        log.info("%s: epoch %d committed (%s)", route.job, route.epoch, described)
-        return committed
-
-    async def _prepared(self, proposal: str, record: ChangeRecord, *, emergency: bool) -> ChangeRecord:
-        """Wait until the proposal may be committed; Aborted with the fronts that cannot serve it."""
-
-        def settled(fronts: Sequence[Front]) -> bool:
-            return readiness(fronts, emergency=emergency, overdue=False).verdict is not Verdict.WAIT
-
-        fronts = await self._await_fronts(proposal, settled, time.monotonic() + self._limits.prepare_s)
-        ready = readiness(fronts, emergency=emergency, overdue=True)
-        if ready.verdict is not Verdict.COMMIT:
-            raise not_prepared(record.route.job, ready.complaint)
-        return replace(record, warnings=record.warnings + _prepared_warnings(fronts, ready.not_ready))
-
-    async def _adopted(self, committed: Committed, answer_by: float) -> ChangeRecord:
-        """Wait until every live front serves the committed route, as long as the limit and the caller allow."""
-        with _tracer.start_as_current_span("switcher.await_adoption"):
-            limit = min(time.monotonic() + self._limits.adopt_s, answer_by)
-            fronts = await self._await_fronts(committed.proposal, adopted, limit)
-        record = committed.record
-        assert record.commit_time is not None, "the change is committed"
-        counted = {front.front for front in committed.fronts if front.live}
-        adoptions = tuple(
-            Adoption(front.front, _after(record.commit_time, front.serving_at))
-            for front in fronts
-            if front.front in counted
-        )
-        late = [adoption.front for adoption in adoptions if adoption.after is None]
-        warnings = (f"Not serving the new route yet: {', '.join(late)}.",) if late else ()
-        return replace(
-            record,
-            adoptions=adoptions,
-            fronts_not_counted=not_counted(fronts),
-            warnings=record.warnings + warnings,
-        )
-
     async def _view(self, job: str, answer_by: float) -> View:
         """Try to move the SQL view, as long as the caller allows; how it stands."""
         try:
@@ -200,23 +282,27 @@ class Changes:
         except TimeoutError:
             return (await self._store.read(job)).view
 
-    async def _await_fronts(
-        self, proposal: str, settled: Callable[[Sequence[Front]], bool], until: float
-    ) -> list[Front]:
-        """The fronts once they are settled, or when the time (of the monotonic clock) is over."""
-        while True:
-            ticket = self._hint.ticket()
-            fronts = await self._fronts.fronts(proposal)
-            left = until - time.monotonic()
-            if settled(fronts) or left <= 0:
-                return fronts
-            await self._hint.wait(ticket, min(left, POLL_IN_FLIGHT_S))
 
-    async def _cancel(self, job: str, proposal: str) -> None:
-        try:
-            await self._store.cancel(job, proposal)
-        except TurnoutError as error:  # its time limit does it then
-            log.warning("%s: proposal %s was not cancelled at once: %s", job, proposal, error.message)
+def _described(intent: Intent, jobs: Sequence[str]) -> str:
+    together = f" of {', '.join(jobs)} together" if len(jobs) > 1 else ""
+    return f"{intent.command.value}{together} by {intent.claimed_actor or 'somebody who gave no name'}"
+
+
+def _unchanged(before: RouteRecord, intent: Intent) -> ChangeRecord:
+    assert before.state.route is not None, "a command without a route is refused or changes something"
+    return replace(_record(before.state.route, intent, before), changed=False)
+
+
+def _checked_record(
+    change: Change, intent: Intent, before: RouteRecord, gates: tuple[GateAnswer, ...], warnings: tuple[str, ...]
+) -> ChangeRecord:
+    return replace(
+        _record(change.route, intent, before),
+        rollback_version=change.way_back.active_version if change.way_back else 0,
+        protected_until=change.protected_until,
+        gates=gates,
+        warnings=warnings,
+    )
 
 
 def _record(route: Route, intent: Intent, before: RouteRecord) -> ChangeRecord:
@@ -232,11 +318,9 @@ def _record(route: Route, intent: Intent, before: RouteRecord) -> ChangeRecord:
     )
 
 
-def _prepared_warnings(fronts: Sequence[Front], not_ready: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    if not any(front.live for front in fronts):
-        return ("No query front is live: the route stands, and nobody reads by it yet.",)
-    return tuple(f"The front {front} was not waited for: {why}." for front, why in not_ready)
+def _sorted(records: Iterable[ChangeRecord]) -> list[ChangeRecord]:
+    return sorted(records, key=lambda record: record.route.job)
 
 
-def _after(commit_time: datetime, serving_at: datetime | None) -> timedelta | None:
-    return None if serving_at is None else max(serving_at - commit_time, timedelta())
+def _by_job(changes: Iterable[pb.RouteChange]) -> list[pb.RouteChange]:
+    return sorted(changes, key=lambda change: change.route.name)

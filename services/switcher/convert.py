@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from core.domain.errors import InvalidInput
-from core.domain.names import route_name
+from core.domain.names import parse_route, route_name
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.switcher.presence import Registration
 from services.switcher.records import (
@@ -24,7 +24,8 @@ from services.switcher.records import (
     RouteRecord,
     View,
 )
-from services.switcher.switch import etag_of
+from services.switcher.switch import CutOver, RollBack, etag_of
+from services.switcher.way_back import Readiness
 from turnout.routing import Route
 from turnout.switcher.v1 import switcher_pb2 as pb
 
@@ -33,8 +34,16 @@ MAY_SERVE_MAX = timedelta(days=30)
 _REPORTED = (pb.Report.PREPARED, pb.Report.SERVING, pb.Report.DRAINED, pb.Report.NACK)
 
 
-ChangeRequest = pb.SetTrafficRequest | pb.CutOverRouteRequest | pb.RollBackRouteRequest
-"""The requests that change a route."""
+ChangeRequest = (
+    pb.SetTrafficRequest
+    | pb.CutOverRouteRequest
+    | pb.RollBackRouteRequest
+    | pb.CutOverRoutesRequest
+    | pb.RollBackRoutesRequest
+)
+"""The requests that change routes."""
+JOBS_MAX = 100
+"""Most jobs that are changed together."""
 
 
 def intent_of(command: CommandKind, request: ChangeRequest) -> Intent:
@@ -44,6 +53,24 @@ def intent_of(command: CommandKind, request: ChangeRequest) -> Intent:
     content = command.value.encode() + request.SerializeToString(deterministic=True)
     fingerprint = hashlib.sha256(content).digest()
     return Intent(command, request.claimed_actor, request.reason, request.request_id, fingerprint)
+
+
+def orders_of(request: pb.CutOverRoutesRequest | pb.RollBackRoutesRequest) -> list[tuple[str, CutOver | RollBack]]:
+    """What is asked of each job; InvalidInput where a job is named twice, or none."""
+    orders: list[tuple[str, CutOver | RollBack]]
+    if isinstance(request, pb.CutOverRoutesRequest):
+        overridden, required = tuple(request.override_gates), tuple(request.require_gates)
+        orders = [
+            (parse_route(one.name), CutOver(one.version, overridden, one.etag, required)) for one in request.cut_overs
+        ]
+    else:
+        orders = [(parse_route(one.name), RollBack(one.etag)) for one in request.roll_backs]
+    jobs = [job for job, _ in orders]
+    if not 1 <= len(jobs) <= JOBS_MAX:
+        raise InvalidInput("INVALID_JOBS", f"The request names {len(jobs)} jobs; name 1 to {JOBS_MAX}.")
+    if twice := sorted({job for job in jobs if jobs.count(job) > 1}):
+        raise InvalidInput("INVALID_JOBS", f"The request names {', '.join(twice)} twice; give each job one line.")
+    return sorted(orders, key=lambda order: order[0])
 
 
 def report_of(report: pb.Report) -> tuple[str, str, str]:
@@ -87,6 +114,7 @@ def route_record_message(record: RouteRecord) -> pb.Route:
         protected_until=record.state.protected_until if back else None,
         update_time=record.update_time,
         view=record.view,
+        group=record.group,
     )
 
 
@@ -99,6 +127,7 @@ def change_message(record: ChangeRecord) -> pb.RouteChange:
             protected_until=record.protected_until,
             update_time=record.commit_time,
             view=record.view,
+            group=record.group,
         ),
         command=pb.RouteChange.Command.Value(record.command.value),
         claimed_actor=record.claimed_actor,
@@ -108,6 +137,7 @@ def change_message(record: ChangeRecord) -> pb.RouteChange:
         fronts_not_counted=record.fronts_not_counted,
         warnings=record.warnings,
         changed=record.changed,
+        group=record.group,
     )
     times = [adoption.after for adoption in record.adoptions if adoption.after is not None]
     for adoption in record.adoptions:
@@ -117,14 +147,35 @@ def change_message(record: ChangeRecord) -> pb.RouteChange:
     return message
 
 
-def encode_change(record: ChangeRecord) -> bytes:
-    """A change as it is stored for a repeated request."""
-    return change_message(record).SerializeToString()
+def encode_changes(records: Sequence[ChangeRecord]) -> bytes:
+    """Changes as they are stored for a repeated request."""
+    return pb.CutOverRoutesResponse(route_changes=map(change_message, records)).SerializeToString()
 
 
-def decode_change(stored: bytes) -> pb.RouteChange:
-    """The answer that `encode_change` stored."""
-    return pb.RouteChange.FromString(stored)
+def decode_changes(stored: bytes) -> list[pb.RouteChange]:
+    """The answers that `encode_changes` stored."""
+    return list(pb.CutOverRoutesResponse.FromString(stored).route_changes)
+
+
+def readiness_message(job: str, ready: Readiness) -> pb.RollbackReadiness:
+    """How ready a rollback is."""
+    target, stale, differing = ready.target, ready.staleness, ready.rows_differing
+    return pb.RollbackReadiness(
+        name=route_name(job),
+        possible=ready.possible,
+        problems=ready.problems,
+        version=target.active_version if target else 0,
+        arms=[pb.Arm(version=arm.version, weight=arm.weight) for arm in target.arms] if target else [],
+        staleness=pb.Staleness(offsets=stale.offsets, event_time=_duration(stale.event_time)) if stale else None,
+        lag=ready.lag,
+        rows_differing=pb.RowsDiffering(
+            keys=differing.keys, share=differing.share, compare_time=_timestamp(differing.compare_time)
+        )
+        if differing
+        else None,
+        protected_until=_timestamp(ready.protected_until),
+        fresh_until=_timestamp(ready.fresh_until),
+    )
 
 
 def release_message(version: str, time: datetime | None, undrained: list[str], view_pending: bool) -> pb.Release:
@@ -157,17 +208,26 @@ def watch_message(proposal: Proposal) -> pb.WatchRoutesResponse:
     """What fronts are told of a proposal in its present state."""
     if proposal.state is ProposalState.CANCELLED:
         return pb.WatchRoutesResponse(proposal_cancelled=pb.ProposalCancelled(proposal=proposal.proposal))
-    route = _route_message(proposal.route)
+    first, *others = proposal.routes
     if proposal.state is ProposalState.OPEN:
-        return pb.WatchRoutesResponse(
-            proposal=pb.Proposal(proposal=proposal.proposal, route=route, traceparent=proposal.traceparent)
+        proposed = pb.Proposal(
+            proposal=proposal.proposal,
+            route=_route_message(first.route),
+            traceparent=proposal.traceparent,
+            way_back_versions=first.way_back_versions,
+            others=[
+                pb.ProposedRoute(route=_route_message(one.route), way_back_versions=one.way_back_versions)
+                for one in others
+            ],
         )
+        return pb.WatchRoutesResponse(proposal=proposed)
     return pb.WatchRoutesResponse(
         route_committed=pb.RouteCommitted(
             revision=proposal.revision,
             proposal=proposal.proposal,
-            route=route,
+            route=_route_message(first.route, group=proposal.group),
             traceparent=proposal.traceparent,
+            others=[_route_message(one.route, group=proposal.group) for one in others],
         )
     )
 
@@ -216,6 +276,7 @@ def _route_message(
     protected_until: datetime | None = None,
     update_time: datetime | None = None,
     view: View | None = None,
+    group: int = 0,
 ) -> pb.Route:
     return pb.Route(
         name=route_name(route.job),
@@ -232,6 +293,7 @@ def _route_message(
         update_time=_timestamp(update_time),
         etag=etag_of(route.epoch),
         view=_view_message(view),
+        group=group,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from core.domain.errors import FailedPrecondition, Violation
 from core.domain.names import VersionId
 from services.switcher.records import GateAnswer
-from services.switcher.switch import GATES, GateQuestion
+from services.switcher.switch import COMPARISON, ROLLBACK, GateQuestion
 
 _NO_EVIDENCE = "no evidence was given"
 _NO_ANSWER = "The replayer gave no answer for this gate."
@@ -24,19 +24,23 @@ class Said:
 def answers_to(question: GateQuestion, said: Sequence[Said], overridden: frozenset[str]) -> tuple[GateAnswer, ...]:
     """The answer of every gate to a question: one that is missing has failed. `overridden` are to be passed over.
 
-    What is said beyond the known gates, or twice, counts as well: a change passes nothing that anybody says no to.
+    What is said beyond the known gates, or twice, counts as well: a change passes nothing that anybody says no to. A
+    comparison counts only where it is demanded.
     """
-    answered = {one.gate for one in said}
-    missing = [Said(gate, False, (_NO_ANSWER,)) for gate in GATES if gate not in answered]
-    return tuple(
-        GateAnswer(
-            gate=one.gate,
-            version=question.candidate,
-            passed=one.passed,
-            overridden=not one.passed and one.gate in overridden,
-            evidence=one.evidence,
-        )
-        for one in [*said, *missing]
+    heard = [one for one in said if one.gate != COMPARISON or question.comparison]
+    answered = {one.gate for one in heard}
+    missing = [Said(gate, False, (_NO_ANSWER,)) for gate in question.gates if gate not in answered]
+    return tuple(answer(question.candidate, one, overridden) for one in [*heard, *missing])
+
+
+def answer(version: int, said: Said, overridden: frozenset[str]) -> GateAnswer:
+    """What was said, as the answer of a gate to a version."""
+    return GateAnswer(
+        gate=said.gate,
+        version=version,
+        passed=said.passed,
+        overridden=not said.passed and said.gate in overridden,
+        evidence=said.evidence,
     )
 
 
@@ -69,5 +73,7 @@ def _sentence(job: str, gate: GateAnswer) -> str:
         "catch-up": "is not caught up",
         "coverage": "does not cover what readers have now",
         "schema": "does not fit the present schema",
+        COMPARISON: "differs from what readers have now in a way that is not proven to be meant",
+        ROLLBACK: "could not be rolled back",
     }.get(gate.gate, f"does not pass the gate {gate.gate}")
     return f"v{gate.version} of {job} {failure}: {first}{more}."

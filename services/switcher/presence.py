@@ -9,7 +9,7 @@ from core.domain.errors import Aborted
 from core.postgres import Pool
 from services.switcher.adoption import Front
 from services.switcher.records import FrontReadLoad, Proposal, ReadLoad, RouteRecord
-from services.switcher.store import SQL, fronts_of, proposal_of, record_of, transaction
+from services.switcher.rows import SQL, fronts_of, proposal_of, record_of, transaction
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,21 @@
--- name: make_route
-insert into switcher.routes (job) values ($1) on conflict do nothing
+-- name: make_routes
+insert into switcher.routes (job) select unnest($1::text[]) on conflict do nothing
 
 -- name: state_of_route
 select coalesce(epoch, 0) as epoch, route, way_back, protected_until, coalesce(proposal, '') as proposal,
        coalesce(revision, 0) as revision, coalesce(traceparent, '') as traceparent, update_time,
+       coalesce(group_revision, 0) as group_revision,
        coalesce(view_due_epoch, 0) as view_due_epoch, coalesce(view_epoch, 0) as view_epoch,
        coalesce(view_version, 0) as view_version, coalesce(view_waiting_for, '') as view_waiting_for,
        clock_timestamp() as now,
        array(select version from switcher.released_versions r where r.job = asked.job) as released
 from (select $1::text as job) asked left join switcher.routes using (job)
 
--- name: lock_route
-select 1 from switcher.routes where job = $1 for update
+-- name: lock_routes
+select 1 from switcher.routes where job = any($1::text[]) order by job for update
 
 -- name: list_routes
-select job, epoch, route, way_back, protected_until, proposal, revision, traceparent, update_time,
+select job, epoch, route, way_back, protected_until, proposal, revision, traceparent, update_time, group_revision,
        view_due_epoch, view_epoch, view_version, view_waiting_for, clock_timestamp() as now,
        array(select version from switcher.released_versions r where r.job = routes.job) as released
 from switcher.routes where epoch > 0 and job > $1 order by job limit $2
@@ -31,55 +32,106 @@ select value from switcher.revision
 -- name: notify
 select pg_notify('turnout_switcher', '')
 
--- name: open_proposal
-select proposal, described, deadline <= clock_timestamp() as dead
-from switcher.proposals where job = $1 and state = 'OPEN'
+-- name: open_proposals
+select p.proposal, p.described, p.deadline <= clock_timestamp() as dead, p.emergency
+from switcher.proposal_routes r join switcher.proposals p using (proposal)
+where r.job = any($1::text[]) and r.open
 
 -- name: propose
-insert into switcher.proposals (proposal, job, epoch, route, state, revision, deadline, described, traceparent)
-values ($1, $2, $3, $4, 'OPEN', $5, clock_timestamp() + $6, $7, $8)
+insert into switcher.proposals (proposal, state, revision, deadline, described, traceparent, emergency, request_id,
+                                fingerprint)
+values ($1, 'OPEN', $2, clock_timestamp() + $3, $4, $5, $6, $7, $8)
+
+-- name: propose_route
+insert into switcher.proposal_routes (proposal, job, epoch, route, way_back_versions, open)
+values ($1, $2, $3, $4, $5, true)
+
+-- name: renew_proposal
+update switcher.proposals set deadline = clock_timestamp() + $2
+where proposal = $1 and state = 'OPEN' and deadline > clock_timestamp()
+
+-- name: find_proposal_of_request
+select fingerprint, deadline <= clock_timestamp() as dead from switcher.proposals
+where request_id = $1 and state = 'OPEN'
 
 -- name: cancel_proposal
-update switcher.proposals set state = 'CANCELLED', revision = $2 where proposal = $1 and state = 'OPEN'
+with closed as (
+    update switcher.proposals set state = 'CANCELLED', revision = $2, closed_because = $3
+    where proposal = $1 and state = 'OPEN' returning proposal
+)
+update switcher.proposal_routes set open = false where proposal in (select proposal from closed)
 
 -- name: dead_proposals
-select proposal, job from switcher.proposals where state = 'OPEN' and deadline <= clock_timestamp()
+select proposal, array(select job from switcher.proposal_routes r where r.proposal = p.proposal order by job) as jobs
+from switcher.proposals p where state = 'OPEN' and deadline <= clock_timestamp()
 
 -- name: commit_proposal
 update switcher.proposals set state = 'COMMITTED', revision = $2
 where proposal = $1 and state = 'OPEN' and deadline > clock_timestamp()
 returning clock_timestamp() as commit_time, traceparent
 
+-- name: close_proposal
+update switcher.proposal_routes set open = false where proposal = $1
+
+-- name: count_fronts
+update switcher.proposals set counted = $2 where proposal = $1
+
+-- name: counted_fronts
+select counted from switcher.proposals where proposal = $1
+
+-- name: closed_because
+select closed_because from switcher.proposals where proposal = $1
+
 -- name: commit_route
 update switcher.routes
 set epoch = $2, route = $3, way_back = $4, protected_until = $5, proposal = $6, revision = $7, traceparent = $8,
     update_time = $9, view_due_epoch = case when $10 then $2 else view_due_epoch end,
     view_waiting_for = case when $10 then '' else view_waiting_for end,
-    wake_epoch = case when $11 then $2 when $10 then 0 else wake_epoch end
+    wake_epoch = case when $11 then $2 when $10 then 0 else wake_epoch end,
+    group_revision = case when $12 then $7 else group_revision end
 where job = $1
 
 -- name: record_change
 insert into switcher.route_changes (job, epoch, command, claimed_actor, reason, request_id, gates, warnings, route,
-                                    rollback_version, protected_until, commit_time)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+                                    rollback_version, protected_until, commit_time, group_revision)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 
 -- name: list_changes
 select * from switcher.route_changes where job = $1 and epoch < coalesce($2, epoch + 1) order by epoch desc limit $3
 
+-- name: changes_of_request
+select * from switcher.route_changes where request_id = $1 order by job
+
+-- name: partners
+with cutovers as (
+    select r.job, c.group_revision
+    from switcher.routes r join switcher.route_changes c
+        on c.job = r.job and c.epoch = (r.way_back ->> 'epoch')::bigint + 1
+    where c.group_revision > 0
+)
+select other.job from cutovers mine join cutovers other using (group_revision)
+where mine.job = $1 and other.job <> $1 order by other.job
+
 -- name: find_request
-select fingerprint, answer from switcher.requests where request_id = $1
+select fingerprint, answer, proposal from switcher.requests where request_id = $1
 
 -- name: store_request
-insert into switcher.requests (request_id, fingerprint, answer) values ($1, $2, $3) on conflict do nothing
+insert into switcher.requests (request_id, fingerprint, answer, proposal) values ($1, $2, $3, $4) on conflict do nothing
 
 -- name: complete_request
-update switcher.requests set answer = $2 where request_id = $1
+update switcher.requests set answer = $2, proposal = '' where request_id = $1 and proposal <> ''
 
 -- name: proposals_since
-select proposal, job, route, state, revision, traceparent from switcher.proposals where revision > $1 order by revision
+select proposal, state, revision, traceparent, array_agg(job order by job) as jobs,
+       array_agg(route order by job) as routes, jsonb_agg(way_back_versions order by job) as way_back_versions
+from switcher.proposals join switcher.proposal_routes using (proposal) where revision > $1
+group by proposal order by revision
 
 -- name: proposals_open
-select proposal, job, route, state, revision, traceparent from switcher.proposals where state = 'OPEN' order by revision
+select proposal, state, revision, traceparent, array_agg(job order by job) as jobs,
+       array_agg(route order by job) as routes, jsonb_agg(way_back_versions order by job) as way_back_versions
+from switcher.proposals join switcher.proposal_routes using (proposal) where state = 'OPEN'
+group by proposal order by revision
 
 -- name: take_lease
 insert into switcher.reader_leases (front, stream, address, expires, may_serve_for)
@@ -107,7 +159,8 @@ select l.front, l.expires > clock_timestamp() as live, l.ended,
        clock_timestamp() - l.expires as silent_for, l.may_serve_for,
        coalesce(bool_or(r.state in ('PREPARED', 'SERVING', 'DRAINED')), false) as prepared,
        min(r.at) filter (where r.state in ('SERVING', 'DRAINED')) as serving_at,
-       max(r.reason) filter (where r.state = 'NACK') as nack
+       max(r.reason) filter (where r.state = 'NACK') as nack,
+       coalesce(max(r.reason) filter (where r.state = 'PREPARED'), '') as way_back_problem
 from switcher.reader_leases l left join switcher.reports r on r.front = l.front and r.proposal = $1
 group by l.front order by l.front
 
@@ -131,8 +184,8 @@ where served_versions.epoch < excluded.epoch
 
 -- name: drain
 update switcher.served_versions s set drained = true
-from switcher.proposals p
-where p.proposal = $2 and p.state = 'COMMITTED' and s.front = $1 and s.job = p.job and s.epoch < p.epoch
+from switcher.routes r
+where r.proposal = $2 and s.front = $1 and s.job = r.job and s.epoch < r.epoch
 
 -- name: undrained_fronts
 select s.front from switcher.served_versions s join switcher.reader_leases l using (front)
@@ -177,7 +230,7 @@ delete from switcher.reader_leases where expires + may_serve_for <= clock_timest
 -- name: forget_proposals
 delete from switcher.proposals p
 where p.state <> 'OPEN' and p.create_time < now() - $1::interval
-  and not exists (select from switcher.routes r where r.job = p.job and r.proposal = p.proposal)
+  and not exists (select from switcher.routes r where r.proposal = p.proposal)
 
 -- name: forget_requests
 delete from switcher.requests where create_time < now() - $1::interval

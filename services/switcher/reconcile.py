@@ -1,9 +1,8 @@
-"""What goes on by itself: dead proposals are cancelled, pending views and runs tried again, old records
-forgotten."""
+"""What goes on by itself: dead proposals are cancelled, pending views and runs tried again, old records forgotten."""
 
 import asyncio
 import logging
-import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from core.domain.errors import Unavailable
@@ -20,30 +19,39 @@ _REQUESTS_KEPT = timedelta(days=7)
 
 
 class Reconcile:
-    """The loop; several replicas may run it side by side."""
+    """The loops; several replicas may run them side by side. None waits for another: a view may be blocked for long."""
 
     def __init__(self, store: RouteStore, views: Views, wakes: Wakes) -> None:
         self._store = store
         self._views = views
         self._wakes = wakes
-        self._forgotten_at = time.monotonic()
 
     async def run(self) -> None:
         """Reconcile until cancelled; waits while PostgreSQL is away."""
-        while True:
-            try:
-                await self._once()
-            except Unavailable as error:
-                log.warning("reconciling waits: %s", error.message)
-            except Exception:
-                log.exception("reconciling failed and is tried again")
-            await asyncio.sleep(_EVERY_S)
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(_every(_EVERY_S, self._cancel_dead))
+            loops.create_task(_every(_EVERY_S, self._views.follow_all))
+            loops.create_task(_every(_EVERY_S, self._wakes.wake_all))
+            loops.create_task(_every(_FORGET_EVERY_S, self._forget))
 
-    async def _once(self) -> None:
+    async def _cancel_dead(self) -> None:
         for proposal in await self._store.cancel_dead():
             log.warning("proposal %s outlived its proposer and was cancelled", proposal)
-        await self._views.follow_all()
-        await self._wakes.wake_all()
-        if time.monotonic() - self._forgotten_at > _FORGET_EVERY_S:
-            await self._store.forget(_PROPOSALS_KEPT, _REQUESTS_KEPT)
-            self._forgotten_at = time.monotonic()
+
+    async def _forget(self) -> None:
+        await self._store.forget(_PROPOSALS_KEPT, _REQUESTS_KEPT)
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    complaint = ""
+    while True:
+        try:
+            await work()
+            complaint = ""
+        except Unavailable as error:
+            if error.message != complaint:
+                log.warning("reconciling waits: %s", error.message)
+            complaint = error.message
+        except Exception:
+            log.exception("reconciling failed and is tried again")
+        await asyncio.sleep(seconds)

@@ -66,17 +66,31 @@ class RouteRecord:
     traceparent: str
     update_time: datetime | None
     view: View
+    group: int = 0  # the revision in which it last changed together with other routes; 0 = never
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A route of a proposal, and the versions of its job that fronts must be able to read back."""
+
+    route: Route
+    way_back_versions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A route on its way to the fronts."""
+    """Routes on their way to the fronts, by job: adopted all at once."""
 
     proposal: str
-    route: Route
+    routes: tuple[Proposed, ...]
     state: ProposalState
     revision: int
     traceparent: str
+
+    @property
+    def group(self) -> int:
+        """Its revision, if it changes several routes; else 0."""
+        return self.revision if len(self.routes) > 1 else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +140,7 @@ class ChangeRecord:
     adoptions: tuple[Adoption, ...] = ()
     fronts_not_counted: tuple[str, ...] = ()
     changed: bool = True
+    group: int = 0  # the revision of the commit, where it changed several routes; else 0
 
 
 def route_to_json(route: Route) -> str:

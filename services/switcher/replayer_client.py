@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from datetime import UTC
 from typing import Any
 
 import grpc
@@ -9,9 +10,10 @@ import grpc
 from core.domain.errors import TurnoutError, Unavailable
 from core.domain.names import VersionId
 from services.switcher.gates import Said, answers_to
+from services.switcher.pending import PendingView
 from services.switcher.records import GateAnswer
-from services.switcher.store import PendingView
 from services.switcher.switch import GateQuestion
+from services.switcher.way_back import Applied, RunSeen
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as rpc
 from turnout.status import from_rpc_error
@@ -51,6 +53,16 @@ class ReplayerClient:
         """What a person must know of the runs that a rollback returns to. Never fails."""
         told = await asyncio.gather(*(self._look_at_run(VersionId(job, version)) for version in sorted(versions)))
         return tuple(warning for warnings in told for warning in warnings)
+
+    async def runs(self, job: str, versions: Iterable[int]) -> list[RunSeen]:
+        """The runs of these versions; one that could not be looked at says why. Never fails."""
+        return list(await asyncio.gather(*(self._seen(VersionId(job, version)) for version in sorted(versions))))
+
+    async def _seen(self, version: VersionId) -> RunSeen:
+        try:
+            return _run_seen(version, await self._run(version))
+        except grpc.aio.AioRpcError as error:
+            return RunSeen(version.number, problem=from_rpc_error(error, "replayer").message)
 
     async def _look_at_run(self, version: VersionId) -> list[str]:
         try:
@@ -106,3 +118,21 @@ def _remarks(version: VersionId, run: pb.Run) -> list[str]:
     if run.lag > 0:
         warnings.append(f"{version} is {run.lag:,} offsets behind the end of the log.")
     return warnings
+
+
+def _run_seen(version: VersionId, run: pb.Run) -> RunSeen:
+    risk = run.retention_risk if run.HasField("retention_risk") else None
+    return RunSeen(
+        version=version.number,
+        state=pb.Run.State.Name(run.state),
+        lag=run.lag,
+        why=run.status_message if run.state == pb.Run.FAILED else "",
+        applied={
+            (one.topic, one.partition): Applied(
+                one.next_offset, one.event_time.ToDatetime(UTC) if one.HasField("event_time") else None
+            )
+            for one in run.partitions
+        },
+        retention=risk.message if risk else "",
+        retention_time=risk.crossing_time.ToDatetime(UTC) if risk else None,
+    )

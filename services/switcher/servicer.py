@@ -1,6 +1,6 @@
 """The gRPC edge: check the form, call, convert."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +12,11 @@ from core.domain.names import parse_route, parse_version
 from core.domain.paging import from_token, page_size, to_token
 from core.domain.text import ID_MAX, text
 from services.switcher import convert
-from services.switcher.change import Changes, RouteCommand
+from services.switcher.change import Changes, Order
 from services.switcher.presence import FrontStore
+from services.switcher.readiness import RollbackReadiness
 from services.switcher.records import CommandKind
+from services.switcher.releases import ReleaseStore
 from services.switcher.store import RouteStore
 from services.switcher.switch import CutOver, Reinstate, Release, RollBack, SetTraffic
 from services.switcher.watch import Watch
@@ -30,6 +32,8 @@ class Parts:
 
     store: RouteStore
     changes: Changes
+    releases: ReleaseStore
+    readiness: RollbackReadiness
     watch: Watch
     fronts: FrontStore
 
@@ -62,22 +66,39 @@ class SwitcherServicer(rpc.SwitcherServicer):
 
     async def SetTraffic(self, request: pb.SetTrafficRequest, context: Context) -> pb.RouteChange:
         weights = tuple((arm.version, arm.weight) for arm in request.arms)
-        command = SetTraffic(weights, tuple(request.override_gates), request.etag)
-        return await self._change(CommandKind.SET_TRAFFIC, command, request, context)
+        gates = tuple(request.override_gates), request.etag, tuple(request.require_gates)
+        order = parse_route(request.name), SetTraffic(weights, *gates)
+        return await self._change_one(CommandKind.SET_TRAFFIC, order, request, context)
 
     async def CutOverRoute(self, request: pb.CutOverRouteRequest, context: Context) -> pb.RouteChange:
-        command = CutOver(request.version, tuple(request.override_gates), request.etag)
-        return await self._change(CommandKind.CUT_OVER, command, request, context)
+        gates = tuple(request.override_gates), request.etag, tuple(request.require_gates)
+        order = parse_route(request.name), CutOver(request.version, *gates)
+        return await self._change_one(CommandKind.CUT_OVER, order, request, context)
+
+    async def CutOverRoutes(self, request: pb.CutOverRoutesRequest, context: Context) -> pb.CutOverRoutesResponse:
+        changes = await self._change(CommandKind.CUT_OVER, convert.orders_of(request), request, context)
+        return pb.CutOverRoutesResponse(route_changes=changes)
 
     async def RollBackRoute(self, request: pb.RollBackRouteRequest, context: Context) -> pb.RouteChange:
-        return await self._change(CommandKind.ROLL_BACK, RollBack(request.etag), request, context)
+        order = parse_route(request.name), RollBack(request.etag)
+        return await self._change_one(CommandKind.ROLL_BACK, order, request, context)
+
+    async def RollBackRoutes(self, request: pb.RollBackRoutesRequest, context: Context) -> pb.RollBackRoutesResponse:
+        changes = await self._change(CommandKind.ROLL_BACK, convert.orders_of(request), request, context)
+        return pb.RollBackRoutesResponse(route_changes=changes)
+
+    async def GetRollbackReadiness(
+        self, request: pb.GetRollbackReadinessRequest, context: Context
+    ) -> pb.RollbackReadiness:
+        job = parse_route(request.name)
+        return convert.readiness_message(job, await self._parts.readiness.of(job))
 
     async def ReleaseVersion(self, request: pb.ReleaseVersionRequest, context: Context) -> pb.Release:
         version = parse_version(request.version)
         actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
-        store = self._parts.store
-        await store.release(version.job, Release(version.number, request.forgo_rollback), actor)
-        progress = await store.release_progress(version.job, version.number)
+        releases = self._parts.releases
+        await releases.release(version.job, Release(version.number, request.forgo_rollback), actor)
+        progress = await releases.progress(version.job, version.number)
         return convert.release_message(version.name, *progress)
 
     async def ReinstateVersion(
@@ -85,7 +106,7 @@ class SwitcherServicer(rpc.SwitcherServicer):
     ) -> pb.ReinstateVersionResponse:
         version = parse_version(request.version)
         actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
-        await self._parts.store.reinstate(version.job, Reinstate(version.number), actor)
+        await self._parts.releases.reinstate(version.job, Reinstate(version.number), actor)
         return pb.ReinstateVersionResponse()
 
     async def WatchRoutes(
@@ -111,16 +132,17 @@ class SwitcherServicer(rpc.SwitcherServicer):
     async def GetReadLoad(self, request: pb.GetReadLoadRequest, context: Context) -> pb.GetReadLoadResponse:
         return convert.read_load_message(await self._parts.fronts.read_load())
 
-    async def _change(
-        self,
-        kind: CommandKind,
-        command: RouteCommand,
-        request: convert.ChangeRequest,
-        context: Context,
+    async def _change_one(
+        self, kind: CommandKind, order: Order, request: convert.ChangeRequest, context: Context
     ) -> pb.RouteChange:
+        (change,) = await self._change(kind, [order], request, context)
+        return change
+
+    async def _change(
+        self, kind: CommandKind, orders: Sequence[Order], request: convert.ChangeRequest, context: Context
+    ) -> list[pb.RouteChange]:
         return await self._parts.changes.change(
-            parse_route(request.name),
-            command,
+            orders,
             convert.intent_of(kind, request),
             validate_only=request.validate_only,
             time_left_s=context.time_remaining() or 0.0,

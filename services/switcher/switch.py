@@ -6,11 +6,13 @@ A route is created by the first cutover of its job (epoch 1); every change adds 
 command        needs a route          result
 =============  =====================  =========================================================================
 SetTraffic     yes                    the weights asked for; the active version stays; gates for every other
-                                      version that had no weight
+                                      version whose weight grows. Where none grows it is an emergency
 CutOver        no                     the version is active with all traffic; gates for it. The route as it was
-                                      becomes the *way back*. Of the version already active: like SetTraffic, so
+                                      becomes the *way back*, which must be proven (gate "rollback").
+                                      Of the version already active: like SetTraffic, so
                                       that giving up a split never needs a gate nor loses the way back
-RollBack       yes, with a way back   the route as it was before the last cutover, wholly; no gate. Afterwards
+RollBack       yes, with a way back   the route as it was before the last cutover, wholly; no gate, and an
+                                      emergency. Afterwards
                                       there is no way back: a second RollBack is refused, so that two people who
                                       press it at once go back once; what was left is reached by a CutOver,
                                       through its gates
@@ -22,9 +24,11 @@ Reinstate      no                     no longer released; a way back that names 
 
 A cutover asks the gates of its version also when that has a share already: from then on it is what every other
 version is measured by, and nobody is left on the old one to notice. What is asked for already: nothing changes.
+
+An *emergency* asks no gate, takes the place of a change that is on its way, and needs one front that can serve it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NoReturn
@@ -33,8 +37,13 @@ from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, NotFou
 from services.switcher.intervals import redraw, whole
 from turnout.routing import HASHES, WHOLE, Arm, Route
 
-GATES = ("catch-up", "coverage", "schema")
-"""Every gate, in the order in which they are asked."""
+COMPARISON = "comparison"
+ROLLBACK = "rollback"
+ALWAYS_ASKED = ("catch-up", "coverage", "schema")
+"""The gates that the replayer is asked for every version that is to get more."""
+GATES = (*ALWAYS_ASKED, COMPARISON, ROLLBACK)
+"""Every gate: comparison only where it is demanded, rollback (whether there is a way back) only of a cutover."""
+DEMANDABLE = (COMPARISON,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,7 @@ class SetTraffic:
     weights: tuple[tuple[int, int], ...]
     override_gates: tuple[str, ...] = ()
     etag: str = ""
+    require_gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,7 @@ class CutOver:
     version: int
     override_gates: tuple[str, ...] = ()
     etag: str = ""
+    require_gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +113,19 @@ Command = SetTraffic | CutOver | RollBack | Release | Reinstate
 
 @dataclass(frozen=True, slots=True)
 class GateQuestion:
-    """Gates to ask for a candidate version against a baseline; None = it is the job's first."""
+    """Gates to ask for a candidate version against a baseline; None = it is the job's first.
+
+    comparison: a stored comparison of the two is demanded; of a first version there is none.
+    """
 
     candidate: int
     baseline: int | None
+    comparison: bool = False
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The gates that must be answered."""
+        return (*ALWAYS_ASKED, COMPARISON) if self.comparison else ALWAYS_ASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +138,15 @@ class Change:
     gates: tuple[GateQuestion, ...] = ()
     overridden: frozenset[str] = frozenset()
     warnings: tuple[str, ...] = ()
+    emergency: bool = False
+    moves_on: bool = False  # another version becomes active: whether one could come back must be proven
+
+    @property
+    def to_read_back(self) -> frozenset[int]:
+        """The versions that every front must be able to read back before this is committed."""
+        if self.way_back is None or not self.moves_on or ROLLBACK in self.overridden:
+            return frozenset()
+        return self.way_back.versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +201,7 @@ def decide(state: State, command: Command, now: datetime, protection: timedelta)
 
 
 def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
-    overridden = _known_gates(command.override_gates)
+    asked = _asked(command)
     weights = _valid_weights(command.weights)
     route = _existing(state, command.etag)
     if route.active_version not in weights:
@@ -183,36 +212,52 @@ def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
         )
     serving = {v: weight for v, weight in weights.items() if weight or v == route.active_version}
     _refuse_released(state, serving)
-    return _reweighed(state, route, serving, overridden)
+    return _reweighed(state, route, serving, asked)
 
 
-def _reweighed(state: State, route: Route, weights: Mapping[int, int], overridden: frozenset[str]) -> Change | Nothing:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a command says of gates: the names to pass over, and whether a comparison is demanded."""
+
+    overridden: frozenset[str]
+    comparison: bool
+
+    def of(self, candidate: int, baseline: int | None) -> GateQuestion:
+        return GateQuestion(candidate, baseline, self.comparison and baseline is not None)
+
+
+def _asked(command: SetTraffic | CutOver) -> _Asked:
+    return _Asked(_known_gates(command.override_gates), COMPARISON in _demandable_gates(command.require_gates))
+
+
+def _reweighed(state: State, route: Route, weights: Mapping[int, int], asked: _Asked) -> Change | Nothing:
     """The same active version with other weights; the way back stays."""
     if weights == {arm.version: arm.weight for arm in route.arms}:
         return Nothing()
     gates = tuple(
-        GateQuestion(version, route.active_version)
+        asked.of(version, route.active_version)
         for version in sorted(weights)
-        if version != route.active_version and not route.weight(version)
+        if version != route.active_version and weights[version] > route.weight(version)
     )
     drawn, warnings = _redrawn(route, weights, route.active_version)
-    return Change(drawn, state.way_back, state.protected_until, gates, overridden, warnings)
+    way_back, until = state.way_back, state.protected_until
+    return Change(drawn, way_back, until, gates, asked.overridden, warnings, emergency=not gates)
 
 
 def _cut_over(state: State, command: CutOver, now: datetime, protection: timedelta) -> Change | Nothing:
-    overridden = _known_gates(command.override_gates)
+    asked = _asked(command)
     version = _valid_version(command.version)
     _refuse_stale(state, command.etag)
     _refuse_released(state, {version: WHOLE})
     route = state.route
     if route is None:
         first = Route(state.job, 1, version, (Arm(version, WHOLE),), salt_of(state.job), whole(version, 1))
-        return Change(first, None, None, (GateQuestion(version, None),), overridden)
+        return Change(first, None, None, (asked.of(version, None),), asked.overridden, moves_on=True)
     if version == route.active_version:
-        return _reweighed(state, route, {version: WHOLE}, overridden)
+        return _reweighed(state, route, {version: WHOLE}, asked)
     drawn, warnings = _redrawn(route, {version: WHOLE}, version)
-    gates = (GateQuestion(version, route.active_version),)
-    return Change(drawn, route, now + protection, gates, overridden, warnings)
+    gates = (asked.of(version, route.active_version),)
+    return Change(drawn, route, now + protection, gates, asked.overridden, warnings, moves_on=True)
 
 
 def _redrawn(route: Route, weights: Mapping[int, int], active: int) -> tuple[Route, tuple[str, ...]]:
@@ -237,7 +282,7 @@ def _roll_back(state: State, command: RollBack) -> Change:
             "the last cutover was rolled back already. To serve another version, cut over to it.",
         )
     _refuse_released(state, {arm.version: arm.weight for arm in target.arms})
-    return Change(replace(target, epoch=route.epoch + 1), None, None)
+    return Change(replace(target, epoch=route.epoch + 1), None, None, emergency=True)
 
 
 def _release(state: State, command: Release, now: datetime) -> MarkReleased | Nothing:
@@ -337,4 +382,15 @@ def _known_gates(names: tuple[str, ...]) -> frozenset[str]:
     for name in names:
         if name not in GATES:
             raise InvalidInput("UNKNOWN_GATE", f"There is no gate {name!r}; the gates are {', '.join(GATES)}.")
+    return frozenset(names)
+
+
+def _demandable_gates(names: Iterable[str]) -> frozenset[str]:
+    """Gates that are demanded beyond those that are always asked. InvalidInput for any other."""
+    for name in names:
+        if name not in DEMANDABLE:
+            raise InvalidInput(
+                "UNKNOWN_GATE",
+                f"The gate {name!r} cannot be demanded; {', '.join(DEMANDABLE)} can, the others are always asked.",
+            )
     return frozenset(names)

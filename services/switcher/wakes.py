@@ -1,8 +1,8 @@
 """The runs that a rollback returned to are woken: right after its commit, and again until the replayer has answered."""
 
 from core.domain.errors import Unavailable
+from services.switcher.pending import PendingStore, PendingWake
 from services.switcher.replayer_client import ReplayerClient
-from services.switcher.store import PendingWake, RouteStore
 
 
 class Wakes:
@@ -12,8 +12,8 @@ class Wakes:
     stay stopped. From then on the route names the versions, so that they cannot be released.
     """
 
-    def __init__(self, store: RouteStore, replayer: ReplayerClient) -> None:
-        self._store = store
+    def __init__(self, pending: PendingStore, replayer: ReplayerClient) -> None:
+        self._pending = pending
         self._replayer = replayer
 
     async def wake(self, job: str) -> tuple[str, ...]:
@@ -22,7 +22,7 @@ class Wakes:
             return tuple(
                 [
                     warning
-                    for wake in await self._store.pending_wakes()
+                    for wake in await self._pending.wakes()
                     if wake.job == job
                     for warning in await self._wake(wake)
                 ]
@@ -32,11 +32,11 @@ class Wakes:
 
     async def wake_all(self) -> None:
         """Try to resume all pending runs."""
-        for wake in await self._store.pending_wakes():
+        for wake in await self._pending.wakes():
             await self._wake(wake)
 
     async def _wake(self, wake: PendingWake) -> tuple[str, ...]:
         warnings, answered = await self._replayer.wake_runs(wake.job, wake.versions)
         if answered:
-            await self._store.woken(wake)
+            await self._pending.woken(wake)
         return warnings

@@ -287,7 +287,10 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The answer of a gate: "catch-up", "coverage" or "schema". version: the one it was asked for."""
+    """The answer of a gate: "catch-up", "coverage", "schema", "comparison" or "rollback".
+
+    version: the one it was asked for.
+    """
 
     gate: str
     version: int
@@ -382,7 +385,8 @@ class View:
 class Route:
     """Which version serves which share. weights: version -> basis points, which sum to 10000.
 
-    rollback_version: what roll_back would return to; None = nothing. view: None while it is not known.
+    rollback_version: what roll_back would return to; None = nothing. view: None while it is not known. group: number of
+    the step in which it last changed together with the routes of other jobs; 0 = never.
     """
 
     job: str
@@ -396,6 +400,47 @@ class Route:
     update_time: datetime | None
     etag: str
     view: View | None
+    group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Staleness:
+    """How far a table is behind another one. event_time: in the partition that is furthest behind."""
+
+    offsets: int
+    event_time: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class RowsDiffering:
+    """Keys whose rows differ, or that only one of two versions has, and their share (0 to 1) of all keys of both."""
+
+    keys: int
+    share: float
+    compare_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackReadiness:
+    """What a rollback would do now.
+
+    possible: whether roll_back would be accepted. problems: why it would not, or what readers would miss. version,
+    weights: what readers would return to; None and empty where there is nothing. staleness: of that version's table
+    against the active one's, None while it is not known. lag: offsets its run has still to read. rows_differing: by the
+    last stored comparison, if there is one. fresh_until: its run cannot go on later, for the log will lose what it has
+    not read; None = not in sight.
+    """
+
+    job: str
+    possible: bool
+    problems: tuple[str, ...]
+    version: int | None
+    weights: Mapping[int, int]
+    staleness: Staleness | None
+    lag: int
+    rows_differing: RowsDiffering | None
+    protected_until: datetime | None
+    fresh_until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +455,8 @@ class Adoption:
 class RouteChange:
     """A change of a route. changed: False where it asked for what was already so, or was only validated.
 
-    adoptions, fronts_not_counted, adoption_time: only in the answer to the change itself.
+    adoptions, fronts_not_counted, adoption_time: only in the answer to the change itself. group: the same number for
+    all routes that were changed in one step; 0 = it was changed alone.
     """
 
     route: Route
@@ -424,6 +470,7 @@ class RouteChange:
     adoption_time: timedelta | None
     warnings: tuple[str, ...]
     changed: bool
+    group: int = 0
 
 
 # --- query ----------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class Stream:
     """A front that watches."""
 
     front: str
-    outbox: asyncio.Queue[pb.WatchRoutesResponse] = field(default_factory=asyncio.Queue)
+    outbox: asyncio.Queue[pb.WatchRoutesResponse | None] = field(default_factory=asyncio.Queue)
     heartbeats: int = 0
     read_loads: list[pb.ReadLoad] = field(default_factory=list)
     """What heartbeats said of the reads, those without any left out."""
@@ -84,6 +84,28 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
         message = pb.Proposal(proposal=proposal, route=to, traceparent=traceparent)
         self._send(pb.WatchRoutesResponse(proposal=message))
 
+    def propose_step(self, proposal: str, *proposed: pb.ProposedRoute) -> None:
+        """A proposal for several jobs."""
+        first, *others = proposed
+        message = pb.Proposal(
+            proposal=proposal, route=first.route, way_back_versions=first.way_back_versions, others=others
+        )
+        self._send(pb.WatchRoutesResponse(proposal=message))
+
+    def commit_step(self, proposal: str, *to: pb.Route) -> None:
+        """Commit the routes of several jobs at once."""
+        self.revision += 1
+        for one in to:
+            one.group = self.revision
+            self.routes[one.name] = pb.RouteCommitted(revision=self.revision, proposal=proposal, route=one)
+        committed = pb.RouteCommitted(revision=self.revision, proposal=proposal, route=to[0], others=to[1:])
+        self._send(pb.WatchRoutesResponse(route_committed=committed))
+
+    def hang_up(self) -> None:
+        """End every stream; the fronts begin again with a snapshot."""
+        for stream in self.streams:
+            stream.outbox.put_nowait(None)
+
     def cancel(self, proposal: str) -> None:
         self._send(pb.WatchRoutesResponse(proposal_cancelled=pb.ProposalCancelled(proposal=proposal)))
 
@@ -118,8 +140,8 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
         self.streams.append(stream)
         reading = asyncio.create_task(self._read(stream, request_iterator))
         try:
-            while True:
-                yield await stream.outbox.get()
+            while (message := await stream.outbox.get()) is not None:
+                yield message
         finally:
             self.streams.remove(stream)
             reading.cancel()

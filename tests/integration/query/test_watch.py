@@ -408,3 +408,59 @@ def _waits_for_lock(serving: Serving) -> Callable[[], Awaitable[bool]]:
         )
 
     return waits
+
+
+async def test_a_step_of_several_jobs_is_adopted_at_once(
+    front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
+) -> None:
+    for job in ("a", "b"):
+        await serving.numbers(1, {1: job}, job=job)
+    switcher.propose_step(
+        "p", switcher_pb2.ProposedRoute(route=route("a", 1, 1)), switcher_pb2.ProposedRoute(route=route("b", 1, 2))
+    )
+    await eventually(reported(switcher, "p", ["NACK"]))
+    assert switcher.reason("p") == "b v2 has no table", "each route must be served, or none"
+    switcher.commit_step("q", route("a", 1, 1), route("b", 1, 1))
+    await eventually(reported(switcher, "q", ["SERVING", "DRAINED"]))
+    for job in ("a", "b"):
+        answer = await front.get(i(1), job=job)
+        assert (plain(answer.row), answer.served.epoch) == ([1, job], 1)
+
+
+@pytest.mark.parametrize("how", ["committed", "in a snapshot"])
+async def test_a_step_is_drained_once_the_reads_of_all_its_jobs_are(
+    front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher, how: str
+) -> None:
+    for job in ("a", "b"):
+        for version in (1, 2):
+            await serving.numbers(version, {}, job=job)
+        switcher.commit(f"first of {job}", route(job, 1, active=1))
+        await eventually(reported(switcher, f"first of {job}", ["SERVING", "DRAINED"]))
+    await front.get(i(1), job="b")
+    async with serving.connection.transaction():
+        await serving.sql("lock table serving.b__v1 in access exclusive mode")
+        held = asyncio.create_task(front.get(i(1), job="b"))
+        await eventually(_waits_for_lock(serving))
+        switcher.commit_step("q", route("a", 2, 2), route("b", 2, 2))
+        await eventually(reported(switcher, "q", ["SERVING"]))
+        if how == "in a snapshot":
+            switcher.hang_up()
+            await eventually(reported(switcher, "q", ["SERVING", "SERVING"]))
+        assert (await front.get(i(1), job="a")).served.version == 2
+        assert "DRAINED" not in switcher.said("q")
+    await held
+    await eventually(reported(switcher, "q", [*["SERVING"] * (1 if how == "committed" else 2), "DRAINED"]))
+
+
+async def test_what_a_rollback_would_need_is_prepared_and_told_of(
+    front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
+) -> None:
+    await serving.numbers(2, {1: "eins"})
+    proposed = switcher_pb2.ProposedRoute(route=route("j", 1, 2), way_back_versions=[1])
+    switcher.propose_step("p", proposed)
+    await eventually(reported(switcher, "p", ["PREPARED"]))
+    assert switcher.reason("p") == "j v1 has no table"
+    await serving.numbers(1, {1: "one"})
+    switcher.propose_step("q", proposed)
+    await eventually(reported(switcher, "q", ["PREPARED"]))
+    assert switcher.reason("q") == ""

@@ -52,8 +52,22 @@ class Switcher:
         change: pb.RouteChange = await self.stub.RollBackRoute(request, timeout=TIMEOUT_S)
         return change
 
-    async def route(self) -> pb.Route:
-        route: pb.Route = await self.stub.GetRoute(pb.GetRouteRequest(name=ROUTE), timeout=TIMEOUT_S)
+    async def cut_over_many(self, versions: dict[str, int], **fields: Any) -> list[pb.RouteChange]:
+        cut_overs = [pb.CutOver(name=f"jobs/{job}/route", version=version) for job, version in versions.items()]
+        request = pb.CutOverRoutesRequest(cut_overs=cut_overs, **fields)
+        return list((await self.stub.CutOverRoutes(request, timeout=TIMEOUT_S)).route_changes)
+
+    async def roll_back_many(self, *jobs: str, **fields: Any) -> list[pb.RouteChange]:
+        request = pb.RollBackRoutesRequest(roll_backs=[pb.RollBack(name=f"jobs/{job}/route") for job in jobs], **fields)
+        return list((await self.stub.RollBackRoutes(request, timeout=TIMEOUT_S)).route_changes)
+
+    async def readiness(self) -> pb.RollbackReadiness:
+        request = pb.GetRollbackReadinessRequest(name=ROUTE)
+        found: pb.RollbackReadiness = await self.stub.GetRollbackReadiness(request, timeout=TIMEOUT_S)
+        return found
+
+    async def route(self, name: str = ROUTE) -> pb.Route:
+        route: pb.Route = await self.stub.GetRoute(pb.GetRouteRequest(name=name), timeout=TIMEOUT_S)
         return route
 
     async def release(self, version: str, **fields: Any) -> pb.Release:

@@ -24,6 +24,8 @@ class Front:
         self.drains = True
         self.nack = ""
         """Why it cannot serve any proposal."""
+        self.way_back_problem = ""
+        """Why it cannot read what a rollback would return to."""
         self.routes: dict[str, pb.Route] = {}
         self.committed: list[pb.RouteCommitted] = []
         self.proposals: list[pb.Proposal] = []
@@ -102,7 +104,11 @@ class Front:
                 if self.nack:
                     await self.report(response.proposal.proposal, pb.Report.NACK, self.nack)
                 elif self.prepares:
-                    await self.report(response.proposal.proposal, pb.Report.PREPARED)
+                    asked = response.proposal.way_back_versions or any(
+                        one.way_back_versions for one in response.proposal.others
+                    )
+                    problem = self.way_back_problem if asked else ""
+                    await self.report(response.proposal.proposal, pb.Report.PREPARED, problem)
             case "proposal_cancelled":
                 self.cancelled.append(response.proposal_cancelled.proposal)
             case "route_committed":
@@ -112,7 +118,7 @@ class Front:
 
     async def _adopt(self, committed: pb.RouteCommitted) -> None:
         self.committed.append(committed)
-        self.routes[committed.route.name] = committed.route
+        self.routes |= {route.name: route for route in (committed.route, *committed.others)}
         if self.serves:
             await self.report(committed.proposal, pb.Report.SERVING)
         if self.drains:

@@ -1,5 +1,6 @@
 """A replayer that answers as a test tells it to, over a real channel."""
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -36,6 +37,10 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         """Gates that get no answer."""
         self.evidence = ""
         """Of every gate that passes, where it is not to be the default."""
+        self.comparison: pb.Gate | None = None
+        """Told with the gates, where it is demanded."""
+        self._hold: tuple[str, int] = ("", 0)
+        self._held = asyncio.Event()
 
     async def start(self) -> None:
         """Listen at `target`."""
@@ -48,7 +53,23 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
     async def stop(self) -> None:
         await self._server.stop(None)
 
+    def hold(self, method: str, call: int = 1) -> asyncio.Event:
+        """Never answer the method's n-th call from now on; the event tells that it has come."""
+        self._hold, self._held = (method, call), asyncio.Event()
+        return self._held
+
+    async def _may_hold(self, method: str) -> None:
+        name, left = self._hold
+        if name != method:
+            return
+        self._hold = (name, left - 1)
+        if left == 1:
+            self._hold = ("", 0)
+            self._held.set()
+            await asyncio.Event().wait()
+
     async def CheckGates(self, request: pb.CheckGatesRequest, context: Any) -> pb.CheckGatesResponse:
+        await self._may_hold("CheckGates")
         version = parse_version(request.candidate)
         candidate = version.number
         _refuse_unknown(version)
@@ -62,6 +83,8 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
             for gate in GATES
             if gate not in self.silent
         ]
+        if self.comparison is not None:
+            gates.append(self.comparison)
         return pb.CheckGatesResponse(gates=gates)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
@@ -70,6 +93,7 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         return self.runs.get(request.name, pb.Run(name=request.name, state=pb.Run.TAILING))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
+        await self._may_hold("ResumeRun")
         if self.resume_fails:
             raise FailedPrecondition("TOPIC_RECREATED", self.resume_fails)
         self.resumed.append(request.name)
@@ -77,6 +101,7 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         return self.runs[request.name]
 
     async def MoveView(self, request: pb.MoveViewRequest, context: Any) -> pb.MoveViewResponse:
+        await self._may_hold("MoveView")
         if self.view_blocked_by:
             return pb.MoveViewResponse(waiting_for=self.view_blocked_by)
         version = parse_version(request.version)

@@ -41,6 +41,7 @@ async def test_the_first_cutover_creates_the_route(
         ("catch-up", True),
         ("coverage", True),
         ("schema", True),
+        ("rollback", True),
     ]
     assert change.route.view.state == pb.View.MOVED
     assert replayer.views == {"carrier-punctuality": (1, 1)}
@@ -127,6 +128,7 @@ async def test_a_missing_answer_is_a_failed_gate(switcher: Switcher, replayer: R
         ("catch-up", False),
         ("coverage", False),
         ("schema", True),
+        ("rollback", False),
     ]
 
 
@@ -179,6 +181,7 @@ async def test_a_gate_passed_over_stands_in_the_audit(switcher: Switcher, replay
         ("catch-up", True, False),
         ("coverage", False, True),
         ("schema", False, True),
+        ("rollback", True, False),
     ]
     assert audit.gates[1].evidence == ["Readers would lose 2011-01-01 to 2012-12-01."]
 

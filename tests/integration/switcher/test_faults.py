@@ -1,9 +1,7 @@
 """The switcher, its database or its caller goes away in the middle of a change."""
 
 import asyncio
-import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -11,59 +9,14 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from core.rpc.channel import connect
-from deploy.local.ports import free_port
 from tests.integration.switcher.conftest import ROUTE, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
+from tests.integration.switcher.processes import SwitcherProcess, once_available
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from tests.support.proxy import TcpProxy
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
-
-T = TypeVar("T")
-
-_PROGRAM = (
-    "import sys; from core.run import main; from services.switcher.app import build; "
-    "sys.exit(main({'switcher': build}, sys.argv[1:]))"
-)
-
-
-class SwitcherProcess:
-    """A switcher in a process of its own, to be killed."""
-
-    def __init__(self, postgres: str, replayer: str, data_dir: str) -> None:
-        self.target = f"127.0.0.1:{free_port()}"
-        self._environment = {"TURNOUT_POSTGRES": postgres}
-        self._arguments = [
-            *(sys.executable, "-c", _PROGRAM, "switcher", "--listen", self.target, "--kafka", "127.0.0.1:1"),
-            *("--replayer", replayer, "--data-dir", data_dir, "--reader-lease-s", "1.5"),
-        ]
-
-    async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._arguments, env=self._environment, stderr=asyncio.subprocess.DEVNULL
-        )
-
-    async def kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-
-
-async def once_available(call: Callable[[], Awaitable[T]], *others: grpc.StatusCode) -> T:
-    """The answer to a call, made again while the switcher is not there."""
-    answers: list[T] = []
-
-    async def answered() -> bool:
-        try:
-            answers.append(await call())
-        except grpc.aio.AioRpcError as error:
-            if error.code() not in (grpc.StatusCode.UNAVAILABLE, *others):
-                raise
-        return bool(answers)
-
-    await eventually(answered)
-    return answers[0]
 
 
 async def test_a_switcher_killed_between_proposal_and_commit_changed_nothing(
@@ -190,7 +143,7 @@ async def test_the_watch_outlives_a_cancelled_statement(
         cancelled = (
             "select count(*) filter (where pg_cancel_backend(pid)) from pg_stat_activity where datname = "
             "current_database() and application_name = 'turnout switcher' and wait_event_type = 'Lock' "
-            "and query like '%proposals where revision >%'"
+            "and query like '%proposal_routes%where revision >%'"
         )
         other = await asyncpg.connect(postgres)
 
@@ -241,9 +194,11 @@ async def test_a_proposal_that_is_overdue_gives_way(
 ) -> None:
     await switcher.cut_over(1)
     await database.execute(
-        "insert into switcher.proposals"
-        " (proposal, job, epoch, route, state, revision, deadline, described, traceparent)"
-        " select 'left-over', job, 2, route, 'OPEN', 1, now() - interval '1 second', '', '' from switcher.routes"
+        "insert into switcher.proposals (proposal, state, revision, deadline, described, traceparent)"
+        " values ('left-over', 'OPEN', 1, now() - interval '1 second', '', '')"
+    )
+    await database.execute(
+        "insert into switcher.proposal_routes select 'left-over', job, 2, route, '{}', true from switcher.routes"
     )
     assert (await switcher.cut_over(2)).changed
     state = await database.fetchval("select state from switcher.proposals where proposal = 'left-over'")

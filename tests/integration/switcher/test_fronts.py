@@ -14,8 +14,10 @@ from core.rpc.channel import connect
 from services.switcher.feed import Feed
 from services.switcher.hint import Hint
 from services.switcher.intervals import whole
-from services.switcher.records import Proposal
-from services.switcher.store import MIGRATIONS, RouteStore
+from services.switcher.records import CommandKind, Intent, Proposal
+from services.switcher.rows import MIGRATIONS
+from services.switcher.store import RouteStore, Terms
+from services.switcher.switch import Change
 from tests.integration.switcher.conftest import ROUTE, TIMEOUT_S, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
 from tests.support.eventually import eventually
@@ -230,12 +232,13 @@ async def test_what_is_proposed_before_the_feed_first_reads_is_fed(postgres: str
     """A registration may come between the start of the feed and its first look."""
     pool = await open_pool(postgres, application_name="test")
     await migrate(pool, "switcher", MIGRATIONS)
-    store = RouteStore(pool, timedelta(days=1))
+    store = RouteStore(pool)
     feed = Feed(store, Hint())
     await feed.begin()
     with feed.subscribe() as subscription:
         first = Route("j", 1, 1, (Arm(1, WHOLE),), "salt", whole(1, 1))
-        proposal = await store.propose(first, timedelta(minutes=1), "", "")
+        intent = Intent(CommandKind.CUT_OVER, "", "", "", b"")
+        proposal = await store.propose([Change(first, None, None)], intent, Terms(timedelta(minutes=1), "", ""))
         running = asyncio.create_task(feed.run())
         item = await subscription.next()
         running.cancel()

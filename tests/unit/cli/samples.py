@@ -28,11 +28,14 @@ from turnout.results import (
     RetentionRisk,
     Retirement,
     RetirementStep,
+    RollbackReadiness,
     Route,
     RouteChange,
     RowDifference,
+    RowsDiffering,
     Run,
     RunState,
+    Staleness,
     Throttle,
     ThrottleReason,
     Version,
@@ -212,6 +215,18 @@ AT_RISK = replace(
 
 VIEW = View(ViewState.MOVED, 2, "")
 ROUTE = Route(JOB, 3, 2, {2: 9_000, 3: 1_000}, "salt", (Interval(0, 2**32, 2, 1),), None, None, NOON, "etag", VIEW)
+READINESS = RollbackReadiness(
+    job=JOB,
+    possible=True,
+    problems=("the run of carrier-punctuality v1 is STOPPED, so that its table goes stale; resume it",),
+    version=1,
+    weights={1: 9_000, 2: 1_000},
+    staleness=Staleness(12_034, timedelta(minutes=3)),
+    lag=12_100,
+    rows_differing=RowsDiffering(41, 0.0012, NOON),
+    protected_until=NOON + timedelta(days=1),
+    fresh_until=NOON + timedelta(days=5),
+)
 CUT_OVER = RouteChange(
     route=replace(
         ROUTE,

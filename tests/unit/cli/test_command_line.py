@@ -92,7 +92,11 @@ def test_every_command_has_help_and_takes_the_shared_options(name: str, capsys: 
     [
         (["shwo"], "Did you mean 'show'"),
         (["show", "--histroy"], "--history"),
-        (["cutover", "j"], "Missing argument"),
+        (["cutover"], "Missing argument"),
+        (["cutover", "j"], "Write a job and its version"),
+        (["cutover", "j=v2", "k=v3", "j=v3"], "j is given twice"),
+        (["cutover", "j=v2", "k"], "'k' is not a job with its version"),
+        (["cutover", "j", "v1", "--require-gates", "schema"], "schema needs no demand"),
         (["cutover", "j", "vx"], "write v2 or 2"),
         (["cutover", "j", "v1", "--override-gates", "catchup"], "did you mean catch-up?"),
         (["traffic", "set", "j", "v1=90", "v2=11"], "The shares sum to 101 %, not to 100 %: 90 % + 11 %."),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -21,10 +22,10 @@ from turnout.cli.output import error_text
 from turnout.cli.views.capacity import capacity_view
 from turnout.cli.views.definitions import definition_view, differences_view
 from turnout.cli.views.jobs import job_view, jobs_view, version_view
-from turnout.cli.views.routes import change_view, changes_view, explanation_view, route_view
+from turnout.cli.views.routes import change_view, changes_view, explanation_view, readiness_view, route_view
 from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
 from turnout.cli.views.tables import comparison_view, read_view, rows_view
-from turnout.results import Command, RunState, Throttle, ThrottleReason, VersionState
+from turnout.results import Command, RunState, Staleness, Throttle, ThrottleReason, VersionState
 from turnout.schema import Column, ColumnType, Merge, difference
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -103,6 +104,21 @@ VIEWS: dict[str, RenderableType] = {
         )
     ),
     "route": route_view(samples.ROUTE),
+    "route-way-back": route_view(samples.CUT_OVER.route, samples.READINESS),
+    "readiness": readiness_view(samples.READINESS),
+    "readiness-none": readiness_view(
+        replace(samples.READINESS, possible=False, version=None, problems=("there is no cutover to roll back.",))
+    ),
+    "readiness-fresh": readiness_view(
+        replace(
+            samples.READINESS,
+            staleness=Staleness(0, timedelta()),
+            problems=(),
+            rows_differing=None,
+            fresh_until=None,
+            protected_until=None,
+        )
+    ),
     "change-cutover": change_view(samples.CUT_OVER),
     "change-traffic": change_view(
         replace(

@@ -141,3 +141,27 @@ def test_whatever_comes_no_epoch_and_no_revision_goes_back(steps: list[tuple[boo
             table = table.with_commit(message)
         assert table.revision >= before.revision
         assert all(table.epoch(one) >= before.epoch(one) for one in ("a", "b"))
+
+
+def in_group(route: Route, group: int) -> Committed:
+    return Committed(group, f"p{group}", route, group)
+
+
+def test_routes_committed_together_are_there_together() -> None:
+    before = RoutingTable().with_commit(commit(whole("a"), 1)).with_commit(commit(whole("b"), 2))
+    after = before.with_commit(in_group(whole("a", 2, 2), 3), in_group(whole("b", 2, 2), 3))
+    assert [(before.epoch(job), after.epoch(job), after.group(job)) for job in "ab"] == [(1, 2, 3)] * 2
+    assert (after.revision, before.group("a"), after.group("never routed")) == (3, 0, 0)
+    assert after.with_commit(in_group(whole("a", 2, 2), 3), in_group(whole("b", 2, 2), 3)) is after
+
+
+def test_of_a_step_that_comes_late_only_what_is_newer_is_taken() -> None:
+    known = RoutingTable().with_commit(commit(whole("a", 5, 5), 9))
+    late = known.with_commit(in_group(whole("a", 2, 2), 3), in_group(whole("b", 2, 2), 3))
+    assert (late.epoch("a"), late.epoch("b"), late.revision) == (5, 2, 9)
+
+
+def test_what_a_route_was_part_of_is_remembered_when_it_changes_alone() -> None:
+    together = RoutingTable().with_commit(in_group(whole("a", 2), 3), in_group(whole("b", 2), 3))
+    alone = together.with_commit(commit(whole("a", 3, 2), 4))
+    assert (alone.epoch("a"), alone.group("a"), alone.group("b")) == (3, 3, 3)

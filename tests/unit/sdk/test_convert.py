@@ -260,6 +260,7 @@ def test_route_and_change() -> None:
         update_time=STAMP,
         etag="e",
         view=switcher_pb2.View(state=switcher_pb2.View.PENDING, version=6, waiting_for="session 7"),
+        group=11,
     )
     expected = results.Route(
         job="a",
@@ -273,6 +274,7 @@ def test_route_and_change() -> None:
         update_time=T,
         etag="e",
         view=results.View(results.ViewState.PENDING, 6, "session 7"),
+        group=11,
     )
     assert convert.route(route) == expected
     change = switcher_pb2.RouteChange(
@@ -290,6 +292,7 @@ def test_route_and_change() -> None:
         adoption_time=Duration(nanos=6_000_000),
         warnings=["w"],
         changed=True,
+        group=12,
     )
     assert convert.route_change(change) == results.RouteChange(
         route=expected,
@@ -303,7 +306,38 @@ def test_route_and_change() -> None:
         adoption_time=timedelta(milliseconds=6),
         warnings=("w",),
         changed=True,
+        group=12,
     )
+
+
+def test_rollback_readiness() -> None:
+    message = switcher_pb2.RollbackReadiness(
+        name="jobs/a/route",
+        possible=True,
+        problems=["p"],
+        version=1,
+        arms=[switcher_pb2.Arm(version=1, weight=10_000)],
+        staleness=switcher_pb2.Staleness(offsets=3, event_time=Duration(seconds=2)),
+        lag=4,
+        rows_differing=switcher_pb2.RowsDiffering(keys=5, share=0.5, compare_time=STAMP),
+        protected_until=STAMP,
+        fresh_until=STAMP,
+    )
+    assert convert.rollback_readiness(message) == results.RollbackReadiness(
+        job="a",
+        possible=True,
+        problems=("p",),
+        version=1,
+        weights={1: 10_000},
+        staleness=results.Staleness(3, timedelta(seconds=2)),
+        lag=4,
+        rows_differing=results.RowsDiffering(5, 0.5, T),
+        protected_until=T,
+        fresh_until=T,
+    )
+    nothing = convert.rollback_readiness(switcher_pb2.RollbackReadiness(name="jobs/a/route", problems=["none"]))
+    assert (nothing.possible, nothing.version, nothing.staleness, nothing.rows_differing) == (False, None, None, None)
+    assert (nothing.protected_until, nothing.fresh_until) == (None, None)
     bare = convert.route(switcher_pb2.Route(name="jobs/a/route", view=switcher_pb2.View()))
     assert (bare.rollback_version, bare.rollback_protected_until, bare.view) == (None, None, None)
 

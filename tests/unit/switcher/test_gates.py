@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from core.domain.errors import FailedPrecondition, Violation
 from services.switcher.gates import Said, answers_to, refuse_failed
 from services.switcher.records import GateAnswer
-from services.switcher.switch import GATES, GateQuestion
+from services.switcher.switch import ALWAYS_ASKED, COMPARISON, GATES, GateQuestion
 
 LATE = GateAnswer("catch-up", 2, False, False, ("Partition 3 of flights is 40,112 offsets behind.", "So is 4."))
 NARROW = GateAnswer("schema", 2, False, False, ("Column x is missing.",))
@@ -50,15 +50,27 @@ def test_a_gate_without_evidence_is_refused_too() -> None:
 QUESTION = GateQuestion(candidate=2, baseline=1)
 
 
-@given(st.sets(st.sampled_from(GATES)))
-def test_every_gate_without_an_answer_has_failed(answered: set[str]) -> None:
-    answers = answers_to(QUESTION, [Said(gate, True, ("Holds.",)) for gate in sorted(answered)], frozenset())
-    assert sorted(answer.gate for answer in answers) == sorted(GATES)
-    assert {answer.gate for answer in answers if answer.passed} == answered
-    if answered != set(GATES):
+@given(st.sets(st.sampled_from((*ALWAYS_ASKED, COMPARISON))), st.booleans())
+def test_every_gate_without_an_answer_has_failed(answered: set[str], comparison: bool) -> None:
+    question = GateQuestion(candidate=2, baseline=1, comparison=comparison)
+    asked = {*ALWAYS_ASKED, COMPARISON} if comparison else set(ALWAYS_ASKED)
+    answers = answers_to(question, [Said(gate, True, ("Holds.",)) for gate in sorted(answered)], frozenset())
+    assert sorted(answer.gate for answer in answers) == sorted(asked)
+    assert {answer.gate for answer in answers if answer.passed} == answered & asked
+    if not asked <= answered:
         with pytest.raises(FailedPrecondition, match="gave no answer for this gate") as caught:
             refuse_failed("flights", answers)
-        assert {violation.type for violation in caught.value.violations} == set(GATES) - answered
+        assert {violation.type for violation in caught.value.violations} == asked - answered
+
+
+def test_a_comparison_that_nobody_demanded_refuses_nothing() -> None:
+    unlike = Said(COMPARISON, False, ("0.2 % of the rows differ in `on_time`, and none was expected to.",))
+    passed = [Said(gate, True, ()) for gate in ALWAYS_ASKED]
+    refuse_failed("flights", answers_to(QUESTION, [*passed, unlike], frozenset()))
+    demanded = answers_to(GateQuestion(2, 1, comparison=True), [*passed, unlike], frozenset())
+    with pytest.raises(FailedPrecondition, match="not proven to be meant: 0") as caught:
+        refuse_failed("flights", demanded)
+    assert [violation.type for violation in caught.value.violations] == [COMPARISON]
 
 
 def test_a_gate_without_an_answer_can_be_passed_over_by_name() -> None:
@@ -66,7 +78,7 @@ def test_a_gate_without_an_answer_can_be_passed_over_by_name() -> None:
 
 
 def test_whoever_says_no_counts() -> None:
-    passed = [Said(gate, True, ()) for gate in GATES]
+    passed = [Said(gate, True, ()) for gate in ALWAYS_ASKED]
     for no in (Said("schema", False, ("Not so.",)), Said("holdout", False, ("Not so.",))):
         with pytest.raises(FailedPrecondition, match="Not so"):
             refuse_failed("flights", answers_to(QUESTION, [*passed, no], frozenset()))

@@ -224,12 +224,67 @@ def test_a_number_that_no_version_has(command: Command) -> None:
 
 @pytest.mark.parametrize("command", [CutOver(2), COMMANDS["v1=90 v2=10"]])
 def test_only_known_gates_can_be_passed_over(command: SetTraffic | CutOver) -> None:
-    with pytest.raises(InvalidInput, match="no gate 'luck'; the gates are catch-up, coverage, schema"):
+    with pytest.raises(InvalidInput, match="no gate 'luck'; the gates are catch-up, coverage, schema, comparison, "):
         decide(FIRST, replace(command, override_gates=("catch-up", "luck")), NOW, DAY)
     passed = decide(FIRST, replace(command, override_gates=("schema",)), NOW, DAY)
     assert isinstance(passed, Change)
     assert passed.overridden == {"schema"}
     assert passed.gates == (GateQuestion(2, 1),), "gates are asked all the same: the audit keeps the evidence"
+
+
+def changed(state: State, command: Command) -> Change:
+    decision = decide(state, command, NOW, DAY)
+    assert isinstance(decision, Change)
+    return decision
+
+
+@pytest.mark.parametrize(
+    ("weights", "asked"),
+    [
+        ({1: 9500, 2: 500}, ()),  # less
+        ({1: WHOLE}, ()),
+        ({1: 8999, 2: 1001}, (2,)),  # more, by the least that there is
+        ({1: 5000, 2: 4000, 3: 1000}, (2, 3)),
+        ({1: 8500, 2: 500, 3: 1000}, (3,)),  # one less, another one new
+    ],
+)
+def test_gates_are_asked_at_every_growth_of_a_weight(weights: dict[int, int], asked: tuple[int, ...]) -> None:
+    change = changed(SPLIT, SetTraffic(tuple(weights.items())))
+    assert tuple(gate.candidate for gate in change.gates) == asked
+    assert change.emergency == (not asked), "traffic back to the active version is the emergency exit"
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_emergency_asks_no_gate(command: str, state: str) -> None:
+    try:
+        decision = decide(STATES[state], COMMANDS[command], NOW, DAY)
+    except TurnoutError:
+        return
+    if isinstance(decision, Change):
+        assert decision.emergency == (not decision.gates)
+
+
+def test_a_cutover_must_be_able_to_come_back() -> None:
+    cut = changed(SPLIT, CutOver(2))
+    assert (cut.moves_on, cut.to_read_back) == (True, frozenset({1, 2}))
+    assert changed(SPLIT, CutOver(2, override_gates=("rollback",))).to_read_back == frozenset()
+    assert changed(NONE, CutOver(1)).to_read_back == frozenset(), "the first has nothing to come back to"
+    for exit_ in (changed(MOVED, RollBack()), changed(MOVED, SetTraffic(((2, 9000), (3, 1000))))):
+        assert (exit_.moves_on, exit_.to_read_back) == (False, frozenset())
+
+
+def test_a_comparison_is_asked_where_it_is_demanded() -> None:
+    for change in (
+        changed(SPLIT, CutOver(2, require_gates=("comparison",))),
+        changed(SPLIT, SetTraffic(((1, 8000), (2, 2000)), require_gates=("comparison",))),
+    ):
+        assert change.gates == (GateQuestion(2, 1, comparison=True),)
+    assert changed(SPLIT, CutOver(2)).gates == (GateQuestion(2, 1),)
+    first = changed(NONE, CutOver(1, require_gates=("comparison",)))
+    assert first.gates == (GateQuestion(1, None),), "a first version is compared with nothing"
+    with pytest.raises(InvalidInput, match="'schema' cannot be demanded"):
+        decide(SPLIT, CutOver(2, require_gates=("schema",)), NOW, DAY)
 
 
 def test_a_rollback_restores_the_route_wholly() -> None:
@@ -307,4 +362,4 @@ def test_whatever_is_commanded_no_route_names_a_released_version(commands: Seque
 
 
 def test_the_gates_have_an_order() -> None:
-    assert GATES == ("catch-up", "coverage", "schema")
+    assert GATES == ("catch-up", "coverage", "schema", "comparison", "rollback")

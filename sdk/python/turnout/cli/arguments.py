@@ -33,6 +33,23 @@ def version_number(text: str) -> int:
     return int(match[1])
 
 
+def versions_of_jobs(texts: Sequence[str]) -> dict[str, int]:
+    """`JOB v2`, or `JOB=v2 OTHER=v3` -> {"JOB": 2, "OTHER": 3}."""
+    if not any("=" in text for text in texts):
+        if len(texts) != 2:
+            raise usage(f"Write a job and its version, or several as JOB=vN: got {' '.join(texts)!r}.")
+        return {texts[0]: version_number(texts[1])}
+    found: dict[str, int] = {}
+    for text in texts:
+        job, separator, version = text.partition("=")
+        if not separator or not job:
+            raise usage(f"{text!r} is not a job with its version: write JOB=vN for each of several jobs.")
+        if job in found:
+            raise usage(f"{job} is given twice: name each job once.")
+        found[job] = version_number(version)
+    return found
+
+
 def weights(texts: Sequence[str]) -> dict[int, int]:
     """`v1=90 v2=10`, in percent -> {1: 9000, 2: 1000}, in basis points, which sum to 10000."""
     arms: dict[int, int] = {}

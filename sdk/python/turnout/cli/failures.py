@@ -16,7 +16,8 @@ from turnout.errors import NotFound, TurnoutError, Violation
 if TYPE_CHECKING:
     from turnout.client import Client
 
-GATES = ("catch-up", "coverage", "schema")
+GATES = ("catch-up", "coverage", "schema", "comparison", "rollback")
+DEMANDABLE_GATES = ("comparison",)
 
 _CODES: dict[type[TurnoutError], ExitCode] = {
     errors.InvalidInput: ExitCode.USAGE,
@@ -63,9 +64,10 @@ def _after_gates(failed: list[str], violations: tuple[Violation, ...]) -> str:
         named = sorted({_subject(one.subject) for one in violations if one.type == "catch-up" and one.subject})
         watch = " and ".join(f"`turnout run watch {subject}`" for subject in named) or "`turnout run watch JOB vN`"
         steps.append(f"{watch} shows when it has caught up, or what its run needs; then repeat this.")
-    if failed != ["catch-up"]:
-        what = " and ".join(name for name in failed if name != "catch-up")
+    if what := " and ".join(name for name in failed if name not in ("catch-up", "rollback")):
         steps.append(f"Mend what {what} names and apply that as a new version.")
+    if "rollback" in failed:
+        steps.append("Mend what rollback names first, such as by `turnout run resume JOB vN`: it is the way back.")
     steps.append(
         f"Only if readers may meet what failed: --override-gates {','.join(failed)} passes over it, and the audit "
         f"keeps that."

@@ -240,6 +240,27 @@ def route(message: switcher_pb2.Route) -> results.Route:
         update_time=_time_of(message, "update_time"),
         etag=message.etag,
         view=_view(message.view) if message.HasField("view") else None,
+        group=message.group,
+    )
+
+
+def rollback_readiness(message: switcher_pb2.RollbackReadiness) -> results.RollbackReadiness:
+    stale, differing = message.staleness, message.rows_differing
+    return results.RollbackReadiness(
+        job=split_job(message.name),
+        possible=message.possible,
+        problems=tuple(message.problems),
+        version=message.version or None,
+        weights={arm.version: arm.weight for arm in message.arms},
+        staleness=results.Staleness(stale.offsets, stale.event_time.ToTimedelta())
+        if message.HasField("staleness")
+        else None,
+        lag=message.lag,
+        rows_differing=results.RowsDiffering(differing.keys, differing.share, _time_of(differing, "compare_time"))
+        if message.HasField("rows_differing")
+        else None,
+        protected_until=_time_of(message, "protected_until"),
+        fresh_until=_time_of(message, "fresh_until"),
     )
 
 
@@ -268,6 +289,7 @@ def route_change(message: switcher_pb2.RouteChange) -> results.RouteChange:
         adoption_time=_duration_of(message, "adoption_time"),
         warnings=tuple(message.warnings),
         changed=message.changed,
+        group=message.group,
     )
 
 

@@ -10,7 +10,7 @@ from turnout.client import convert
 from turnout.client.calls import Calls, new_request_id, pages, route_name
 from turnout.client.connection import CHANGE_S, QUICK_S
 from turnout.errors import InvalidInput
-from turnout.results import Route, RouteChange
+from turnout.results import RollbackReadiness, Route, RouteChange
 from turnout.switcher.v1 import switcher_pb2
 
 
@@ -63,6 +63,7 @@ class SwitcherCalls(Calls):
         weights: Mapping[int, int],
         *,
         override_gates: Iterable[str] = (),
+        require_gates: Iterable[str] = (),
         etag: str = "",
         validate_only: bool = False,
         reason: str = "",
@@ -72,7 +73,8 @@ class SwitcherCalls(Calls):
 
         A version left out gets 0; the active version stays active. etag: of the route the change rests on, Aborted
         (STALE_ETAG) when it has moved on; "" = whatever it is now. validate_only: ask the gates, change nothing.
-        FailedPrecondition lists each failed gate with its evidence; override_gates passes over gates by name.
+        FailedPrecondition lists each failed gate with its evidence; override_gates passes over gates by name, and
+        require_gates demands "comparison" too: that a stored comparison shows no difference but those expected.
         """
         for version, weight in weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int):
@@ -84,6 +86,7 @@ class SwitcherCalls(Calls):
             name=route_name(job),
             arms=[switcher_pb2.Arm(version=version, weight=weight) for version, weight in weights.items()],
             override_gates=override_gates,
+            require_gates=require_gates,
             etag=etag,
             request_id=new_request_id(),
             validate_only=validate_only,
@@ -98,6 +101,7 @@ class SwitcherCalls(Calls):
         version: int,
         *,
         override_gates: Iterable[str] = (),
+        require_gates: Iterable[str] = (),
         etag: str = "",
         validate_only: bool = False,
         reason: str = "",
@@ -105,12 +109,14 @@ class SwitcherCalls(Calls):
     ) -> RouteChange:
         """Make a version the active one with all the traffic; the first call for a job creates its route.
 
-        Parameters and errors as for set_traffic; also Aborted (NOT_PREPARED) when a front could not follow.
+        Parameters and errors as for set_traffic; also Aborted (NOT_PREPARED) when a front could not follow. The gate
+        "rollback" fails where one could not come back to what readers have now.
         """
         request = switcher_pb2.CutOverRouteRequest(
             name=route_name(job),
             version=version,
             override_gates=override_gates,
+            require_gates=require_gates,
             etag=etag,
             request_id=new_request_id(),
             validate_only=validate_only,
@@ -118,6 +124,86 @@ class SwitcherCalls(Calls):
             reason=reason,
         )
         return await self._change("CutOverRoute", request, timeout_s)
+
+    async def cut_over_many(
+        self,
+        versions: Mapping[str, int],
+        *,
+        override_gates: Iterable[str] = (),
+        require_gates: Iterable[str] = (),
+        etags: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        reason: str = "",
+        timeout_s: float | None = None,
+    ) -> tuple[RouteChange, ...]:
+        """Make a version of each of these jobs the active one, all in one step or none; the changes, by job.
+
+        versions: job -> version. Parameters and errors as for cut_over, for each of the jobs; etags: job -> etag. A
+        read that brings the token of one from after the step is answered from after it, whatever its job.
+        """
+        known = etags or {}
+        request = switcher_pb2.CutOverRoutesRequest(
+            cut_overs=[
+                switcher_pb2.CutOver(name=route_name(job), version=version, etag=known.get(job, ""))
+                for job, version in versions.items()
+            ],
+            override_gates=override_gates,
+            require_gates=require_gates,
+            request_id=new_request_id(),
+            validate_only=validate_only,
+            claimed_actor=self._actor,
+            reason=reason,
+        )
+        answer = await self._connections.unary(
+            "switcher",
+            "CutOverRoutes",
+            request,
+            switcher_pb2.CutOverRoutesResponse,
+            timeout_s=timeout_s,
+            default_s=CHANGE_S,
+        )
+        return tuple(convert.route_change(change) for change in answer.route_changes)
+
+    async def roll_back_many(
+        self,
+        jobs: Iterable[str],
+        *,
+        etags: Mapping[str, str] | None = None,
+        validate_only: bool = False,
+        reason: str = "",
+        timeout_s: float | None = None,
+    ) -> tuple[RouteChange, ...]:
+        """Restore the routes of these jobs as they were before their last cutovers, all in one step or none."""
+        known = etags or {}
+        request = switcher_pb2.RollBackRoutesRequest(
+            roll_backs=[switcher_pb2.RollBack(name=route_name(job), etag=known.get(job, "")) for job in jobs],
+            request_id=new_request_id(),
+            validate_only=validate_only,
+            claimed_actor=self._actor,
+            reason=reason,
+        )
+        answer = await self._connections.unary(
+            "switcher",
+            "RollBackRoutes",
+            request,
+            switcher_pb2.RollBackRoutesResponse,
+            timeout_s=timeout_s,
+            default_s=CHANGE_S,
+        )
+        return tuple(convert.route_change(change) for change in answer.route_changes)
+
+    async def rollback_readiness(self, job: str, *, timeout_s: float | None = None) -> RollbackReadiness:
+        """Whether roll_back would be accepted now, and how stale what readers would return to is. Changes nothing."""
+        return convert.rollback_readiness(
+            await self._connections.unary(
+                "switcher",
+                "GetRollbackReadiness",
+                switcher_pb2.GetRollbackReadinessRequest(name=route_name(job)),
+                switcher_pb2.RollbackReadiness,
+                timeout_s=timeout_s,
+                default_s=QUICK_S,
+            )
+        )
 
     async def roll_back(
         self,

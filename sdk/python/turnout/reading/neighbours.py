@@ -34,7 +34,8 @@ class SwitcherRoutes:
         """Bring the front's route of the job up to date; leaves it as it is when the switcher is away."""
         request = switcher_pb2.GetRouteRequest(name=route_name(job))
         try:
-            route = route_of(await self._stub.GetRoute(request, timeout=min(_WITHIN_S, deadline.left_s)))
+            message = await self._stub.GetRoute(request, timeout=min(_WITHIN_S, deadline.left_s))
+            route = route_of(message)
         except grpc.aio.AioRpcError as error:
             log.warning("the route of %s was asked for again: %s", job, from_rpc_error(error, "switcher").message)
             return
@@ -43,7 +44,7 @@ class SwitcherRoutes:
             return
         table = self._front.table
         # Without a revision of its own: the commit will still come by the watch, and be reported then.
-        self._front.table = table.with_commit(Committed(table.revision, "", route))
+        self._front.table = table.with_commit(Committed(table.revision, "", route, message.group))
 
 
 class RegistryVersions:

@@ -23,7 +23,15 @@ def route_of(message: switcher_pb2.Route) -> Route:
 
 def committed_of(message: switcher_pb2.RouteCommitted) -> Committed:
     """The committed route. ValueError as for `route_of`."""
-    return Committed(message.revision, message.proposal, route_of(message.route))
+    return Committed(message.revision, message.proposal, route_of(message.route), message.route.group)
+
+
+def step_of(message: switcher_pb2.RouteCommitted) -> list[Committed]:
+    """The committed route and those that were committed in the same step. ValueError as for `route_of`."""
+    return [
+        Committed(message.revision, message.proposal, route_of(route), route.group)
+        for route in (message.route, *message.others)
+    ]
 
 
 def table_of_snapshot(message: switcher_pb2.Snapshot) -> RoutingTable:
@@ -60,6 +68,7 @@ def _committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:
             active_version=route.active_version,
             arms=[switcher_pb2.Arm(version=arm.version, weight=arm.weight) for arm in route.arms],
             salt=route.salt,
+            group=committed.group,
             intervals=[
                 switcher_pb2.Interval(
                     low=one.low, high=one.high, version=one.version, acquired_epoch=one.acquired_epoch

@@ -3,7 +3,7 @@
 The table is immutable: a change makes a new one, which the front puts in place with one assignment, so that no read
 ever sees half of a change. Two rules keep it moving forward only, whatever arrives late or twice:
 
-- a route is replaced only by one of a higher epoch;
+- a route is replaced only by one of a higher epoch; routes that were committed together come in one step, too;
 - a snapshot older than what is known (a lower revision) is refused as a whole. The switcher reads each snapshot from
   its database, so such a one means that the database was restored or re-created; a person has to look.
 
@@ -11,7 +11,7 @@ A snapshot that is not older is the whole truth: a job that it does not name has
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -40,11 +40,15 @@ class Resolution(NamedTuple):  # made for every read, and as a tuple in a third 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A committed route: its place in the order of commits, and the proposal that it came from."""
+    """A committed route: its place in the order of commits, and the proposal that it came from.
+
+    group: the revision in which the route last changed together with those of other jobs; 0 = never.
+    """
 
     revision: int
     proposal: str
     route: Route
+    group: int = 0
 
 
 @dataclass(slots=True)
@@ -105,13 +109,25 @@ class RoutingTable:
         route = self.route(job)
         return 0 if route is None else route.epoch
 
-    def with_commit(self, committed: Committed) -> "RoutingTable":
-        """The table after a committed route; this very table when it knows that route or a newer one."""
-        job = committed.route.job
-        revision = max(self.revision, committed.revision)
-        if committed.route.epoch <= self.epoch(job):
+    def group(self, job: str) -> int:
+        """The revision in which the job's route last changed together with those of other jobs; 0 = never."""
+        committed = self.committed.get(job)
+        return 0 if committed is None else committed.group
+
+    def with_commit(self, *committed: Committed) -> "RoutingTable":
+        """The table after routes that were committed in one step; this very table when it knows all that already.
+
+        Of each job the newer route stays.
+        """
+        revision = max(self.revision, *(one.revision for one in committed))
+        newer = {
+            one.route.job: replace(one, group=max(one.group, self.group(one.route.job)))
+            for one in committed
+            if one.route.epoch > self.epoch(one.route.job)
+        }
+        if not newer:
             return self if revision == self.revision else RoutingTable(revision, self.committed)
-        return RoutingTable(revision, {**self.committed, job: committed})
+        return RoutingTable(revision, {**self.committed, **newer})
 
     def with_snapshot(self, revision: int, committed: Iterable[Committed]) -> "RoutingTable":
         """The table after a snapshot of all routes. DataLoss (SNAPSHOT_TOO_OLD) when this table is newer."""

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -22,7 +23,7 @@ from turnout.names import VersionId
 from turnout.reading.freshness import Heartbeats
 from turnout.reading.front import Front
 from turnout.reading.keeper import RoutesKeeper
-from turnout.reading.route_proto import committed_of, heartbeat_message, route_of
+from turnout.reading.route_proto import committed_of, heartbeat_message, route_of, step_of
 from turnout.reading.routing import Committed
 from turnout.reading.table import TableMissing, Tables
 from turnout.routing import Route
@@ -208,8 +209,8 @@ class RouteWatch:
         if self._complaint:
             log.info("routes from the switcher again, as of revision %d", snapshot.revision)
             self._complaint = ""
-        for committed in routes:
-            self._serving(session, committed.proposal, committed.route)
+        for proposal in dict.fromkeys(committed.proposal for committed in routes):
+            self._serving(session, proposal, [one.route for one in routes if one.proposal == proposal])
         session.run(self._beat(session))
 
     def _readable(self, message: switcher_pb2.RouteCommitted) -> Committed | None:
@@ -235,31 +236,45 @@ class RouteWatch:
     # --- changes ---
 
     async def _prepare(self, session: _Session, proposal: switcher_pb2.Proposal) -> None:
-        """Learn every table that the proposed route names, then say PREPARED, or NACK and why."""
+        """Learn every table that the proposed routes name, then say PREPARED, or NACK and why."""
         with self._tracer.start_as_current_span(
             "front.prepare",
             context=remote_context(proposal.traceparent),
             attributes={"turnout.front": self._front.name, "turnout.route": proposal.route.name},
         ) as span:
-            reason = await self._refusal(proposal.route)
-            if reason:
+            state, reason = await self._prepared(proposal)
+            if state == _Report.NACK:
                 span.set_status(Status(StatusCode.ERROR, reason))
         session.preparing.pop(proposal.proposal, None)
-        session.report(proposal.proposal, _Report.NACK if reason else _Report.PREPARED, reason)
+        session.report(proposal.proposal, state, reason)
 
-    async def _refusal(self, message: switcher_pb2.Route) -> str:
-        """Why the route cannot be served here; empty when it can."""
+    async def _prepared(self, proposal: switcher_pb2.Proposal) -> tuple[_Report.State.ValueType, str]:
+        """PREPARED where every route can be served here, with what a rollback could not read; else NACK, and why."""
+        proposed = [
+            switcher_pb2.ProposedRoute(route=proposal.route, way_back_versions=proposal.way_back_versions),
+            *proposal.others,
+        ]
         try:
-            route = route_of(message)
-            for version in sorted(route.versions):
-                await self._tables.prepare(VersionId(route.job, version))
-        except TableMissing as error:
-            return f"{error.version} has no table"
-        except (TurnoutError, ValueError) as error:
-            return str(error)
-        except Exception as error:
-            log.exception("preparing %s failed", message.name)
-            return f"{type(error).__name__}: {error}"
+            routes = [route_of(one.route) for one in proposed]
+        except (ValueError, TurnoutError) as error:
+            return _Report.NACK, str(error)
+        if reason := await self._unreadable((route.job, sorted(route.versions)) for route in routes):
+            return _Report.NACK, reason
+        back = ((route.job, one.way_back_versions) for route, one in zip(routes, proposed, strict=True))
+        return _Report.PREPARED, await self._unreadable(back)
+
+    async def _unreadable(self, named: Iterable[tuple[str, Iterable[int]]]) -> str:
+        """Why one of these versions of these jobs cannot be read here; empty when all of them can."""
+        for version in (VersionId(job, number) for job, numbers in named for number in numbers):
+            try:
+                await self._tables.prepare(version)
+            except TableMissing as error:
+                return f"{error.version} has no table"
+            except TurnoutError as error:
+                return str(error)
+            except Exception as error:
+                log.exception("preparing %s failed", version)
+                return f"{type(error).__name__}: {error}"
         return ""
 
     def _stop_preparing(self, session: _Session, proposal: str) -> None:
@@ -268,10 +283,10 @@ class RouteWatch:
             task.cancel()
 
     def _committed(self, session: _Session, message: switcher_pb2.RouteCommitted) -> None:
-        """Put the route in place, in one assignment, and say SERVING."""
+        """Put the route, and those committed in the same step, in place in one assignment, and say SERVING."""
         self._stop_preparing(session, message.proposal)
         try:
-            committed = committed_of(message)
+            step = step_of(message)
         except (ValueError, TurnoutError) as error:
             log.warning("the switcher committed a route that cannot be served by: %s", error)
             session.report(message.proposal, _Report.NACK, str(error))
@@ -282,22 +297,27 @@ class RouteWatch:
             attributes={
                 "turnout.front": self._front.name,
                 "turnout.route": message.route.name,
-                "turnout.epoch": committed.route.epoch,
+                "turnout.epoch": message.route.epoch,
             },
         ):
-            self._front.table = self._front.table.with_commit(committed)
-            self._serving(session, committed.proposal, committed.route)
+            self._front.table = self._front.table.with_commit(*step)
+            self._serving(session, message.proposal, [one.route for one in step])
         self._keeper.changed()
 
-    def _serving(self, session: _Session, proposal: str, route: Route) -> None:
-        """Say SERVING now, and DRAINED once no read begun under an earlier route is in flight, nor will be: a restart
-        must not find it on disk."""
+    def _serving(self, session: _Session, proposal: str, routes: Sequence[Route]) -> None:
+        """Say SERVING now, and DRAINED once no read begun under an earlier route of any of the jobs is in flight, nor
+        will be: a restart must not find it on disk."""
         session.report(proposal, _Report.SERVING)
-        self._front.in_flight.when_drained(route.job, route.epoch, self._drained(session, proposal))
+        left = {route.job for route in routes}
 
-    def _drained(self, session: _Session, proposal: str) -> Callable[[], None]:
         def stored() -> None:
             if session is self._session_open:
                 session.report(proposal, _Report.DRAINED)
 
-        return lambda: self._keeper.when_stored(stored)
+        def drained(job: str) -> None:
+            left.discard(job)
+            if not left:
+                self._keeper.when_stored(stored)
+
+        for route in routes:
+            self._front.in_flight.when_drained(route.job, route.epoch, partial(drained, route.job))

@@ -11,7 +11,7 @@ import typer
 
 from turnout.cli import targets
 from turnout.cli.exits import CommandError, usage
-from turnout.cli.failures import GATES
+from turnout.cli.failures import DEMANDABLE_GATES, GATES
 from turnout.cli.suggestions import did_you_mean
 from turnout.errors import TurnoutError
 
@@ -43,6 +43,15 @@ def gates(given: list[str] | None) -> list[str]:
     return names
 
 
+def required_gates(given: list[str] | None) -> list[str]:
+    """Names of gates that are to be asked beyond those that always are."""
+    names = gates(given)
+    for name in names:
+        if name not in DEMANDABLE_GATES:
+            raise usage(f"The gate {name} needs no demand; these can be demanded: {', '.join(DEMANDABLE_GATES)}.")
+    return names
+
+
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job.", autocompletion=complete_job)]
 VersionArgument = Annotated[str, typer.Argument(metavar="vN", help="Version, such as v2 or 2.")]
 GatesOption = Annotated[
@@ -50,7 +59,15 @@ GatesOption = Annotated[
     typer.Option(
         "--override-gates",
         metavar="GATE[,GATE]",
-        help="Pass over these gates (catch-up, coverage, schema); the audit keeps it.",
+        help=f"Pass over these gates ({', '.join(GATES)}); the audit keeps it.",
+    ),
+]
+RequireOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--require-gates",
+        metavar="GATE[,GATE]",
+        help="Ask these gates too: comparison, that a stored comparison shows nothing unexpected.",
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]

@@ -60,14 +60,16 @@ async def _show_job(session: Session, name: str, history: bool) -> None:
         versions = [version async for version in client.list_versions(name)]
         runs = {run.version: run async for run in client.list_runs(name)}
         route = await _route_if_any(client, name)
+        readiness = await client.rollback_readiness(name) if route is not None else None
         changes = [change async for change in client.route_changes(name)] if history and route is not None else []
     answer: dict[str, object] = {
         "job": document(job),
         "versions": document(versions),
         "runs": document(list(runs.values())),
         "route": document(route),
+        "rollback_readiness": document(readiness),
     }
-    parts: list[RenderableType] = [job_view(job, versions, runs, route)]
+    parts: list[RenderableType] = [job_view(job, versions, runs, route, readiness)]
     if history:
         answer["route_changes"] = document(changes)
         parts.append(changes_view(changes))

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from turnout.cli import arguments
-from turnout.cli.commands.parameters import GatesOption, JobArgument, ReasonOption, VersionArgument, gates
+from turnout.cli.commands.parameters import (
+    GatesOption,
+    JobArgument,
+    ReasonOption,
+    RequireOption,
+    complete_job,
+    gates,
+    required_gates,
+)
 from turnout.cli.document import document
+from turnout.cli.exits import ExitCode
 from turnout.cli.invocation import command
 from turnout.cli.session import Session
-from turnout.cli.views.routes import change_view, route_view
-from turnout.results import RouteChange
+from turnout.cli.views.routes import change_view, readiness_view, route_view
+from turnout.results import RollbackReadiness, Route, RouteChange
 
 
 def register(app: typer.Typer) -> None:
@@ -29,39 +39,93 @@ async def set_traffic(
     job: JobArgument,
     shares: Annotated[list[str], typer.Argument(metavar="vN=PERCENT...", help="All shares; they sum to 100.")],
     override_gates: GatesOption = None,
+    require_gates: RequireOption = None,
     reason: ReasonOption = "",
 ) -> None:
     """Give each version its share of a job's readers, such as v1=90 v2=10; the active version stays active."""
-    weights, overridden = arguments.weights(shares), gates(override_gates)
+    weights, overridden, required = arguments.weights(shares), gates(override_gates), required_gates(require_gates)
     async with session.client(job, *weights) as client:
-        _tell(session, await client.set_traffic(job, weights, override_gates=overridden, reason=reason))
+        change = await client.set_traffic(
+            job, weights, override_gates=overridden, require_gates=required, reason=reason
+        )
+    _tell(session, [change])
 
 
 async def show_traffic(session: Session, job: JobArgument) -> None:
     """Show which version serves which share of a job's readers."""
     async with session.client(job) as client:
-        route = await client.route(job)
-    session.output.answer(document(route), route_view(route))
+        route, readiness = await client.route(job), await client.rollback_readiness(job)
+    session.output.answer(_with_readiness(route, readiness), route_view(route, readiness))
 
 
 async def cutover(
     session: Session,
-    job: JobArgument,
-    version: VersionArgument,
+    targets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="JOB vN | JOB=vN...", help="A job and its version, or several.", autocompletion=complete_job
+        ),
+    ],
     override_gates: GatesOption = None,
+    require_gates: RequireOption = None,
     reason: ReasonOption = "",
 ) -> None:
-    """Make a version the active one, with all the readers; the gates are asked first."""
-    number, overridden = arguments.version_number(version), gates(override_gates)
+    """Make a version the active one, with all the readers; the gates are asked first. Several jobs: all or none."""
+    versions = arguments.versions_of_jobs(targets)
+    overridden, required = gates(override_gates), required_gates(require_gates)
+    if len(versions) > 1:
+        async with session.client() as client:
+            changes = await client.cut_over_many(
+                versions, override_gates=overridden, require_gates=required, reason=reason
+            )
+        _tell(session, changes)
+        return
+    ((job, number),) = versions.items()
     async with session.client(job, number) as client:
-        _tell(session, await client.cut_over(job, number, override_gates=overridden, reason=reason))
+        change = await client.cut_over(job, number, override_gates=overridden, require_gates=required, reason=reason)
+    _tell(session, [change])
 
 
-async def rollback(session: Session, job: JobArgument, reason: ReasonOption = "") -> None:
-    """Put the route back to what it was before the last cutover; no gate stands in the way."""
-    async with session.client(job) as client:
-        _tell(session, await client.roll_back(job, reason=reason))
+async def rollback(
+    session: Session,
+    jobs: Annotated[
+        list[str], typer.Argument(metavar="JOB...", help="One job, or several.", autocompletion=complete_job)
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; tell whether it would succeed, and how stale that is.")
+    ] = False,
+    reason: ReasonOption = "",
+) -> int:
+    """Put the route back to what it was before the last cutover, without any gate. Several jobs: all or none."""
+    if dry_run:
+        return await _readiness(session, jobs)
+    if len(jobs) == 1:
+        async with session.client(jobs[0]) as client:
+            _tell(session, [await client.roll_back(jobs[0], reason=reason)])
+    else:
+        async with session.client() as client:
+            _tell(session, await client.roll_back_many(jobs, reason=reason))
+    return ExitCode.OK
 
 
-def _tell(session: Session, change: RouteChange) -> None:
-    session.output.answer(document(change), change_view(change))
+async def _readiness(session: Session, jobs: Sequence[str]) -> int:
+    """Tell how ready the rollback of each job is; NOT_SO where one would be refused."""
+    found = []
+    for job in jobs:
+        async with session.client(job) as client:
+            found.append(await client.rollback_readiness(job))
+    answers = [document(one) for one in found]
+    session.output.answer(answers[0] if len(answers) == 1 else answers, *map(readiness_view, found))
+    return ExitCode.OK if all(one.possible for one in found) else ExitCode.NOT_SO
+
+
+def _with_readiness(route: Route, readiness: RollbackReadiness) -> dict[str, object]:
+    """The route's document, and how ready its rollback is beside it."""
+    known = document(route)
+    assert isinstance(known, dict)
+    return {**known, "rollback_readiness": document(readiness)}
+
+
+def _tell(session: Session, changes: Sequence[RouteChange]) -> None:
+    answers = [document(change) for change in changes]
+    session.output.answer(answers[0] if len(answers) == 1 else answers, *map(change_view, changes))

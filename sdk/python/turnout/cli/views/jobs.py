@@ -13,7 +13,7 @@ from turnout.cli.views.definitions import definition_view
 from turnout.cli.views.phrases import state, weights_text
 from turnout.cli.views.routes import route_view, share_of
 from turnout.cli.views.runs import run_view
-from turnout.results import Job, RetirementStep, Route, Run, RunState, Version
+from turnout.results import Job, RetirementStep, RollbackReadiness, Route, Run, RunState, Version
 
 _STEPS = {
     RetirementStep.RELEASE: "the switcher is asked to let nobody name it",
@@ -42,7 +42,13 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def job_view(job: Job, versions: Sequence[Version], runs: Mapping[int, Run], route: Route | None) -> RenderableType:
+def job_view(
+    job: Job,
+    versions: Sequence[Version],
+    runs: Mapping[int, Run],
+    route: Route | None,
+    readiness: RollbackReadiness | None = None,
+) -> RenderableType:
     """One job: its versions with their runs and shares, retirements, and its route."""
     parts: list[RenderableType] = [heading(job.job)]
     if job.description:
@@ -68,7 +74,7 @@ def job_view(job: Job, versions: Sequence[Version], runs: Mapping[int, Run], rou
         parts += [Text(), *(Text(line, style="red") for line in failing)]
     parts += [
         Text(),
-        route_view(route)
+        route_view(route, readiness)
         if route is not None
         else Text(f"No route yet: `turnout cutover {job.job} vN` makes a version serve readers."),
     ]

@@ -38,6 +38,7 @@ class Route(google.protobuf.message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     ETAG_FIELD_NUMBER: builtins.int
     VIEW_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "jobs/{job}/route"."""
     epoch: builtins.int
@@ -50,6 +51,8 @@ class Route(google.protobuf.message.Message):
     """Active version that RollBackRoute would return to; 0 = none."""
     etag: builtins.str
     """To be sent back with a change that must not pass over another one."""
+    group: builtins.int
+    """Revision of the watch in which the route last changed together with those of other jobs, all or none; 0 = never."""
     @property
     def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Arm]:
         """Weights of all versions that serve, the active one among them."""
@@ -84,9 +87,10 @@ class Route(google.protobuf.message.Message):
         update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         etag: builtins.str = ...,
         view: global___View | None = ...,
+        group: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rollback_protected_until", b"rollback_protected_until", "update_time", b"update_time", "view", b"view"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "arms", b"arms", "epoch", b"epoch", "etag", b"etag", "intervals", b"intervals", "name", b"name", "rollback_protected_until", b"rollback_protected_until", "rollback_version", b"rollback_version", "salt", b"salt", "update_time", b"update_time", "view", b"view"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "arms", b"arms", "epoch", b"epoch", "etag", b"etag", "group", b"group", "intervals", b"intervals", "name", b"name", "rollback_protected_until", b"rollback_protected_until", "rollback_version", b"rollback_version", "salt", b"salt", "update_time", b"update_time", "view", b"view"]) -> None: ...
 
 global___Route = Route
 
@@ -235,6 +239,7 @@ class RouteChange(google.protobuf.message.Message):
     ADOPTION_TIME_FIELD_NUMBER: builtins.int
     WARNINGS_FIELD_NUMBER: builtins.int
     CHANGED_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
     command: global___RouteChange.Command.ValueType
     """What was asked."""
     claimed_actor: builtins.str
@@ -243,6 +248,10 @@ class RouteChange(google.protobuf.message.Message):
     """Why, in the caller's words."""
     changed: builtins.bool
     """False where the command asked for what was already so: nothing was committed."""
+    group: builtins.int
+    """Revision of the watch of the commit, where it changed the routes of several jobs; the same for all of them. 0 = it
+    changed this one alone.
+    """
     @property
     def route(self) -> global___Route:
         """The route after the change."""
@@ -285,9 +294,10 @@ class RouteChange(google.protobuf.message.Message):
         adoption_time: google.protobuf.duration_pb2.Duration | None = ...,
         warnings: collections.abc.Iterable[builtins.str] | None = ...,
         changed: builtins.bool = ...,
+        group: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["adoption_time", b"adoption_time", "commit_time", b"commit_time", "route", b"route"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["adoption_time", b"adoption_time", "adoptions", b"adoptions", "changed", b"changed", "claimed_actor", b"claimed_actor", "command", b"command", "commit_time", b"commit_time", "fronts_not_counted", b"fronts_not_counted", "gates", b"gates", "reason", b"reason", "route", b"route", "warnings", b"warnings"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["adoption_time", b"adoption_time", "adoptions", b"adoptions", "changed", b"changed", "claimed_actor", b"claimed_actor", "command", b"command", "commit_time", b"commit_time", "fronts_not_counted", b"fronts_not_counted", "gates", b"gates", "group", b"group", "reason", b"reason", "route", b"route", "warnings", b"warnings"]) -> None: ...
 
 global___RouteChange = RouteChange
 
@@ -328,7 +338,7 @@ class Gate(google.protobuf.message.Message):
     OVERRIDDEN_FIELD_NUMBER: builtins.int
     EVIDENCE_FIELD_NUMBER: builtins.int
     gate: builtins.str
-    """Which gate: "catch-up", "coverage" or "schema"."""
+    """Which gate: "catch-up", "coverage", "schema", "comparison" (where it is demanded) or "rollback" (of a cutover)."""
     version: builtins.int
     """Number of the version that it was asked for."""
     passed: builtins.bool
@@ -430,6 +440,7 @@ class SetTrafficRequest(google.protobuf.message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    REQUIRE_GATES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"jobs/{job}/route"."""
     etag: builtins.str
@@ -450,6 +461,12 @@ class SetTrafficRequest(google.protobuf.message.Message):
     def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of gates to pass over; the audit keeps them."""
 
+    @property
+    def require_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of gates to ask beyond those that are always asked: "comparison" demands that a stored comparison of the two
+        versions shows nothing but what its contract expects.
+        """
+
     def __init__(
         self,
         *,
@@ -461,8 +478,9 @@ class SetTrafficRequest(google.protobuf.message.Message):
         validate_only: builtins.bool = ...,
         claimed_actor: builtins.str = ...,
         reason: builtins.str = ...,
+        require_gates: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["arms", b"arms", "claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arms", b"arms", "claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "reason", b"reason", "request_id", b"request_id", "require_gates", b"require_gates", "validate_only", b"validate_only"]) -> None: ...
 
 global___SetTrafficRequest = SetTrafficRequest
 
@@ -480,6 +498,7 @@ class CutOverRouteRequest(google.protobuf.message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    REQUIRE_GATES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"jobs/{job}/route"."""
     version: builtins.int
@@ -498,6 +517,12 @@ class CutOverRouteRequest(google.protobuf.message.Message):
     def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of gates to pass over; the audit keeps them."""
 
+    @property
+    def require_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of gates to ask beyond those that are always asked: "comparison" demands that a stored comparison of the two
+        versions shows nothing but what its contract expects.
+        """
+
     def __init__(
         self,
         *,
@@ -509,10 +534,105 @@ class CutOverRouteRequest(google.protobuf.message.Message):
         validate_only: builtins.bool = ...,
         claimed_actor: builtins.str = ...,
         reason: builtins.str = ...,
+        require_gates: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "reason", b"reason", "request_id", b"request_id", "require_gates", b"require_gates", "validate_only", b"validate_only", "version", b"version"]) -> None: ...
 
 global___CutOverRouteRequest = CutOverRouteRequest
+
+@typing.final
+class CutOver(google.protobuf.message.Message):
+    """A version to make active."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    version: builtins.int
+    """Number of the version to make active."""
+    etag: builtins.str
+    """Etag of the route that the change rests on; empty = whatever it is now."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.int = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name", "version", b"version"]) -> None: ...
+
+global___CutOver = CutOver
+
+@typing.final
+class CutOverRoutesRequest(google.protobuf.message.Message):
+    """Request of CutOverRoutes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CUT_OVERS_FIELD_NUMBER: builtins.int
+    OVERRIDE_GATES_FIELD_NUMBER: builtins.int
+    REQUIRE_GATES_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique id of this request; a repeat returns the first answer."""
+    validate_only: builtins.bool
+    """Only check: gates are asked, nothing changes."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    @property
+    def cut_overs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CutOver]:
+        """One for each job, 1 to 100."""
+
+    @property
+    def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of gates to pass over, for each of the versions; the audit keeps them."""
+
+    @property
+    def require_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of gates to ask beyond those that are always asked, for each of the versions; see CutOverRouteRequest."""
+
+    def __init__(
+        self,
+        *,
+        cut_overs: collections.abc.Iterable[global___CutOver] | None = ...,
+        override_gates: collections.abc.Iterable[builtins.str] | None = ...,
+        require_gates: collections.abc.Iterable[builtins.str] | None = ...,
+        request_id: builtins.str = ...,
+        validate_only: builtins.bool = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "cut_overs", b"cut_overs", "override_gates", b"override_gates", "reason", b"reason", "request_id", b"request_id", "require_gates", b"require_gates", "validate_only", b"validate_only"]) -> None: ...
+
+global___CutOverRoutesRequest = CutOverRoutesRequest
+
+@typing.final
+class CutOverRoutesResponse(google.protobuf.message.Message):
+    """Answer of CutOverRoutes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUTE_CHANGES_FIELD_NUMBER: builtins.int
+    @property
+    def route_changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteChange]:
+        """One for each job, in the order of the jobs' names. Those that needed no change have changed = false."""
+
+    def __init__(
+        self,
+        *,
+        route_changes: collections.abc.Iterable[global___RouteChange] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["route_changes", b"route_changes"]) -> None: ...
+
+global___CutOverRoutesResponse = CutOverRoutesResponse
 
 @typing.final
 class RollBackRouteRequest(google.protobuf.message.Message):
@@ -551,6 +671,225 @@ class RollBackRouteRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
 
 global___RollBackRouteRequest = RollBackRouteRequest
+
+@typing.final
+class RollBack(google.protobuf.message.Message):
+    """A route to roll back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    etag: builtins.str
+    """Etag of the route that the change rests on; empty = whatever it is now."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        etag: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["etag", b"etag", "name", b"name"]) -> None: ...
+
+global___RollBack = RollBack
+
+@typing.final
+class RollBackRoutesRequest(google.protobuf.message.Message):
+    """Request of RollBackRoutes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROLL_BACKS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Unique id of this request; a repeat returns the first answer."""
+    validate_only: builtins.bool
+    """Only check: nothing changes."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    @property
+    def roll_backs(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RollBack]:
+        """One for each job, 1 to 100."""
+
+    def __init__(
+        self,
+        *,
+        roll_backs: collections.abc.Iterable[global___RollBack] | None = ...,
+        request_id: builtins.str = ...,
+        validate_only: builtins.bool = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "reason", b"reason", "request_id", b"request_id", "roll_backs", b"roll_backs", "validate_only", b"validate_only"]) -> None: ...
+
+global___RollBackRoutesRequest = RollBackRoutesRequest
+
+@typing.final
+class RollBackRoutesResponse(google.protobuf.message.Message):
+    """Answer of RollBackRoutes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUTE_CHANGES_FIELD_NUMBER: builtins.int
+    @property
+    def route_changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteChange]:
+        """One for each job, in the order of the jobs' names."""
+
+    def __init__(
+        self,
+        *,
+        route_changes: collections.abc.Iterable[global___RouteChange] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["route_changes", b"route_changes"]) -> None: ...
+
+global___RollBackRoutesResponse = RollBackRoutesResponse
+
+@typing.final
+class GetRollbackReadinessRequest(google.protobuf.message.Message):
+    """Request of GetRollbackReadiness."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___GetRollbackReadinessRequest = GetRollbackReadinessRequest
+
+@typing.final
+class RollbackReadiness(google.protobuf.message.Message):
+    """What a rollback would do now. Everything is as of this moment, and nothing of it is promised."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    POSSIBLE_FIELD_NUMBER: builtins.int
+    PROBLEMS_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    ARMS_FIELD_NUMBER: builtins.int
+    STALENESS_FIELD_NUMBER: builtins.int
+    LAG_FIELD_NUMBER: builtins.int
+    ROWS_DIFFERING_FIELD_NUMBER: builtins.int
+    PROTECTED_UNTIL_FIELD_NUMBER: builtins.int
+    FRESH_UNTIL_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    possible: builtins.bool
+    """Whether RollBackRoute would be accepted."""
+    version: builtins.int
+    """Active version that readers would return to; 0 = there is nothing to return to."""
+    lag: builtins.int
+    """Offsets that its run still has to read to the end of the log."""
+    @property
+    def problems(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Why it would not, or what readers would miss afterwards, one sentence an item; empty = nothing speaks against it."""
+
+    @property
+    def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Arm]:
+        """Weights that would be restored."""
+
+    @property
+    def staleness(self) -> global___Staleness:
+        """How far the table of that version is behind the active one's; absent where it is not known."""
+
+    @property
+    def rows_differing(self) -> global___RowsDiffering:
+        """How the rows differ, by the last stored comparison of the two; absent where there is none."""
+
+    @property
+    def protected_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when the version is protected from retirement; absent = not protected."""
+
+    @property
+    def fresh_until(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when the version's run can go on from its positions: the log will lose what it has not read. Absent while
+        that is not in sight.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        possible: builtins.bool = ...,
+        problems: collections.abc.Iterable[builtins.str] | None = ...,
+        version: builtins.int = ...,
+        arms: collections.abc.Iterable[global___Arm] | None = ...,
+        staleness: global___Staleness | None = ...,
+        lag: builtins.int = ...,
+        rows_differing: global___RowsDiffering | None = ...,
+        protected_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        fresh_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["fresh_until", b"fresh_until", "protected_until", b"protected_until", "rows_differing", b"rows_differing", "staleness", b"staleness"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arms", b"arms", "fresh_until", b"fresh_until", "lag", b"lag", "name", b"name", "possible", b"possible", "problems", b"problems", "protected_until", b"protected_until", "rows_differing", b"rows_differing", "staleness", b"staleness", "version", b"version"]) -> None: ...
+
+global___RollbackReadiness = RollbackReadiness
+
+@typing.final
+class Staleness(google.protobuf.message.Message):
+    """How far a table is behind another one of its job."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSETS_FIELD_NUMBER: builtins.int
+    EVENT_TIME_FIELD_NUMBER: builtins.int
+    offsets: builtins.int
+    """Offsets, over all partitions that both read."""
+    @property
+    def event_time(self) -> google.protobuf.duration_pb2.Duration:
+        """Event time, in the partition that is furthest behind."""
+
+    def __init__(
+        self,
+        *,
+        offsets: builtins.int = ...,
+        event_time: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["event_time", b"event_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["event_time", b"event_time", "offsets", b"offsets"]) -> None: ...
+
+global___Staleness = Staleness
+
+@typing.final
+class RowsDiffering(google.protobuf.message.Message):
+    """How the rows of two versions differ."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    COMPARE_TIME_FIELD_NUMBER: builtins.int
+    keys: builtins.int
+    """Keys whose rows differ, or that only one of the two has."""
+    share: builtins.float
+    """Share of all keys of both, 0 to 1."""
+    @property
+    def compare_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When they were compared."""
+
+    def __init__(
+        self,
+        *,
+        keys: builtins.int = ...,
+        share: builtins.float = ...,
+        compare_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["compare_time", b"compare_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["compare_time", b"compare_time", "keys", b"keys", "share", b"share"]) -> None: ...
+
+global___RowsDiffering = RowsDiffering
 
 @typing.final
 class ReleaseVersionRequest(google.protobuf.message.Message):
@@ -826,7 +1165,7 @@ class Report(google.protobuf.message.Message):
     state: global___Report.State.ValueType
     """How far the front is."""
     reason: builtins.str
-    """NACK: why."""
+    """NACK: why. PREPARED: why one of the versions to read back cannot be read here; empty = they can."""
     def __init__(
         self,
         *,
@@ -924,6 +1263,8 @@ class Proposal(google.protobuf.message.Message):
     PROPOSAL_FIELD_NUMBER: builtins.int
     ROUTE_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
+    WAY_BACK_VERSIONS_FIELD_NUMBER: builtins.int
+    OTHERS_FIELD_NUMBER: builtins.int
     proposal: builtins.str
     """Id of the proposal."""
     traceparent: builtins.str
@@ -932,17 +1273,56 @@ class Proposal(google.protobuf.message.Message):
     def route(self) -> global___Route:
         """The route as it would be, with the epoch it would have."""
 
+    @property
+    def way_back_versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Versions of the route's job that a rollback would return to. The front prepares them too; where it cannot it says
+        so with PREPARED, for that is no reason to refuse the route itself.
+        """
+
+    @property
+    def others(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProposedRoute]:
+        """Routes of other jobs that would be committed in the same step; empty = the route changes alone."""
+
     def __init__(
         self,
         *,
         proposal: builtins.str = ...,
         route: global___Route | None = ...,
         traceparent: builtins.str = ...,
+        way_back_versions: collections.abc.Iterable[builtins.int] | None = ...,
+        others: collections.abc.Iterable[global___ProposedRoute] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["route", b"route"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["proposal", b"proposal", "route", b"route", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["others", b"others", "proposal", b"proposal", "route", b"route", "traceparent", b"traceparent", "way_back_versions", b"way_back_versions"]) -> None: ...
 
 global___Proposal = Proposal
+
+@typing.final
+class ProposedRoute(google.protobuf.message.Message):
+    """A further route of a proposal."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROUTE_FIELD_NUMBER: builtins.int
+    WAY_BACK_VERSIONS_FIELD_NUMBER: builtins.int
+    @property
+    def route(self) -> global___Route:
+        """The route as it would be, with the epoch it would have."""
+
+    @property
+    def way_back_versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Versions of its job that a rollback would return to."""
+
+    def __init__(
+        self,
+        *,
+        route: global___Route | None = ...,
+        way_back_versions: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["route", b"route"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["route", b"route", "way_back_versions", b"way_back_versions"]) -> None: ...
+
+global___ProposedRoute = ProposedRoute
 
 @typing.final
 class ProposalCancelled(google.protobuf.message.Message):
@@ -972,6 +1352,7 @@ class RouteCommitted(google.protobuf.message.Message):
     PROPOSAL_FIELD_NUMBER: builtins.int
     ROUTE_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
+    OTHERS_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """Revision of the watch; commit order."""
     proposal: builtins.str
@@ -982,6 +1363,12 @@ class RouteCommitted(google.protobuf.message.Message):
     def route(self) -> global___Route:
         """The route."""
 
+    @property
+    def others(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Route]:
+        """Routes of other jobs that were committed in the same step, and are to be adopted in one. Empty in a snapshot, which
+        names every route by itself.
+        """
+
     def __init__(
         self,
         *,
@@ -989,9 +1376,10 @@ class RouteCommitted(google.protobuf.message.Message):
         proposal: builtins.str = ...,
         route: global___Route | None = ...,
         traceparent: builtins.str = ...,
+        others: collections.abc.Iterable[global___Route] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["route", b"route"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["proposal", b"proposal", "revision", b"revision", "route", b"route", "traceparent", b"traceparent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["others", b"others", "proposal", b"proposal", "revision", b"revision", "route", b"route", "traceparent", b"traceparent"]) -> None: ...
 
 global___RouteCommitted = RouteCommitted
 

@@ -58,10 +58,25 @@ class SwitcherStub(object):
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CutOverRouteRequest.SerializeToString,
                 response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.FromString,
                 _registered_method=True)
+        self.CutOverRoutes = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/CutOverRoutes',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CutOverRoutesRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CutOverRoutesResponse.FromString,
+                _registered_method=True)
         self.RollBackRoute = channel.unary_unary(
                 '/turnout.switcher.v1.Switcher/RollBackRoute',
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRouteRequest.SerializeToString,
                 response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.FromString,
+                _registered_method=True)
+        self.RollBackRoutes = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/RollBackRoutes',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRoutesRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRoutesResponse.FromString,
+                _registered_method=True)
+        self.GetRollbackReadiness = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/GetRollbackReadiness',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetRollbackReadinessRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollbackReadiness.FromString,
                 _registered_method=True)
         self.ReleaseVersion = channel.unary_unary(
                 '/turnout.switcher.v1.Switcher/ReleaseVersion',
@@ -113,7 +128,8 @@ class SwitcherServicer(object):
 
     def SetTraffic(self, request, context):
         """SetTraffic gives each named version its weight; the weights sum to 10000 and include the active version.
-        Gates are asked for every version whose weight grows from 0.
+        Gates are asked for every version whose weight grows, except the active one. Where no other grows it is an emergency:
+        no gate, it takes the place of a change that is on its way, and one front that can serve it is enough.
         FAILED_PRECONDITION with google.rpc.PreconditionFailure that lists each failed gate and its evidence.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -123,9 +139,19 @@ class SwitcherServicer(object):
     def CutOverRoute(self, request, context):
         """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
         Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
-        the active version is a SetTraffic, which asks no gate and keeps the way back. FAILED_PRECONDITION as for
-        SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED, CHANGE_IN_FLIGHT,
-        PROPOSAL_EXPIRED) when nothing has changed.
+        the active version is a SetTraffic, which asks no gate and keeps the way back. The gate "rollback" fails where one
+        could not come back: the run of a version before is not alive, or a live front cannot read its table.
+        FAILED_PRECONDITION as for SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED,
+        CHANGE_IN_FLIGHT, PROPOSAL_EXPIRED) when nothing has changed. A repeat with the same request_id, at any replica,
+        waits for the first one, or carries it out if that has died, and answers the same.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CutOverRoutes(self, request, context):
+        """CutOverRoutes is CutOverRoute for several jobs at once, all or none: one transaction, which every front adopts in
+        one step. Reads that bring a token from after it are answered from after it, whatever their job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,6 +161,20 @@ class SwitcherServicer(object):
         """RollBackRoute restores the route as it was before the last cutover. The emergency exit: refused only when there
         is nothing to return to, the target's table is missing, or no front can read it; lag is reported in the answer.
         Afterwards there is no way back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackRoutes(self, request, context):
+        """RollBackRoutes is RollBackRoute for several jobs at once, all or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRollbackReadiness(self, request, context):
+        """GetRollbackReadiness tells whether RollBackRoute would succeed now, and what readers would come back to.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,10 +242,25 @@ def add_SwitcherServicer_to_server(servicer, server):
                     request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CutOverRouteRequest.FromString,
                     response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.SerializeToString,
             ),
+            'CutOverRoutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.CutOverRoutes,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CutOverRoutesRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CutOverRoutesResponse.SerializeToString,
+            ),
             'RollBackRoute': grpc.unary_unary_rpc_method_handler(
                     servicer.RollBackRoute,
                     request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRouteRequest.FromString,
                     response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.SerializeToString,
+            ),
+            'RollBackRoutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackRoutes,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRoutesRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRoutesResponse.SerializeToString,
+            ),
+            'GetRollbackReadiness': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRollbackReadiness,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetRollbackReadinessRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollbackReadiness.SerializeToString,
             ),
             'ReleaseVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseVersion,
@@ -356,6 +411,33 @@ class Switcher(object):
             _registered_method=True)
 
     @staticmethod
+    def CutOverRoutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/CutOverRoutes',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.CutOverRoutesRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.CutOverRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RollBackRoute(request,
             target,
             options=(),
@@ -372,6 +454,60 @@ class Switcher(object):
             '/turnout.switcher.v1.Switcher/RollBackRoute',
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRouteRequest.SerializeToString,
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackRoutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/RollBackRoutes',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRoutesRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollBackRoutesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRollbackReadiness(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/GetRollbackReadiness',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetRollbackReadinessRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RollbackReadiness.FromString,
             options,
             channel_credentials,
             insecure,

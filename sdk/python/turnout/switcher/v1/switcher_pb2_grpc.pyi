@@ -42,7 +42,8 @@ class SwitcherStub:
         turnout.switcher.v1.switcher_pb2.RouteChange,
     ]
     """SetTraffic gives each named version its weight; the weights sum to 10000 and include the active version.
-    Gates are asked for every version whose weight grows from 0.
+    Gates are asked for every version whose weight grows, except the active one. Where no other grows it is an emergency:
+    no gate, it takes the place of a change that is on its way, and one front that can serve it is enough.
     FAILED_PRECONDITION with google.rpc.PreconditionFailure that lists each failed gate and its evidence.
     """
 
@@ -52,9 +53,19 @@ class SwitcherStub:
     ]
     """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
     Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
-    the active version is a SetTraffic, which asks no gate and keeps the way back. FAILED_PRECONDITION as for
-    SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED, CHANGE_IN_FLIGHT,
-    PROPOSAL_EXPIRED) when nothing has changed.
+    the active version is a SetTraffic, which asks no gate and keeps the way back. The gate "rollback" fails where one
+    could not come back: the run of a version before is not alive, or a live front cannot read its table.
+    FAILED_PRECONDITION as for SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED,
+    CHANGE_IN_FLIGHT, PROPOSAL_EXPIRED) when nothing has changed. A repeat with the same request_id, at any replica,
+    waits for the first one, or carries it out if that has died, and answers the same.
+    """
+
+    CutOverRoutes: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.CutOverRoutesRequest,
+        turnout.switcher.v1.switcher_pb2.CutOverRoutesResponse,
+    ]
+    """CutOverRoutes is CutOverRoute for several jobs at once, all or none: one transaction, which every front adopts in
+    one step. Reads that bring a token from after it are answered from after it, whatever their job.
     """
 
     RollBackRoute: grpc.UnaryUnaryMultiCallable[
@@ -65,6 +76,18 @@ class SwitcherStub:
     is nothing to return to, the target's table is missing, or no front can read it; lag is reported in the answer.
     Afterwards there is no way back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
     """
+
+    RollBackRoutes: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.RollBackRoutesRequest,
+        turnout.switcher.v1.switcher_pb2.RollBackRoutesResponse,
+    ]
+    """RollBackRoutes is RollBackRoute for several jobs at once, all or none."""
+
+    GetRollbackReadiness: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetRollbackReadinessRequest,
+        turnout.switcher.v1.switcher_pb2.RollbackReadiness,
+    ]
+    """GetRollbackReadiness tells whether RollBackRoute would succeed now, and what readers would come back to."""
 
     ReleaseVersion: grpc.UnaryUnaryMultiCallable[
         turnout.switcher.v1.switcher_pb2.ReleaseVersionRequest,
@@ -126,7 +149,8 @@ class SwitcherAsyncStub:
         turnout.switcher.v1.switcher_pb2.RouteChange,
     ]
     """SetTraffic gives each named version its weight; the weights sum to 10000 and include the active version.
-    Gates are asked for every version whose weight grows from 0.
+    Gates are asked for every version whose weight grows, except the active one. Where no other grows it is an emergency:
+    no gate, it takes the place of a change that is on its way, and one front that can serve it is enough.
     FAILED_PRECONDITION with google.rpc.PreconditionFailure that lists each failed gate and its evidence.
     """
 
@@ -136,9 +160,19 @@ class SwitcherAsyncStub:
     ]
     """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
     Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
-    the active version is a SetTraffic, which asks no gate and keeps the way back. FAILED_PRECONDITION as for
-    SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED, CHANGE_IN_FLIGHT,
-    PROPOSAL_EXPIRED) when nothing has changed.
+    the active version is a SetTraffic, which asks no gate and keeps the way back. The gate "rollback" fails where one
+    could not come back: the run of a version before is not alive, or a live front cannot read its table.
+    FAILED_PRECONDITION as for SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED,
+    CHANGE_IN_FLIGHT, PROPOSAL_EXPIRED) when nothing has changed. A repeat with the same request_id, at any replica,
+    waits for the first one, or carries it out if that has died, and answers the same.
+    """
+
+    CutOverRoutes: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.CutOverRoutesRequest,
+        turnout.switcher.v1.switcher_pb2.CutOverRoutesResponse,
+    ]
+    """CutOverRoutes is CutOverRoute for several jobs at once, all or none: one transaction, which every front adopts in
+    one step. Reads that bring a token from after it are answered from after it, whatever their job.
     """
 
     RollBackRoute: grpc.aio.UnaryUnaryMultiCallable[
@@ -149,6 +183,18 @@ class SwitcherAsyncStub:
     is nothing to return to, the target's table is missing, or no front can read it; lag is reported in the answer.
     Afterwards there is no way back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
     """
+
+    RollBackRoutes: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.RollBackRoutesRequest,
+        turnout.switcher.v1.switcher_pb2.RollBackRoutesResponse,
+    ]
+    """RollBackRoutes is RollBackRoute for several jobs at once, all or none."""
+
+    GetRollbackReadiness: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetRollbackReadinessRequest,
+        turnout.switcher.v1.switcher_pb2.RollbackReadiness,
+    ]
+    """GetRollbackReadiness tells whether RollBackRoute would succeed now, and what readers would come back to."""
 
     ReleaseVersion: grpc.aio.UnaryUnaryMultiCallable[
         turnout.switcher.v1.switcher_pb2.ReleaseVersionRequest,
@@ -216,7 +262,8 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
         """SetTraffic gives each named version its weight; the weights sum to 10000 and include the active version.
-        Gates are asked for every version whose weight grows from 0.
+        Gates are asked for every version whose weight grows, except the active one. Where no other grows it is an emergency:
+        no gate, it takes the place of a change that is on its way, and one front that can serve it is enough.
         FAILED_PRECONDITION with google.rpc.PreconditionFailure that lists each failed gate and its evidence.
         """
 
@@ -228,9 +275,21 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
         """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
         Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
-        the active version is a SetTraffic, which asks no gate and keeps the way back. FAILED_PRECONDITION as for
-        SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED, CHANGE_IN_FLIGHT,
-        PROPOSAL_EXPIRED) when nothing has changed.
+        the active version is a SetTraffic, which asks no gate and keeps the way back. The gate "rollback" fails where one
+        could not come back: the run of a version before is not alive, or a live front cannot read its table.
+        FAILED_PRECONDITION as for SetTraffic, and reason VERSION_RELEASED. ABORTED (reason STALE_ETAG, NOT_PREPARED,
+        CHANGE_IN_FLIGHT, PROPOSAL_EXPIRED) when nothing has changed. A repeat with the same request_id, at any replica,
+        waits for the first one, or carries it out if that has died, and answers the same.
+        """
+
+    @abc.abstractmethod
+    def CutOverRoutes(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.CutOverRoutesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.CutOverRoutesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.CutOverRoutesResponse]]:
+        """CutOverRoutes is CutOverRoute for several jobs at once, all or none: one transaction, which every front adopts in
+        one step. Reads that bring a token from after it are answered from after it, whatever their job.
         """
 
     @abc.abstractmethod
@@ -243,6 +302,22 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         is nothing to return to, the target's table is missing, or no front can read it; lag is reported in the answer.
         Afterwards there is no way back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
         """
+
+    @abc.abstractmethod
+    def RollBackRoutes(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.RollBackRoutesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RollBackRoutesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RollBackRoutesResponse]]:
+        """RollBackRoutes is RollBackRoute for several jobs at once, all or none."""
+
+    @abc.abstractmethod
+    def GetRollbackReadiness(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.GetRollbackReadinessRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RollbackReadiness, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RollbackReadiness]]:
+        """GetRollbackReadiness tells whether RollBackRoute would succeed now, and what readers would come back to."""
 
     @abc.abstractmethod
     def ReleaseVersion(

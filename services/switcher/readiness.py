@@ -1,0 +1,25 @@
+"""Answers how ready a rollback is, from the route and from what the replayer says at this moment."""
+
+from core.domain.errors import NotFound
+from services.switcher.replayer_client import ReplayerClient
+from services.switcher.store import RouteStore
+from services.switcher.way_back import Readiness, readiness
+
+
+class RollbackReadiness:
+    """Asks nothing of the fronts: they are asked by the rollback itself."""
+
+    def __init__(self, store: RouteStore, replayer: ReplayerClient) -> None:
+        self._store = store
+        self._replayer = replayer
+
+    async def of(self, job: str) -> Readiness:
+        """How ready the rollback of a job's route is. NotFound (ROUTE_NOT_FOUND) before the first cutover."""
+        record = await self._store.read(job)
+        state = record.state
+        if state.route is None:
+            raise NotFound("ROUTE_NOT_FOUND", f"{job} has no route yet: its first cutover creates it.")
+        if state.way_back is None:
+            return readiness(state, record.now, {}, None)
+        seen = await self._replayer.runs(job, state.way_back.versions | {state.route.active_version})
+        return readiness(state, record.now, {run.version: run for run in seen}, None)

@@ -1,0 +1,74 @@
+"""First answers to requests, so that a repeated one changes nothing. One transaction a method.
+
+The commit of a change stores an answer together with its proposal: the change stands, and its adoption is still to be
+seen. Whoever repeats the request, at whatever replica, sees to that again, so that no answer comes before it is true.
+"""
+
+from dataclasses import dataclass
+
+from core.domain.errors import InvalidInput
+from core.postgres import Pool
+from services.switcher.records import ChangeRecord, Intent
+from services.switcher.rows import SQL, change_of, transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The stored answer; with a proposal, the committed changes whose adoption it does not tell yet."""
+
+    answer: bytes
+    proposal: str = ""
+    records: tuple[ChangeRecord, ...] = ()
+    counted: frozenset[str] = frozenset()
+
+
+class RequestStore:
+    """Answers by request_id; kept as long as `forget` of the routes leaves them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def find(self, intent: Intent) -> Answered | None:
+        """The answer to a request; InvalidInput where the id stands for another request."""
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(SQL.find_request, intent.request_id)
+            if row is None:
+                return None
+            _refuse_other(intent, row["fingerprint"])
+            if not row["proposal"]:
+                return Answered(bytes(row["answer"]))
+            changes = await connection.fetch(SQL.changes_of_request, intent.request_id)
+            counted = await connection.fetchval(SQL.counted_fronts, row["proposal"])
+        records = tuple(change_of(change) for change in changes)
+        return Answered(bytes(row["answer"]), row["proposal"], records, frozenset(counted or ()))
+
+    async def in_flight(self, intent: Intent) -> bool:
+        """Whether the request is being carried out, by this replica or another one; InvalidInput as for `find`."""
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(SQL.find_proposal_of_request, intent.request_id)
+        if row is None:
+            return False
+        _refuse_other(intent, row["fingerprint"])
+        return not row["dead"]
+
+    async def store(self, intent: Intent, answer: bytes) -> bytes:
+        """Keep the answer to a request that needed no change; the first one, if the same request came twice at once."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.store_request, intent.request_id, intent.fingerprint, answer, "")
+            row = await connection.fetchrow(SQL.find_request, intent.request_id)
+        return bytes(row["answer"])
+
+    async def complete(self, intent: Intent, answer: bytes) -> bytes:
+        """Put the whole answer in the place of the one that the commit stored; the whole one that was first."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.complete_request, intent.request_id, answer)
+            row = await connection.fetchrow(SQL.find_request, intent.request_id)
+        return answer if row is None else bytes(row["answer"])
+
+
+def _refuse_other(intent: Intent, fingerprint: bytes) -> None:
+    if fingerprint != intent.fingerprint:
+        raise InvalidInput(
+            "REQUEST_ID_REUSED",
+            f"The request_id {intent.request_id!r} came with another request before; take a new one for each request.",
+        )
