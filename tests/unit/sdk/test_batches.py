@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnout.client.batches import parts, put_keys, reads_of
+from turnout.client.batches import parts, put_keys, put_values, reads_of
 from turnout.client.values import to_key
 from turnout.column_values import column_of
 from turnout.errors import InvalidInput, TurnoutError
@@ -69,10 +69,11 @@ def test_a_front_sees_the_same_keys_by_column(
     names = [f"k{number}" for number in range(len(asked_as))]
     order = data.draw(st.permutations(range(len(asked_as)))) if named else range(len(asked_as))
     given_keys = [{names[at]: key[at] for at in order} if named else key for key in keys]
-    by_column = pb.BatchGetRequest()
-    put_keys(by_column, parts(given_keys[0])[0], [parts(key)[1] for key in given_keys])
+    by_column, by_parts = pb.BatchGetRequest(), pb.BatchGetRequest()
+    put_keys(by_column, given_keys)
+    put_values(by_parts, parts(given_keys[0])[0], [parts(key)[1] for key in given_keys])
     as_messages = pb.BatchGetRequest(keys=[to_key(key) for key in given_keys])
-    assert sent(by_column, table(kinds)) == sent(as_messages, table(kinds))
+    assert sent(by_column, table(kinds)) == sent(by_parts, table(kinds)) == sent(as_messages, table(kinds))
 
 
 @pytest.mark.parametrize(
@@ -86,11 +87,17 @@ def test_a_front_sees_the_same_keys_by_column(
         ([(datetime(2026, 1, 1, tzinfo=UTC),)], False),
         ([()], False),
         ([], False),
+        ([1, 2], True),
+        ([[1], [2]], True),
+        ([1, (2,)], False),
+        ([{"a": 1, "b": 2}, {"a": 3, "b": 4}], True),
+        ([{"a": 1, "b": 2}, {"b": 3, "a": 4}], False),
+        ([1, 2**63 - 1], True),
     ],
 )
-def test_keys_go_by_column_where_they_can(keys: list[tuple[Any, ...]], by_column: bool) -> None:
+def test_keys_go_by_column_where_they_can(keys: list[Any], by_column: bool) -> None:
     request = pb.BatchGetRequest()
-    put_keys(request, (), keys)
+    put_keys(request, keys)
     assert bool(request.key_columns) == by_column
     assert len(request.keys) == (0 if by_column else len(keys))
 

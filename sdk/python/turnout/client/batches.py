@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from itertools import repeat
 from typing import Any, TypeAlias
@@ -17,6 +17,7 @@ from turnout.reading.tokens import token_of_version
 from turnout.results import Read
 
 Values: TypeAlias = tuple[Any, ...]
+Row: TypeAlias = dict[str, object]
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
@@ -58,21 +59,53 @@ def _is_plain(value: Any) -> bool:
     return kind in _LISTS
 
 
-def put_keys(request: query_pb2.BatchGetRequest, names: Sequence[str], keys: Sequence[Values]) -> None:
-    """Write keys of the same names into a request: by column where that can be, else as messages."""
-    columns = _columns(keys)
-    if columns is not None:
+def put_keys(request: query_pb2.BatchGetRequest, keys: Sequence[Key]) -> None:
+    """Write keys into a request: by column where all are of one form, else as messages. Raises as `parts` does."""
+    names, rows = _of_one_form(keys)
+    columns = None if rows is None else _columns(rows)
+    if columns is None:
+        request.keys.extend(map(to_key, keys))
+    else:
         request.key_columns.extend(columns)
         request.key_column_names.extend(names)
+
+
+def put_values(request: query_pb2.BatchGetRequest, names: Sequence[str], keys: Sequence[Values]) -> None:
+    """The same for keys whose `parts` are known, and all of whose names are these."""
+    columns = _columns([*zip(*keys, strict=True)]) if len(set(map(len, keys))) == 1 else None
+    if columns is None:
+        request.keys.extend(to_key(key_of(names, key)) for key in keys)
     else:
-        request.keys.extend(to_key(dict(zip(names, key, strict=True)) if names else key) for key in keys)
+        request.key_columns.extend(columns)
+        request.key_column_names.extend(names)
 
 
-def _columns(keys: Sequence[Values]) -> list[query_pb2.Column] | None:
-    if len(set(map(len, keys))) != 1:
-        return None
+def key_of(names: Sequence[str], values: Values) -> Key:
+    """A key of its parts."""
+    return dict(zip(names, values, strict=True)) if names else values
+
+
+def _of_one_form(keys: Sequence[Any]) -> tuple[tuple[str, ...], list[Values] | None]:
+    """The names of the keys' columns, and the values by column; None where the keys differ in form."""
+    kinds = set(map(type, keys))
+    if len(kinds) != 1:
+        return (), None
+    kind = kinds.pop()
+    if kind in _LISTS:
+        return (), [tuple(keys)]
+    if kind is dict:
+        orders: set[tuple[str, ...]] = set(map(tuple, keys))
+        if len(orders) == 1:
+            return orders.pop(), [*zip(*map(dict.values, keys), strict=True)]
+    elif kind in (tuple, list) and len(set(map(len, keys))) == 1:
+        return (), [*zip(*keys, strict=True)]
+    return (), None
+
+
+def _columns(by_column: Sequence[Values]) -> list[query_pb2.Column] | None:
+    """The columns of a request; None where one holds values that do not travel so."""
     columns = []
-    for values in zip(*keys, strict=True):
+    for values in by_column:
         kinds = set(map(type, values))
         kind = kinds.pop()
         if kinds or kind not in _LISTS or (kind is int and not _INT64_MIN <= min(values) <= max(values) <= _INT64_MAX):
@@ -86,32 +119,43 @@ def reads_of(answer: query_pb2.BatchGetResponse, job: str, keys: int, seen: byte
     """The reads of a batch, in the order of its keys. seen: the request's token."""
     whose = [_who(answer, served, job, seen) for served in answer.served]
     if not answer.blocks:
-        found = []
+        found: list[Read] = []
         for result in answer.results:
             who = whose[result.served_index]
             row = from_row(answer.served[result.served_index].columns, result.row) if result.HasField("row") else None
-            found.append(read_of(row, who))
+            found += reads_by(who, [row])
         return found
     reads: list[Read | None] = [None] * keys
     for block in answer.blocks:
-        who = whose[block.served_index]
-        places: Sequence[int] = block.key_indexes or range(keys)
-        rows = iter(rows_of(answer.served[block.served_index].columns, block.columns))
-        missing = set(block.missing)
-        for at, place in enumerate(places):
-            reads[place] = read_of(None if at in missing else next(rows), who)
+        rows = rows_of(answer.served[block.served_index].columns, block.columns)
+        if block.missing:
+            rows = _with_missing(rows, block.missing)
+        found = reads_by(whose[block.served_index], rows)
+        if not block.key_indexes:
+            return found
+        for place, read in zip(block.key_indexes, found, strict=True):
+            reads[place] = read
     return [read for read in reads if read is not None]
 
 
-def rows_of(names: Sequence[str], columns: Sequence[query_pb2.Column]) -> list[dict[str, Any]]:
+def rows_of(names: Sequence[str], columns: Sequence[query_pb2.Column]) -> list[Row | None]:
     """Rows that came by column."""
-    lists = [values_of(column) for column in columns]
-    return [dict(pairs) for pairs in map(zip, repeat(tuple(names)), zip(*lists, strict=True))]
+    by_column = map(values_of, columns)
+    return [*map(dict, map(zip, repeat(tuple(names)), zip(*by_column, strict=True)))]
 
 
-def read_of(row: Mapping[str, object] | None, who: Read) -> Read:
-    """A row of whoever answered `who`."""
-    return Read(row, who.version, who.epoch, who.applied_positions, who.cause, who.token)
+def reads_by(who: Read, rows: Iterable[Row | None]) -> list[Read]:
+    """Rows of whoever answered `who`."""
+    each = map(repeat, (who.version, who.epoch, who.applied_positions, who.cause, who.token))
+    return [*map(Read, rows, *each)]
+
+
+def _with_missing(rows: Sequence[Row | None], missing: Sequence[int]) -> list[Row | None]:
+    """The rows, and None at the places of those that do not exist, which are ascending."""
+    spread: list[Row | None] = [*rows]
+    for place in missing:
+        spread.insert(place, None)
+    return spread
 
 
 def _who(answer: query_pb2.BatchGetResponse, served: query_pb2.ServedVersion, job: str, seen: bytes) -> Read:

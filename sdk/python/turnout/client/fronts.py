@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 
 from turnout.client import convert
-from turnout.client.batches import parts, put_keys, read_of, reads_of, rows_of
+from turnout.client.batches import key_of, parts, put_keys, put_values, reads_by, reads_of, rows_of
 from turnout.client.calls import job_name, split_job
 from turnout.client.connection import QUICK_S, Connections
 from turnout.client.gather import Alike, Asked, Gather
@@ -31,7 +31,7 @@ class FrontReads:
         return await self._gather.get(alike, values, unit, deadline_s)
 
     async def one(self, alike: Alike, asked: Asked, within_s: float) -> Read:
-        key = to_key(dict(zip(alike.names, asked.key, strict=True)) if alike.names else asked.key)
+        key = to_key(key_of(alike.names, asked.key))
         request = query_pb2.GetRequest(
             job=alike.job, key=key, unit=asked.unit, version=alike.version, token=alike.token
         )
@@ -42,7 +42,7 @@ class FrontReads:
 
     async def many(self, alike: Alike, asked: Sequence[Asked], within_s: float) -> list[Read]:
         request = query_pb2.BatchGetRequest(job=alike.job, version=alike.version, token=alike.token)
-        put_keys(request, alike.names, [one.key for one in asked])
+        put_values(request, alike.names, [one.key for one in asked])
         if alike.with_unit:
             units = [one.unit for one in asked]
             if units.count(units[0]) == len(units):
@@ -56,11 +56,7 @@ class FrontReads:
         self, job: str, keys: Sequence[Key], *, unit: str, version: int, token: bytes, timeout_s: float | None
     ) -> Batch:
         request = query_pb2.BatchGetRequest(job=job_name(job), unit=unit, version=version, token=token)
-        named = [parts(key) for key in keys]
-        if len({names for names, _ in named}) == 1:
-            put_keys(request, named[0][0], [values for _, values in named])
-        else:
-            request.keys.extend(map(to_key, keys))
+        put_keys(request, keys)
         reads, token = await self._batch(request, len(keys), timeout_s)
         return Batch(tuple(reads), token)
 
@@ -99,8 +95,8 @@ class FrontReads:
             async for page in stream:
                 if who is None:
                     who, columns = convert.read(page.served, None, page.token), list(page.served.columns)
-                for row in rows_of(columns, page.columns):
-                    yield read_of(row, who)
+                for read in reads_by(who, rows_of(columns, page.columns)):
+                    yield read
         finally:
             await stream.aclose()
 
