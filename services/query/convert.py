@@ -54,6 +54,7 @@ def served_version(served: Served) -> query_pb2.ServedVersion:
         columns=served.table.column_names,
         applied_positions=[_position(position) for position in served.positions.each],
         cause=_CAUSES[served.resolution.cause],
+        group=served.resolution.group,
     )
 
 
@@ -70,14 +71,17 @@ def get_response(request: Request, served: Served, row: Values | None) -> bytes:
 
 
 def _get_tail(job: str, served: Served) -> bytes:
-    token = token_of(job, served.resolution.epoch, served.positions.each)
+    resolution = served.resolution
+    token = token_of(job, resolution.epoch, served.positions.each, group=resolution.group)
     return query_pb2.GetResponse(served=served_version(served), token=token).SerializeToString()
 
 
 def _token(request: Request, served: Sequence[Served]) -> bytes:
     """The token of an answer, which goes on from that of the request."""
     epoch = max((one.resolution.epoch for one in served), default=0)
-    return token_of(request.job, epoch, [position for one in served for position in one.positions.each], request.token)
+    group = max((one.resolution.group for one in served), default=0)
+    each = [position for one in served for position in one.positions.each]
+    return token_of(request.job, epoch, each, request.token, group=group)
 
 
 def _row_writer(table: Table) -> Callable[[query_pb2.Row, Sequence[Any]], None]:

@@ -12,6 +12,7 @@ from tests.integration.query.fronts import FrontProcess, Serving, i, key, plain,
 from tests.integration.query.switcher import ScriptedSwitcher, route
 from tests.support.eventually import eventually
 from turnout.query.v1 import query_pb2 as pb
+from turnout.reading.tokens import carried_over, group_of
 
 ROUTED, STAND_IN = pb.ServedVersion.ROUTED, pb.ServedVersion.STAND_IN
 UNIT = "u"
@@ -127,3 +128,37 @@ async def test_a_session_through_a_rollback_sees_the_log_go_forward_only(
         token = answer.token
         offsets.append((answer.served.version, answer.served.applied_positions[0].next_offset))
     assert offsets == [(1, 20), (2, 22), (1, 22)]
+
+
+async def test_a_step_of_several_jobs_is_honoured_by_reads_of_the_others(
+    split: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
+) -> None:
+    """Another front has answered job a from after the step; this one was told nothing of it yet."""
+    await serving.numbers(3, {1: "drei"}, offset=20)
+    step = switcher.revision + 1
+    token = carried_over(b"", "j", step)
+    assert (await refused(get(split, token, timeout_s=0.5)))[1] == "ROUTE_BEHIND_TOKEN"
+    together = route("j", 2, active=3)
+    together.group = step
+    switcher.fetchable["jobs/j/route"] = together
+    answer = await get(split, token)
+    assert (answer.served.version, answer.served.epoch, answer.served.group) == (3, 2, step)
+    assert group_of(answer.token) == step
+
+
+async def test_a_front_that_was_told_of_the_step_asks_nobody(
+    split: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
+) -> None:
+    await serving.numbers(1, {1: "a"}, job="a")
+    await serving.position(2, 20)
+    switcher.commit_step("together", route("a", 1, active=1), route("j", 2, active=1))
+
+    async def adopted() -> bool:
+        return (await get(split, b"")).served.epoch == 2
+
+    await eventually(adopted)
+    request = pb.GetRequest(job="jobs/a", key=key(i(1)), unit=UNIT)
+    seen = await split.query.Get(request, timeout=20)
+    assert group_of(seen.token) == switcher.revision
+    token = carried_over(b"", "j", group_of(seen.token))
+    assert (await get(split, token)).served.group == switcher.revision

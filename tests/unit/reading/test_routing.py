@@ -165,3 +165,8 @@ def test_what_a_route_was_part_of_is_remembered_when_it_changes_alone() -> None:
     together = RoutingTable().with_commit(in_group(whole("a", 2), 3), in_group(whole("b", 2), 3))
     alone = together.with_commit(commit(whole("a", 3, 2), 4))
     assert (alone.epoch("a"), alone.group("a"), alone.group("b")) == (3, 3, 3)
+
+
+def test_a_resolution_tells_the_group_of_its_route() -> None:
+    table = RoutingTable().with_commit(in_group(whole("a"), 7), in_group(whole("b"), 7))
+    assert table.resolve("a", "u") == Resolution(1, 1, Cause.ROUTED, 7)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.query.v1.query_pb2 import ReadToken
 from turnout.reading.positions import Position
-from turnout.reading.tokens import behind, merged, parse_token, token_of, token_of_version
+from turnout.reading.tokens import (
+    behind,
+    carried_over,
+    group_of,
+    merged,
+    parse_token,
+    token_of,
+    token_of_version,
+)
 
 Vector = dict[tuple[str, int], int]
 
@@ -119,3 +127,22 @@ def test_a_version_of_a_batch_has_the_token_that_it_would_have_alone(mine: Vecto
     whole = token_of("j", 3, [*at(mine), *at(other)], parsed(seen))
     positions = [(topic, partition, offset) for (topic, partition), offset in mine.items()]
     assert token_of_version("j", 3, positions, whole, seen) == alone
+
+
+@given(VECTORS, st.integers(0, 9), st.integers(0, 9))
+def test_a_group_is_carried_over_to_another_job(seen: Vector, own: int, other: int) -> None:
+    token = token_of("j", 3, at(seen), group=own)
+    carried = parsed(carried_over(token, "j", other))
+    assert carried.group == max(own, other)
+    carried.group = own
+    assert carried == parsed(token), "what was seen of the job's own log stays as it is"
+    of_none = carried_over(b"", "j", other)
+    assert (group_of(of_none), of_none == b"") == (other, other == 0)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+def test_the_newest_group_stays(seen: int, answered: int, whole: int) -> None:
+    before = token_of("j", 1, [], group=seen)
+    assert parsed(token_of("j", 1, [], parsed(before), group=answered)).group == max(seen, answered)
+    assert group_of(merged(before, token_of("j", 1, at({("a", 0): 1}), group=answered))) == max(seen, answered)
+    assert group_of(token_of_version("j", 1, [], token_of("j", 1, [], group=whole), before)) == max(seen, whole)

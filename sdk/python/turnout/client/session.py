@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from turnout.client.values import Key
-from turnout.reading.tokens import merged
+from turnout.reading.tokens import carried_over, group_of, merged
 from turnout.results import Batch, Read
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ class Session:
     A read is nowhere answered from before an earlier one of the session, through cutover, rollback and splits, as far
     as positions of the log go; values may differ between versions. A read that would be behind waits; then the active
     version stands in, if it is not behind as well (Read.cause says so); else Unavailable (BEHIND_TOKEN).
+    Of jobs that were cut over in one step a read is not from before it once another one was from after it.
     FailedPrecondition (TOKEN_OF_ANOTHER_TOPIC) after a topic was deleted and made anew: `forget` what was seen of the
     job.
 
@@ -31,6 +32,7 @@ class Session:
         self._client = client
         self._unit = unit
         self.tokens: dict[str, bytes] = dict(tokens)
+        self._group = max(map(group_of, self.tokens.values()), default=0)
 
     def forget(self, job: str) -> None:
         """Begin anew with the job."""
@@ -38,7 +40,7 @@ class Session:
 
     async def get(self, job: str, key: Key, *, version: int | None = None, timeout_s: float | None = None) -> Read:
         """One row; Read.row is None where there is none."""
-        token = self.tokens.get(job, b"")
+        token = self._brought(job)
         read = await self._client.get(job, key, unit=self._unit, version=version, token=token, timeout_s=timeout_s)
         self._seen(job, read.token)
         return read
@@ -47,7 +49,7 @@ class Session:
         self, job: str, keys: Iterable[Key], *, version: int | None = None, timeout_s: float | None = None
     ) -> Batch:
         """Up to 10000 rows."""
-        token = self.tokens.get(job, b"")
+        token = self._brought(job)
         batch = await self._client.batch_get(
             job, keys, unit=self._unit, version=version, token=token, timeout_s=timeout_s
         )
@@ -64,7 +66,7 @@ class Session:
         timeout_s: float | None = None,
     ) -> AsyncGenerator[Read, None]:
         """Rows of one version in an order."""
-        token = self.tokens.get(job, b"")
+        token = self._brought(job)
         rows = self._client.scan(
             job,
             order_by=order_by,
@@ -84,3 +86,8 @@ class Session:
 
     def _seen(self, job: str, token: bytes) -> None:
         self.tokens[job] = merged(self.tokens.get(job, b""), token)
+        self._group = max(self._group, group_of(token))
+
+    def _brought(self, job: str) -> bytes:
+        """What was seen of the job, and the newest group of routes that was seen at all."""
+        return carried_over(self.tokens.get(job, b""), job, self._group)

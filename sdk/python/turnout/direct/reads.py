@@ -216,7 +216,9 @@ class DirectReads:
 
 def _token(request: Request, served: Sequence[Served]) -> bytes:
     epoch = max((one.resolution.epoch for one in served), default=0)
-    return token_of(request.job, epoch, [position for one in served for position in one.positions.each], request.token)
+    group = max((one.resolution.group for one in served), default=0)
+    each = [position for one in served for position in one.positions.each]
+    return token_of(request.job, epoch, each, request.token, group=group)
 
 
 def _applied(positions: Positions) -> tuple[results.AppliedPosition, ...]:

@@ -30,21 +30,22 @@ class SwitcherRoutes:
         self._front = front
         self._stub = cast("switcher_pb2_grpc.SwitcherAsyncStub", switcher_pb2_grpc.SwitcherStub(channel))
 
-    async def refetch(self, job: str, deadline: Deadline) -> None:
-        """Bring the front's route of the job up to date; leaves it as it is when the switcher is away."""
+    async def refetch(self, job: str, deadline: Deadline) -> bool:
+        """Bring the front's route of the job up to date; False, and it stays as it is, when the switcher is away."""
         request = switcher_pb2.GetRouteRequest(name=route_name(job))
         try:
             message = await self._stub.GetRoute(request, timeout=min(_WITHIN_S, deadline.left_s))
             route = route_of(message)
         except grpc.aio.AioRpcError as error:
             log.warning("the route of %s was asked for again: %s", job, from_rpc_error(error, "switcher").message)
-            return
+            return False
         except (ValueError, TurnoutError) as error:
             log.warning("the route of %s was asked for again and cannot be served by: %s", job, error)
-            return
+            return False
         table = self._front.table
         # Without a revision of its own: the commit will still come by the watch, and be reported then.
         self._front.table = table.with_commit(Committed(table.revision, "", route, message.group))
+        return True
 
 
 class RegistryVersions:

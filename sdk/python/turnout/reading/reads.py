@@ -37,8 +37,8 @@ T = TypeVar("T")
 class Routes(Protocol):
     """Asks the switcher for one route, outside of the watch."""
 
-    async def refetch(self, job: str, deadline: Deadline) -> None:
-        """Bring the front's route of the job up to date; leaves it as it is when the switcher is away."""
+    async def refetch(self, job: str, deadline: Deadline) -> bool:
+        """Bring the front's route of the job up to date; False, and it stays as it is, when the switcher is away."""
 
 
 class Registry(Protocol):
@@ -287,7 +287,7 @@ class Reads:
         assert token is not None
         waits = Waits(deadline)
         if not request.version:
-            await self._catch_up(request, token.epoch, waits, deadline)
+            await self._catch_up(request, token, waits, deadline)
         asked = request
         while True:
             answer = await self._twice(asked, attempt, deadline)
@@ -303,17 +303,26 @@ class Reads:
                 raise _behind_token(request, late)
             asked = replace(request, passed_over=versions)
 
-    async def _catch_up(self, request: Request, epoch: int, waits: "Waits", deadline: Deadline) -> None:
-        """Wait until the route is not from before the one that the caller has read by."""
-        while self._front.table.epoch(request.job) < epoch:
-            await self._routes.refetch(request.job, deadline)
-            if self._front.table.epoch(request.job) < epoch and not await waits.again():
+    async def _catch_up(self, request: Request, token: ReadToken, waits: "Waits", deadline: Deadline) -> None:
+        """Wait until the route is not from before the one that the caller has read by, nor from before a step in which
+        it changed together with another one that the caller has read by."""
+        fetched = False
+        while self._route_behind(request.job, token, fetched=fetched):
+            fetched = await self._routes.refetch(request.job, deadline)
+            if self._route_behind(request.job, token, fetched=fetched) and not await waits.again():
                 raise Unavailable(
                     "ROUTE_BEHIND_TOKEN",
-                    f"The token has seen epoch {epoch} of the route of {request.job}, and this front knows none after "
-                    f"{self._front.table.epoch(request.job)}: the switcher does not tell it; try another front.",
+                    f"The token has seen epoch {token.epoch} of the route of {request.job} and the step of revision "
+                    f"{token.group}, and this front knows none after epoch {self._front.table.epoch(request.job)} and "
+                    f"revision {self._front.table.revision}: the switcher does not tell it; try another front.",
                     metadata={"job": request.job},
                 )
+
+    def _route_behind(self, job: str, token: ReadToken, *, fetched: bool) -> bool:
+        """Whether the front's route of the job may be from before what the token has seen. fetched: it has been asked
+        for since, so that every step that anybody can have seen is in it."""
+        table = self._front.table
+        return table.epoch(job) < token.epoch or (table.revision < token.group and not fetched)
 
     def _active(self, request: Request) -> int | None:
         route = self._front.table.route(request.job)

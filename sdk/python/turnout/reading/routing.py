@@ -36,6 +36,7 @@ class Resolution(NamedTuple):  # made for every read, and as a tuple in a third 
     version: int
     epoch: int
     cause: Cause
+    group: int = 0  # the route's, see `Committed`
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,15 @@ class Resolver:
     split: bool
     pinned: int
     passed_over: frozenset[int]
+    group: int = 0
 
     @property
     def same(self) -> Resolution | None:
         """What every unit is given; None where they differ."""
         if self.route is None:
-            return Resolution(self.pinned, self.epoch, Cause.PINNED)
+            return Resolution(self.pinned, self.epoch, Cause.PINNED, self.group)
         if not self.split:
-            return Resolution(self.route.active_version, self.epoch, Cause.ACTIVE)
+            return Resolution(self.route.active_version, self.epoch, Cause.ACTIVE, self.group)
         if self.route.sole is None:
             return None
         return self._routed(self.route, self.route.sole)
@@ -81,15 +83,15 @@ class Resolver:
         """The version that answers the unit."""
         route = self.route
         if route is None:
-            return Resolution(self.pinned, self.epoch, Cause.PINNED)
+            return Resolution(self.pinned, self.epoch, Cause.PINNED, self.group)
         if unit is None or not self.split:
-            return Resolution(route.active_version, self.epoch, Cause.ACTIVE)
+            return Resolution(route.active_version, self.epoch, Cause.ACTIVE, self.group)
         return self._routed(route, routing.resolve(route, unit))
 
     def _routed(self, route: Route, version: int) -> Resolution:
         if version in self.passed_over and version != route.active_version:
-            return Resolution(route.active_version, self.epoch, Cause.STAND_IN)
-        return Resolution(version, self.epoch, Cause.ROUTED)
+            return Resolution(route.active_version, self.epoch, Cause.STAND_IN, self.group)
+        return Resolution(version, self.epoch, Cause.ROUTED, self.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +153,9 @@ class RoutingTable:
     def resolver(self, job: str, *, pinned: int, split: bool, passed_over: frozenset[int]) -> "Resolver":
         """Resolves the units of one read. NotFound (JOB_NOT_ROUTED) unless the request pins a version."""
         if pinned:
-            return Resolver(None, self.epoch(job), split, pinned, passed_over)
+            return Resolver(None, self.epoch(job), split, pinned, passed_over, self.group(job))
         route = self.routed(job)
-        return Resolver(route, route.epoch, split, 0, passed_over)
+        return Resolver(route, route.epoch, split, 0, passed_over, self.group(job))
 
     def routed(self, job: str) -> Route:
         """The job's route. NotFound (JOB_NOT_ROUTED) before its first cutover."""

@@ -3,6 +3,9 @@
 A token holds the newest epoch and the highest position of each partition that its reader has seen. A version satisfies
 it when its positions are nowhere behind. Only partitions of topics that the version reads count: a version that reads
 other topics has nothing to say about those.
+
+It also holds the newest *group* that its reader has seen: routes of several jobs that were committed in one step. That
+is carried over to the reads of other jobs, whose routes must then be from after that step, too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,9 +20,14 @@ from turnout.reading.positions import Position
 PARTITION_MAX = 100_000  # a token with a partition above it is nobody's
 
 
-def token_of(job: str, epoch: int, positions: Sequence[Position], seen: ReadToken | None = None) -> bytes:
-    """The token of an answer at those positions. seen: that of the request, which it goes on from."""
-    token = ReadToken(job=job, epoch=max(epoch, seen.epoch if seen is not None else 0))
+def token_of(
+    job: str, epoch: int, positions: Sequence[Position], seen: ReadToken | None = None, *, group: int = 0
+) -> bytes:
+    """The token of an answer at those positions, by a route of that epoch and group. seen: that of the request, which
+    it goes on from."""
+    token = ReadToken(job=job, epoch=epoch, group=group)
+    if seen is not None:
+        token.epoch, token.group = max(epoch, seen.epoch), max(group, seen.group)
     topics: dict[str, ReadToken.TopicPositions] = {}
     for one in seen.topics if seen is not None else ():
         topics[one.topic] = token.topics.add()
@@ -44,7 +52,7 @@ def merged(one: bytes, other: bytes) -> bytes:
     if not one or not other or one == other:
         return other or one
     token, late = ReadToken.FromString(one), ReadToken.FromString(other)
-    token.epoch = max(token.epoch, late.epoch)
+    token.epoch, token.group = max(token.epoch, late.epoch), max(token.group, late.group)
     topics = {told.topic: told for told in token.topics}
     for told in late.topics:
         known = topics.get(told.topic)
@@ -66,9 +74,24 @@ def token_of_version(
 
     answer: the token of the whole batch, which knows the topics' ids. seen: that of the request.
     """
-    ids = {told.topic: told.topic_id for told in ReadToken.FromString(answer).topics}
+    whole = ReadToken.FromString(answer)
+    ids = {told.topic: told.topic_id for told in whole.topics}
     each = [Position(topic, ids.get(topic, ""), partition, offset, None) for topic, partition, offset in positions]
-    return token_of(job, epoch, each, ReadToken.FromString(seen) if seen else None)
+    return token_of(job, epoch, each, ReadToken.FromString(seen) if seen else None, group=whole.group)
+
+
+def group_of(token: bytes) -> int:
+    """The newest group of routes that the token has seen; 0 = none."""
+    return ReadToken.FromString(token).group
+
+
+def carried_over(token: bytes, job: str, group: int) -> bytes:
+    """The token of a job, empty for none, which now has seen a group as well."""
+    if not group or group_of(token) >= group:
+        return token
+    seen = ReadToken.FromString(token)
+    seen.job, seen.group = job, group
+    return seen.SerializeToString(deterministic=True)
 
 
 def parse_token(raw: bytes, job: str) -> ReadToken | None:

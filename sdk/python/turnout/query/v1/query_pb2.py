@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cturnout/query/v1/query.proto\x12\x10turnout.query.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x05Value\x12\x15\n\x0bint64_value\x18\x01 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x12\x15\n\x0b\x62ytes_value\x18\x05 \x01(\x0cH\x00\x12\x13\n\tdate_days\x18\x06 \x01(\x05H\x00\x12\x35\n\x0ftimestamp_value\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x17\n\rdecimal_value\x18\x08 \x01(\tH\x00\x12\x14\n\nuuid_value\x18\t \x01(\tH\x00\x12\x14\n\njson_value\x18\n \x01(\tH\x00\x42\x06\n\x04kind\".\n\x03Row\x12\'\n\x06values\x18\x01 \x03(\x0b\x32\x17.turnout.query.v1.Value\"D\n\x03Key\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12,\n\x06values\x18\x02 \x03(\x0b\x32\x17.turnout.query.v1.ValueB\x03\xe0\x41\x02\"\xf5\x01\n\x06\x43olumn\x12\r\n\x05nulls\x18\x01 \x03(\x05\x12\x14\n\x0cint64_values\x18\x02 \x03(\x03\x12\x15\n\rdouble_values\x18\x03 \x03(\x01\x12\x13\n\x0b\x62ool_values\x18\x04 \x03(\x08\x12\x15\n\rstring_values\x18\x05 \x03(\t\x12\x14\n\x0c\x62ytes_values\x18\x06 \x03(\x0c\x12\x11\n\tdate_days\x18\x07 \x03(\x05\x12\x18\n\x10timestamp_micros\x18\x08 \x03(\x03\x12\x16\n\x0e\x64\x65\x63imal_values\x18\t \x03(\t\x12\x13\n\x0buuid_values\x18\n \x03(\t\x12\x13\n\x0bjson_values\x18\x0b \x03(\t\"\xac\x01\n\tReadToken\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12:\n\x06topics\x18\x03 \x03(\x0b\x32*.turnout.query.v1.ReadToken.TopicPositions\x1aG\n\x0eTopicPositions\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\t\x12\x14\n\x0cnext_offsets\x18\x03 \x03(\x03\"\x86\x02\n\rServedVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0f\n\x07\x63olumns\x18\x03 \x03(\t\x12<\n\x11\x61pplied_positions\x18\x04 \x03(\x0b\x32!.turnout.query.v1.AppliedPosition\x12\x34\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32%.turnout.query.v1.ServedVersion.Cause\"P\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\n\n\x06ROUTED\x10\x01\x12\n\n\x06PINNED\x10\x02\x12\n\n\x06\x41\x43TIVE\x10\x03\x12\x0c\n\x08STAND_IN\x10\x04\"x\n\x0f\x41ppliedPosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\nGetRequest\x12\x10\n\x03job\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\'\n\x03key\x18\x02 \x01(\x0b\x32\x15.turnout.query.v1.KeyB\x03\xe0\x41\x02\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\r\n\x05token\x18\x05 \x01(\x0c\"q\n\x0bGetResponse\x12\"\n\x03row\x18\x01 \x01(\x0b\x32\x15.turnout.query.v1.Row\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.turnout.query.v1.ServedVersion\x12\r\n\x05token\x18\x03 \x01(\x0c\"\xce\x01\n\x0f\x42\x61tchGetRequest\x12\x10\n\x03job\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12#\n\x04keys\x18\x02 \x03(\x0b\x32\x15.turnout.query.v1.Key\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\r\n\x05token\x18\x05 \x01(\x0c\x12-\n\x0bkey_columns\x18\x06 \x03(\x0b\x32\x18.turnout.query.v1.Column\x12\r\n\x05units\x18\x07 \x03(\t\x12\x18\n\x10key_column_names\x18\x08 \x03(\t\"\xb6\x01\n\x10\x42\x61tchGetResponse\x12/\n\x06served\x18\x01 \x03(\x0b\x32\x1f.turnout.query.v1.ServedVersion\x12\x31\n\x07results\x18\x02 \x03(\x0b\x32 .turnout.query.v1.BatchGetResult\x12\r\n\x05token\x18\x03 \x01(\x0c\x12/\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x1f.turnout.query.v1.BatchGetBlock\"v\n\rBatchGetBlock\x12\x14\n\x0cserved_index\x18\x01 \x01(\x05\x12\x13\n\x0bkey_indexes\x18\x02 \x03(\x05\x12\x0f\n\x07missing\x18\x03 \x03(\x05\x12)\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x18.turnout.query.v1.Column\"J\n\x0e\x42\x61tchGetResult\x12\"\n\x03row\x18\x01 \x01(\x0b\x32\x15.turnout.query.v1.Row\x12\x14\n\x0cserved_index\x18\x02 \x01(\x05\"\xc3\x02\n\x0bScanRequest\x12\x10\n\x03job\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x37\n\x08order_by\x18\x02 \x03(\x0b\x32%.turnout.query.v1.ScanRequest.OrderBy\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12\r\n\x05token\x18\x06 \x01(\x0c\x12\x34\n\x06\x66ormat\x18\x07 \x01(\x0e\x32$.turnout.query.v1.ScanRequest.Format\x1a\x32\n\x07OrderBy\x12\x13\n\x06\x63olumn\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x12\n\ndescending\x18\x02 \x01(\x08\"B\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x08\n\x04ROWS\x10\x01\x12\x0b\n\x07\x43OLUMNS\x10\x02\x12\t\n\x05\x41RROW\x10\x03\"\xad\x01\n\x0cScanResponse\x12/\n\x06served\x18\x01 \x01(\x0b\x32\x1f.turnout.query.v1.ServedVersion\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.turnout.query.v1.Row\x12\r\n\x05token\x18\x03 \x01(\x0c\x12)\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x18.turnout.query.v1.Column\x12\r\n\x05\x61rrow\x18\x05 \x01(\x0c\"Y\n\x13\x45xplainRouteRequest\x12\x10\n\x03job\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\"\n\x03key\x18\x03 \x01(\x0b\x32\x15.turnout.query.v1.Key\"\xd8\x01\n\x14\x45xplainRouteResponse\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\x11\n\tunit_hash\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x16\n\x0e\x61\x63tive_version\x18\x04 \x01(\x05\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x14\n\x0cinterval_low\x18\x06 \x01(\x03\x12\x15\n\rinterval_high\x18\x07 \x01(\x03\x12\x16\n\x0e\x61\x63quired_epoch\x18\x08 \x01(\x03\x12\r\n\x05\x66ront\x18\t \x01(\t\x12\x13\n\x0broute_age_s\x18\n \x01(\x01\x32\xc6\x02\n\x05Query\x12\x42\n\x03Get\x12\x1c.turnout.query.v1.GetRequest\x1a\x1d.turnout.query.v1.GetResponse\x12Q\n\x08\x42\x61tchGet\x12!.turnout.query.v1.BatchGetRequest\x1a\".turnout.query.v1.BatchGetResponse\x12G\n\x04Scan\x12\x1d.turnout.query.v1.ScanRequest\x1a\x1e.turnout.query.v1.ScanResponse0\x01\x12]\n\x0c\x45xplainRoute\x12%.turnout.query.v1.ExplainRouteRequest\x1a&.turnout.query.v1.ExplainRouteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cturnout/query/v1/query.proto\x12\x10turnout.query.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n\x05Value\x12\x15\n\x0bint64_value\x18\x01 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x12\x15\n\x0b\x62ytes_value\x18\x05 \x01(\x0cH\x00\x12\x13\n\tdate_days\x18\x06 \x01(\x05H\x00\x12\x35\n\x0ftimestamp_value\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x17\n\rdecimal_value\x18\x08 \x01(\tH\x00\x12\x14\n\nuuid_value\x18\t \x01(\tH\x00\x12\x14\n\njson_value\x18\n \x01(\tH\x00\x42\x06\n\x04kind\".\n\x03Row\x12\'\n\x06values\x18\x01 \x03(\x0b\x32\x17.turnout.query.v1.Value\"D\n\x03Key\x12\x0f\n\x07\x63olumns\x18\x01 \x03(\t\x12,\n\x06values\x18\x02 \x03(\x0b\x32\x17.turnout.query.v1.ValueB\x03\xe0\x41\x02\"\xf5\x01\n\x06\x43olumn\x12\r\n\x05nulls\x18\x01 \x03(\x05\x12\x14\n\x0cint64_values\x18\x02 \x03(\x03\x12\x15\n\rdouble_values\x18\x03 \x03(\x01\x12\x13\n\x0b\x62ool_values\x18\x04 \x03(\x08\x12\x15\n\rstring_values\x18\x05 \x03(\t\x12\x14\n\x0c\x62ytes_values\x18\x06 \x03(\x0c\x12\x11\n\tdate_days\x18\x07 \x03(\x05\x12\x18\n\x10timestamp_micros\x18\x08 \x03(\x03\x12\x16\n\x0e\x64\x65\x63imal_values\x18\t \x03(\t\x12\x13\n\x0buuid_values\x18\n \x03(\t\x12\x13\n\x0bjson_values\x18\x0b \x03(\t\"\xbb\x01\n\tReadToken\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12:\n\x06topics\x18\x03 \x03(\x0b\x32*.turnout.query.v1.ReadToken.TopicPositions\x12\r\n\x05group\x18\x04 \x01(\x03\x1aG\n\x0eTopicPositions\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x10\n\x08topic_id\x18\x02 \x01(\t\x12\x14\n\x0cnext_offsets\x18\x03 \x03(\x03\"\x95\x02\n\rServedVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\r\n\x05\x65poch\x18\x02 \x01(\x03\x12\x0f\n\x07\x63olumns\x18\x03 \x03(\t\x12<\n\x11\x61pplied_positions\x18\x04 \x03(\x0b\x32!.turnout.query.v1.AppliedPosition\x12\x34\n\x05\x63\x61use\x18\x05 \x01(\x0e\x32%.turnout.query.v1.ServedVersion.Cause\x12\r\n\x05group\x18\x06 \x01(\x03\"P\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\n\n\x06ROUTED\x10\x01\x12\n\n\x06PINNED\x10\x02\x12\n\n\x06\x41\x43TIVE\x10\x03\x12\x0c\n\x08STAND_IN\x10\x04\"x\n\x0f\x41ppliedPosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x13\n\x0bnext_offset\x18\x03 \x01(\x03\x12.\n\nevent_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"u\n\nGetRequest\x12\x10\n\x03job\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\'\n\x03key\x18\x02 \x01(\x0b\x32\x15.turnout.query.v1.KeyB\x03\xe0\x41\x02\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\r\n\x05token\x18\x05 \x01(\x0c\"q\n\x0bGetResponse\x12\"\n\x03row\x18\x01 \x01(\x0b\x32\x15.turnout.query.v1.Row\x12/\n\x06served\x18\x02 \x01(\x0b\x32\x1f.turnout.query.v1.ServedVersion\x12\r\n\x05token\x18\x03 \x01(\x0c\"\xce\x01\n\x0f\x42\x61tchGetRequest\x12\x10\n\x03job\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12#\n\x04keys\x18\x02 \x03(\x0b\x32\x15.turnout.query.v1.Key\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\r\n\x05token\x18\x05 \x01(\x0c\x12-\n\x0bkey_columns\x18\x06 \x03(\x0b\x32\x18.turnout.query.v1.Column\x12\r\n\x05units\x18\x07 \x03(\t\x12\x18\n\x10key_column_names\x18\x08 \x03(\t\"\xb6\x01\n\x10\x42\x61tchGetResponse\x12/\n\x06served\x18\x01 \x03(\x0b\x32\x1f.turnout.query.v1.ServedVersion\x12\x31\n\x07results\x18\x02 \x03(\x0b\x32 .turnout.query.v1.BatchGetResult\x12\r\n\x05token\x18\x03 \x01(\x0c\x12/\n\x06\x62locks\x18\x04 \x03(\x0b\x32\x1f.turnout.query.v1.BatchGetBlock\"v\n\rBatchGetBlock\x12\x14\n\x0cserved_index\x18\x01 \x01(\x05\x12\x13\n\x0bkey_indexes\x18\x02 \x03(\x05\x12\x0f\n\x07missing\x18\x03 \x03(\x05\x12)\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x18.turnout.query.v1.Column\"J\n\x0e\x42\x61tchGetResult\x12\"\n\x03row\x18\x01 \x01(\x0b\x32\x15.turnout.query.v1.Row\x12\x14\n\x0cserved_index\x18\x02 \x01(\x05\"\xc3\x02\n\x0bScanRequest\x12\x10\n\x03job\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x37\n\x08order_by\x18\x02 \x03(\x0b\x32%.turnout.query.v1.ScanRequest.OrderBy\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12\r\n\x05token\x18\x06 \x01(\x0c\x12\x34\n\x06\x66ormat\x18\x07 \x01(\x0e\x32$.turnout.query.v1.ScanRequest.Format\x1a\x32\n\x07OrderBy\x12\x13\n\x06\x63olumn\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x12\n\ndescending\x18\x02 \x01(\x08\"B\n\x06\x46ormat\x12\x16\n\x12\x46ORMAT_UNSPECIFIED\x10\x00\x12\x08\n\x04ROWS\x10\x01\x12\x0b\n\x07\x43OLUMNS\x10\x02\x12\t\n\x05\x41RROW\x10\x03\"\xad\x01\n\x0cScanResponse\x12/\n\x06served\x18\x01 \x01(\x0b\x32\x1f.turnout.query.v1.ServedVersion\x12#\n\x04rows\x18\x02 \x03(\x0b\x32\x15.turnout.query.v1.Row\x12\r\n\x05token\x18\x03 \x01(\x0c\x12)\n\x07\x63olumns\x18\x04 \x03(\x0b\x32\x18.turnout.query.v1.Column\x12\r\n\x05\x61rrow\x18\x05 \x01(\x0c\"Y\n\x13\x45xplainRouteRequest\x12\x10\n\x03job\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0c\n\x04unit\x18\x02 \x01(\t\x12\"\n\x03key\x18\x03 \x01(\x0b\x32\x15.turnout.query.v1.Key\"\xd8\x01\n\x14\x45xplainRouteResponse\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12\x11\n\tunit_hash\x18\x02 \x01(\x03\x12\x0f\n\x07version\x18\x03 \x01(\x05\x12\x16\n\x0e\x61\x63tive_version\x18\x04 \x01(\x05\x12\r\n\x05\x65poch\x18\x05 \x01(\x03\x12\x14\n\x0cinterval_low\x18\x06 \x01(\x03\x12\x15\n\rinterval_high\x18\x07 \x01(\x03\x12\x16\n\x0e\x61\x63quired_epoch\x18\x08 \x01(\x03\x12\r\n\x05\x66ront\x18\t \x01(\t\x12\x13\n\x0broute_age_s\x18\n \x01(\x01\x32\xc6\x02\n\x05Query\x12\x42\n\x03Get\x12\x1c.turnout.query.v1.GetRequest\x1a\x1d.turnout.query.v1.GetResponse\x12Q\n\x08\x42\x61tchGet\x12!.turnout.query.v1.BatchGetRequest\x1a\".turnout.query.v1.BatchGetResponse\x12G\n\x04Scan\x12\x1d.turnout.query.v1.ScanRequest\x1a\x1e.turnout.query.v1.ScanResponse0\x01\x12]\n\x0c\x45xplainRoute\x12%.turnout.query.v1.ExplainRouteRequest\x1a&.turnout.query.v1.ExplainRouteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,39 +56,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COLUMN']._serialized_start=514
   _globals['_COLUMN']._serialized_end=759
   _globals['_READTOKEN']._serialized_start=762
-  _globals['_READTOKEN']._serialized_end=934
-  _globals['_READTOKEN_TOPICPOSITIONS']._serialized_start=863
-  _globals['_READTOKEN_TOPICPOSITIONS']._serialized_end=934
-  _globals['_SERVEDVERSION']._serialized_start=937
-  _globals['_SERVEDVERSION']._serialized_end=1199
-  _globals['_SERVEDVERSION_CAUSE']._serialized_start=1119
-  _globals['_SERVEDVERSION_CAUSE']._serialized_end=1199
-  _globals['_APPLIEDPOSITION']._serialized_start=1201
-  _globals['_APPLIEDPOSITION']._serialized_end=1321
-  _globals['_GETREQUEST']._serialized_start=1323
-  _globals['_GETREQUEST']._serialized_end=1440
-  _globals['_GETRESPONSE']._serialized_start=1442
-  _globals['_GETRESPONSE']._serialized_end=1555
-  _globals['_BATCHGETREQUEST']._serialized_start=1558
-  _globals['_BATCHGETREQUEST']._serialized_end=1764
-  _globals['_BATCHGETRESPONSE']._serialized_start=1767
-  _globals['_BATCHGETRESPONSE']._serialized_end=1949
-  _globals['_BATCHGETBLOCK']._serialized_start=1951
-  _globals['_BATCHGETBLOCK']._serialized_end=2069
-  _globals['_BATCHGETRESULT']._serialized_start=2071
-  _globals['_BATCHGETRESULT']._serialized_end=2145
-  _globals['_SCANREQUEST']._serialized_start=2148
-  _globals['_SCANREQUEST']._serialized_end=2471
-  _globals['_SCANREQUEST_ORDERBY']._serialized_start=2353
-  _globals['_SCANREQUEST_ORDERBY']._serialized_end=2403
-  _globals['_SCANREQUEST_FORMAT']._serialized_start=2405
-  _globals['_SCANREQUEST_FORMAT']._serialized_end=2471
-  _globals['_SCANRESPONSE']._serialized_start=2474
-  _globals['_SCANRESPONSE']._serialized_end=2647
-  _globals['_EXPLAINROUTEREQUEST']._serialized_start=2649
-  _globals['_EXPLAINROUTEREQUEST']._serialized_end=2738
-  _globals['_EXPLAINROUTERESPONSE']._serialized_start=2741
-  _globals['_EXPLAINROUTERESPONSE']._serialized_end=2957
-  _globals['_QUERY']._serialized_start=2960
-  _globals['_QUERY']._serialized_end=3286
+  _globals['_READTOKEN']._serialized_end=949
+  _globals['_READTOKEN_TOPICPOSITIONS']._serialized_start=878
+  _globals['_READTOKEN_TOPICPOSITIONS']._serialized_end=949
+  _globals['_SERVEDVERSION']._serialized_start=952
+  _globals['_SERVEDVERSION']._serialized_end=1229
+  _globals['_SERVEDVERSION_CAUSE']._serialized_start=1149
+  _globals['_SERVEDVERSION_CAUSE']._serialized_end=1229
+  _globals['_APPLIEDPOSITION']._serialized_start=1231
+  _globals['_APPLIEDPOSITION']._serialized_end=1351
+  _globals['_GETREQUEST']._serialized_start=1353
+  _globals['_GETREQUEST']._serialized_end=1470
+  _globals['_GETRESPONSE']._serialized_start=1472
+  _globals['_GETRESPONSE']._serialized_end=1585
+  _globals['_BATCHGETREQUEST']._serialized_start=1588
+  _globals['_BATCHGETREQUEST']._serialized_end=1794
+  _globals['_BATCHGETRESPONSE']._serialized_start=1797
+  _globals['_BATCHGETRESPONSE']._serialized_end=1979
+  _globals['_BATCHGETBLOCK']._serialized_start=1981
+  _globals['_BATCHGETBLOCK']._serialized_end=2099
+  _globals['_BATCHGETRESULT']._serialized_start=2101
+  _globals['_BATCHGETRESULT']._serialized_end=2175
+  _globals['_SCANREQUEST']._serialized_start=2178
+  _globals['_SCANREQUEST']._serialized_end=2501
+  _globals['_SCANREQUEST_ORDERBY']._serialized_start=2383
+  _globals['_SCANREQUEST_ORDERBY']._serialized_end=2433
+  _globals['_SCANREQUEST_FORMAT']._serialized_start=2435
+  _globals['_SCANREQUEST_FORMAT']._serialized_end=2501
+  _globals['_SCANRESPONSE']._serialized_start=2504
+  _globals['_SCANRESPONSE']._serialized_end=2677
+  _globals['_EXPLAINROUTEREQUEST']._serialized_start=2679
+  _globals['_EXPLAINROUTEREQUEST']._serialized_end=2768
+  _globals['_EXPLAINROUTERESPONSE']._serialized_start=2771
+  _globals['_EXPLAINROUTERESPONSE']._serialized_end=2987
+  _globals['_QUERY']._serialized_start=2990
+  _globals['_QUERY']._serialized_end=3316
 # @@protoc_insertion_point(module_scope)

@@ -239,10 +239,16 @@ class ReadToken(google.protobuf.message.Message):
     JOB_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
     TOPICS_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
     job: builtins.str
     """The job's id."""
     epoch: builtins.int
     """Newest epoch of the job's route that was read."""
+    group: builtins.int
+    """Newest group that was seen: the revision in which routes of several jobs were committed in one step; 0 = none. A read
+    that brings it is answered by a route from after that step. To carry it over to another job, bring a token with that
+    job, this group, and what else was seen of that job, if anything.
+    """
     @property
     def topics(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReadToken.TopicPositions]:
         """How far the rows that were read reflected the log."""
@@ -253,8 +259,9 @@ class ReadToken(google.protobuf.message.Message):
         job: builtins.str = ...,
         epoch: builtins.int = ...,
         topics: collections.abc.Iterable[global___ReadToken.TopicPositions] | None = ...,
+        group: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "job", b"job", "topics", b"topics"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "group", b"group", "job", b"job", "topics", b"topics"]) -> None: ...
 
 global___ReadToken = ReadToken
 
@@ -304,12 +311,15 @@ class ServedVersion(google.protobuf.message.Message):
     COLUMNS_FIELD_NUMBER: builtins.int
     APPLIED_POSITIONS_FIELD_NUMBER: builtins.int
     CAUSE_FIELD_NUMBER: builtins.int
+    GROUP_FIELD_NUMBER: builtins.int
     version: builtins.int
     """Number of the version."""
     epoch: builtins.int
     """Epoch of the route that was read; 0 for a pinned read of a job without a route."""
     cause: global___ServedVersion.Cause.ValueType
     """Why this version answered."""
+    group: builtins.int
+    """Revision in which the job's route last changed together with those of other jobs, in one step; 0 = never."""
     @property
     def columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of the columns of each row, in order."""
@@ -326,8 +336,9 @@ class ServedVersion(google.protobuf.message.Message):
         columns: collections.abc.Iterable[builtins.str] | None = ...,
         applied_positions: collections.abc.Iterable[global___AppliedPosition] | None = ...,
         cause: global___ServedVersion.Cause.ValueType = ...,
+        group: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_positions", b"applied_positions", "cause", b"cause", "columns", b"columns", "epoch", b"epoch", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_positions", b"applied_positions", "cause", b"cause", "columns", b"columns", "epoch", b"epoch", "group", b"group", "version", b"version"]) -> None: ...
 
 global___ServedVersion = ServedVersion
 
