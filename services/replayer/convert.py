@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,7 +10,6 @@ from core.domain.errors import InvalidInput
 from services.replayer.budget import Books, Capacity
 from services.replayer.capacity import NAME as CAPACITY_NAME
 from services.replayer.capacity import Change
-from services.replayer.comparison import Comparison
 from services.replayer.estimate import Estimate
 from services.replayer.gates import Gate
 from services.replayer.ladder import Throttle
@@ -20,11 +18,9 @@ from services.replayer.progress import PartitionRates, measure
 from services.replayer.protocol import TopicPartition
 from services.replayer.replicas import instance_of
 from services.replayer.retention import Risk
-from services.replayer.run import Position, Positions, Run, Sample
+from services.replayer.run import Position, Run, Sample
 from services.replayer.states import State
-from turnout.kind_values import timestamp, value_of
-from turnout.kinds import kind_of
-from turnout.query.v1 import query_pb2 as query
+from turnout.kind_values import timestamp
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 _NOTHING = PartitionRates(0.0, 0.0, 0.0)
@@ -211,67 +207,3 @@ def capacity_message(capacity: Capacity, books: Books, rows_per_s: float) -> rep
 def gate_messages(gates: Sequence[Gate]) -> list[replayer.Gate]:
     """The answers of gates."""
     return [replayer.Gate(gate=one.gate, passed=one.passed, evidence=one.evidence) for one in gates]
-
-
-# --- comparison -----------------------------------------------------------------------------------------------------
-
-
-def comparison_message(found: Comparison) -> replayer.CompareTablesResponse:
-    """The answer of CompareTables."""
-    totals = found.totals
-    return replayer.CompareTablesResponse(
-        exact=found.exact,
-        rows_old=totals["rows_old"],
-        rows_new=totals["rows_new"],
-        rows_only_old=totals["only_old"],
-        rows_only_new=totals["only_new"],
-        rows_changed=totals["changed"],
-        columns=_column_differences(found),
-        columns_added=found.plan.added,
-        columns_removed=found.plan.removed,
-        samples=[_sample(found, row) for row in found.samples],
-        positions_old=_applied(found.old_positions),
-        positions_new=_applied(found.new_positions),
-    )
-
-
-def _column_differences(found: Comparison) -> list[replayer.ColumnDifference]:
-    differences = []
-    for number, column in enumerate(found.plan.columns):
-        rows = found.totals[f"differing_{number}"]
-        if rows:
-            differences.append(
-                replayer.ColumnDifference(
-                    column=column.name,
-                    rows=rows,
-                    largest_absolute=found.totals[f"largest_{number}"] if column.numeric else None,
-                    total=found.totals[f"total_{number}"] if column.numeric else None,
-                )
-            )
-    return differences
-
-
-def _sample(found: Comparison, row: Any) -> replayer.RowDifference:
-    side = row["side"]
-    shown = [(number, column) for number, column in enumerate(found.plan.columns) if side or row[f"differs_{number}"]]
-    return replayer.RowDifference(
-        key=[
-            value_of(kind_of(postgres), row[f"key_{number}"]) for number, postgres in enumerate(found.plan.key.values())
-        ],
-        key_columns=found.plan.key,
-        columns=[column.name for _, column in shown],
-        old_values=[] if side > 0 else [value_of(kind_of(one.old_type), row[f"old_{n}"]) for n, one in shown],
-        new_values=[] if side < 0 else [value_of(kind_of(one.new_type), row[f"new_{n}"]) for n, one in shown],
-    )
-
-
-def _applied(positions: Positions) -> list[query.AppliedPosition]:
-    return [
-        query.AppliedPosition(
-            topic=tp.topic,
-            partition=tp.partition,
-            next_offset=position.next_offset,
-            event_time=_time(position.event_time),
-        )
-        for tp, position in sorted(positions.items())
-    ]

@@ -1,12 +1,14 @@
 """Collecting the facts that the gates judge by."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from core.clock import Clock
 from core.domain.errors import InvalidInput
 from core.domain.names import VersionId
 from core.kafka import TopicInfo
-from services.replayer import gates
+from services.replayer import gates, verdict
+from services.replayer.comparison import Comparisons
 from services.replayer.run import Run
 from services.replayer.runs import Runs
 from services.replayer.surroundings import Surroundings
@@ -50,6 +52,20 @@ async def check_gates(
             gates.schema(ours, theirs, await _derived_types(around, ours, theirs)),
         ),
     )
+
+
+async def check_comparison(
+    comparisons: Comparisons, candidate: VersionId, baseline: VersionId | None, age_max: timedelta
+) -> gates.Gate:
+    """Ask whether a comparison has shown that the candidate differs from the baseline as expected."""
+    if baseline is None or baseline == candidate:
+        return verdict.gate(_label(candidate), None, None, age_max)
+    evidence = await comparisons.evidence(candidate, baseline)
+    return verdict.gate(_label(candidate), _label(baseline), evidence, age_max)
+
+
+def _label(version: VersionId) -> str:
+    return f"version {version.number}"
 
 
 async def _derived_types(around: Surroundings, ours: Run, theirs: Run | None) -> gates.DerivedTypes:

@@ -260,3 +260,100 @@ set reason = excluded.reason, records_per_s = excluded.records_per_s, message = 
 select g.write_s_max, t.version, t.reason, t.records_per_s, t.message, t.full_per_s
 from replayer.governor g left join replayer.throttles t on t.at > now() - $1::interval
 where g.expires > now() - $1::interval
+
+-- name: hold_free_positions
+-- Hold positions where they stand, of those that no transaction is moving at this moment. It waits for nobody, so it
+-- locks many at once without a deadlock.
+with free as (
+    select version, topic, partition from serving.positions
+    where version = any($1::text[]) and hold_until < clock_timestamp()
+    for update skip locked
+)
+update serving.positions p set hold_by = $2, hold_at = p.next_offset, hold_until = clock_timestamp() + $3
+from free f
+where p.version = f.version and p.topic = f.topic and p.partition = f.partition;
+
+-- name: hold_position
+-- The same for one position, waiting for the transaction that moves it. No row = another comparison holds it.
+update serving.positions set hold_by = $4, hold_at = next_offset, hold_until = clock_timestamp() + $5
+where version = $1 and topic = $2 and partition = $3 and hold_until < clock_timestamp()
+returning true;
+
+-- name: hold_further
+-- Let a held run go on to the cut.
+update serving.positions set hold_at = $5
+where version = $1 and topic = $2 and partition = $3 and hold_by = $4;
+
+-- name: held_positions
+select version, topic, partition, next_offset, hold_by is not distinct from $2 and hold_until > clock_timestamp() as held
+from serving.positions where version = any($1::text[]);
+
+-- name: let_go
+with held as (
+    select version, topic, partition from serving.positions where hold_by = $1 for update skip locked
+)
+update serving.positions p set hold_by = null, hold_at = null, hold_until = '-infinity'
+from held h
+where p.version = h.version and p.topic = h.topic and p.partition = h.partition;
+
+-- name: still_held
+select count(*) from serving.positions where hold_by = $1;
+
+-- name: insert_comparison
+insert into replayer.comparisons
+    (id, job, old_version, new_version, contract, sample_size, range_rows, allow_unaligned, align_within_s, plan,
+     rows_expected, request_id)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+on conflict do nothing
+returning *;
+
+-- name: forget_comparisons
+-- Of a job, those beyond so many, the oldest ones.
+delete from replayer.comparisons
+where id in (select id from replayer.comparisons where job = $1 order by create_time desc, id offset $2);
+
+-- name: forget_comparison
+delete from replayer.comparisons where id = $1;
+
+-- name: comparison
+select * from replayer.comparisons where job = $1 and id = $2;
+
+-- name: comparison_by_request
+select * from replayer.comparisons where request_id = $1;
+
+-- name: comparisons_page
+-- The newest first. $2: older than this one; $3: of these versions with one another, null = all.
+select * from replayer.comparisons
+where job = $1
+  and ($2::text is null
+       or (create_time, id) < (select create_time, id from replayer.comparisons where id = $2))
+  and ($3::text[] is null or (old_version = any($3::text[]) and new_version = any($3::text[])))
+order by create_time desc, id desc
+limit $4;
+
+-- name: comparison_judged
+-- The newest one of two versions that has a contract; finished ones first.
+select * from replayer.comparisons
+where old_version = $1 and new_version = $2 and contract is not null
+order by end_time is null, create_time desc
+limit 1;
+
+-- name: comparison_ranges
+select * from replayer.comparison_ranges where comparison = any($1::text[]) order by comparison, number;
+
+-- name: insert_comparison_range
+-- No row = somebody else did that range.
+insert into replayer.comparison_ranges
+    (comparison, number, after_key, last_key, aligned, exact, unaligned_why, positions_old, positions_new, cut_time,
+     held_s, took_s, totals, samples)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+on conflict do nothing
+returning true;
+
+-- name: finish_comparison
+update replayer.comparisons set end_time = coalesce(end_time, now()), passed = $2, findings = $3
+where id = $1 returning *;
+
+-- name: rows_expected
+select coalesce(sum(greatest(reltuples, 0)), 0)::bigint from pg_class
+where oid in (to_regclass($1), to_regclass($2));

@@ -1,6 +1,7 @@
 """The gRPC edge: validate, call, map."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -12,15 +13,24 @@ from services.replayer import convert
 from services.replayer.admission import Admission
 from services.replayer.budget import books_of, rows_per_s
 from services.replayer.capacity import read_capacity, update_capacity
-from services.replayer.comparison import compare_tables
+from services.replayer.comparison import Comparisons, Question
+from services.replayer.comparison_convert import (
+    RANGES_SHOWN,
+    comparison_message,
+    contract_of,
+    parse_comparison,
+    versions_of,
+)
+from services.replayer.comparisons import Comparison
 from services.replayer.drop import Drops
 from services.replayer.estimate import Wish, estimate_run
 from services.replayer.fleet import Fleet
-from services.replayer.judging import check_gates
+from services.replayer.judging import check_comparison, check_gates
 from services.replayer.run import Run
 from services.replayer.runs import Runs, check_limits, check_priority
 from services.replayer.states import State
 from services.replayer.surroundings import Surroundings
+from services.replayer.verdict import AGE_MAX
 from services.replayer.view import move_view
 from turnout.replayer.v1 import replayer_pb2 as replayer
 from turnout.replayer.v1 import replayer_pb2_grpc
@@ -42,6 +52,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         self._admission = admission
         self._drops = drops
         self._clock = clock
+        self._comparisons = Comparisons(around, clock)
 
     async def EstimateRun(self, request: replayer.EstimateRunRequest, context: Context) -> replayer.EstimateRunResponse:
         version = parse_version(request.version)
@@ -121,15 +132,51 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         candidate = parse_version(request.candidate)
         baseline = parse_version(request.baseline) if request.baseline else None
         judgement = await check_gates(self._around, self._runs, self._clock, candidate, baseline)
+        asked = list(judgement.gates)
+        if request.comparison:
+            age_max = request.comparison_age_max.ToTimedelta() if request.HasField("comparison_age_max") else AGE_MAX
+            asked.append(await check_comparison(self._comparisons, candidate, baseline, age_max))
         partitions = convert.partition_messages(judgement.candidate, self._around.sampler.samples)
-        return replayer.CheckGatesResponse(gates=convert.gate_messages(judgement.gates), partitions=partitions)
+        return replayer.CheckGatesResponse(gates=convert.gate_messages(asked), partitions=partitions)
 
     async def CompareTables(
         self, request: replayer.CompareTablesRequest, context: Context
-    ) -> replayer.CompareTablesResponse:
-        old, new = parse_version(request.old_version), parse_version(request.new_version)
-        found = await compare_tables(self._around.store, old, new, request.sample_size, _remaining_s(context))
-        return convert.comparison_message(found)
+    ) -> AsyncIterator[replayer.Comparison]:
+        question = Question(
+            old=parse_version(request.old_version),
+            new=parse_version(request.new_version),
+            contract=contract_of(request),
+            sample_size=request.sample_size,
+            allow_unaligned=request.allow_unaligned,
+            align_within_s=request.align_within.ToTimedelta().total_seconds(),
+            range_rows=request.range_rows,
+            request_id=request.request_id,
+        )
+        async for found in self._compared(await self._comparisons.begin(question), context):
+            yield found
+
+    async def ResumeComparison(
+        self, request: replayer.ResumeComparisonRequest, context: Context
+    ) -> AsyncIterator[replayer.Comparison]:
+        begun = await self._comparisons.store.get(*parse_comparison(request.name))
+        async for found in self._compared(begun, context):
+            yield found
+
+    async def GetComparison(self, request: replayer.GetComparisonRequest, context: Context) -> replayer.Comparison:
+        found = await self._comparisons.store.get(*parse_comparison(request.name))
+        return comparison_message(found, ranges=RANGES_SHOWN)
+
+    async def ListComparisons(
+        self, request: replayer.ListComparisonsRequest, context: Context
+    ) -> replayer.ListComparisonsResponse:
+        job, versions = parse_job(request.parent), versions_of(request)
+        size = page_size(request.page_size)
+        collection = f"{request.parent} {sorted(request.versions)}"
+        after = from_token(request.page_token, collection)
+        found = await self._comparisons.store.page(job, after, versions, size + 1)
+        more = to_token(collection, found[size - 1].id) if len(found) > size else ""
+        shown = [comparison_message(one, samples=False) for one in found[:size]]
+        return replayer.ListComparisonsResponse(comparisons=shown, next_page_token=more)
 
     async def MoveView(self, request: replayer.MoveViewRequest, context: Context) -> replayer.MoveViewResponse:
         done = await move_view(self._around.store, parse_version(request.version), request.epoch)
@@ -161,6 +208,11 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         if throttle is not None and run.state in (State.REPLAYING, State.TAILING):
             message.throttle.CopyFrom(convert.throttle_message(throttle))
         return message
+
+    async def _compared(self, begun: Comparison, context: Context) -> AsyncIterator[replayer.Comparison]:
+        async with aclosing(self._comparisons.run(begun, _remaining_s(context))) as steps:
+            async for found in steps:
+                yield comparison_message(found)
 
     async def _capacity(self) -> replayer.Capacity:
         capacity = await read_capacity(self._around.store)

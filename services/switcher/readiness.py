@@ -1,5 +1,7 @@
 """Answers how ready a rollback is, from the route and from what the replayer says at this moment."""
 
+import asyncio
+
 from core.domain.errors import NotFound
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.store import RouteStore
@@ -21,5 +23,9 @@ class RollbackReadiness:
             raise NotFound("ROUTE_NOT_FOUND", f"{job} has no route yet: its first cutover creates it.")
         if state.way_back is None:
             return readiness(state, record.now, {}, None)
-        seen = await self._replayer.runs(job, state.way_back.versions | {state.route.active_version})
-        return readiness(state, record.now, {run.version: run for run in seen}, None)
+        active, target = state.route.active_version, state.way_back.active_version
+        seen, differing = await asyncio.gather(
+            self._replayer.runs(job, state.way_back.versions | {active}),
+            self._replayer.rows_differing(job, active, target),
+        )
+        return readiness(state, record.now, {run.version: run for run in seen}, differing)

@@ -8,12 +8,12 @@ from typing import Any
 import grpc
 
 from core.domain.errors import TurnoutError, Unavailable
-from core.domain.names import VersionId
+from core.domain.names import VersionId, job_name
 from services.switcher.gates import Said, answers_to
 from services.switcher.pending import PendingView
 from services.switcher.records import GateAnswer
 from services.switcher.switch import GateQuestion
-from services.switcher.way_back import Applied, RunSeen
+from services.switcher.way_back import Applied, RowsDiffering, RunSeen
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as rpc
 from turnout.status import from_rpc_error
@@ -21,6 +21,7 @@ from turnout.status import from_rpc_error
 _GATES_TIMEOUT_S = 5.0
 _VIEW_TIMEOUT_S = 5.0
 _RUN_TIMEOUT_S = 1.0  # a rollback does not wait for a replayer that is away
+_COMPARISONS = 20  # of the newest: some may be unfinished
 _RESTARTED = (pb.Run.PAUSED, pb.Run.STOPPED)
 
 
@@ -41,6 +42,7 @@ class ReplayerClient:
         request = pb.CheckGatesRequest(
             candidate=VersionId(job, question.candidate).name,
             baseline="" if question.baseline is None else VersionId(job, question.baseline).name,
+            comparison=question.comparison,
         )
         try:
             response = await self._stub.CheckGates(request, timeout=_GATES_TIMEOUT_S)
@@ -57,6 +59,25 @@ class ReplayerClient:
     async def runs(self, job: str, versions: Iterable[int]) -> list[RunSeen]:
         """The runs of these versions; one that could not be looked at says why. Never fails."""
         return list(await asyncio.gather(*(self._seen(VersionId(job, version)) for version in sorted(versions))))
+
+    async def rows_differing(self, job: str, one: int, other: int) -> RowsDiffering | None:
+        """In how many keys two versions differ, by the last comparison of the two at one cut; None = that is not known.
+        Never fails."""
+        request = pb.ListComparisonsRequest(
+            parent=job_name(job),
+            page_size=_COMPARISONS,
+            versions=[VersionId(job, number).name for number in (one, other)],
+        )
+        try:
+            answer = await self._stub.ListComparisons(request, timeout=_RUN_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return None
+        between = {VersionId(job, one).name, VersionId(job, other).name}
+        for found in answer.comparisons:
+            finished = found.state == pb.Comparison.FINISHED and found.aligned
+            if finished and {found.old_version, found.new_version} == between:
+                return _rows_differing(found)
+        return None
 
     async def _seen(self, version: VersionId) -> RunSeen:
         try:
@@ -118,6 +139,12 @@ def _remarks(version: VersionId, run: pb.Run) -> list[str]:
     if run.lag > 0:
         warnings.append(f"{version} is {run.lag:,} offsets behind the end of the log.")
     return warnings
+
+
+def _rows_differing(found: pb.Comparison) -> RowsDiffering:
+    keys = found.rows_only_old + found.rows_only_new + found.rows_changed
+    of = found.rows_old + found.rows_only_new
+    return RowsDiffering(keys, keys / of if of else 0.0, found.create_time.ToDatetime(UTC))
 
 
 def _run_seen(version: VersionId, run: pb.Run) -> RunSeen:

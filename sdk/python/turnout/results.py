@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from turnout.contract import Contract
 from turnout.log_range import LogRange
 from turnout.schema import JobDefinition
 
@@ -324,7 +325,8 @@ class AppliedPosition:
 
 @dataclass(frozen=True, slots=True)
 class ColumnDifference:
-    """A common column that differs. largest_absolute, total (sum of new - old): numeric columns only."""
+    """A common column that differs, in so many rows; 0 = only within what counts as equal. largest_absolute, total (sum
+    of new - old): numeric columns only."""
 
     column: str
     rows: int
@@ -342,9 +344,48 @@ class RowDifference:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two tables in one snapshot. exact: both stood at equal positions, so that every difference is the code's."""
+class ComparedRange:
+    """A range of keys, compared in one snapshot. after_key, last_key: as text by column; empty = to the end.
 
+    aligned: both tables stood at one cut, that is at equal positions; exact: besides they begin at equal ones.
+    held: for how long the runs were held for it; took: how long it was compared after that.
+    """
+
+    number: int
+    after_key: tuple[str, ...]
+    last_key: tuple[str, ...]
+    aligned: bool
+    exact: bool
+    unaligned_reason: str
+    positions_old: tuple[AppliedPosition, ...]
+    positions_new: tuple[AppliedPosition, ...]
+    cut_time: datetime
+    held: timedelta
+    took: timedelta
+    rows_old: int
+    rows_new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What two tables differ in. id: among the comparisons of the job. finished: all ranges are done.
+
+    aligned: every range was compared at one cut; exact: besides both tables begin at equal positions, so that every
+    difference is the code's. passed: what differs is what the contract expects; None = unfinished, or no contract.
+    findings: what that rests on. columns: also those that differ only within what counts as equal. ranges: the newest
+    one, or with `get_comparison` up to 1,000. rows_expected: of both tables, 0 = not known. held_max: the longest time
+    for which the runs were held.
+    """
+
+    job: str
+    id: str
+    old: int
+    new: int
+    finished: bool
+    contract: Contract | None
+    passed: bool | None
+    findings: tuple[str, ...]
+    aligned: bool
     exact: bool
     rows_old: int
     rows_new: int
@@ -355,8 +396,24 @@ class Comparison:
     columns_added: tuple[str, ...]
     columns_removed: tuple[str, ...]
     samples: tuple[RowDifference, ...]
-    positions_old: tuple[AppliedPosition, ...]
-    positions_new: tuple[AppliedPosition, ...]
+    ranges: tuple[ComparedRange, ...]
+    ranges_done: int
+    rows_expected: int
+    held_max: timedelta
+    create_time: datetime
+    end_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """A job computed twice from the same records. deterministic: the two tables are equal. comparison: of the two,
+    whose columns and samples say what differs. noise: by numeric column, by how much values differ that count as equal.
+    """
+
+    job: str
+    deterministic: bool
+    comparison: Comparison
+    noise: Mapping[str, float]
 
 
 # --- switcher -------------------------------------------------------------------------------------------------------

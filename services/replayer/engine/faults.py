@@ -3,6 +3,7 @@
 Exception
  +-- RunFaultError       a person must mend something: a Fault line and exit status 3
  +-- DataRefusedError    PostgreSQL (or its driver) refuses a batch for its data: narrow down to the record
+ +-- HeldError           a comparison holds a position short of the batch's end: read again up to there
  +-- LeaseLostError      another worker has the partition, or its position is not where we left it: start over
  +-- LogAwayError        Kafka does not answer: wait and start over
 everything that PostgreSQL's driver raises besides: drop what is in flight, connect again, start over
@@ -31,6 +32,10 @@ class RunFaultError(Exception):
 
 class DataRefusedError(Exception):
     """The text is PostgreSQL's reason, for the dead letter."""
+
+
+class HeldError(Exception):
+    """A position is held for a moment, and the batch goes beyond it; nothing of it is committed."""
 
 
 class LeaseLostError(Exception):

@@ -3,6 +3,10 @@
 One batch is gathered while the one before it is written. Of everything that goes wrong only a refusal of the data is
 dealt with here, by reading on from the committed positions in smaller batches; the rest is for the worker, which drops
 this flow and begins another from what is committed.
+
+A comparison may hold the run's positions for a moment (`alignment.py`). That is written in the position rows, so a
+worker hears of it when a batch that goes too far is refused; it then reads again up to where it may go, and looks every
+few milliseconds whether it was let go.
 """
 
 import asyncio
@@ -13,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.replayer.engine.batch import Batch, Narrowing, Tempo, due, span_of
-from services.replayer.engine.faults import DataRefusedError, RunFaultError
+from services.replayer.engine.faults import DataRefusedError, HeldError, RunFaultError
 from services.replayer.engine.ingest import Log
 from services.replayer.engine.leases import Lease, Leases
 from services.replayer.engine.pace import Pace
@@ -24,6 +28,7 @@ from turnout.job.rows import Message
 
 WAIT_S: Final = 0.1  # for records, before looking at commands and leases again
 RETRY_S: Final = 0.5  # between attempts to take a partition that another worker holds
+HOLD_LOOK_S: Final = 0.01  # between looks at what holds a partition
 PURGE_S: Final = 10.0  # between deletions of tombstones that have had their time
 
 
@@ -56,7 +61,8 @@ class Flow:
         self._batch = Batch(time.monotonic())
         self._only: Message | None = None  # the batch's record, if it has one
         self._writing: tuple[asyncio.Task[None], Batch, Message | None] | None = None
-        self._renewed_s = self._retried_s = self._purged_s = -float("inf")
+        self._renewed_s = self._retried_s = self._purged_s = self._held_looked_s = -float("inf")
+        self._hold()
 
     async def run(self) -> None:
         """Until interrupted, or until a pending partition could be taken. What was gathered by then and is not being
@@ -97,8 +103,8 @@ class Flow:
 
     def _readable(self) -> list[TopicPartition]:
         """Partitions that have more than was read."""
-        end_of = self._parts.log.end_of
-        return [tp for tp, offset in self._read_to.items() if offset < end_of(tp)]
+        readable_to = self._parts.log.readable_to
+        return [tp for tp, offset in self._read_to.items() if offset < readable_to(tp)]
 
     async def _gather(self, records_max: int, only: TopicPartition | None = None) -> None:
         """Fetch what there is, within the pace, and work it into the batch."""
@@ -107,7 +113,7 @@ class Flow:
         if allowed == 0:
             await asyncio.sleep(min(pace.wait_s(time.monotonic()), WAIT_S))
             return
-        fetched = await log.fetch(allowed, WAIT_S, only)
+        fetched = await log.fetch(allowed, HOLD_LOOK_S if self._on_hold else WAIT_S, only)
         for tp in self._held:
             position = await log.position(tp)
             if position > self._read_to[tp]:
@@ -160,7 +166,7 @@ class Flow:
             self._parts.narrowing.written(tp, span)
 
     async def _finish_write(self) -> bool:
-        """Wait for the write under way. False if its data were refused: then everything gathered since is dropped."""
+        """Wait for the write under way. False if it was refused: then everything gathered since is dropped."""
         if self._writing is None:
             return True
         task, batch, only = self._writing
@@ -169,6 +175,10 @@ class Flow:
         except DataRefusedError as error:
             self._writing = None
             await self._refused(batch, only, error)
+            return False
+        except HeldError:
+            self._writing = None
+            await self._read_again()
             return False
         self._writing = None
         return True
@@ -179,15 +189,21 @@ class Flow:
             raise RunFaultError("TABLE_REFUSED", f"{error}. No record is to blame; look at the table.") from error
         if only is not None:
             refuse(self._parts.transform.definition, batch, only, str(error))
-            await self._commit(batch, Rows())
+            with contextlib.suppress(HeldError):  # it is refused again when it is let go
+                await self._commit(batch, Rows())
         else:
             self._parts.narrowing.refused(batch.spans)
+        await self._read_again()
+
+    async def _read_again(self) -> None:
+        """Drop what was gathered, and go on from what is committed."""
         self._batch, self._only = Batch(time.monotonic()), None
         for tp, lease in list(self._held.items()):
             self._held[tp] = await self._parts.leases.read_again(lease)
             self._read_to[tp] = self._held[tp].next_offset
         self._parts.transform.begin(self._held)
         self._parts.log.seek(self._read_to)
+        self._hold()
 
     # --- leases and upkeep ------------------------------------------------------------------------------------------
 
@@ -198,6 +214,8 @@ class Flow:
             await self._finish_write()
             self._renewed_s = time.monotonic()
             await self._parts.leases.renew(self._held.values())
+        if self._on_hold and now_s - self._held_looked_s >= HOLD_LOOK_S:
+            await self._look_at_holds()
         ranges = self._parts.log.ranges
         if any(tp in ranges and offset < ranges[tp].start for tp, offset in self._read_to.items()):
             await self._parts.log.check_positions(self._read_to)
@@ -205,6 +223,24 @@ class Flow:
             self._purged_s = now_s
             await self._finish_write()
             await self._parts.table.purge_tombstones()
+
+    @property
+    def _on_hold(self) -> bool:
+        return any(lease.hold_at is not None for lease in self._held.values())
+
+    def _hold(self) -> None:
+        """Read no further than the leases say."""
+        holds = {tp: lease.hold_at for tp, lease in self._held.items() if lease.hold_at is not None}
+        self._parts.log.hold(holds, self._read_to)
+
+    async def _look_at_holds(self) -> None:
+        """Go on where a partition was let go, or may be read further."""
+        await self._finish_write()
+        holds = await self._parts.leases.holds()
+        for tp, lease in self._held.items():
+            lease.hold_at = holds.get(tp)
+        self._hold()
+        self._held_looked_s = time.monotonic()
 
     async def _take_pending(self) -> bool:
         """Whether a lease was taken; then what is gathered is written first, so that nothing is read twice."""

@@ -5,7 +5,8 @@ transactions the offsets have gaps (control records), so how far was read is the
 record's offset plus one.
 
 Where a version reads a bounded range of a partition, its log ends there for everybody above: no record at or beyond
-the end is given out, and what lies behind it, or what retention has deleted there, is not looked at any more.
+the end is given out, and what lies behind it, or what retention has deleted there, is not looked at any more. A
+partition that is held for a moment is given out to there, and goes on from there when it is let go.
 """
 
 import asyncio
@@ -51,6 +52,8 @@ class Log:
         self._consumer: Any = None
         self._names: dict[Any, TopicPartition] = {}
         self._range_ends: Mapping[TopicPartition, int] = {}
+        self._holds: Mapping[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
         self.ranges: dict[TopicPartition, LogRange] = {}
 
     async def start(self) -> None:
@@ -81,6 +84,7 @@ class Log:
     def assign(self, positions: Mapping[TopicPartition, int], range_ends: Mapping[TopicPartition, int]) -> None:
         """Read these partitions, and no others, from these offsets on, and no further than the ends of ranges."""
         self._range_ends = range_ends
+        self._holds, self._paused = {}, set()
         self._names = {aiokafka.TopicPartition(tp.topic, tp.partition): tp for tp in positions}
         self.ranges = {tp: known for tp, known in self.ranges.items() if tp in positions}
         if positions:
@@ -90,6 +94,13 @@ class Log:
             self.seek(positions)
         else:
             self._consumer.unsubscribe()
+
+    def hold(self, holds: Mapping[TopicPartition, int], positions: Mapping[TopicPartition, int]) -> None:
+        """Give out nothing at or beyond these offsets, and hold no other partition any more. positions: up to which the
+        partitions are read; those whose hold changes go on from there."""
+        changed = {tp for tp in positions if self._holds.get(tp) != holds.get(tp)}
+        self._holds = dict(holds)
+        self.seek({tp: positions[tp] for tp in changed})
 
     def seek(self, positions: Mapping[TopicPartition, int]) -> None:
         """Go on from these offsets; what was fetched from elsewhere is thrown away."""
@@ -116,29 +127,40 @@ class Log:
 
     async def position(self, tp: TopicPartition) -> int:
         """Where the partition is read on: everything before it was fetched or is no record. No further than the end of
-        the range, behind which nothing is fetched from then on."""
+        the range or where it is held, behind which nothing is fetched from then on."""
         try:
             position = int(await self._consumer.position(_theirs(tp)))
         except KafkaError as error:
             raise LogAwayError(_away(error)) from error
         self._pause_at_end(tp, position)
-        return self._capped(tp, position)
+        limit = self._limit(tp)
+        return position if limit is None else min(position, limit)
 
     def _capped(self, tp: TopicPartition, offset: int) -> int:
         """No further than the end of the range."""
         return min(offset, self._range_ends.get(tp, offset))
 
+    def _limit(self, tp: TopicPartition) -> int | None:
+        """From where on nothing is given out at the moment."""
+        limits = [limits[tp] for limits in (self._range_ends, self._holds) if tp in limits]
+        return min(limits, default=None)
+
     def _pause_at_end(self, tp: TopicPartition, position: int) -> None:
-        """Fetch nothing from behind the end of the range."""
-        if tp in self._range_ends:
-            over = position >= self._range_ends[tp]
-            (self._consumer.pause if over else self._consumer.resume)(_theirs(tp))
+        """Fetch nothing from behind the end of the range, or while held."""
+        limit = self._limit(tp)
+        over = limit is not None and position >= limit
+        if over and tp not in self._paused:
+            self._consumer.pause(_theirs(tp))
+            self._paused.add(tp)
+        elif not over and tp in self._paused:
+            self._consumer.resume(_theirs(tp))
+            self._paused.discard(tp)
 
     def _within_range(
         self, fetched: Mapping[TopicPartition, list[Message]]
     ) -> Iterator[tuple[TopicPartition, list[Message]]]:
         for tp, messages in fetched.items():
-            end = self._range_ends.get(tp)
+            end = self._limit(tp)
             kept = messages if end is None or messages[-1].offset < end else [m for m in messages if m.offset < end]
             if kept:
                 yield tp, kept
@@ -151,6 +173,10 @@ class Log:
         except IllegalStateError:  # just unassigned
             fetched = None
         return self._capped(tp, max(known, fetched or 0))
+
+    def readable_to(self, tp: TopicPartition) -> int:
+        """Up to where there is something to read now: the end of the log, or where the partition is held."""
+        return min(self.end_of(tp), self._holds.get(tp, self.end_of(tp)))
 
     async def refresh(self) -> None:
         """Ask for the ends of the log of all partitions. LogAwayError if no answer comes."""

@@ -20,8 +20,10 @@ from services.replayer.states import State
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_FIELDS = """fence, start_offset, next_offset, range_end, event_time, records, set_aside,
-  last_offset, last_timestamp_ms, last_crc"""
+# Where a position is held at the moment; null = it is not (`alignment.py`).
+_HOLD = """case when hold_until > clock_timestamp() then hold_at end as hold_at"""
+_FIELDS = f"""fence, start_offset, next_offset, range_end, event_time, records, set_aside,
+  last_offset, last_timestamp_ms, last_crc, {_HOLD}"""
 
 _TAKE = f"""
 update serving.positions
@@ -57,10 +59,15 @@ _READ = f"""
 select {_FIELDS} from serving.positions
 where version = $1 and topic = $2 and partition = $3 and owner = $4 and fence = $5"""  # noqa: S608 - a constant
 
+_HOLDS = f"""
+select topic, partition, {_HOLD} from serving.positions
+where version = $1 and owner = $2 and hold_by is not null"""  # noqa: S608 - a constant
+
 
 @dataclass(slots=True)
 class Lease:
-    """A partition that this worker may write, how far it is committed, and where its range ends; None = never."""
+    """A partition that this worker may write, how far it is committed, where its range ends, and where it is held for a
+    moment; None = never, or not."""
 
     tp: TopicPartition
     fence: int
@@ -71,6 +78,7 @@ class Lease:
     records: int
     set_aside: int
     last: RecordIdentity | None
+    hold_at: int | None = None
 
     @property
     def untouched(self) -> bool:
@@ -155,6 +163,12 @@ class Leases:
             raise LeaseLostError(f"{lease.tp.topic}[{lease.tp.partition}] has another owner")
         return _lease(lease.tp, row)
 
+    async def holds(self) -> dict[TopicPartition, int]:
+        """Where this worker's partitions are held at the moment."""
+        with self._session.patience():
+            rows = await self._connection.fetch(_HOLDS, self._version, self._owner)
+        return {TopicPartition(r["topic"], r["partition"]): r["hold_at"] for r in rows if r["hold_at"] is not None}
+
     async def _change_all(self, statement: str, held: Collection[Lease], *arguments: Any) -> None:
         with self._session.patience():
             done = await self._change(statement, held, *arguments)
@@ -202,4 +216,5 @@ def _lease(tp: TopicPartition, row: Any) -> Lease:
         records=row["records"],
         set_aside=row["set_aside"],
         last=last,
+        hold_at=row["hold_at"],
     )

@@ -1,7 +1,8 @@
 """Rows and positions, in one transaction.
 
 The position rows come first: they are updated only where fence, owner and next_offset are exactly what this worker
-believes, and unless all match nothing is written. So a batch is in the table once, whatever was cut off, retried,
+believes, and unless all match nothing is written; nor where a comparison holds one of them short of the batch's end
+(`alignment.py`). So a batch is in the table once, whatever was cut off, retried,
 forgotten by a crashed server, or taken over in between.
 
 Then the rows, one of two ways (`ddl.py`): copied straight into the table, inside a savepoint, while no key of a batch
@@ -18,8 +19,15 @@ from typing import Any
 import asyncpg
 
 from services.replayer import ddl
-from services.replayer.engine.batch import Batch
-from services.replayer.engine.faults import DataRefusedError, LeaseLostError, RunFaultError, reason_of, refused_for_data
+from services.replayer.engine.batch import Batch, Span
+from services.replayer.engine.faults import (
+    DataRefusedError,
+    HeldError,
+    LeaseLostError,
+    RunFaultError,
+    reason_of,
+    refused_for_data,
+)
 from services.replayer.engine.leases import Lease, rows_of, time_of
 from services.replayer.engine.novelty import Novelty
 from services.replayer.engine.session import Session
@@ -42,7 +50,15 @@ from unnest($3::text[], $4::integer[], $5::bigint[], $6::bigint[], $7::bigint[],
   as b(topic, partition, fence, start, next_offset, event_time, records, set_aside,
        last_offset, last_timestamp_ms, last_crc, rows_written, bytes_written)
 where p.version = $1 and p.owner = $2 and p.topic = b.topic and p.partition = b.partition
-  and p.fence = b.fence and p.next_offset = b.start"""
+  and p.fence = b.fence and p.next_offset = b.start
+  and (p.hold_until < clock_timestamp() or b.next_offset <= p.hold_at)"""
+
+# Whether the positions are ours and where we left them; then they were not moved because they are held, or were.
+_OURS = """
+select count(*) from serving.positions p
+join unnest($3::text[], $4::integer[], $5::bigint[], $6::bigint[]) as b(topic, partition, fence, start)
+  on p.topic = b.topic and p.partition = b.partition and p.fence = b.fence and p.next_offset = b.start
+where p.version = $1 and p.owner = $2"""
 
 _SET_ASIDE = """
 insert into serving.dead_letters (version, topic, partition, "offset", reason, key, value)
@@ -90,8 +106,9 @@ class OutputTable:
     async def write(self, batch: Batch, rows: Rows, leases: Mapping[TopicPartition, Lease]) -> None:
         """Commit the batch: all of it or nothing.
 
-        LeaseLostError: a position is not ours or not where we left it. DataRefusedError: the rows are at fault.
-        RunFaultError: a key from another partition. After anything else it is unknown whether it was committed.
+        HeldError: a position is held for a moment. LeaseLostError: one is not ours or not where we left it.
+        DataRefusedError: the rows are at fault. RunFaultError: a key from another partition. After anything else it is
+        unknown whether it was committed.
         """
         with self._session.patience():
             await self._write(batch, rows, leases)
@@ -134,7 +151,22 @@ class OutputTable:
             shares(bytes_sent, records),
         )
         if rows_of(done) != len(moved):
+            if await self._ours(moved) == len(moved):
+                raise HeldError
             raise LeaseLostError(f"{len(moved) - rows_of(done)} of {len(moved)} positions are not where they were left")
+
+    async def _ours(self, moved: Sequence[tuple[TopicPartition, Span, int]]) -> int:
+        return int(
+            await self._connection.fetchval(
+                _OURS,
+                self._version,
+                self._owner,
+                [tp.topic for tp, _, _ in moved],
+                [tp.partition for tp, _, _ in moved],
+                [fence for _, _, fence in moved],
+                [span.start for _, span, _ in moved],
+            )
+        )
 
     async def _change_rows(self, rows: Rows) -> None:
         if rows.deleted:

@@ -108,6 +108,21 @@ class Calls:
         answer = await self.call("CheckGates", request)
         return {gate.gate: gate for gate in answer.gates}
 
+    async def compare(self, old: str, new: str, **asked: Any) -> replayer.Comparison:
+        """The finished comparison."""
+        return (
+            await self.comparing(
+                "CompareTables", replayer.CompareTablesRequest(old_version=old, new_version=new, **asked)
+            )
+        )[-1]
+
+    async def comparing(self, method: str, request: Any, timeout_s: float = CALL_S) -> list[replayer.Comparison]:
+        """Everything that a comparison says as it goes along."""
+        try:
+            return [found async for found in getattr(self.stub, method)(request, timeout=timeout_s)]
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "replayer") from None
+
     # --- waiting ---
 
     async def in_state(self, version: str, *states: str, deadline_s: float = 60.0) -> replayer.Run:

@@ -265,12 +265,12 @@ async def test_a_bounded_candidate_at_the_gates(stage: Stage) -> None:
     catch_up = (await stage.gates(shorter.name, same.name))["catch-up"]
     assert [line.split(": ")[0] for line in catch_up.evidence] == [f"{topic}/1"]
     for old, new, exact in ((bounded, same, True), (whole, same, True), (shorter, same, False)):
-        request = replayer.CompareTablesRequest(old_version=old.name, new_version=new.name)
-        assert (await stage.call("CompareTables", request)).exact is exact
+        assert (await stage.compare(old.name, new.name, allow_unaligned=True)).exact is exact
     await stage.kafka.produce(topic, flights(50, first=400, partitions=2))
     await stage.applied(whole.name, 450)
-    request = replayer.CompareTablesRequest(old_version=whole.name, new_version=same.name)
-    assert not (await stage.call("CompareTables", request)).exact
+    beyond = await refused(stage.compare(whole.name, same.name))
+    assert beyond.reason == "CANNOT_ALIGN"
+    assert "gone past the end of the range" in beyond.message
 
 
 async def test_a_topic_that_is_widened_adds_nothing_to_a_bounded_range(stage: Stage) -> None:

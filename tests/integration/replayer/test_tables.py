@@ -20,7 +20,7 @@ from turnout.replayer.v1 import replayer_pb2 as replayer
 RECORDS = flights(2000)
 
 
-async def _two_tables(stage: Stage) -> tuple[str, str]:
+async def two_tables(stage: Stage) -> tuple[str, str]:
     """Version 1 counts a missing delay as on time, version 2 does not and has a column more."""
     topic = await stage.kafka.create()
     await stage.kafka.produce(topic, RECORDS)
@@ -59,9 +59,8 @@ async def _reader(stage: Stage, relation: str) -> AsyncIterator[Any]:
 
 
 async def test_equal_positions_make_an_exact_comparison(stage: Stage) -> None:
-    v1, v2 = await _two_tables(stage)
-    request = replayer.CompareTablesRequest(old_version=v1, new_version=v2, sample_size=3)
-    found = await stage.call("CompareTables", request)
+    v1, v2 = await two_tables(stage)
+    found = await stage.compare(v1, v2, sample_size=3)
 
     job_1, job_2 = stage.registry.versions[v1].job, stage.registry.versions[v2].job
     values = [record.value or b"" for record in RECORDS]
@@ -87,18 +86,19 @@ async def test_equal_positions_make_an_exact_comparison(stage: Stage) -> None:
     assert first.old_values[0].int64_value == old[carrier].on_time
     assert first.new_values[0].int64_value == new[carrier].on_time
     assert first.new_values[1].double_value == pytest.approx(new[carrier].on_time / new[carrier].flights)
-    assert [p.next_offset for p in found.positions_old] == [500] * 4
+    (only,) = found.ranges
+    assert [p.next_offset for p in only.positions_old] == [500] * 4
+    assert not only.held.ToTimedelta()  # both stood there by themselves
 
 
 async def test_other_positions_are_not_exact_and_rows_may_be_on_one_side(stage: Stage) -> None:
-    v1, v2 = await _two_tables(stage)
+    v1, v2 = await two_tables(stage)
     await stage.pause(v1)
     topic = (await stage.get(v1)).partitions[0].topic
     await stage.kafka.produce(topic, [Record(b'{"carrier": "new", "delay": 3}', partition=0)])
     await stage.applied(v2, len(RECORDS) + 1)
-    found = await stage.call(
-        "CompareTables", replayer.CompareTablesRequest(old_version=v1, new_version=v2, sample_size=1000)
-    )
+    found = await stage.compare(v1, v2, sample_size=1000, allow_unaligned=True)
+    assert "version 1 is PAUSED and 1 offsets behind version 2" in found.ranges[0].unaligned_reason
     assert not found.exact
     assert (found.rows_only_old, found.rows_only_new) == (0, 1)
     only_new = [sample for sample in found.samples if sample.key[0].string_value == "new"]
@@ -106,14 +106,14 @@ async def test_other_positions_are_not_exact_and_rows_may_be_on_one_side(stage: 
     assert not only_new[0].old_values
     assert [value.int64_value for value in only_new[0].new_values][:2] == [1, 1]
 
-    back = await stage.call("CompareTables", replayer.CompareTablesRequest(old_version=v2, new_version=v1))
+    back = await stage.compare(v2, v1, allow_unaligned=True)
     assert (back.rows_only_old, list(back.columns_removed)) == (1, ["cancelled"])
     assert len(back.samples) == 10
 
 
 async def test_a_version_equals_itself(stage: Stage) -> None:
-    v1, _ = await _two_tables(stage)
-    found = await stage.call("CompareTables", replayer.CompareTablesRequest(old_version=v1, new_version=v1))
+    v1, _ = await two_tables(stage)
+    found = await stage.compare(v1, v1)
     assert (found.exact, found.rows_changed, len(found.columns), len(found.samples)) == (True, 0, 0, 0)
 
 
@@ -157,7 +157,7 @@ async def test_binary_fractions_have_a_tolerance_and_hidden_rows_do_not_count(st
     for version in (v1, v2):
         await stage.begin(version.name)
         await stage.applied(version.name, len(readings))
-    found = await stage.call("CompareTables", replayer.CompareTablesRequest(old_version=v1.name, new_version=v2.name))
+    found = await stage.compare(v1.name, v2.name)
     assert found.exact
     assert (found.rows_old, found.rows_new, found.rows_only_old, found.rows_only_new) == (3, 3, 0, 0)
     (level,) = found.columns  # grade differs in type alone: the texts are equal
@@ -188,7 +188,7 @@ async def test_derived_values_are_shown_as_reads_show_them(
     for version in (v1, v2):
         await stage.begin(version.name)
         await stage.applied(version.name, 500)
-    found = await stage.call("CompareTables", replayer.CompareTablesRequest(old_version=v1.name, new_version=v2.name))
+    found = await stage.compare(v1.name, v2.name)
     assert found.samples
     for sample in found.samples:
         for on_time, share in (sample.old_values, sample.new_values):
@@ -199,11 +199,14 @@ async def test_derived_values_are_shown_as_reads_show_them(
 
 
 async def test_what_cannot_be_compared(stage: Stage) -> None:
-    v1, _ = await _two_tables(stage)
-    request = replayer.CompareTablesRequest(old_version=v1, new_version="jobs/punctuality/versions/9")
-    assert (await refused(stage.call("CompareTables", request))).reason == "RUN_NOT_FOUND"
-    request = replayer.CompareTablesRequest(old_version=v1, new_version=v1, sample_size=-1)
-    assert (await refused(stage.call("CompareTables", request))).reason == "INVALID_SAMPLE_SIZE"
+    v1, _ = await two_tables(stage)
+    assert (await refused(stage.compare(v1, "jobs/punctuality/versions/9"))).reason == "RUN_NOT_FOUND"
+    assert (await refused(stage.compare(v1, v1, sample_size=-1))).reason == "INVALID_SAMPLE_SIZE"
+    assert (await refused(stage.compare(v1, v1, range_rows=-1))).reason == "INVALID_RANGE_ROWS"
+    assert (await refused(stage.compare(v1, v1, align_within={"seconds": 31}))).reason == "INVALID_ALIGN_WITHIN"
+    contracts: tuple[dict[str, Any], ...] = ({"columns": [{"column": "missing"}]}, {"share_max": 2.0})
+    for contract in contracts:
+        assert (await refused(stage.compare(v1, v1, contract=contract))).reason == "INVALID_CONTRACT"
 
 
 # --- the view -------------------------------------------------------------------------------------------------------
@@ -223,7 +226,7 @@ async def _columns(stage: Stage) -> list[str]:
 
 
 async def test_the_view_follows_and_keeps_its_grants(stage: Stage) -> None:
-    v1, v2 = await _two_tables(stage)
+    v1, v2 = await two_tables(stage)
     role = f"reader_{stage.postgres.rpartition('/')[2].partition('?')[0]}"
     assert (await _move(stage, v1, 1)).moved
     assert await _columns(stage) == ["carrier", "flights", "on_time", "share"]
@@ -259,7 +262,7 @@ async def test_the_view_follows_and_keeps_its_grants(stage: Stage) -> None:
 
 
 async def test_a_blocked_view_names_the_session(stage: Stage) -> None:
-    v1, v2 = await _two_tables(stage)
+    v1, v2 = await two_tables(stage)
     assert (await _move(stage, v1, 1)).moved
     async with _reader(stage, "punctuality") as reader:
         blocked = await _move(stage, v2, 2)
@@ -270,7 +273,7 @@ async def test_a_blocked_view_names_the_session(stage: Stage) -> None:
 
 
 async def test_a_view_that_others_build_on_stays(stage: Stage) -> None:
-    v1, v2 = await _two_tables(stage)
+    v1, v2 = await two_tables(stage)
     assert (await _move(stage, v1, 1)).moved
     await stage.query("create view public.report as select carrier from serving.punctuality")
     blocked = await _move(stage, v2, 2)
@@ -287,7 +290,7 @@ async def _drop(stage: Stage, version: str) -> bool:
 
 
 async def test_drop_waits_for_the_run_and_for_readers(stage: Stage) -> None:
-    v1, v2 = await _two_tables(stage)
+    v1, v2 = await two_tables(stage)
     error = await refused(_drop(stage, v1))
     assert (type(error), error.reason) == (FailedPrecondition, "RUN_NOT_STOPPED")
     await stage.end(v1)
@@ -311,13 +314,12 @@ async def test_drop_waits_for_the_run_and_for_readers(stage: Stage) -> None:
     error = await refused(stage.resume(v1))
     assert (error.reason, "dropped" in error.message) == ("RUN_STATE", True)
     assert (await refused(stage.begin(v1))).reason == "VERSION_DROPPED"
-    request = replayer.CompareTablesRequest(old_version=v1, new_version=v2)
-    assert (await refused(stage.call("CompareTables", request))).reason == "TABLE_MISSING"
+    assert (await refused(stage.compare(v1, v2))).reason == "TABLE_MISSING"
     assert (await refused(_move(stage, v1, 9))).reason == "VERSION_DROPPED"
 
 
 async def test_a_drop_goes_on_when_its_caller_no_longer_waits(stage: Stage) -> None:
-    v1, _ = await _two_tables(stage)
+    v1, _ = await two_tables(stage)
     await stage.end(v1)
     await stage.query(
         "insert into serving.dead_letters (version, topic, partition, \"offset\", reason) values ($1, 't', 0, 0, '')",
@@ -339,7 +341,7 @@ async def test_a_drop_goes_on_when_its_caller_no_longer_waits(stage: Stage) -> N
 
 
 async def test_a_table_that_the_view_shows_is_not_dropped(stage: Stage) -> None:
-    v1, _ = await _two_tables(stage)
+    v1, _ = await two_tables(stage)
     assert (await _move(stage, v1, 1)).moved
     await stage.end(v1)
     error = await refused(_drop(stage, v1))

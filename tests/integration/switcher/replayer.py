@@ -39,6 +39,8 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         """Of every gate that passes, where it is not to be the default."""
         self.comparison: pb.Gate | None = None
         """Told with the gates, where it is demanded."""
+        self.comparisons: list[pb.Comparison] = []
+        """The newest first."""
         self._hold: tuple[str, int] = ("", 0)
         self._held = asyncio.Event()
 
@@ -83,7 +85,7 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
             for gate in GATES
             if gate not in self.silent
         ]
-        if self.comparison is not None:
+        if self.comparison is not None and request.comparison:
             gates.append(self.comparison)
         return pb.CheckGatesResponse(gates=gates)
 
@@ -91,6 +93,9 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         if self.runs_away:
             raise Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL does not answer.")
         return self.runs.get(request.name, pb.Run(name=request.name, state=pb.Run.TAILING))
+
+    async def ListComparisons(self, request: pb.ListComparisonsRequest, context: Any) -> pb.ListComparisonsResponse:
+        return pb.ListComparisonsResponse(comparisons=self.comparisons)
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
         await self._may_hold("ResumeRun")

@@ -146,6 +146,28 @@ async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDema
     assert ready.lag == 30
     assert ready.HasField("protected_until")
     assert not ready.HasField("rows_differing")
+    found = replayer_pb2.Comparison(
+        old_version=V1,
+        new_version=V2,
+        state=replayer_pb2.Comparison.FINISHED,
+        aligned=True,
+        rows_old=95,
+        rows_new=96,
+        rows_only_old=4,
+        rows_only_new=5,
+        rows_changed=11,
+    )
+    found.create_time.FromDatetime(datetime(2026, 1, 2, tzinfo=UTC))
+    unaligned, unfinished, itself = (replayer_pb2.Comparison() for _ in range(3))
+    for other in (unaligned, unfinished, itself):
+        other.CopyFrom(found)
+    unaligned.aligned = False
+    unfinished.state = replayer_pb2.Comparison.UNFINISHED
+    itself.old_version = V2
+    replayer.comparisons = [unaligned, unfinished, itself, found]
+    differing = (await switcher.readiness()).rows_differing
+    assert (differing.keys, differing.share) == (20, 0.2)
+    assert differing.compare_time.ToDatetime(UTC) == datetime(2026, 1, 2, tzinfo=UTC)
     replayer.runs[RUN].state = replayer_pb2.Run.STOPPED
     replayer.runs[RUN].retention_risk.message = "flights/0 loses records in two days."
     replayer.runs[RUN].retention_risk.crossing_time.FromDatetime(datetime(2026, 1, 3, tzinfo=UTC))

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from rich.console import Console, RenderableType
 
 from turnout.cli.output import Trimmed
+from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.log_range import LogRange, PartitionOffset
 from turnout.results import (
     Adoption,
@@ -17,6 +18,7 @@ from turnout.results import (
     Cause,
     ColumnDifference,
     Command,
+    ComparedRange,
     Comparison,
     Estimate,
     Explanation,
@@ -277,7 +279,32 @@ THE_JOB = Job(JOB, "How punctual is each carrier, month by month?", NOON, 2)
 POSITIONS = (AppliedPosition("flights", 0, 77_000, NOON), AppliedPosition("flights", 1, 40_100, None))
 ROW = {"carrier": "UA", "month": date(2013, 1, 1), "flights": 4_637, "on_time_share": 0.8214123, "note": None}
 READ = Read(ROW, 2, 4, POSITIONS, Cause.ROUTED)
+CUT = ComparedRange(
+    number=0,
+    after_key=(),
+    last_key=(),
+    aligned=True,
+    exact=True,
+    unaligned_reason="",
+    positions_old=POSITIONS,
+    positions_new=POSITIONS,
+    cut_time=NOON,
+    held=timedelta(milliseconds=23),
+    took=timedelta(milliseconds=310),
+    rows_old=185,
+    rows_new=186,
+)
+CONTRACT = Contract(columns=(ExpectedColumn("on_time", Expected(0.9)), ExpectedColumn("name", Expected(None, True))))
 COMPARISON = Comparison(
+    job=JOB,
+    id="0123456789ab",
+    old=1,
+    new=2,
+    finished=True,
+    contract=None,
+    passed=None,
+    findings=(),
+    aligned=True,
     exact=True,
     rows_old=185,
     rows_new=186,
@@ -295,7 +322,11 @@ COMPARISON = Comparison(
         ),
         RowDifference({"carrier": "ZZ", "month": date(2013, 1, 1)}, None, {"on_time": 1}),
     ),
-    positions_old=POSITIONS,
-    positions_new=POSITIONS,
+    ranges=(CUT,),
+    ranges_done=1,
+    rows_expected=360,
+    held_max=timedelta(milliseconds=23),
+    create_time=NOON,
+    end_time=NOON + timedelta(seconds=1),
 )
 EXPLANATION = Explanation("user-17", 1_234_567, 2, 1, 3, 0, 429_496_729, 2, "front-1", 0.42)

@@ -53,10 +53,12 @@ COMMANDS = dict(_commands())
 def test_the_commands() -> None:
     assert sorted(COMMANDS) == [
         "apply",
+        "audit",
         "capacity set",
         "capacity show",
         "check",
         "compare",
+        "comparisons",
         "cutover",
         "dev",
         "estimate",

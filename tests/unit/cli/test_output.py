@@ -84,7 +84,7 @@ def test_every_result_becomes_json() -> None:
         samples.VERSIONS,
         samples.THE_JOB,
         samples.READ,
-        samples.COMPARISON,
+        replace(samples.COMPARISON, contract=samples.CONTRACT),
         samples.EXPLANATION,
     ):
         json.loads(json.dumps(document(value), allow_nan=False))

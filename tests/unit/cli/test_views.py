@@ -20,12 +20,13 @@ from tests.unit.cli.samples import JOB, rendered
 from turnout.cli.exits import CommandError, ExitCode, Reason
 from turnout.cli.output import error_text
 from turnout.cli.views.capacity import capacity_view
+from turnout.cli.views.comparisons import audit_view, comparison_view, comparisons_view
 from turnout.cli.views.definitions import definition_view, differences_view
 from turnout.cli.views.jobs import job_view, jobs_view, version_view
 from turnout.cli.views.routes import change_view, changes_view, explanation_view, readiness_view, route_view
 from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
-from turnout.cli.views.tables import comparison_view, read_view, rows_view
-from turnout.results import Command, RunState, Staleness, Throttle, ThrottleReason, VersionState
+from turnout.cli.views.tables import read_view, rows_view
+from turnout.results import Audit, Command, RunState, Staleness, Throttle, ThrottleReason, VersionState
 from turnout.schema import Column, ColumnType, Merge, difference
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -152,23 +153,65 @@ VIEWS: dict[str, RenderableType] = {
     "read-nothing": read_view(replace(samples.READ, row=None)),
     "rows": rows_view([samples.ROW, samples.ROW]),
     "rows-none": rows_view([]),
-    "comparison": comparison_view(samples.COMPARISON, JOB, 1, 2),
-    "comparison-inexact": comparison_view(
+    "comparison": comparison_view(samples.COMPARISON),
+    "comparison-unaligned": comparison_view(
         replace(
             samples.COMPARISON,
+            aligned=False,
             exact=False,
             samples=(),
             columns=(),
             columns_added=(),
-            positions_new=(samples.POSITIONS[0], replace(samples.POSITIONS[1], next_offset=40_000)),
-        ),
-        JOB,
-        1,
-        2,
+            ranges=(
+                replace(
+                    samples.CUT,
+                    aligned=False,
+                    unaligned_reason="carrier-punctuality v1 and v2 cannot stand at one cut within 2.0 s: version 2 is "
+                    "PAUSED and 100 offsets behind version 1 in flights/1: resume it, or pause the other one where "
+                    "both stand.",
+                    positions_new=(samples.POSITIONS[0], replace(samples.POSITIONS[1], next_offset=40_000)),
+                ),
+            ),
+        )
     ),
     "comparison-other-starts": comparison_view(
-        replace(samples.COMPARISON, exact=False, samples=(), columns=(), columns_added=()), JOB, 1, 2
+        replace(samples.COMPARISON, exact=False, samples=(), columns=(), columns_added=(), held_max=timedelta(0))
     ),
+    "comparison-as-expected": comparison_view(
+        replace(
+            samples.COMPARISON,
+            contract=samples.CONTRACT,
+            passed=True,
+            findings=("on_time differs: 143 of 185, as expected", "name differs: 1 of 185, as expected"),
+            samples=(),
+            ranges=(replace(samples.CUT, last_key=("UA", "2013-01-01")), samples.CUT),
+            ranges_done=2,
+        ),
+        with_ranges=True,
+    ),
+    "comparison-not-as-expected": comparison_view(
+        replace(
+            samples.COMPARISON,
+            contract=samples.CONTRACT,
+            passed=False,
+            findings=("the new table alone has rows: 1 of 186, which the contract does not expect",),
+            samples=(),
+        )
+    ),
+    "comparison-unfinished": comparison_view(
+        replace(samples.COMPARISON, finished=False, end_time=None, samples=(), columns=())
+    ),
+    "comparisons": comparisons_view(
+        [
+            samples.COMPARISON,
+            replace(samples.COMPARISON, id="ba9876543210", finished=False, aligned=False),
+            replace(samples.COMPARISON, passed=True, findings=("nothing differs",)),
+            replace(samples.COMPARISON, passed=False, findings=("on_time differs: 143 of 185, which is not expected",)),
+        ]
+    ),
+    "comparisons-none": comparisons_view([]),
+    "audit": audit_view(Audit(JOB, True, samples.COMPARISON, {"on_time_share": 4.4e-16})),
+    "audit-differs": audit_view(Audit(JOB, False, samples.COMPARISON, {})),
     "read-control-characters": read_view(
         replace(samples.READ, row={"key": "\x1b[31mred\x00", "note": "a\r\nb\x9bc\u202ed", "list": ["\x7f"]})
     ),

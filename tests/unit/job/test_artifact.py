@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from turnout.job import ArtifactError, artifact
-from turnout.job.artifact import pack, unpack
+from turnout.job.artifact import marked, pack, unpack
 
 
 def folder(root: Path, order: int = 1) -> Path:
@@ -142,3 +142,13 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     packed = pack(folder(tmp_path / "in"))
     with pytest.raises(ArtifactError, match="is not empty"):
         unpack(packed.data, tmp_path / "in")
+
+
+def test_marked_code_is_the_same_code_and_another_artefact(tmp_path: Path) -> None:
+    packed = pack(folder(tmp_path / "in"))
+    one, other = marked(packed.data, "copy 1"), marked(packed.data, "copy 2")
+    assert len({packed.data, one, other}) == 3
+    unpack(one, tmp_path / "out")
+    files = dict(pack(tmp_path / "out").files)
+    assert files.pop("job.py") == b"x = 1\n\n# copy 1\n"
+    assert files == {name: content for name, content in packed.files if name != "job.py"}

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from turnout import results
 from turnout.client import convert
 from turnout.client.values import to_value
+from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.query.v1 import query_pb2
 from turnout.registry.v1 import registry_pb2
 from turnout.replayer.v1 import replayer_pb2
@@ -199,7 +200,7 @@ def test_gates() -> None:
 
 
 def test_comparison() -> None:
-    numbers = {
+    numbers: dict[str, Any] = {
         "rows_old": 1,
         "rows_new": 2,
         "rows_only_old": 3,
@@ -214,7 +215,19 @@ def test_comparison() -> None:
     changed.new_values.append(to_value(None))
     added.new_values.append(to_value(2))
     removed.old_values.append(to_value(3))
-    message = replayer_pb2.CompareTablesResponse(
+    message = replayer_pb2.Comparison(
+        name="jobs/a/comparisons/0123456789ab",
+        old_version="jobs/a/versions/1",
+        new_version="jobs/a/versions/2",
+        state=replayer_pb2.Comparison.FINISHED,
+        contract=replayer_pb2.ComparisonContract(
+            columns=[
+                replayer_pb2.ExpectedColumn(column="on_time", expected=replayer_pb2.ExpectedDifference(share_max=0.5))
+            ]
+        ),
+        verdict=replayer_pb2.Comparison.PASSED,
+        findings=["as it is"],
+        aligned=True,
         exact=True,
         columns=[
             replayer_pb2.ColumnDifference(column="on_time", rows=5, largest_absolute=0.0, total=-1.5),
@@ -223,12 +236,39 @@ def test_comparison() -> None:
         columns_added=["cancelled"],
         columns_removed=["old"],
         samples=[changed, added, removed],
-        positions_old=[POSITION],
-        positions_new=[],
+        ranges=[
+            replayer_pb2.ComparedRange(
+                number=3,
+                after_key=["UA"],
+                aligned=True,
+                exact=True,
+                positions_old=[POSITION],
+                cut_time=STAMP,
+                held=Duration(seconds=1),
+                took=Duration(seconds=2),
+                rows_old=7,
+                rows_new=8,
+            )
+        ],
+        ranges_done=4,
+        rows_expected=30,
+        held_max=Duration(seconds=1),
+        create_time=STAMP,
         **numbers,
     )
     key = {"carrier": "UA"}
+    position = results.AppliedPosition("t", 1, 2, T)
+    second = timedelta(seconds=1)
     assert convert.comparison(message) == results.Comparison(
+        job="a",
+        id="0123456789ab",
+        old=1,
+        new=2,
+        finished=True,
+        contract=Contract(columns=(ExpectedColumn("on_time", Expected(0.5)),)),
+        passed=True,
+        findings=("as it is",),
+        aligned=True,
         exact=True,
         columns=(
             results.ColumnDifference("on_time", 5, 0.0, -1.5),
@@ -241,10 +281,35 @@ def test_comparison() -> None:
             results.RowDifference(key, None, {"on_time": 2}),
             results.RowDifference(key, {"on_time": 3}, None),
         ),
-        positions_old=(results.AppliedPosition("t", 1, 2, T),),
-        positions_new=(),
+        ranges=(
+            results.ComparedRange(
+                number=3,
+                after_key=("UA",),
+                last_key=(),
+                aligned=True,
+                exact=True,
+                unaligned_reason="",
+                positions_old=(position,),
+                positions_new=(),
+                cut_time=T,
+                held=second,
+                took=2 * second,
+                rows_old=7,
+                rows_new=8,
+            ),
+        ),
+        ranges_done=4,
+        rows_expected=30,
+        held_max=second,
+        create_time=T,
+        end_time=None,
         **numbers,
     )
+    message.verdict = replayer_pb2.Comparison.FAILED
+    assert convert.comparison(message).passed is False
+    message.ClearField("verdict")
+    message.ClearField("contract")
+    assert (convert.comparison(message).passed, convert.comparison(message).contract) == (None, None)
 
 
 def test_route_and_change() -> None:

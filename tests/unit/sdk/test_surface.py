@@ -15,6 +15,7 @@ import pytest
 
 import turnout
 import turnout.client
+import turnout.contract
 import turnout.errors
 import turnout.log_range
 import turnout.results
@@ -39,7 +40,7 @@ def surface() -> Iterator[str]:
             yield f"Session: {kind} {name}{inspect.signature(method)}"
     for cls in _classes(turnout.errors):
         yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
-    for cls in (*_classes(turnout.log_range), *_classes(turnout.results)):
+    for cls in (*_classes(turnout.contract), *_classes(turnout.log_range), *_classes(turnout.results)):
         if issubclass(cls, ValueError):
             yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
         elif issubclass(cls, enum.Enum):
@@ -51,7 +52,7 @@ def surface() -> Iterator[str]:
 
 def _classes(module: ModuleType) -> list[type]:
     found = [value for value in vars(module).values() if inspect.isclass(value) and value.__module__ == module.__name__]
-    return sorted(found, key=lambda cls: cls.__name__)
+    return sorted((cls for cls in found if not cls.__name__.startswith("_")), key=lambda cls: cls.__name__)
 
 
 def test_it_is_as_written_down() -> None:

@@ -12,7 +12,20 @@ import typer
 
 from turnout import otlp
 from turnout.cli import failures
-from turnout.cli.commands import apply, capacity, check, dev, produce, read, run, show, traffic, versions
+from turnout.cli.commands import (
+    apply,
+    audit,
+    capacity,
+    check,
+    compare,
+    dev,
+    produce,
+    read,
+    run,
+    show,
+    traffic,
+    versions,
+)
 from turnout.cli.exits import CommandError, ExitCode, usage
 from turnout.cli.invocation import ActorOption, OutputOption, TargetOption, TimeoutOption, shared
 from turnout.cli.output import Format, Output
@@ -34,6 +47,8 @@ show.register(app)
 run.register(app)
 capacity.register(app)
 traffic.register(app)
+compare.register(app)
+audit.register(app)
 versions.register(app)
 read.register(app)
 produce.register(app)

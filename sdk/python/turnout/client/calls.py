@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from functools import lru_cache
 from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
 
 from turnout.client.connection import Connections
 from turnout.errors import InvalidInput
@@ -57,6 +60,15 @@ def split_version(name: str) -> tuple[str, int]:
 def split_job(name: str) -> str:
     """The job's id in a name that a server sent."""
     return name.split("/")[1]
+
+
+def duration_of(time: timedelta | None) -> Duration | None:
+    """A length of time for a request; None = absent."""
+    if time is None:
+        return None
+    duration = Duration()
+    duration.FromTimedelta(time)
+    return duration
 
 
 def new_request_id() -> str:

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from turnout.client.audits import AuditCalls
 from turnout.client.connection import SERVICES, Connections
 from turnout.client.direct import Direct
 from turnout.client.fronts import FrontReads
-from turnout.client.job_files import JobFileCalls
 from turnout.client.query import QueryCalls
 from turnout.client.readers import Reader
-from turnout.client.replayer import ReplayerCalls
 from turnout.client.switcher import SwitcherCalls
 from turnout.errors import InvalidInput
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_TARGET = "127.0.0.1:7400"
 
 
-class Client(JobFileCalls, ReplayerCalls, SwitcherCalls, QueryCalls):
+class Client(AuditCalls, SwitcherCalls, QueryCalls):
     """Turnout over gRPC, one channel for each distinct target.
 
     target: "host:port" of all four services. targets: one for each service that is called, by "registry", "replayer",
@@ -33,7 +32,8 @@ class Client(JobFileCalls, ReplayerCalls, SwitcherCalls, QueryCalls):
     whose URL it is, or the settings that `Direct` describes; the client is then a front to the switcher, and needs
     targets for switcher and registry. actor: who changes things, for the audit; a claim, since there is no
     authentication yet; None = user@host. timeout_s: default deadline of every call; None = 10 s for what is quick, 60 s
-    for a change of a route, 120 s for an upload, an estimate, a comparison and a scan. Each method takes its own, too.
+    for a change of a route, 120 s for an upload, an estimate and a scan, an hour for a comparison. Each method takes
+    its own, too.
 
     UNAVAILABLE alone is retried, until the deadline; a target that has never answered is given up after two seconds.
     With several fronts a read is tried once more, at once, on another one. Changes carry a request id, so that a retry

@@ -135,10 +135,17 @@ class Connections:
         return await self._retried(service, method, attempt, self.deadline_s(timeout_s, LONG_S))
 
     async def stream(
-        self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None
+        self,
+        service: str,
+        method: str,
+        request: Message,
+        answer: type[M],
+        *,
+        timeout_s: float | None,
+        default_s: float = LONG_S,
     ) -> AsyncGenerator[M, None]:
         """One request, a stream of answers, retried only while none has come. The stream is cancelled at the end."""
-        deadline_s = self.deadline_s(timeout_s, LONG_S)
+        deadline_s = self.deadline_s(timeout_s, default_s)
 
         async def begun(target: str, left_s: float) -> tuple[str, Any, Any]:
             return target, *await _begun(self._call(service, target, method)(request, timeout=left_s))

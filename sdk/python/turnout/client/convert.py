@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from turnout import results
+from turnout import contract_proto, results
 from turnout.client.calls import split_job, split_version
 from turnout.client.values import from_row, from_value
 from turnout.definition_proto import from_proto
@@ -183,8 +183,19 @@ def gate_check(message: replayer_pb2.CheckGatesResponse, candidate: int) -> resu
     return results.GateCheck(gates, tuple(_partition(partition) for partition in message.partitions))
 
 
-def comparison(message: replayer_pb2.CompareTablesResponse) -> results.Comparison:
+def comparison(message: replayer_pb2.Comparison) -> results.Comparison:
+    job, old = split_version(message.old_version)
+    _, new = split_version(message.new_version)
     return results.Comparison(
+        job=job,
+        id=message.name.rpartition("/")[2],
+        old=old,
+        new=new,
+        finished=message.state == replayer_pb2.Comparison.FINISHED,
+        contract=contract_proto.from_proto(message.contract) if message.HasField("contract") else None,
+        passed=_PASSED.get(message.verdict),
+        findings=tuple(message.findings),
+        aligned=message.aligned,
         exact=message.exact,
         rows_old=message.rows_old,
         rows_new=message.rows_new,
@@ -195,8 +206,33 @@ def comparison(message: replayer_pb2.CompareTablesResponse) -> results.Compariso
         columns_added=tuple(message.columns_added),
         columns_removed=tuple(message.columns_removed),
         samples=tuple(_row_difference(row) for row in message.samples),
+        ranges=tuple(_compared_range(one) for one in message.ranges),
+        ranges_done=message.ranges_done,
+        rows_expected=message.rows_expected,
+        held_max=message.held_max.ToTimedelta(),
+        create_time=_time(message.create_time),
+        end_time=_time_of(message, "end_time"),
+    )
+
+
+_PASSED = {replayer_pb2.Comparison.PASSED: True, replayer_pb2.Comparison.FAILED: False}
+
+
+def _compared_range(message: replayer_pb2.ComparedRange) -> results.ComparedRange:
+    return results.ComparedRange(
+        number=message.number,
+        after_key=tuple(message.after_key),
+        last_key=tuple(message.last_key),
+        aligned=message.aligned,
+        exact=message.exact,
+        unaligned_reason=message.unaligned_reason,
         positions_old=_positions(message.positions_old),
         positions_new=_positions(message.positions_new),
+        cut_time=_time(message.cut_time),
+        held=message.held.ToTimedelta(),
+        took=message.took.ToTimedelta(),
+        rows_old=message.rows_old,
+        rows_new=message.rows_new,
     )
 
 

@@ -6,10 +6,8 @@ import hashlib
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-from google.protobuf.duration_pb2 import Duration
-
 from turnout.client import convert
-from turnout.client.calls import Calls, job_name, new_request_id, pages, version_name
+from turnout.client.calls import Calls, duration_of, job_name, new_request_id, pages, version_name
 from turnout.client.connection import CHANGE_S, QUICK_S
 from turnout.definition_proto import to_proto
 from turnout.log_range import LogRange
@@ -152,13 +150,9 @@ class RegistryCalls(Calls):
         forgo_rollback: also give up the way back to this version. FailedPrecondition (VERSION_IN_USE, ROLLBACK_WINDOW)
         while a route or its way back names the version; nothing has changed then. Repeating it changes nothing.
         """
-        retention = None
-        if retain_for is not None:
-            retention = Duration()
-            retention.FromTimedelta(retain_for)
         request = registry_pb2.RetireVersionRequest(
             name=version_name(job, version),
-            retain_for=retention,
+            retain_for=duration_of(retain_for),
             forgo_rollback=forgo_rollback,
             claimed_actor=self._actor,
             request_id=new_request_id(),

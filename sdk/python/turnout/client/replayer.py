@@ -1,18 +1,19 @@
-"""Runs, their budget, gates, comparisons."""
+"""Runs, their budget, gates."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from turnout.client import convert
-from turnout.client.calls import Calls, job_name, new_request_id, pages, run_name, version_name
+from turnout.client.calls import Calls, duration_of, job_name, new_request_id, pages, run_name, version_name
 from turnout.client.connection import LONG_S, QUICK_S
 from turnout.errors import InvalidInput
 from turnout.replayer.v1 import replayer_pb2
-from turnout.results import Capacity, Comparison, Estimate, GateCheck, Run
+from turnout.results import Capacity, Estimate, GateCheck, Run
 
 _CAPACITY = "capacity"
 
@@ -179,11 +180,25 @@ class ReplayerCalls(Calls):
         return await self._capacity("UpdateCapacity", request, timeout_s)
 
     async def check_gates(
-        self, job: str, candidate: int, *, baseline: int | None = None, timeout_s: float | None = None
+        self,
+        job: str,
+        candidate: int,
+        *,
+        baseline: int | None = None,
+        comparison: bool = False,
+        comparison_age_max: timedelta | None = None,
+        timeout_s: float | None = None,
     ) -> GateCheck:
-        """Ask the gates of a candidate against the version that serves now; baseline None = a job's first version."""
+        """Ask the gates of a candidate against the version that serves now; baseline None = a job's first version.
+
+        comparison: ask too whether the newest comparison with the baseline has passed its contract; it may be
+        `comparison_age_max` old, None = one hour.
+        """
         request = replayer_pb2.CheckGatesRequest(
-            candidate=version_name(job, candidate), baseline=version_name(job, baseline) if baseline else ""
+            candidate=version_name(job, candidate),
+            baseline=version_name(job, baseline) if baseline else "",
+            comparison=comparison,
+            comparison_age_max=duration_of(comparison_age_max),
         )
         answer = await self._connections.unary(
             "replayer",
@@ -194,24 +209,6 @@ class ReplayerCalls(Calls):
             default_s=QUICK_S,
         )
         return convert.gate_check(answer, candidate)
-
-    async def compare(
-        self, job: str, old: int, new: int, *, sample_size: int = 10, timeout_s: float | None = None
-    ) -> Comparison:
-        """Compare the tables of two versions in one snapshot. sample_size: most differing rows in the answer."""
-        request = replayer_pb2.CompareTablesRequest(
-            old_version=version_name(job, old), new_version=version_name(job, new), sample_size=sample_size
-        )
-        return convert.comparison(
-            await self._connections.unary(
-                "replayer",
-                "CompareTables",
-                request,
-                replayer_pb2.CompareTablesResponse,
-                timeout_s=timeout_s,
-                default_s=LONG_S,
-            )
-        )
 
     async def _capacity(self, method: str, request: Any, timeout_s: float | None) -> Capacity:
         return convert.capacity(

@@ -1,4 +1,4 @@
-"""`turnout compare`, `retire` and `unretire`: two versions side by side, and the end of one."""
+"""`turnout retire` and `unretire`: the end of a version."""
 
 from __future__ import annotations
 
@@ -10,36 +10,15 @@ from rich.text import Text
 from turnout.cli import arguments
 from turnout.cli.commands.parameters import JobArgument, VersionArgument
 from turnout.cli.document import document
-from turnout.cli.exits import ExitCode
 from turnout.cli.invocation import command
 from turnout.cli.session import Session
 from turnout.cli.views.jobs import retirement_lines
-from turnout.cli.views.tables import comparison_view, differs
 from turnout.results import Version, VersionState
 
 
 def register(app: typer.Typer) -> None:
-    command(app, "compare")(compare)
     command(app, "retire")(retire)
     command(app, "unretire")(unretire)
-
-
-async def compare(
-    session: Session,
-    job: JobArgument,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The old version, such as v1.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The new version, such as v2.")],
-    sample: Annotated[
-        int, typer.Option("--sample", min=1, max=1000, metavar="N", help="Most differing rows to show.")
-    ] = 10,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 when the tables differ.")] = False,
-) -> int:
-    """Compare the tables of two versions, row by row, in one snapshot."""
-    first, second = arguments.version_number(old), arguments.version_number(new)
-    async with session.client(job, first, second) as client:
-        found = await client.compare(job, first, second, sample_size=sample)
-    session.output.answer(document(found), comparison_view(found, job, first, second))
-    return ExitCode.NOT_SO if exit_code and differs(found) else ExitCode.OK
 
 
 async def retire(

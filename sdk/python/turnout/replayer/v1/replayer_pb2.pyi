@@ -831,17 +831,30 @@ class CheckGatesRequest(google.protobuf.message.Message):
 
     CANDIDATE_FIELD_NUMBER: builtins.int
     BASELINE_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
+    COMPARISON_AGE_MAX_FIELD_NUMBER: builtins.int
     candidate: builtins.str
     """The version that is to serve, "jobs/{job}/versions/{number}"."""
     baseline: builtins.str
     """The version that serves now; empty for a job's first version."""
+    comparison: builtins.bool
+    """Whether the gate "comparison" is asked too: the newest comparison of the candidate with the baseline that was judged
+    by a contract must have passed at one cut, and be young enough.
+    """
+    @property
+    def comparison_age_max(self) -> google.protobuf.duration_pb2.Duration:
+        """How old that comparison may be; absent = one hour."""
+
     def __init__(
         self,
         *,
         candidate: builtins.str = ...,
         baseline: builtins.str = ...,
+        comparison: builtins.bool = ...,
+        comparison_age_max: google.protobuf.duration_pb2.Duration | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["baseline", b"baseline", "candidate", b"candidate"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["comparison_age_max", b"comparison_age_max"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["baseline", b"baseline", "candidate", b"candidate", "comparison", b"comparison", "comparison_age_max", b"comparison_age_max"]) -> None: ...
 
 global___CheckGatesRequest = CheckGatesRequest
 
@@ -855,7 +868,7 @@ class CheckGatesResponse(google.protobuf.message.Message):
     PARTITIONS_FIELD_NUMBER: builtins.int
     @property
     def gates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Gate]:
-        """The gates in a fixed order: "catch-up", "coverage", "schema"."""
+        """The gates in a fixed order: "catch-up", "coverage", "schema", and "comparison" if it was asked for."""
 
     @property
     def partitions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PartitionProgress]:
@@ -881,7 +894,7 @@ class Gate(google.protobuf.message.Message):
     PASSED_FIELD_NUMBER: builtins.int
     EVIDENCE_FIELD_NUMBER: builtins.int
     gate: builtins.str
-    """"catch-up", "coverage" or "schema"."""
+    """"catch-up", "coverage", "schema" or "comparison"."""
     passed: builtins.bool
     """Whether it passes."""
     @property
@@ -908,29 +921,200 @@ class CompareTablesRequest(google.protobuf.message.Message):
     OLD_VERSION_FIELD_NUMBER: builtins.int
     NEW_VERSION_FIELD_NUMBER: builtins.int
     SAMPLE_SIZE_FIELD_NUMBER: builtins.int
+    CONTRACT_FIELD_NUMBER: builtins.int
+    ALLOW_UNALIGNED_FIELD_NUMBER: builtins.int
+    ALIGN_WITHIN_FIELD_NUMBER: builtins.int
+    RANGE_ROWS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     old_version: builtins.str
     """The old version, "jobs/{job}/versions/{number}"."""
     new_version: builtins.str
     """The new version of the same job."""
     sample_size: builtins.int
     """Most sample rows in the answer; 0 = 10, above 1000 = 1000."""
+    allow_unaligned: builtins.bool
+    """Whether tables that cannot be brought to one cut are compared as they stand. Such a comparison passes no gate."""
+    range_rows: builtins.int
+    """Rows of a range of keys; 0 = as many as are compared in a few seconds."""
+    request_id: builtins.str
+    """A call that is repeated with the same id goes on with the comparison that the first one began."""
+    @property
+    def contract(self) -> global___ComparisonContract:
+        """What may differ and what must; absent = the differences are told and not judged."""
+
+    @property
+    def align_within(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the runs may be held until both stand at one cut; absent = 2 s, at most 30 s. It ends by itself."""
+
     def __init__(
         self,
         *,
         old_version: builtins.str = ...,
         new_version: builtins.str = ...,
         sample_size: builtins.int = ...,
+        contract: global___ComparisonContract | None = ...,
+        allow_unaligned: builtins.bool = ...,
+        align_within: google.protobuf.duration_pb2.Duration | None = ...,
+        range_rows: builtins.int = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["new_version", b"new_version", "old_version", b"old_version", "sample_size", b"sample_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["align_within", b"align_within", "contract", b"contract"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["align_within", b"align_within", "allow_unaligned", b"allow_unaligned", "contract", b"contract", "new_version", b"new_version", "old_version", b"old_version", "range_rows", b"range_rows", "request_id", b"request_id", "sample_size", b"sample_size"]) -> None: ...
 
 global___CompareTablesRequest = CompareTablesRequest
 
 @typing.final
-class CompareTablesResponse(google.protobuf.message.Message):
-    """Answer of CompareTables."""
+class ResumeComparisonRequest(google.protobuf.message.Message):
+    """Request of ResumeComparison."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/comparisons/{comparison}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___ResumeComparisonRequest = ResumeComparisonRequest
+
+@typing.final
+class GetComparisonRequest(google.protobuf.message.Message):
+    """Request of GetComparison."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/comparisons/{comparison}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___GetComparisonRequest = GetComparisonRequest
+
+@typing.final
+class ListComparisonsRequest(google.protobuf.message.Message):
+    """Request of ListComparisons."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    VERSIONS_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """"jobs/{job}"."""
+    page_size: builtins.int
+    """Most comparisons in the answer; 0 = 50, above 1000 = 1000."""
+    page_token: builtins.str
+    """From the answer before; empty = from the newest on."""
+    @property
+    def versions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only comparisons of these versions with one another, in either order, "jobs/{job}/versions/{number}"; none = all."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        versions: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "versions", b"versions"]) -> None: ...
+
+global___ListComparisonsRequest = ListComparisonsRequest
+
+@typing.final
+class ListComparisonsResponse(google.protobuf.message.Message):
+    """Answer of ListComparisons."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COMPARISONS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """For the next page; empty = this is the last one."""
+    @property
+    def comparisons(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Comparison]:
+        """Comparisons, without samples, and of their ranges the newest one alone."""
+
+    def __init__(
+        self,
+        *,
+        comparisons: collections.abc.Iterable[global___Comparison] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["comparisons", b"comparisons", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListComparisonsResponse = ListComparisonsResponse
+
+@typing.final
+class Comparison(google.protobuf.message.Message):
+    """What two tables were found to differ in, and whether they should. It is stored: evidence for gates."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Comparison._State.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Comparison._State.ValueType  # 0
+        """Never sent."""
+        UNFINISHED: Comparison._State.ValueType  # 1
+        """Not all ranges are compared: it is under way, or was interrupted and can be resumed."""
+        FINISHED: Comparison._State.ValueType  # 2
+        """All ranges are compared."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """States of a comparison."""
+
+    STATE_UNSPECIFIED: Comparison.State.ValueType  # 0
+    """Never sent."""
+    UNFINISHED: Comparison.State.ValueType  # 1
+    """Not all ranges are compared: it is under way, or was interrupted and can be resumed."""
+    FINISHED: Comparison.State.ValueType  # 2
+    """All ranges are compared."""
+
+    class _Verdict:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Comparison._Verdict.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: Comparison._Verdict.ValueType  # 0
+        """Unfinished, or there is no contract."""
+        PASSED: Comparison._Verdict.ValueType  # 1
+        """Everything that differs may, and everything that must differ does."""
+        FAILED: Comparison._Verdict.ValueType  # 2
+        """Something differs that may not, or does not differ though it must."""
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """Whether the differences are the expected ones."""
+
+    VERDICT_UNSPECIFIED: Comparison.Verdict.ValueType  # 0
+    """Unfinished, or there is no contract."""
+    PASSED: Comparison.Verdict.ValueType  # 1
+    """Everything that differs may, and everything that must differ does."""
+    FAILED: Comparison.Verdict.ValueType  # 2
+    """Something differs that may not, or does not differ though it must."""
+
+    NAME_FIELD_NUMBER: builtins.int
+    OLD_VERSION_FIELD_NUMBER: builtins.int
+    NEW_VERSION_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    CONTRACT_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
+    ALIGNED_FIELD_NUMBER: builtins.int
     EXACT_FIELD_NUMBER: builtins.int
     ROWS_OLD_FIELD_NUMBER: builtins.int
     ROWS_NEW_FIELD_NUMBER: builtins.int
@@ -941,10 +1125,26 @@ class CompareTablesResponse(google.protobuf.message.Message):
     COLUMNS_ADDED_FIELD_NUMBER: builtins.int
     COLUMNS_REMOVED_FIELD_NUMBER: builtins.int
     SAMPLES_FIELD_NUMBER: builtins.int
-    POSITIONS_OLD_FIELD_NUMBER: builtins.int
-    POSITIONS_NEW_FIELD_NUMBER: builtins.int
+    RANGES_FIELD_NUMBER: builtins.int
+    RANGES_DONE_FIELD_NUMBER: builtins.int
+    ROWS_EXPECTED_FIELD_NUMBER: builtins.int
+    HELD_MAX_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Resource name, "jobs/{job}/comparisons/{comparison}"."""
+    old_version: builtins.str
+    """The old version, "jobs/{job}/versions/{number}"."""
+    new_version: builtins.str
+    """The new version."""
+    state: global___Comparison.State.ValueType
+    """State."""
+    verdict: global___Comparison.Verdict.ValueType
+    """Whether the differences are those of the contract."""
+    aligned: builtins.bool
+    """True when every range was compared at one cut: both tables stood at equal positions."""
     exact: builtins.bool
-    """True when both tables stood at equal positions: every difference is the code's."""
+    """True when besides both tables begin at equal positions: every difference is the code's."""
     rows_old: builtins.int
     """Rows in the old table."""
     rows_new: builtins.int
@@ -955,9 +1155,21 @@ class CompareTablesResponse(google.protobuf.message.Message):
     """Keys only in the new table."""
     rows_changed: builtins.int
     """Keys in both whose common columns differ."""
+    ranges_done: builtins.int
+    """How many ranges are done."""
+    rows_expected: builtins.int
+    """Rows of both tables together, as PostgreSQL estimates them; 0 = not known."""
+    @property
+    def contract(self) -> global___ComparisonContract:
+        """What may differ and what must; absent = the differences are not judged."""
+
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What the verdict rests on, one sentence an item: everything that speaks against the contract, or what agrees with it."""
+
     @property
     def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ColumnDifference]:
-        """Each common column that differs somewhere."""
+        """Each common column that differs somewhere, if only within its tolerance."""
 
     @property
     def columns_added(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -969,19 +1181,35 @@ class CompareTablesResponse(google.protobuf.message.Message):
 
     @property
     def samples(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RowDifference]:
-        """Some of the rows that differ."""
+        """Some of the rows that differ, the first ones by key."""
 
     @property
-    def positions_old(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[turnout.query.v1.query_pb2.AppliedPosition]:
-        """Positions of the old table."""
+    def ranges(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ComparedRange]:
+        """The ranges that are done, by number: the newest one alone in a stream or a list; else the newest 1,000."""
 
     @property
-    def positions_new(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[turnout.query.v1.query_pb2.AppliedPosition]:
-        """Positions of the new table."""
+    def held_max(self) -> google.protobuf.duration_pb2.Duration:
+        """The longest time for which the runs were held."""
+
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was begun."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When all ranges were done; absent before."""
 
     def __init__(
         self,
         *,
+        name: builtins.str = ...,
+        old_version: builtins.str = ...,
+        new_version: builtins.str = ...,
+        state: global___Comparison.State.ValueType = ...,
+        contract: global___ComparisonContract | None = ...,
+        verdict: global___Comparison.Verdict.ValueType = ...,
+        findings: collections.abc.Iterable[builtins.str] | None = ...,
+        aligned: builtins.bool = ...,
         exact: builtins.bool = ...,
         rows_old: builtins.int = ...,
         rows_new: builtins.int = ...,
@@ -992,12 +1220,327 @@ class CompareTablesResponse(google.protobuf.message.Message):
         columns_added: collections.abc.Iterable[builtins.str] | None = ...,
         columns_removed: collections.abc.Iterable[builtins.str] | None = ...,
         samples: collections.abc.Iterable[global___RowDifference] | None = ...,
+        ranges: collections.abc.Iterable[global___ComparedRange] | None = ...,
+        ranges_done: builtins.int = ...,
+        rows_expected: builtins.int = ...,
+        held_max: google.protobuf.duration_pb2.Duration | None = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["contract", b"contract", "create_time", b"create_time", "end_time", b"end_time", "held_max", b"held_max"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aligned", b"aligned", "columns", b"columns", "columns_added", b"columns_added", "columns_removed", b"columns_removed", "contract", b"contract", "create_time", b"create_time", "end_time", b"end_time", "exact", b"exact", "findings", b"findings", "held_max", b"held_max", "name", b"name", "new_version", b"new_version", "old_version", b"old_version", "ranges", b"ranges", "ranges_done", b"ranges_done", "rows_changed", b"rows_changed", "rows_expected", b"rows_expected", "rows_new", b"rows_new", "rows_old", b"rows_old", "rows_only_new", b"rows_only_new", "rows_only_old", b"rows_only_old", "samples", b"samples", "state", b"state", "verdict", b"verdict"]) -> None: ...
+
+global___Comparison = Comparison
+
+@typing.final
+class ComparedRange(google.protobuf.message.Message):
+    """A range of keys, compared in one snapshot."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    AFTER_KEY_FIELD_NUMBER: builtins.int
+    LAST_KEY_FIELD_NUMBER: builtins.int
+    ALIGNED_FIELD_NUMBER: builtins.int
+    EXACT_FIELD_NUMBER: builtins.int
+    UNALIGNED_REASON_FIELD_NUMBER: builtins.int
+    POSITIONS_OLD_FIELD_NUMBER: builtins.int
+    POSITIONS_NEW_FIELD_NUMBER: builtins.int
+    CUT_TIME_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    TOOK_FIELD_NUMBER: builtins.int
+    ROWS_OLD_FIELD_NUMBER: builtins.int
+    ROWS_NEW_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Number, from 0."""
+    aligned: builtins.bool
+    """Whether both tables stood at one cut: at equal positions."""
+    exact: builtins.bool
+    """Whether besides they begin at equal positions."""
+    unaligned_reason: builtins.str
+    """Why they were not aligned; empty otherwise."""
+    rows_old: builtins.int
+    """Rows of the old table in it."""
+    rows_new: builtins.int
+    """Rows of the new table in it."""
+    @property
+    def after_key(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The key behind which it begins, as text by column; empty = with the first key."""
+
+    @property
+    def last_key(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its last key, as text by column; empty = the last key of all."""
+
+    @property
+    def positions_old(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[turnout.query.v1.query_pb2.AppliedPosition]:
+        """Positions of the old table in the snapshot: the cut, where both are aligned."""
+
+    @property
+    def positions_new(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[turnout.query.v1.query_pb2.AppliedPosition]:
+        """Positions of the new table in the snapshot."""
+
+    @property
+    def cut_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the snapshot was made."""
+
+    @property
+    def held(self) -> google.protobuf.duration_pb2.Duration:
+        """For how long the runs were held for it."""
+
+    @property
+    def took(self) -> google.protobuf.duration_pb2.Duration:
+        """How long the range took, after the runs were let go."""
+
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        after_key: collections.abc.Iterable[builtins.str] | None = ...,
+        last_key: collections.abc.Iterable[builtins.str] | None = ...,
+        aligned: builtins.bool = ...,
+        exact: builtins.bool = ...,
+        unaligned_reason: builtins.str = ...,
         positions_old: collections.abc.Iterable[turnout.query.v1.query_pb2.AppliedPosition] | None = ...,
         positions_new: collections.abc.Iterable[turnout.query.v1.query_pb2.AppliedPosition] | None = ...,
+        cut_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        held: google.protobuf.duration_pb2.Duration | None = ...,
+        took: google.protobuf.duration_pb2.Duration | None = ...,
+        rows_old: builtins.int = ...,
+        rows_new: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["columns", b"columns", "columns_added", b"columns_added", "columns_removed", b"columns_removed", "exact", b"exact", "positions_new", b"positions_new", "positions_old", b"positions_old", "rows_changed", b"rows_changed", "rows_new", b"rows_new", "rows_old", b"rows_old", "rows_only_new", b"rows_only_new", "rows_only_old", b"rows_only_old", "samples", b"samples"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["cut_time", b"cut_time", "held", b"held", "took", b"took"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["after_key", b"after_key", "aligned", b"aligned", "cut_time", b"cut_time", "exact", b"exact", "held", b"held", "last_key", b"last_key", "number", b"number", "positions_new", b"positions_new", "positions_old", b"positions_old", "rows_new", b"rows_new", "rows_old", b"rows_old", "took", b"took", "unaligned_reason", b"unaligned_reason"]) -> None: ...
 
-global___CompareTablesResponse = CompareTablesResponse
+global___ComparedRange = ComparedRange
+
+@typing.final
+class ComparisonContract(google.protobuf.message.Message):
+    """What may differ between two tables, and what must. Whatever it does not name must not differ."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLUMNS_FIELD_NUMBER: builtins.int
+    ONLY_OLD_FIELD_NUMBER: builtins.int
+    ONLY_NEW_FIELD_NUMBER: builtins.int
+    SHARE_MAX_FIELD_NUMBER: builtins.int
+    TOLERANCES_FIELD_NUMBER: builtins.int
+    PROJECTION_FIELD_NUMBER: builtins.int
+    share_max: builtins.float
+    """The largest share, 0 to 1, of the rows of both tables that may differ in any way; absent = any share."""
+    @property
+    def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ExpectedColumn]:
+        """Columns that are expected to differ."""
+
+    @property
+    def only_old(self) -> global___ExpectedDifference:
+        """Rows that only the old table has; absent = there must be none."""
+
+    @property
+    def only_new(self) -> global___ExpectedDifference:
+        """Rows that only the new table has; absent = there must be none."""
+
+    @property
+    def tolerances(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ColumnTolerance]:
+        """What counts as equal, by numeric column."""
+
+    @property
+    def projection(self) -> global___Projection:
+        """How rows are matched whose keys differ; absent = by the key that both tables have."""
+
+    def __init__(
+        self,
+        *,
+        columns: collections.abc.Iterable[global___ExpectedColumn] | None = ...,
+        only_old: global___ExpectedDifference | None = ...,
+        only_new: global___ExpectedDifference | None = ...,
+        share_max: builtins.float | None = ...,
+        tolerances: collections.abc.Iterable[global___ColumnTolerance] | None = ...,
+        projection: global___Projection | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_share_max", b"_share_max", "only_new", b"only_new", "only_old", b"only_old", "projection", b"projection", "share_max", b"share_max"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_share_max", b"_share_max", "columns", b"columns", "only_new", b"only_new", "only_old", b"only_old", "projection", b"projection", "share_max", b"share_max", "tolerances", b"tolerances"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_share_max", b"_share_max"]) -> typing.Literal["share_max"] | None: ...
+
+global___ComparisonContract = ComparisonContract
+
+@typing.final
+class ExpectedDifference(google.protobuf.message.Message):
+    """A difference that is expected."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHARE_MAX_FIELD_NUMBER: builtins.int
+    OPTIONAL_FIELD_NUMBER: builtins.int
+    share_max: builtins.float
+    """The largest share of the rows, 0 to 1, that it may be found in; absent = any."""
+    optional: builtins.bool
+    """Whether it may also be missing. Otherwise it must appear."""
+    def __init__(
+        self,
+        *,
+        share_max: builtins.float | None = ...,
+        optional: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_share_max", b"_share_max", "share_max", b"share_max"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_share_max", b"_share_max", "optional", b"optional", "share_max", b"share_max"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_share_max", b"_share_max"]) -> typing.Literal["share_max"] | None: ...
+
+global___ExpectedDifference = ExpectedDifference
+
+@typing.final
+class ExpectedColumn(google.protobuf.message.Message):
+    """A column that is expected to differ."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: builtins.int
+    EXPECTED_FIELD_NUMBER: builtins.int
+    column: builtins.str
+    """The column."""
+    @property
+    def expected(self) -> global___ExpectedDifference:
+        """In how many of the rows that both tables have, and whether it must."""
+
+    def __init__(
+        self,
+        *,
+        column: builtins.str = ...,
+        expected: global___ExpectedDifference | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["expected", b"expected"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["column", b"column", "expected", b"expected"]) -> None: ...
+
+global___ExpectedColumn = ExpectedColumn
+
+@typing.final
+class ColumnTolerance(google.protobuf.message.Message):
+    """By how much the numbers of a column may differ and count as equal: by either of the two."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLUMN_FIELD_NUMBER: builtins.int
+    ABSOLUTE_FIELD_NUMBER: builtins.int
+    RELATIVE_FIELD_NUMBER: builtins.int
+    column: builtins.str
+    """The column."""
+    absolute: builtins.float
+    """Absolute difference."""
+    relative: builtins.float
+    """Difference as a share of the larger of the two numbers."""
+    def __init__(
+        self,
+        *,
+        column: builtins.str = ...,
+        absolute: builtins.float = ...,
+        relative: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["absolute", b"absolute", "column", b"column", "relative", b"relative"]) -> None: ...
+
+global___ColumnTolerance = ColumnTolerance
+
+@typing.final
+class Projection(google.protobuf.message.Message):
+    """How the rows of two tables are brought to one key: both are grouped by it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: builtins.int
+    MEASURES_FIELD_NUMBER: builtins.int
+    @property
+    def key(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProjectedColumn]:
+        """The columns to match by."""
+
+    @property
+    def measures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProjectedMeasure]:
+        """The columns to compare, and how those of one key are brought together."""
+
+    def __init__(
+        self,
+        *,
+        key: collections.abc.Iterable[global___ProjectedColumn] | None = ...,
+        measures: collections.abc.Iterable[global___ProjectedMeasure] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key", b"key", "measures", b"measures"]) -> None: ...
+
+global___Projection = Projection
+
+@typing.final
+class ProjectedColumn(google.protobuf.message.Message):
+    """A column that is called differently in the two tables, perhaps."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OLD_FIELD_NUMBER: builtins.int
+    NEW_FIELD_NUMBER: builtins.int
+    old: builtins.str
+    """Its name in the old table."""
+    new: builtins.str
+    """Its name in the new table; empty = the same."""
+    def __init__(
+        self,
+        *,
+        old: builtins.str = ...,
+        new: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["new", b"new", "old", b"old"]) -> None: ...
+
+global___ProjectedColumn = ProjectedColumn
+
+@typing.final
+class ProjectedMeasure(google.protobuf.message.Message):
+    """A compared column, brought together over the rows of a key."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _How:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _HowEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ProjectedMeasure._How.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        HOW_UNSPECIFIED: ProjectedMeasure._How.ValueType  # 0
+        """Never sent."""
+        SUM: ProjectedMeasure._How.ValueType  # 1
+        """Their sum."""
+        MIN: ProjectedMeasure._How.ValueType  # 2
+        """The smallest one."""
+        MAX: ProjectedMeasure._How.ValueType  # 3
+        """The largest one."""
+        COUNT: ProjectedMeasure._How.ValueType  # 4
+        """How many are not null."""
+
+    class How(_How, metaclass=_HowEnumTypeWrapper):
+        """Ways to bring the values of several rows together."""
+
+    HOW_UNSPECIFIED: ProjectedMeasure.How.ValueType  # 0
+    """Never sent."""
+    SUM: ProjectedMeasure.How.ValueType  # 1
+    """Their sum."""
+    MIN: ProjectedMeasure.How.ValueType  # 2
+    """The smallest one."""
+    MAX: ProjectedMeasure.How.ValueType  # 3
+    """The largest one."""
+    COUNT: ProjectedMeasure.How.ValueType  # 4
+    """How many are not null."""
+
+    COLUMN_FIELD_NUMBER: builtins.int
+    HOW_FIELD_NUMBER: builtins.int
+    how: global___ProjectedMeasure.How.ValueType
+    """How."""
+    @property
+    def column(self) -> global___ProjectedColumn:
+        """The column."""
+
+    def __init__(
+        self,
+        *,
+        column: global___ProjectedColumn | None = ...,
+        how: global___ProjectedMeasure.How.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["column", b"column"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["column", b"column", "how", b"how"]) -> None: ...
+
+global___ProjectedMeasure = ProjectedMeasure
 
 @typing.final
 class ColumnDifference(google.protobuf.message.Message):
@@ -1012,7 +1555,7 @@ class ColumnDifference(google.protobuf.message.Message):
     column: builtins.str
     """The column."""
     rows: builtins.int
-    """Rows in which it differs."""
+    """Rows in which it differs; 0 = only within what counts as equal."""
     largest_absolute: builtins.float
     """Largest absolute difference of a numeric column; absent for others."""
     total: builtins.float

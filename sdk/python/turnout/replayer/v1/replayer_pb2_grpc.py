@@ -102,10 +102,25 @@ class ReplayerStub(object):
                 request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckGatesRequest.SerializeToString,
                 response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckGatesResponse.FromString,
                 _registered_method=True)
-        self.CompareTables = channel.unary_unary(
+        self.CompareTables = channel.unary_stream(
                 '/turnout.replayer.v1.Replayer/CompareTables',
                 request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CompareTablesRequest.SerializeToString,
-                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CompareTablesResponse.FromString,
+                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.FromString,
+                _registered_method=True)
+        self.ResumeComparison = channel.unary_stream(
+                '/turnout.replayer.v1.Replayer/ResumeComparison',
+                request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.ResumeComparisonRequest.SerializeToString,
+                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.FromString,
+                _registered_method=True)
+        self.GetComparison = channel.unary_unary(
+                '/turnout.replayer.v1.Replayer/GetComparison',
+                request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.GetComparisonRequest.SerializeToString,
+                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.FromString,
+                _registered_method=True)
+        self.ListComparisons = channel.unary_unary(
+                '/turnout.replayer.v1.Replayer/ListComparisons',
+                request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.ListComparisonsRequest.SerializeToString,
+                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.ListComparisonsResponse.FromString,
                 _registered_method=True)
         self.MoveView = channel.unary_unary(
                 '/turnout.replayer.v1.Replayer/MoveView',
@@ -215,14 +230,43 @@ class ReplayerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CheckGates(self, request, context):
-        """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema.
+        """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema; and, where it is
+        asked for, comparison.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompareTables(self, request, context):
-        """CompareTables compares the tables of two versions in one REPEATABLE READ snapshot.
+        """CompareTables compares the tables of two versions at one cut of the log, range by range of their keys, and stores
+        what it finds. It sends the comparison after every range, and ends with the finished one. Both runs are held for a
+        moment while the snapshot of a range is made; nobody waits for the comparison itself. When the call ends early, the
+        ranges that are done stay done: ResumeComparison does the others.
+        FAILED_PRECONDITION: reason CANNOT_ALIGN when the runs cannot stand at one cut in time, TABLE_MISSING, KEYS_DIFFER.
+        ABORTED: reason ALIGNMENT_EXPIRED when they did not, COMPARISON_UNDER_WAY; try again. INVALID_ARGUMENT (reason
+        INVALID_CONTRACT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeComparison(self, request, context):
+        """ResumeComparison does the ranges of a comparison that are not done yet, and ends with the finished one; of one that is
+        finished it answers that. Errors as of CompareTables; NOT_FOUND (reason COMPARISON_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetComparison(self, request, context):
+        """GetComparison reads one comparison with its ranges. NOT_FOUND (reason COMPARISON_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListComparisons(self, request, context):
+        """ListComparisons reads the comparisons of a job, the newest first. The newest 100 of a job are kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -312,10 +356,25 @@ def add_ReplayerServicer_to_server(servicer, server):
                     request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckGatesRequest.FromString,
                     response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckGatesResponse.SerializeToString,
             ),
-            'CompareTables': grpc.unary_unary_rpc_method_handler(
+            'CompareTables': grpc.unary_stream_rpc_method_handler(
                     servicer.CompareTables,
                     request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CompareTablesRequest.FromString,
-                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CompareTablesResponse.SerializeToString,
+                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.SerializeToString,
+            ),
+            'ResumeComparison': grpc.unary_stream_rpc_method_handler(
+                    servicer.ResumeComparison,
+                    request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.ResumeComparisonRequest.FromString,
+                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.SerializeToString,
+            ),
+            'GetComparison': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetComparison,
+                    request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.GetComparisonRequest.FromString,
+                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.SerializeToString,
+            ),
+            'ListComparisons': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListComparisons,
+                    request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.ListComparisonsRequest.FromString,
+                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.ListComparisonsResponse.SerializeToString,
             ),
             'MoveView': grpc.unary_unary_rpc_method_handler(
                     servicer.MoveView,
@@ -703,12 +762,93 @@ class Replayer(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/turnout.replayer.v1.Replayer/CompareTables',
             turnout_dot_replayer_dot_v1_dot_replayer__pb2.CompareTablesRequest.SerializeToString,
-            turnout_dot_replayer_dot_v1_dot_replayer__pb2.CompareTablesResponse.FromString,
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeComparison(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turnout.replayer.v1.Replayer/ResumeComparison',
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.ResumeComparisonRequest.SerializeToString,
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetComparison(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.replayer.v1.Replayer/GetComparison',
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.GetComparisonRequest.SerializeToString,
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.Comparison.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListComparisons(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.replayer.v1.Replayer/ListComparisons',
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.ListComparisonsRequest.SerializeToString,
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.ListComparisonsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -108,13 +108,42 @@ class ReplayerStub:
         turnout.replayer.v1.replayer_pb2.CheckGatesRequest,
         turnout.replayer.v1.replayer_pb2.CheckGatesResponse,
     ]
-    """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema."""
+    """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema; and, where it is
+    asked for, comparison.
+    """
 
-    CompareTables: grpc.UnaryUnaryMultiCallable[
+    CompareTables: grpc.UnaryStreamMultiCallable[
         turnout.replayer.v1.replayer_pb2.CompareTablesRequest,
-        turnout.replayer.v1.replayer_pb2.CompareTablesResponse,
+        turnout.replayer.v1.replayer_pb2.Comparison,
     ]
-    """CompareTables compares the tables of two versions in one REPEATABLE READ snapshot."""
+    """CompareTables compares the tables of two versions at one cut of the log, range by range of their keys, and stores
+    what it finds. It sends the comparison after every range, and ends with the finished one. Both runs are held for a
+    moment while the snapshot of a range is made; nobody waits for the comparison itself. When the call ends early, the
+    ranges that are done stay done: ResumeComparison does the others.
+    FAILED_PRECONDITION: reason CANNOT_ALIGN when the runs cannot stand at one cut in time, TABLE_MISSING, KEYS_DIFFER.
+    ABORTED: reason ALIGNMENT_EXPIRED when they did not, COMPARISON_UNDER_WAY; try again. INVALID_ARGUMENT (reason
+    INVALID_CONTRACT).
+    """
+
+    ResumeComparison: grpc.UnaryStreamMultiCallable[
+        turnout.replayer.v1.replayer_pb2.ResumeComparisonRequest,
+        turnout.replayer.v1.replayer_pb2.Comparison,
+    ]
+    """ResumeComparison does the ranges of a comparison that are not done yet, and ends with the finished one; of one that is
+    finished it answers that. Errors as of CompareTables; NOT_FOUND (reason COMPARISON_NOT_FOUND).
+    """
+
+    GetComparison: grpc.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.GetComparisonRequest,
+        turnout.replayer.v1.replayer_pb2.Comparison,
+    ]
+    """GetComparison reads one comparison with its ranges. NOT_FOUND (reason COMPARISON_NOT_FOUND)."""
+
+    ListComparisons: grpc.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.ListComparisonsRequest,
+        turnout.replayer.v1.replayer_pb2.ListComparisonsResponse,
+    ]
+    """ListComparisons reads the comparisons of a job, the newest first. The newest 100 of a job are kept."""
 
     MoveView: grpc.UnaryUnaryMultiCallable[
         turnout.replayer.v1.replayer_pb2.MoveViewRequest,
@@ -222,13 +251,42 @@ class ReplayerAsyncStub:
         turnout.replayer.v1.replayer_pb2.CheckGatesRequest,
         turnout.replayer.v1.replayer_pb2.CheckGatesResponse,
     ]
-    """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema."""
+    """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema; and, where it is
+    asked for, comparison.
+    """
 
-    CompareTables: grpc.aio.UnaryUnaryMultiCallable[
+    CompareTables: grpc.aio.UnaryStreamMultiCallable[
         turnout.replayer.v1.replayer_pb2.CompareTablesRequest,
-        turnout.replayer.v1.replayer_pb2.CompareTablesResponse,
+        turnout.replayer.v1.replayer_pb2.Comparison,
     ]
-    """CompareTables compares the tables of two versions in one REPEATABLE READ snapshot."""
+    """CompareTables compares the tables of two versions at one cut of the log, range by range of their keys, and stores
+    what it finds. It sends the comparison after every range, and ends with the finished one. Both runs are held for a
+    moment while the snapshot of a range is made; nobody waits for the comparison itself. When the call ends early, the
+    ranges that are done stay done: ResumeComparison does the others.
+    FAILED_PRECONDITION: reason CANNOT_ALIGN when the runs cannot stand at one cut in time, TABLE_MISSING, KEYS_DIFFER.
+    ABORTED: reason ALIGNMENT_EXPIRED when they did not, COMPARISON_UNDER_WAY; try again. INVALID_ARGUMENT (reason
+    INVALID_CONTRACT).
+    """
+
+    ResumeComparison: grpc.aio.UnaryStreamMultiCallable[
+        turnout.replayer.v1.replayer_pb2.ResumeComparisonRequest,
+        turnout.replayer.v1.replayer_pb2.Comparison,
+    ]
+    """ResumeComparison does the ranges of a comparison that are not done yet, and ends with the finished one; of one that is
+    finished it answers that. Errors as of CompareTables; NOT_FOUND (reason COMPARISON_NOT_FOUND).
+    """
+
+    GetComparison: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.GetComparisonRequest,
+        turnout.replayer.v1.replayer_pb2.Comparison,
+    ]
+    """GetComparison reads one comparison with its ranges. NOT_FOUND (reason COMPARISON_NOT_FOUND)."""
+
+    ListComparisons: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.ListComparisonsRequest,
+        turnout.replayer.v1.replayer_pb2.ListComparisonsResponse,
+    ]
+    """ListComparisons reads the comparisons of a job, the newest first. The newest 100 of a job are kept."""
 
     MoveView: grpc.aio.UnaryUnaryMultiCallable[
         turnout.replayer.v1.replayer_pb2.MoveViewRequest,
@@ -362,15 +420,50 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
         request: turnout.replayer.v1.replayer_pb2.CheckGatesRequest,
         context: _ServicerContext,
     ) -> typing.Union[turnout.replayer.v1.replayer_pb2.CheckGatesResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.CheckGatesResponse]]:
-        """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema."""
+        """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema; and, where it is
+        asked for, comparison.
+        """
 
     @abc.abstractmethod
     def CompareTables(
         self,
         request: turnout.replayer.v1.replayer_pb2.CompareTablesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.CompareTablesResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.CompareTablesResponse]]:
-        """CompareTables compares the tables of two versions in one REPEATABLE READ snapshot."""
+    ) -> typing.Union[collections.abc.Iterator[turnout.replayer.v1.replayer_pb2.Comparison], collections.abc.AsyncIterator[turnout.replayer.v1.replayer_pb2.Comparison]]:
+        """CompareTables compares the tables of two versions at one cut of the log, range by range of their keys, and stores
+        what it finds. It sends the comparison after every range, and ends with the finished one. Both runs are held for a
+        moment while the snapshot of a range is made; nobody waits for the comparison itself. When the call ends early, the
+        ranges that are done stay done: ResumeComparison does the others.
+        FAILED_PRECONDITION: reason CANNOT_ALIGN when the runs cannot stand at one cut in time, TABLE_MISSING, KEYS_DIFFER.
+        ABORTED: reason ALIGNMENT_EXPIRED when they did not, COMPARISON_UNDER_WAY; try again. INVALID_ARGUMENT (reason
+        INVALID_CONTRACT).
+        """
+
+    @abc.abstractmethod
+    def ResumeComparison(
+        self,
+        request: turnout.replayer.v1.replayer_pb2.ResumeComparisonRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[turnout.replayer.v1.replayer_pb2.Comparison], collections.abc.AsyncIterator[turnout.replayer.v1.replayer_pb2.Comparison]]:
+        """ResumeComparison does the ranges of a comparison that are not done yet, and ends with the finished one; of one that is
+        finished it answers that. Errors as of CompareTables; NOT_FOUND (reason COMPARISON_NOT_FOUND).
+        """
+
+    @abc.abstractmethod
+    def GetComparison(
+        self,
+        request: turnout.replayer.v1.replayer_pb2.GetComparisonRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Comparison, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Comparison]]:
+        """GetComparison reads one comparison with its ranges. NOT_FOUND (reason COMPARISON_NOT_FOUND)."""
+
+    @abc.abstractmethod
+    def ListComparisons(
+        self,
+        request: turnout.replayer.v1.replayer_pb2.ListComparisonsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.ListComparisonsResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.ListComparisonsResponse]]:
+        """ListComparisons reads the comparisons of a job, the newest first. The newest 100 of a job are kept."""
 
     @abc.abstractmethod
     def MoveView(
