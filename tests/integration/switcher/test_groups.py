@@ -17,7 +17,9 @@ async def versions(switcher: Switcher) -> dict[str, int]:
     return {route.name.split("/")[1]: route.active_version for route in page.routes}
 
 
-async def test_all_are_committed_in_one_step(switcher: Switcher, make_front: MakeFront) -> None:
+async def test_all_are_committed_in_one_step(
+    switcher: Switcher, replayer: ReplayerOnDemand, make_front: MakeFront
+) -> None:
     front = await make_front("front-1")
     first = await switcher.cut_over_many({"b": 1, "a": 1})
     assert [change.route.name for change in first] == [A, B]
@@ -31,6 +33,7 @@ async def test_all_are_committed_in_one_step(switcher: Switcher, make_front: Mak
     assert (step.revision, step.route.name, [other.name for other in step.others]) == (group, A, [B])
     assert (step.route.group, step.others[0].group) == (group, group)
     assert {front.routes[A].active_version, front.routes[B].active_version} == {2, 3}
+    assert replayer.views == {"a": (2, 2), "b": (3, 2)}, "the SQL views of all of them follow"
     for name in (A, B):
         page = await switcher.stub.ListRouteChanges(pb.ListRouteChangesRequest(parent=name), timeout=TIMEOUT_S)
         assert (page.route_changes[0].group, page.route_changes[0].reason) == (group, "both at once")

@@ -18,6 +18,7 @@ from tests.integration.switcher.front import Front
 from tests.integration.switcher.processes import SwitcherProcess, once_available
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
+from turnout.client import Client
 from turnout.replayer.v1 import replayer_pb2
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
@@ -219,6 +220,25 @@ async def test_a_front_whose_replica_dies_goes_to_the_other(pair: Pair, start_sw
     answer = await pair.staying.cut_over(2)
     assert [adoption.front for adoption in answer.adoptions] == ["front-1", "front-2"]
     await again.die()
+
+
+async def test_a_client_that_knows_both_does_not_notice(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("turnout.client.connection.random.sample", lambda some, _: list(some))
+    async with Client(targets={"switcher": (pair.process.target, pair.staying.target)}, actor="ada") as client:
+        assert (await client.route("carrier-punctuality")).epoch == 1
+        pair.front.serves = pair.front.drains = False
+        change = asyncio.create_task(client.cut_over("carrier-punctuality", 2))
+
+        async def committed() -> bool:
+            return pair.front.committed[-1].route.epoch == 2
+
+        await eventually(committed)
+        await pair.process.kill()
+        await pair.front.report(pair.front.committed[-1].proposal, pb.Report.SERVING)
+        answer = await change
+        assert (answer.changed, answer.route.epoch) == (True, 2)
+        assert [one.front for one in answer.adoptions if one.adoption_time is not None] == ["front-1"]
+        assert (await client.route("carrier-punctuality")).epoch == 2
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -22,22 +22,23 @@ if TYPE_CHECKING:
     from turnout.direct.reads import DirectReads
 
 DEFAULT_TARGET = "127.0.0.1:7400"
+_REPLICATED = ("query", "switcher")  # of which one client may be given several
 
 
 class Client(AuditCalls, SwitcherCalls, QueryCalls):
     """Turnout over gRPC, one channel for each distinct target.
 
     target: "host:port" of all four services. targets: one for each service that is called, by "registry", "replayer",
-    "switcher", "query", instead of `target`; several fronts for "query". direct: reads come straight from PostgreSQL,
-    whose URL it is, or the settings that `Direct` describes; the client is then a front to the switcher, and needs
-    targets for switcher and registry. actor: who changes things, for the audit; a claim, since there is no
-    authentication yet; None = user@host. timeout_s: default deadline of every call; None = 10 s for what is quick, 60 s
-    for a change of a route, 120 s for an upload, an estimate and a scan, an hour for a comparison. Each method takes
-    its own, too.
+    "switcher", "query", instead of `target`; several fronts for "query", several replicas for "switcher". direct: reads
+    come straight from PostgreSQL, whose URL it is, or the settings that `Direct` describes; the client is then a front
+    to the switcher, and needs targets for switcher and registry. actor: who changes things, for the audit; a claim,
+    since there is no authentication yet; None = user@host. timeout_s: default deadline of every call; None = 10 s for
+    what is quick, 60 s for a change of a route, 120 s for an upload, an estimate and a scan, an hour for a comparison.
+    Each method takes its own, too.
 
     UNAVAILABLE alone is retried, until the deadline; a target that has never answered is given up after two seconds.
-    With several fronts a read is tried once more, at once, on another one. Changes carry a request id, so that a retry
-    is not a second change. Errors: `turnout.errors`.
+    With several fronts or switchers a call is tried once more, at once, on another one. Changes carry a request id, so
+    that a retry is not a second change. Errors: `turnout.errors`.
 
     Use it as `async with Client() as client:`. Methods may run concurrently.
     """
@@ -103,10 +104,11 @@ def _by_service(target: str | None, targets: Mapping[str, str | Sequence[str]] |
         )
     given = {service: (some,) if isinstance(some, str) else tuple(some) for service, some in targets.items()}
     for service, some in given.items():
-        if not some or (len(some) > 1 and service != "query"):
+        if not some or (len(some) > 1 and service not in _REPLICATED):
             raise InvalidInput(
                 "INVALID_TARGETS",
-                f"{service} has {len(some)} targets; give one, and several to query alone: any front answers a read.",
+                f"{service} has {len(some)} targets; give one, and several to {' and '.join(_REPLICATED)} alone, of "
+                f"which any answers.",
             )
     return given
 
