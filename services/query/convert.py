@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, cast
 
 from core.domain.errors import InvalidInput, ResourceExhausted
@@ -93,7 +94,7 @@ def batch_response(request: Request, groups: Sequence[Group], keys: int) -> quer
     results = [query_pb2.BatchGetResult() for _ in range(keys)]
     for index, group in enumerate(groups):
         write = _row_writer(group.served.table)
-        for place, row in zip(group.places, group.rows, strict=True):
+        for place, row in zip(group.places, group.found.rows, strict=True):
             results[place].served_index = index
             if row is not None:
                 write(results[place].row, row)
@@ -107,24 +108,30 @@ def block_response(request: Request, groups: Sequence[Group], keys: int) -> quer
 
 
 def _block(index: int, group: Group, keys: int) -> query_pb2.BatchGetBlock:
-    rows, missing = group.rows, []
-    if None in rows:
-        missing = [at for at, row in enumerate(rows) if row is None]
-    found = [row for row in rows if row is not None] if missing else rows
+    order: Sequence[int | None] = group.found.order
+    missing: list[int] = []
+    if None in order:
+        missing = [at for at, row in enumerate(order) if row is None]
+        order = [row for row in order if row is not None]
+    columns = group.found.columns
+    if len(order) > 1:
+        in_order = itemgetter(*cast(Sequence[int], order))
+        columns = [in_order(column) for column in columns]
     return query_pb2.BatchGetBlock(
         served_index=index,
         key_indexes=() if len(group.places) == keys else group.places,
         missing=missing,
-        columns=columns_of(group.served.table, cast(Sequence[Values], found)),
+        columns=_columns(group.served.table, columns) if order else (),
     )
 
 
 def columns_of(table: Table, rows: Sequence[Values]) -> list[query_pb2.Column]:
     """The rows by column; no column where there is no row."""
-    if not rows:
-        return []
-    by_column = zip(*rows, strict=True)
-    return [column_of(column.kind, values) for column, values in zip(table.columns, by_column, strict=True)]
+    return _columns(table, list(zip(*rows, strict=True))) if rows else []
+
+
+def _columns(table: Table, columns: Sequence[Sequence[Any]]) -> list[query_pb2.Column]:
+    return [column_of(column.kind, values) for column, values in zip(table.columns, columns, strict=True)]
 
 
 def _batch(request: Request, groups: Sequence[Group], **rows: Any) -> query_pb2.BatchGetResponse:

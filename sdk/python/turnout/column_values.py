@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from datetime import date, datetime, timedelta
@@ -52,9 +53,11 @@ _VALUES: Final[dict[str, Convert]] = {
 def column_of(kind: Kind, values: Sequence[Any]) -> Column:
     """Values as PostgreSQL's driver gives them, None for null, as a column."""
     name, zero, convert = _LISTS[kind]
-    nulls: list[int] = []
-    if None in values:
-        nulls = [row for row, value in enumerate(values) if value is None]
+    if convert is None:
+        with contextlib.suppress(TypeError):  # a null among them, which to look for would take longer than all the rest
+            return Column(**{name: values})
+    nulls = [row for row, value in enumerate(values) if value is None]
+    if nulls:
         values = [zero if value is None else value for value in values]
     return Column(nulls=nulls, **{name: values if convert is None else [convert(value) for value in values]})
 

@@ -14,7 +14,7 @@ from turnout.reading.deadline import Deadline
 from turnout.reading.front import Front
 from turnout.reading.positions import Positions
 from turnout.reading.routing import Cause, Resolution, Resolver
-from turnout.reading.table import Page, TableMissing, TableMoved, TableReader, Tables, Values
+from turnout.reading.table import Found, Page, TableMissing, TableMoved, TableReader, Tables, Values
 from turnout.reading.tokens import behind
 from turnout.reading.values import Keys
 from turnout.routing import Interval, unit_hash, unit_of_key
@@ -80,18 +80,18 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What one version answered of a batch: `rows[i]` is that of the key at `places[i]`, None where there is none."""
+    """What one version answered of a batch: what was found for the keys at `places`."""
 
     served: Served
     places: Sequence[int]
-    rows: Sequence[Values | None]
+    found: Found
 
 
 def by_key(groups: Sequence[Group]) -> list[tuple[Served, Values | None]]:
     """Who answered each key of a batch, and its row or None, in the order of the keys."""
     answers: dict[int, tuple[Served, Values | None]] = {}
     for group in groups:
-        for place, row in zip(group.places, group.rows, strict=True):
+        for place, row in zip(group.places, group.found.rows, strict=True):
             answers[place] = (group.served, row)
     return [answers[place] for place in range(len(answers))]
 
@@ -189,8 +189,8 @@ class Reads:
         values = keys.of(reader.table)
         if len(places) != len(values):
             values = [values[place] for place in places]
-        positions, rows = await reader.batch(values, deadline)
-        return Group(Served(resolution, reader.table, positions), places, rows)
+        positions, found = await reader.batch(values, deadline)
+        return Group(Served(resolution, reader.table, positions), places, found)
 
     async def scan(
         self, request: Request, order_by: Sequence[tuple[str, bool]], limit: int, deadline: Deadline

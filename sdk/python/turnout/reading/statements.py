@@ -57,30 +57,27 @@ from ({self._positions}) p
 left join (select true as _found, {self._columns()} from {self._from} t where {key}{self._shown}) r on true"""  # noqa: S608
 
     def _batch(self) -> str:
-        """Rows by keys. First one row with the positions alone, then one for each key whose row exists.
+        """Rows by keys, as one row of arrays: each column of the rows that exist, null where none does.
 
-        With `by_value`, the parameter is one array of keys, and each row is known by its key. Else parameters are one
-        array for each column of the key, and `_place` is the key's place in them, counted from 1.
+        That is a fraction of the driver's work for as many rows. With `by_value`, the parameter is one array of keys,
+        and each row is known by its key. Else parameters are one array for each column of the key, and the first
+        array, `_places`, tells which keys the rows are of, counted from 1.
         """
-        head = f"{self._relation} as _relation, p.*"
-        nothing = "".join(f", null::{_sent_as(column)}" for column in self._table.columns)
         asked = [f"${number}::{_asked_as(column)}[]" for number, column in enumerate(self._table.key, 1)]
+        columns = ", ".join(f"array_agg({_selected(column)})" for column in self._table.columns)
         if self.by_value:
             (key,) = self._table.key
-            return f"""{self._mark}
-select {head}{nothing} from ({self._positions}) p
-union all
-select null, null, {self._columns()} from {self._from} t where t.{quoted(key.name)} = any({asked[0]}){self._shown}"""  # noqa: S608
-        names = [f"k{number}" for number in range(len(self._table.key))]
-        on = " and ".join(
-            f"t.{quoted(column.name)} = k.{name}" for column, name in zip(self._table.key, names, strict=True)
-        )
-        return f"""{self._mark}
-select {head}, null::bigint as _place{nothing} from ({self._positions}) p
-union all
-select null, null, k.place, {self._columns()}
+            rows = f"select {columns} from {self._from} t where t.{quoted(key.name)} = any({asked[0]}){self._shown}"  # noqa: S608
+        else:
+            names = [f"k{number}" for number in range(len(self._table.key))]
+            on = " and ".join(
+                f"t.{quoted(column.name)} = k.{name}" for column, name in zip(self._table.key, names, strict=True)
+            )
+            rows = f"""select array_agg(k.place) as _places, {columns}
 from unnest({", ".join(asked)}) with ordinality as k({", ".join(names)}, place)
 join {self._from} t on {on}{self._shown}"""  # noqa: S608
+        return f"""{self._mark}
+select {self._relation} as _relation, p.*, r.* from ({self._positions}) p cross join ({rows}) r"""  # noqa: S608
 
     def scan(self, order: Sequence[tuple[Column, bool]]) -> str:
         """Rows in an order of (column, descending), at most $1: nulls last, then by key."""
@@ -92,15 +89,12 @@ select {self._columns()} from {self._from} t where true{self._shown}
 order by {", ".join(terms)} limit $1::bigint"""  # noqa: S608
 
     def _columns(self) -> str:
-        return ", ".join(
-            f"t.{quoted(column.name)}{'::text' if column.kind.selected_as_text else ''} as {quoted(column.name)}"
-            for column in self._table.columns
-        )
+        return ", ".join(f"{_selected(column)} as {quoted(column.name)}" for column in self._table.columns)
 
 
 def _asked_as(column: Column) -> str:
     return _ASKED_AS.get(column.postgres, column.postgres)
 
 
-def _sent_as(column: Column) -> str:
-    return "text" if column.kind.selected_as_text else column.postgres
+def _selected(column: Column) -> str:
+    return f"t.{quoted(column.name)}{'::text' if column.kind.selected_as_text else ''}"

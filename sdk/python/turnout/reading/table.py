@@ -59,6 +59,20 @@ class Page:
     rows: list[Values]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows of a batch, by column; `order` tells which of them each key has, None where it has none."""
+
+    columns: Sequence[Sequence[Any]]
+    order: Sequence[int | None]
+
+    @property
+    def rows(self) -> list[Values | None]:
+        """The row of each key."""
+        rows = list(zip(*self.columns, strict=True))
+        return [None if row is None else rows[row] for row in self.order]
+
+
 Answer = tuple[Positions, Values | None]
 """The applied positions, and a row or None, of one snapshot."""
 
@@ -94,28 +108,25 @@ class TableReader:
         return self._positions(record), record[3:] if record["_found"] else None
 
     async def _several(self, keys: Sequence[Values], deadline: Deadline) -> Sequence[Answer]:
-        positions, rows = await self.batch(keys, deadline)
-        return [(positions, row) for row in rows]
+        positions, found = await self.batch(keys, deadline)
+        return [(positions, row) for row in found.rows]
 
-    async def batch(self, keys: Sequence[Values], deadline: Deadline) -> tuple[Positions, list[Values | None]]:
-        """The applied positions, and for each key its row or None. One statement."""
+    async def batch(self, keys: Sequence[Values], deadline: Deadline) -> tuple[Positions, Found]:
+        """The applied positions, and the rows of those keys. One statement."""
         arrays = [list(column) for column in zip(*keys, strict=True)] or [[] for _ in self.table.key]
         with _reading(self.table):
             async with self._pool.acquire(timeout=deadline.left_s) as connection:
-                head, *records = await connection.fetch(self._statements.batch, *arrays, timeout=deadline.left_s)
-        self._check(head)
-        return self._positions(head), self._by_key(arrays, records)
-
-    def _by_key(self, arrays: Sequence[Sequence[Any]], records: Sequence[Any]) -> list[Values | None]:
-        """The row of each key of a batch."""
+                record = await connection.fetchrow(self._statements.batch, *arrays, timeout=deadline.left_s)
+        self._check(record)
+        columns = [column or [] for column in record[2:]]
         if self._statements.by_value:
-            at = 2 + self._key_at
-            found = {record[at]: record[2:] for record in records}
-            return [found.get(key) for key in arrays[0]]
-        rows: list[Values | None] = [None] * len(arrays[0])
-        for record in records:
-            rows[record[2] - 1] = record[3:]
-        return rows
+            at = {key: row for row, key in enumerate(columns[self._key_at])}
+            order = [at.get(key) for key in arrays[0]]
+        else:
+            order = [None] * len(arrays[0])
+            for row, place in enumerate(columns.pop(0)):
+                order[place - 1] = row
+        return self._positions(record), Found(columns, order)
 
     async def scan(
         self, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline
