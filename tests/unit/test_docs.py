@@ -9,8 +9,8 @@ import pytest
 
 from core import config
 from core.rpc import interceptors
-from services.query import metrics as front
 from services.replayer import metrics
+from turnout.reading import metrics as front
 from turnout.reading import reads
 
 REPOSITORY = Path(__file__).parent.parent.parent

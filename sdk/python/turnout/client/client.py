@@ -28,13 +28,14 @@ _REPLICATED = ("query", "switcher")  # of which one client may be given several
 class Client(AuditCalls, SwitcherCalls, QueryCalls):
     """Turnout over gRPC, one channel for each distinct target.
 
-    target: "host:port" of all four services. targets: one for each service that is called, by "registry", "replayer",
-    "switcher", "query", instead of `target`; several fronts for "query", several replicas for "switcher". direct: reads
-    come straight from PostgreSQL, whose URL it is, or the settings that `Direct` describes; the client is then a front
-    to the switcher, and needs targets for switcher and registry. actor: who changes things, for the audit; a claim,
-    since there is no authentication yet; None = user@host. timeout_s: default deadline of every call; None = 10 s for
-    what is quick, 60 s for a change of a route, 120 s for an upload, an estimate and a scan, an hour for a comparison.
-    Each method takes its own, too.
+    target: "host:port" of all four services, or several IP addresses parted by commas, replicas of which the first that
+    answers is used. targets: one for each service that is called, by "registry", "replayer", "switcher", "query",
+    instead of `target`; several fronts for "query", several replicas for "switcher". direct: reads come straight from
+    PostgreSQL, whose URL it is, or the settings that `Direct` describes; the client is then a front to the switcher,
+    and needs targets for switcher and registry. actor: who changes things, for the audit; a claim, since there is no
+    authentication yet; None = user@host. timeout_s: default deadline of every call; None = 10 s for what is quick, 60 s
+    for a change of a route, 120 s for an upload, an estimate and a scan, an hour for a comparison. Each method takes
+    its own, too.
 
     UNAVAILABLE alone is retried, until the deadline; a target that has never answered is given up after two seconds.
     With several fronts or switchers a call is tried once more, at once, on another one. Changes carry a request id, so
@@ -59,14 +60,14 @@ class Client(AuditCalls, SwitcherCalls, QueryCalls):
         self._actor = _user() if actor is None else actor
 
     async def __aenter__(self) -> Self:
-        self._connections.open()
-        if self._direct is not None:
-            try:
+        try:
+            self._connections.open()
+            if self._direct is not None:
                 self._direct_reads = self._reader = _direct_reads(self._direct, self._connections)
                 await self._direct_reads.open()
-            except BaseException:
-                await self._close()
-                raise
+        except BaseException:
+            await self._close()
+            raise
         return self
 
     async def __aexit__(

@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import Message
 
 from turnout import errors
+from turnout.channel import connect
 from turnout.client.places import Places
 from turnout.errors import InvalidInput, TurnoutError, Unavailable
 from turnout.query.v1.query_pb2_grpc import QueryStub
@@ -20,7 +21,6 @@ from turnout.registry.v1.registry_pb2_grpc import RegistryStub
 from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
 from turnout.status import DOMAIN, ERRORS, details_of
 from turnout.switcher.v1.switcher_pb2_grpc import SwitcherStub
-from turnout.tracing import client_interceptors
 
 _STUBS: dict[str, Callable[[grpc.aio.Channel], Any]] = {
     "registry": RegistryStub,
@@ -44,11 +44,6 @@ _MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 _OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", _MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", _MESSAGE_BYTES_MAX),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.enable_retries", 0),  # this module retries
 ]
 
@@ -88,14 +83,18 @@ class Connections:
         for service, places in self._places.items():
             for target in places:
                 if target not in self._channels:
-                    self._channels[target] = grpc.aio.insecure_channel(
-                        target, options=_OPTIONS, interceptors=client_interceptors()
-                    )
+                    self._channels[target] = connect(target, _OPTIONS)
                 self._stubs[service, target] = _STUBS[service](self._channels[target])
 
     def channel(self, service: str) -> grpc.aio.Channel:
-        """The channel to a service. InvalidInput (INVALID_TARGETS) where the client has no target for it."""
-        return self._channels[self._of(service).first(time.monotonic())]
+        """The channel to a service, to the first that answers where it has replicas, for as long as that one does.
+
+        InvalidInput (INVALID_TARGETS) where the client has no target for it; (INVALID_TARGET) for replicas by name.
+        """
+        target = ",".join(self._of(service))
+        if target not in self._channels:
+            self._channels[target] = connect(target, _OPTIONS)
+        return self._channels[target]
 
     async def close(self) -> None:
         """Close the channels; calls in flight are cancelled."""

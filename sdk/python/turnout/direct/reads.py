@@ -20,26 +20,19 @@ from turnout.client.calls import job_name
 from turnout.client.connection import LONG_S, QUICK_S, too_late
 from turnout.client.direct import Direct
 from turnout.client.values import Key
-from turnout.clock import SystemClock
 from turnout.direct.keys import PythonKeys
 from turnout.direct.rows import Shape
 from turnout.errors import Unavailable
 from turnout.reading.deadline import Deadline
 from turnout.reading.freshness import Limits
-from turnout.reading.front import Front
-from turnout.reading.keeper import RoutesKeeper
-from turnout.reading.neighbours import RegistryVersions, SwitcherRoutes
+from turnout.reading.path import ReadPath
 from turnout.reading.positions import Positions
-from turnout.reading.reads import Reads, Request, Served, by_key
-from turnout.reading.routes_file import RoutesFile
+from turnout.reading.reads import Request, Served, by_key
 from turnout.reading.routing import Cause
-from turnout.reading.table import Page, Tables, Values
+from turnout.reading.table import Page, Values
 from turnout.reading.tokens import parse_token, token_of
-from turnout.reading.watch import RouteWatch
 from turnout.tracing import is_traced, read_span
 
-_ROUTES_WITHIN_S = 2.0
-_STORE_EVERY_SHARE = 20  # the stored time is at most this share of max_stale_active_s older than it could be
 _BACKOFF_S = 0.05
 _BACKOFF_S_MAX = 1.0
 _CAUSES = {cause: results.Cause[cause.name] for cause in Cause}
@@ -59,37 +52,31 @@ class DirectReads:
         registry: grpc.aio.Channel,
         deadline_s: Callable[[float | None, float], float],
     ) -> None:
-        clock = SystemClock()
-        limits = Limits(active_s=settings.max_stale_active_s, experiment_s=settings.max_stale_experiment_s)
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-        self._front = Front(name, clock, limits)
-        self._tables = Tables(settings.postgres)
-        file = None if settings.routes_file is None else RoutesFile(settings.routes_file)
-        every_s = settings.max_stale_active_s / _STORE_EVERY_SHARE
-        self._keeper = RoutesKeeper(self._front, file, clock, every_s=every_s)
-        self._watch = RouteWatch(self._front, self._tables, self._keeper, switcher, clock, f"direct, {name}")
-        self._reads = Reads(
-            self._front, self._tables, SwitcherRoutes(self._front, switcher), RegistryVersions(registry)
+        self._path = ReadPath(
+            name,
+            settings.postgres,
+            Limits(active_s=settings.max_stale_active_s, experiment_s=settings.max_stale_experiment_s),
+            switcher,
+            registry,
+            address=f"direct, {name}",
+            routes_file=settings.routes_file,
+            attributes={"front": name},
         )
+        self._front = self._path.front
+        self._reads = self._path.reads
         self._deadline_s = deadline_s
         self._traced = False
 
     async def open(self) -> None:
-        """Begin to watch, and give the switcher a moment to send its routes before stored ones are served.
-
-        Waits for neither PostgreSQL nor the switcher: reads say what is away until it is there. Reads are traced if a
-        tracer is set up by now.
-        """
+        """Begin to watch; see `ReadPath.start`. Reads are traced if a tracer is set up by now."""
         self._traced = is_traced()
-        await self._tables.open()
-        await self._watch.start(_ROUTES_WITHIN_S)
+        await self._path.start()
 
     async def close(self) -> None:
         """Say goodbye to the switcher, so that no change waits for this client, and close what is open."""
-        await self._watch.leave()
-        await self._watch.stop()
-        await self._keeper.stop()
-        await self._tables.close()
+        await self._path.leave()
+        await self._path.stop()
 
     # --- reads ---
 

@@ -3,7 +3,7 @@
 Collecting happens on a thread of the exporter; each figure is one look at the front. The names are in docs/metrics.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -21,10 +21,14 @@ _NAMES = {Freshness.FRESH: "fresh", Freshness.ACTIVE_ONLY: "active_only", Freshn
 
 
 class FrontMetrics:
-    """Tells of one front from `start` to `stop`."""
+    """Tells of one front from `start` to `stop`.
 
-    def __init__(self, front: Front) -> None:
+    attributes: of every figure, where a process may have several fronts.
+    """
+
+    def __init__(self, front: Front, attributes: Mapping[str, str] | None = None) -> None:
         self._front: Front | None = front
+        self._attributes = dict(attributes or {})
 
     def start(self, on: Meter | None = None) -> None:
         """Register the instruments with a meter; unless told, with that of the process."""
@@ -46,13 +50,14 @@ class FrontMetrics:
 
     def _age(self, _: CallbackOptions) -> Iterator[Observation]:
         if self._front is not None and (age_s := self._front.age_s) is not None:
-            yield Observation(age_s)
+            yield Observation(age_s, self._attributes)
 
     def _freshness(self, _: CallbackOptions) -> Iterator[Observation]:
         if self._front is not None:
             freshness = self._front.freshness
-            yield Observation(1, {"state": _UNKNOWN if freshness is None else _NAMES[freshness]})
+            state = _UNKNOWN if freshness is None else _NAMES[freshness]
+            yield Observation(1, {**self._attributes, "state": state})
 
     def _revision(self, _: CallbackOptions) -> Iterator[Observation]:
         if self._front is not None:
-            yield Observation(self._front.table.revision)
+            yield Observation(self._front.table.revision, self._attributes)

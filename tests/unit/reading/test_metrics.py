@@ -3,11 +3,11 @@
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from services.query.metrics import FrontMetrics
 from tests.unit.reading.test_front import Clock
 from tests.unit.reading.test_routing import commit, whole
 from turnout.reading.freshness import Limits
 from turnout.reading.front import Front
+from turnout.reading.metrics import FrontMetrics
 from turnout.reading.routing import RoutingTable
 
 

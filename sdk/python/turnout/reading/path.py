@@ -1,0 +1,69 @@
+"""The read path as a whole: what a front consists of, whoever it answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import grpc
+
+from turnout.clock import SystemClock
+from turnout.reading.freshness import Limits
+from turnout.reading.front import Front
+from turnout.reading.keeper import RoutesKeeper
+from turnout.reading.metrics import FrontMetrics
+from turnout.reading.neighbours import RegistryVersions, SwitcherRoutes
+from turnout.reading.reads import Reads
+from turnout.reading.routes_file import RoutesFile
+from turnout.reading.table import Tables
+from turnout.reading.watch import RouteWatch
+
+_STORE_EVERY_SHARE = 20  # the stored time is at most this share of the longest age older than it could be
+_ROUTES_WITHIN_S = 2.0
+
+
+class ReadPath:
+    """A front, its tables, its watch of the routes, and the reads that go by them.
+
+    name: unique among live fronts. address: where it answers, for people. routes_file: where it keeps its routes, None
+    = nowhere. attributes: of its metrics. The caller opens and closes the channels.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        postgres: str,
+        limits: Limits,
+        switcher: grpc.aio.Channel,
+        registry: grpc.aio.Channel,
+        *,
+        address: str,
+        routes_file: Path | None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> None:
+        clock = SystemClock()
+        self.front = Front(name, clock, limits)
+        self._tables = Tables(postgres)
+        file = None if routes_file is None else RoutesFile(routes_file)
+        self._keeper = RoutesKeeper(self.front, file, clock, every_s=limits.active_s / _STORE_EVERY_SHARE)
+        self._watch = RouteWatch(self.front, self._tables, self._keeper, switcher, clock, address)
+        self._metrics = FrontMetrics(self.front, attributes)
+        self.reads = Reads(self.front, self._tables, SwitcherRoutes(self.front, switcher), RegistryVersions(registry))
+
+    async def start(self) -> None:
+        """Begin to watch, and give the switcher a moment to send its routes before stored ones are served.
+
+        Waits for neither PostgreSQL nor the switcher: reads say what is away until it is there.
+        """
+        await self._tables.open()
+        self._metrics.start()
+        await self._watch.start(_ROUTES_WITHIN_S)
+
+    async def leave(self) -> None:
+        """Say goodbye to the switcher, so that no change waits for this front. Reads go on."""
+        await self._watch.leave()
+
+    async def stop(self) -> None:
+        """End the watch, store the routes, and close the connections to PostgreSQL."""
+        self._metrics.stop()
+        await self._watch.stop()
+        await self._keeper.stop()
+        await self._tables.close()
