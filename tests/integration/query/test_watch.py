@@ -20,8 +20,9 @@ from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess, 
 from tests.integration.query.test_reads import adopt
 from tests.support.eventually import eventually
 from turnout.query.v1 import query_pb2 as pb
-from turnout.reading.route_proto import table_of_snapshot
+from turnout.reading.route_proto import committed_of
 from turnout.reading.routes_file import RoutesFile, StoredRoutes
+from turnout.reading.routing import RoutingTable
 from turnout.switcher.v1 import switcher_pb2
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -367,7 +368,7 @@ async def test_stored_routes_count_their_age_from_the_time_stored(
     await serving.numbers(1, {1: "one"})
     await switcher_process.stop()
     committed = switcher_pb2.RouteCommitted(revision=1, proposal="p", route=route("j", 1, active=1))
-    table = table_of_snapshot(switcher_pb2.Snapshot(revision=1, routes=[committed]))
+    table = RoutingTable().with_snapshot(1, [committed_of(committed)])
     long_ago = datetime.now(UTC) - timedelta(seconds=61)
     RoutesFile(tmp_path / "query" / "routes.json").store(StoredRoutes(table, long_ago))
     front = await make_front()

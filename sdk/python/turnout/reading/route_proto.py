@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from turnout.names import parse_route, route_name
 from turnout.reading.latency import ReadLoad
-from turnout.reading.routing import Committed, RoutingTable
+from turnout.reading.routing import Committed
 from turnout.routing import Arm, Interval, Route
 from turnout.switcher.v1 import switcher_pb2
 
@@ -34,18 +34,6 @@ def step_of(message: switcher_pb2.RouteCommitted) -> list[Committed]:
     ]
 
 
-def table_of_snapshot(message: switcher_pb2.Snapshot) -> RoutingTable:
-    """The routing table of a snapshot. ValueError as for `route_of`."""
-    return RoutingTable().with_snapshot(message.revision, [committed_of(one) for one in message.routes])
-
-
-def snapshot_of_table(table: RoutingTable) -> switcher_pb2.Snapshot:
-    """The table as a snapshot that gives it again."""
-    return switcher_pb2.Snapshot(
-        revision=table.revision, routes=[_committed_message(one) for one in table.committed.values()]
-    )
-
-
 def heartbeat_message(sequence: int, load: ReadLoad | None) -> switcher_pb2.WatchRoutesRequest:
     """A heartbeat, and the reads since the one before."""
     heartbeat = switcher_pb2.Heartbeat(sequence=sequence)
@@ -57,7 +45,8 @@ def heartbeat_message(sequence: int, load: ReadLoad | None) -> switcher_pb2.Watc
     return switcher_pb2.WatchRoutesRequest(heartbeat=heartbeat)
 
 
-def _committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:
+def committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:
+    """The committed route as the switcher sends it, alone."""
     route = committed.route
     return switcher_pb2.RouteCommitted(
         revision=committed.revision,
