@@ -19,11 +19,15 @@ from numpy.typing import NDArray
 
 from bench.arguments import at_least_one
 from bench.goals import Goal, status
+from services.switcher.experiments.conclude import ArmTally, Drawn, EpochTally, Situation, in_basis_points
+from services.switcher.experiments.record import encode, recomputed, recorded
+from services.switcher.experiments.spec import Arm, Bandit, Spec
+from services.switcher.intervals import redraw, whole
 from services.switcher.statistics.bandit import Rate, best_by_rate, discounted, epsilon_greedy, stepped, with_floor
-from services.switcher.statistics.decision import Inputs, Plan, decide, encode, recomputed
 from services.switcher.statistics.harm import FirstErrors, log_e_harm
 from services.switcher.statistics.promotion import Windows, log_e_no_worse
 from services.switcher.statistics.srm import FirstExposures, log_e_mismatch
+from turnout.routing import WHOLE, Units
 
 Random = np.random.Generator
 
@@ -312,27 +316,36 @@ def bandit_figures(random: Random, rounds: int) -> list[Figure]:
 # --- records --------------------------------------------------------------------------------------------------------
 
 
-def _inputs(random: Random) -> Inputs:
-    windows = []
-    for share in random.uniform(0.02, 0.6, int(random.integers(1, 6))):
-        active, candidate = int(random.integers(0, 5000)), int(random.integers(0, 3000))
-        erred = int(random.binomial(active, 0.1)), int(random.binomial(candidate, 0.1))
-        windows.append(Windows(float(share), active, erred[0], candidate, erred[1]))
-    return Inputs(
-        plan=Plan(),
-        exposures=tuple(
-            FirstExposures((1.0 - one.share, one.share), (one.active_units, one.candidate_units)) for one in windows
+def _situation(random: Random) -> Situation:
+    """Some epochs of an experiment with two candidates and a bandit."""
+    spec = Spec((Arm(1, 8000), Arm(2, 1000), Arm(3, 1000)), Units.CALLER, bandit=Bandit(units_min=2, every_s=1.0))
+    epochs = []
+    for epoch in range(2, 2 + int(random.integers(1, 6))):
+        weights = in_basis_points(tuple(map(float, random.dirichlet((4.0, 1.0, 1.0)))))
+        epochs.append(EpochTally(epoch, weights, tuple(_tally(random, weight / WHOLE) for weight in weights)))
+    intervals = redraw(whole(1, 1), {1: 8000, 2: 1000, 3: 1000}, 2).intervals
+    return Situation(
+        spec=spec,
+        epochs=tuple(epochs),
+        route=Drawn(
+            epochs[-1].epoch, (8000, 1000, 1000), tuple((i.low, i.high, i.version, i.acquired_epoch) for i in intervals)
         ),
-        errors=tuple(FirstErrors(one.share, one.active_errors, one.candidate_errors) for one in windows),
-        windows=tuple(windows),
+        epoch_age_s=10.0,
     )
 
 
+def _tally(random: Random, share: float) -> ArmTally:
+    units = int(random.binomial(3000, share))
+    errors = int(random.binomial(units, 0.1))
+    conversions = int(random.binomial(units, float(random.uniform(0.1, 0.2))))
+    return ArmTally(units, units, errors, conversions, 0.0, 0.0, (errors, 0, 0, 0))
+
+
 def record_figures(random: Random, rounds: int) -> list[Figure]:
-    """Decisions on random experiments, recomputed from their records."""
+    """Decisions on random experiments, with what they do to the route, recomputed from their records."""
     equal = 0
     for _ in range(rounds):
-        record = encode(decide(_inputs(random)))
+        record = encode(recorded("jobs/j/experiments/e", "bench", "", _situation(random)))
         equal += recomputed(record) == record
     return [Figure("replayed_decisions_equal", "decisions recomputed from their records", equal / rounds, 1.0)]
 

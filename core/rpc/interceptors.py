@@ -30,6 +30,7 @@ _WITHOUT_DEADLINE = frozenset(
     {
         "/turnout.switcher.v1.Switcher/WatchRoutes",
         "/turnout.replayer.v1.Replayer/WatchRun",
+        "/turnout.query.v1.Query/StreamOutcomes",
     }
 )
 _OURS = "/turnout."

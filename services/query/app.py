@@ -30,7 +30,7 @@ class QueryApp(ServiceApp):
             address=settings.listen,
             routes_file=settings.data_dir / "query" / "routes.json",
         )
-        self._servicer = QueryServicer(self._path.reads, self._path.front)
+        self._servicer = QueryServicer(self._path.reads, self._path.front, self._path.outcomes)
 
     @property
     def ready(self) -> bool:

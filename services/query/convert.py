@@ -24,6 +24,8 @@ _CAUSES = {
     Cause.PINNED: query_pb2.ServedVersion.PINNED,
     Cause.ACTIVE: query_pb2.ServedVersion.ACTIVE,
     Cause.STAND_IN: query_pb2.ServedVersion.STAND_IN,
+    Cause.OVERRIDE: query_pb2.ServedVersion.OVERRIDE,
+    Cause.HOLDOUT: query_pb2.ServedVersion.HOLDOUT,
 }
 
 
@@ -64,6 +66,8 @@ def get_response(request: Request, served: Served, row: Values | None) -> bytes:
     tail = served.positions.kept(("served", served.resolution), lambda: _get_tail(request.job, served))
     if request.token is not None:
         tail += query_pb2.GetResponse(token=_token(request, [served])).SerializeToString()  # the last one counts
+    if served.exposure_id:
+        tail += query_pb2.GetResponse(exposure_id=served.exposure_id).SerializeToString()
     if row is None:
         return tail
     response = query_pb2.GetResponse()
@@ -98,6 +102,8 @@ def batch_response(request: Request, groups: Sequence[Group], keys: int) -> quer
             results[place].served_index = index
             if row is not None:
                 write(results[place].row, row)
+        for place, exposure_id in zip(group.places, group.exposure_ids, strict=False):
+            results[place].exposure_id = exposure_id
     return _sized(_batch(request, groups, results=results), keys)
 
 
@@ -122,6 +128,7 @@ def _block(index: int, group: Group, keys: int) -> query_pb2.BatchGetBlock:
         key_indexes=() if len(group.places) == keys else group.places,
         missing=missing,
         columns=_columns(group.served.table, columns) if order else (),
+        exposure_ids=group.exposure_ids,
     )
 
 
@@ -137,7 +144,10 @@ def _columns(table: Table, columns: Sequence[Sequence[Any]]) -> list[query_pb2.C
 def _batch(request: Request, groups: Sequence[Group], **rows: Any) -> query_pb2.BatchGetResponse:
     served = [group.served for group in groups]
     return query_pb2.BatchGetResponse(
-        served=[served_version(one) for one in served], token=_token(request, served), **rows
+        served=[served_version(one) for one in served],
+        token=_token(request, served),
+        exposure_id=served[0].exposure_id if served else "",
+        **rows,
     )
 
 
@@ -153,7 +163,9 @@ def _sized(response: query_pb2.BatchGetResponse, keys: int) -> query_pb2.BatchGe
 
 def scan_head(request: Request, served: Served) -> query_pb2.ScanResponse:
     """What goes before the rows of a scan: who answers."""
-    return query_pb2.ScanResponse(served=served_version(served), token=_token(request, [served]))
+    return query_pb2.ScanResponse(
+        served=served_version(served), token=_token(request, [served]), exposure_id=served.exposure_id
+    )
 
 
 def row_of(table: Table, values: Values) -> query_pb2.Row:

@@ -8,10 +8,11 @@ from typing import Any
 import grpc
 
 from core.domain.names import parse_job
-from services.query import convert, scans
+from services.query import convert, outcomes, scans
 from turnout.query.v1 import query_pb2, query_pb2_grpc
 from turnout.reading.deadline import Deadline
 from turnout.reading.front import Front
+from turnout.reading.outcomes import Outcomes
 from turnout.reading.reads import Reads, Request
 from turnout.reading.values import MessageKeys
 
@@ -21,9 +22,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class QueryServicer(query_pb2_grpc.QueryServicer):
     """`turnout.query.v1.Query`."""
 
-    def __init__(self, reads: Reads, front: Front) -> None:
+    def __init__(self, reads: Reads, front: Front, reports: Outcomes) -> None:
         self._reads = reads
         self._front = front
+        self._reports = reports
 
     async def Get(self, request: query_pb2.GetRequest, context: Context) -> bytes:  # type: ignore[override]  # encoded
         began_s = time.monotonic()
@@ -62,6 +64,19 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
         key = MessageKeys([request.key]) if request.HasField("key") else None
         asked = Request(parse_job(request.job), request.unit, 0)
         return convert.explain_response(await self._reads.explain(asked, key, _deadline(context)), self._front.name)
+
+    async def ReportOutcomes(
+        self, request: query_pb2.ReportOutcomesRequest, context: Context
+    ) -> query_pb2.ReportOutcomesResponse:
+        return outcomes.answer(await self._reports.report(outcomes.reported(request.outcomes)))
+
+    async def StreamOutcomes(
+        self, request_iterator: AsyncIterator[query_pb2.StreamOutcomesRequest], context: Context
+    ) -> AsyncIterator[query_pb2.StreamOutcomesResponse]:
+        async for results in self._reports.report_each(
+            outcomes.reported(request.outcomes) async for request in request_iterator
+        ):
+            yield query_pb2.StreamOutcomesResponse(answer=outcomes.answer(results))
 
 
 def _deadline(context: Context) -> Deadline:

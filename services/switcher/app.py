@@ -14,6 +14,11 @@ from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
 from services.switcher.barrier import Barrier, Limits
 from services.switcher.change import Changes, Neighbours
+from services.switcher.experiments.conducting import Experiments
+from services.switcher.experiments.guardrails import Guardrails
+from services.switcher.experiments.ledger import Ledger
+from services.switcher.experiments.servicer import ExperimentParts
+from services.switcher.experiments.store import ExperimentStore
 from services.switcher.feed import Feed
 from services.switcher.hint import Hint
 from services.switcher.pending import PendingStore
@@ -86,8 +91,18 @@ class SwitcherApp(ServiceApp):
         self._run("reconcile", Reconcile(store, views, wakes).run())
         barrier, neighbours = Barrier(store, fronts, hint, limits), Neighbours(replayer, views, wakes)
         changes = Changes(store, RequestStore(pool), barrier, neighbours, hint, limits)
+        experiments = ExperimentStore(pool)
+        keys, ledger = await experiments.keys(), Ledger(pool)
+        guardrails = Guardrails(experiments, ledger, changes, replayer, settings.instance)
+        self._run("experiments", guardrails.run())
         self._servicer.started = Parts(
-            store, changes, releases, RollbackReadiness(store, replayer), Watch(fronts, feed), fronts
+            store,
+            changes,
+            releases,
+            RollbackReadiness(store, replayer),
+            Watch(fronts, feed, keys),
+            fronts,
+            ExperimentParts(experiments, Experiments(experiments, store, changes), ledger, keys),
         )
 
     async def stop(self) -> None:

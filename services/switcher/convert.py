@@ -1,7 +1,7 @@
 """Between the wire and the domain."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -26,6 +26,7 @@ from services.switcher.records import (
 )
 from services.switcher.switch import CutOver, RollBack, etag_of
 from services.switcher.way_back import Readiness
+from turnout.reading.route_proto import experiment_message
 from turnout.routing import Route
 from turnout.switcher.v1 import switcher_pb2 as pb
 
@@ -189,8 +190,8 @@ def release_message(version: str, time: datetime | None, undrained: list[str], v
     )
 
 
-def snapshot_message(registration: Registration, lease: timedelta) -> pb.WatchRoutesResponse:
-    """The first message of a watch."""
+def snapshot_message(registration: Registration, lease: timedelta, keys: Mapping[int, bytes]) -> pb.WatchRoutesResponse:
+    """The first message of a watch. keys: of exposures, by number; the last one signs."""
     routes = [
         pb.RouteCommitted(
             revision=record.revision,
@@ -200,7 +201,12 @@ def snapshot_message(registration: Registration, lease: timedelta) -> pb.WatchRo
         )
         for record in registration.routes
     ]
-    snapshot = pb.Snapshot(revision=registration.revision, routes=routes, lease_time=_duration(lease))
+    snapshot = pb.Snapshot(
+        revision=registration.revision,
+        routes=routes,
+        lease_time=_duration(lease),
+        exposure_keys=[pb.ExposureKey(number=number, key=key) for number, key in keys.items()],
+    )
     return pb.WatchRoutesResponse(snapshot=snapshot)
 
 
@@ -294,6 +300,8 @@ def _route_message(
         etag=etag_of(route.epoch),
         view=_view_message(view),
         group=group,
+        owner=route.owner,
+        experiment=None if route.experiment is None else experiment_message(route.experiment),
     )
 
 

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from services.switcher.switch import State
-from turnout.routing import Arm, Interval, Route
+from turnout.routing import Arm, Experiment, Interval, Route, Units
 
 
 class CommandKind(Enum):
@@ -17,6 +17,10 @@ class CommandKind(Enum):
     SET_TRAFFIC = "SET_TRAFFIC"
     CUT_OVER = "CUT_OVER"
     ROLL_BACK = "ROLL_BACK"
+    START_EXPERIMENT = "START_EXPERIMENT"
+    STOP_EXPERIMENT = "STOP_EXPERIMENT"
+    ABORT = "ABORT"  # a guardrail took a candidate off the route
+    STEP = "STEP"  # a bandit moved its weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +149,35 @@ class ChangeRecord:
 
 def route_to_json(route: Route) -> str:
     """A route as it is kept: one array an arm `[version, weight]` and an interval `[low, high, version, epoch]`."""
-    return json.dumps(
-        {
-            "epoch": route.epoch,
-            "active_version": route.active_version,
-            "arms": [[arm.version, arm.weight] for arm in route.arms],
-            "salt": route.salt,
-            "intervals": [[i.low, i.high, i.version, i.acquired_epoch] for i in route.intervals],
-        }
-    )
+    kept: dict[str, Any] = {
+        "epoch": route.epoch,
+        "active_version": route.active_version,
+        "arms": [[arm.version, arm.weight] for arm in route.arms],
+        "salt": route.salt,
+        "intervals": [[i.low, i.high, i.version, i.acquired_epoch] for i in route.intervals],
+    }
+    if route.owner:
+        kept["owner"] = route.owner
+    if route.experiment:
+        kept["experiment"] = _experiment_to_json(route.experiment)
+    return json.dumps(kept)
+
+
+def _experiment_to_json(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "name": experiment.name,
+        "number": experiment.number,
+        "units": experiment.units.value,
+        "holdout": experiment.holdout,
+        "holdout_salt": experiment.holdout_salt,
+        "overrides": experiment.overrides,
+        "slow_us": experiment.slow_us,
+    }
+
+
+def _experiment_from_json(kept: Mapping[str, Any]) -> Experiment:
+    overrides = tuple((unit, version) for unit, version in kept["overrides"])
+    return Experiment(**{**kept, "units": Units(kept["units"]), "overrides": overrides})
 
 
 def route_from_json(job: str, text: str) -> Route:
@@ -166,6 +190,8 @@ def route_from_json(job: str, text: str) -> Route:
         arms=tuple(Arm(*arm) for arm in kept["arms"]),
         salt=kept["salt"],
         intervals=tuple(Interval(*interval) for interval in kept["intervals"]),
+        owner=kept.get("owner", ""),
+        experiment=_experiment_from_json(kept["experiment"]) if "experiment" in kept else None,
     )
 
 

@@ -13,6 +13,7 @@ from core.domain.paging import from_token, page_size, to_token
 from core.domain.text import ID_MAX, text
 from services.switcher import convert
 from services.switcher.change import Changes, Order
+from services.switcher.experiments.servicer import ExperimentMethods, ExperimentParts
 from services.switcher.presence import FrontStore
 from services.switcher.readiness import RollbackReadiness
 from services.switcher.records import CommandKind
@@ -21,7 +22,6 @@ from services.switcher.store import RouteStore
 from services.switcher.switch import CutOver, Reinstate, Release, RollBack, SetTraffic
 from services.switcher.watch import Watch
 from turnout.switcher.v1 import switcher_pb2 as pb
-from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -36,9 +36,10 @@ class Parts:
     readiness: RollbackReadiness
     watch: Watch
     fronts: FrontStore
+    experiments: ExperimentParts
 
 
-class SwitcherServicer(rpc.SwitcherServicer):
+class SwitcherServicer(ExperimentMethods):
     """turnout.switcher.v1.Switcher"""
 
     def __init__(self) -> None:
@@ -49,6 +50,10 @@ class SwitcherServicer(rpc.SwitcherServicer):
         if self.started is None:
             raise Unavailable("SWITCHER_STARTING", "The switcher is starting; try again.")
         return self.started
+
+    @property
+    def experiment_parts(self) -> ExperimentParts:
+        return self._parts.experiments
 
     async def GetRoute(self, request: pb.GetRouteRequest, context: Context) -> pb.Route:
         job = parse_route(request.name)
@@ -67,12 +72,12 @@ class SwitcherServicer(rpc.SwitcherServicer):
     async def SetTraffic(self, request: pb.SetTrafficRequest, context: Context) -> pb.RouteChange:
         weights = tuple((arm.version, arm.weight) for arm in request.arms)
         gates = tuple(request.override_gates), request.etag, tuple(request.require_gates)
-        order = parse_route(request.name), SetTraffic(weights, *gates)
+        order = parse_route(request.name), SetTraffic(weights, *gates, request.override_owner)
         return await self._change_one(CommandKind.SET_TRAFFIC, order, request, context)
 
     async def CutOverRoute(self, request: pb.CutOverRouteRequest, context: Context) -> pb.RouteChange:
         gates = tuple(request.override_gates), request.etag, tuple(request.require_gates)
-        order = parse_route(request.name), CutOver(request.version, *gates)
+        order = parse_route(request.name), CutOver(request.version, *gates, request.override_owner)
         return await self._change_one(CommandKind.CUT_OVER, order, request, context)
 
     async def CutOverRoutes(self, request: pb.CutOverRoutesRequest, context: Context) -> pb.CutOverRoutesResponse:

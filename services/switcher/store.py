@@ -16,6 +16,7 @@ from typing import Any
 from core.domain.errors import Aborted
 from core.postgres import Pool
 from services.switcher.adoption import Verdict, readiness
+from services.switcher.experiments.follow import follow
 from services.switcher.records import ChangeRecord, CommandKind, Intent, Proposal, RouteRecord, gates_to_json
 from services.switcher.records import route_to_json as route_json
 from services.switcher.rows import SQL, change_of, fronts_of, proposal_of, read_route, record_of, transaction
@@ -273,3 +274,4 @@ async def _write(connection: Any, made: _Made, change: Change, record: ChangeRec
         *(record.rollback_version, record.protected_until, record.commit_time, record.group),
     )
     await connection.execute(SQL.serve_route, route.job, route.epoch, sorted(route.versions))
+    await follow(connection, before, record)

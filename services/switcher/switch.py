@@ -20,7 +20,13 @@ Release        no                     the version is released: no later command 
                                       route names it, and while the way back names it, is protected and is not
                                       forgone
 Reinstate      no                     no longer released; a way back that names it can be taken again
+Conduct        yes                    what the route's owner, an experiment or a rollout, makes of it: its arms,
+                                      its experiment, and who owns it from then on; gates as for SetTraffic
 =============  =====================  =========================================================================
+
+While somebody owns the route, SetTraffic and CutOver are refused unless they say that they go over the owner's head.
+SetTraffic among the arms that are there lets the experiment go on; everything else, a RollBack too, ends it: what
+stands on the route is the truth, and the experiment's own state follows it in the same transaction.
 
 A cutover asks the gates of its version also when that has a share already: from then on it is what every other
 version is measured by, and nobody is left on the old one to notice. What is asked for already: nothing changes.
@@ -35,7 +41,7 @@ from typing import NoReturn
 
 from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
 from services.switcher.intervals import redraw, whole
-from turnout.routing import HASHES, WHOLE, Arm, Route
+from turnout.routing import HASHES, WHOLE, Arm, Experiment, Route
 
 COMPARISON = "comparison"
 ROLLBACK = "rollback"
@@ -74,6 +80,7 @@ class SetTraffic:
     override_gates: tuple[str, ...] = ()
     etag: str = ""
     require_gates: tuple[str, ...] = ()
+    override_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class CutOver:
     override_gates: tuple[str, ...] = ()
     etag: str = ""
     require_gates: tuple[str, ...] = ()
+    override_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +116,21 @@ class Reinstate:
     version: int
 
 
-Command = SetTraffic | CutOver | RollBack | Release | Reinstate
+@dataclass(frozen=True, slots=True)
+class Conduct:
+    """Give the route the arms of the owner that acts, its experiment (None = none), and its owner from then on."""
+
+    actor: str
+    weights: tuple[tuple[int, int], ...]
+    owner: str
+    experiment: Experiment | None
+    salt: str = ""  # "" = as it is
+    override_gates: tuple[str, ...] = ()
+    etag: str = ""
+    require_gates: tuple[str, ...] = ()
+
+
+Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,21 +220,57 @@ def decide(state: State, command: Command, now: datetime, protection: timedelta)
         case Reinstate():
             released = command.version in state.released
             return MarkReinstated(command.version) if released else Nothing()
+        case Conduct():
+            return _conduct(state, command)
 
 
 def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
     asked = _asked(command)
     weights = _valid_weights(command.weights)
     route = _existing(state, command.etag)
+    _refuse_owned(route, command.override_owner)
+    _refuse_without_active(route, weights)
+    serving = _serving(route, weights, route.experiment)
+    if not serving.keys() <= route.versions:
+        route = without_owner(route)
+        serving = _serving(route, weights, None)
+    _refuse_released(state, serving)
+    return _reweighed(state, route, serving, asked)
+
+
+def _conduct(state: State, command: Conduct) -> Change | Nothing:
+    asked = _asked(command)
+    weights = _valid_weights(command.weights)
+    route = _existing(state, command.etag)
+    _refuse_owned(route, route.owner == command.actor)
+    _refuse_without_active(route, weights)
+    serving = _serving(route, weights, command.experiment)
+    _refuse_released(state, serving)
+    # Without its own experiment until it has the arms for it: each step makes a route that may be served.
+    conducted = replace(without_owner(route), owner=command.owner, salt=command.salt or route.salt)
+    return _reweighed(state, conducted, serving, asked, command.experiment)
+
+
+def _serving(route: Route, weights: Mapping[int, int], experiment: Experiment | None) -> dict[int, int]:
+    """The weights without those that serve nobody: neither units, nor testers, nor scans without a unit."""
+    tested = dict.fromkeys((version for _, version in experiment.overrides), 0) if experiment else {}
+    named = {**tested, **weights}
+    return {v: weight for v, weight in named.items() if weight or v == route.active_version or v in tested}
+
+
+def _refuse_without_active(route: Route, weights: Mapping[int, int]) -> None:
     if route.active_version not in weights:
         raise InvalidInput(
             "ACTIVE_VERSION_MISSING",
-            f"The weights leave out v{route.active_version}, the active version of {state.job}. Name it too "
+            f"The weights leave out v{route.active_version}, the active version of {route.job}. Name it too "
             f"(v{route.active_version}=0 is allowed), or cut over to another version.",
         )
-    serving = {v: weight for v, weight in weights.items() if weight or v == route.active_version}
-    _refuse_released(state, serving)
-    return _reweighed(state, route, serving, asked)
+
+
+def without_owner(route: Route) -> Route:
+    """The route for everybody: without an owner, an experiment, and arms that only its testers read."""
+    arms = tuple(arm for arm in route.arms if arm.weight or arm.version == route.active_version)
+    return replace(route, arms=arms, owner="", experiment=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,20 +284,26 @@ class _Asked:
         return GateQuestion(candidate, baseline, self.comparison and baseline is not None)
 
 
-def _asked(command: SetTraffic | CutOver) -> _Asked:
+def _asked(command: SetTraffic | CutOver | Conduct) -> _Asked:
     return _Asked(_known_gates(command.override_gates), COMPARISON in _demandable_gates(command.require_gates))
 
 
-def _reweighed(state: State, route: Route, weights: Mapping[int, int], asked: _Asked) -> Change | Nothing:
-    """The same active version with other weights; the way back stays."""
-    if weights == {arm.version: arm.weight for arm in route.arms}:
+def _reweighed(
+    state: State, route: Route, weights: Mapping[int, int], asked: _Asked, experiment: Experiment | None = None
+) -> Change | Nothing:
+    """The route with other weights and the same active version; the way back stays."""
+    before, experiment = state.route, experiment or route.experiment
+    assert before is not None, "only a route that exists is given other weights"
+    arms = tuple(Arm(version, weights[version]) for version in sorted(weights))
+    if arms == before.arms and (route.salt, route.owner, experiment) == (before.salt, before.owner, before.experiment):
         return Nothing()
     gates = tuple(
         asked.of(version, route.active_version)
         for version in sorted(weights)
-        if version != route.active_version and weights[version] > route.weight(version)
+        if version != route.active_version
+        and (weights[version] > before.weight(version) or version not in before.versions)
     )
-    drawn, warnings = _redrawn(route, weights, route.active_version)
+    drawn, warnings = _redrawn(route, weights, route.active_version, experiment)
     way_back, until = state.way_back, state.protected_until
     return Change(drawn, way_back, until, gates, asked.overridden, warnings, emergency=not gates)
 
@@ -253,14 +317,18 @@ def _cut_over(state: State, command: CutOver, now: datetime, protection: timedel
     if route is None:
         first = Route(state.job, 1, version, (Arm(version, WHOLE),), salt_of(state.job), whole(version, 1))
         return Change(first, None, None, (asked.of(version, None),), asked.overridden, moves_on=True)
+    _refuse_owned(route, command.override_owner)
+    back = without_owner(route)
     if version == route.active_version:
-        return _reweighed(state, route, {version: WHOLE}, asked)
-    drawn, warnings = _redrawn(route, {version: WHOLE}, version)
+        return _reweighed(state, back, {version: WHOLE}, asked)
+    drawn, warnings = _redrawn(back, {version: WHOLE}, version)
     gates = (asked.of(version, route.active_version),)
-    return Change(drawn, route, now + protection, gates, asked.overridden, warnings, moves_on=True)
+    return Change(drawn, back, now + protection, gates, asked.overridden, warnings, moves_on=True)
 
 
-def _redrawn(route: Route, weights: Mapping[int, int], active: int) -> tuple[Route, tuple[str, ...]]:
+def _redrawn(
+    route: Route, weights: Mapping[int, int], active: int, experiment: Experiment | None = None
+) -> tuple[Route, tuple[str, ...]]:
     epoch = route.epoch + 1
     redrawn = redraw(route.intervals, weights, epoch)
     arms = tuple(Arm(version, weights[version]) for version in sorted(weights))
@@ -268,7 +336,9 @@ def _redrawn(route: Route, weights: Mapping[int, int], active: int) -> tuple[Rou
     if redrawn.compacted:
         share = redrawn.compacted / HASHES
         warnings = (f"The interval map was compacted; {share:.3%} of the units changed version for it.",)
-    changed = replace(route, epoch=epoch, active_version=active, arms=arms, intervals=redrawn.intervals)
+    changed = replace(
+        route, epoch=epoch, active_version=active, arms=arms, intervals=redrawn.intervals, experiment=experiment
+    )
     return changed, warnings
 
 
@@ -320,6 +390,17 @@ def _existing(state: State, etag: str) -> Route:
             metadata={"job": state.job},
         )
     return state.route
+
+
+def _refuse_owned(route: Route, allowed: bool) -> None:
+    if route.owner and not allowed:
+        kind, _, name = route.owner.removeprefix(f"jobs/{route.job}/").partition("s/")
+        raise FailedPrecondition(
+            "ROUTE_OWNED",
+            f"The {kind} {name} owns the route of {route.job} and moves its weights itself. Stop it first, or say that "
+            "you go over its head (`--override-owner`).",
+            metadata={"owner": route.owner},
+        )
 
 
 def _refuse_stale(state: State, etag: str) -> None:

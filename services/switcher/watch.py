@@ -1,7 +1,7 @@
 """A front's watch stream: hello, then heartbeats and reports one way; a snapshot, then proposals the other way."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
 from core.domain.errors import InvalidInput
 from services.switcher import convert
@@ -22,9 +22,10 @@ _GOODBYE = object()
 class Watch:
     """Serves watch streams."""
 
-    def __init__(self, fronts: FrontStore, feed: Feed) -> None:
+    def __init__(self, fronts: FrontStore, feed: Feed, keys: Mapping[int, bytes]) -> None:
         self._fronts = fronts
         self._feed = feed
+        self._keys = keys
 
     async def serve(
         self, requests: AsyncIterator[pb.WatchRoutesRequest], whole: Callable[[], bool]
@@ -36,7 +37,7 @@ class Watch:
         hello = await _hello(requests)
         with self._feed.subscribe() as subscription:
             registration = await self._fronts.register(hello.front, hello.address, hello.may_serve_for)
-            yield convert.snapshot_message(registration, self._fronts.lease)
+            yield convert.snapshot_message(registration, self._fronts.lease, self._keys)
             for proposal in registration.open_proposals:
                 yield convert.watch_message(proposal)
             listening = asyncio.create_task(

@@ -34,7 +34,8 @@ class ServiceProcesses:
             await services.start("query")       # the same port again, returns when it is SERVING
 
     One process by default, named "services", in which every service is found; with `separate=True` one process a
-    service, on a port of its own. `options` are passed on to every process (for example ["--run-lease-s", "1"]).
+    service, on a port of its own, but for those that are `elsewhere` (service -> HOST:PORT). `options` are passed on to
+    every process (for example ["--run-lease-s", "1"]).
     """
 
     def __init__(
@@ -44,11 +45,14 @@ class ServiceProcesses:
         kafka: str,
         data_dir: Path,
         separate: bool = False,
+        elsewhere: Mapping[str, str] | None = None,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.data_dir = data_dir
-        self.names: tuple[str, ...] = SERVICES if separate else (ALL_IN_ONE,)
+        self._elsewhere = dict(elsewhere or {})
+        names = SERVICES if separate else (ALL_IN_ONE,)
+        self.names: tuple[str, ...] = tuple(name for name in names if name not in self._elsewhere)
         """Names of the processes."""
         self._kafka = kafka
         self._options = list(options)
@@ -72,7 +76,7 @@ class ServiceProcesses:
 
     def target(self, service: str) -> str:
         """HOST:PORT of a service, or of a process."""
-        return f"{HOST}:{self._ports[self._process_of(service)]}"
+        return self._elsewhere.get(service) or f"{HOST}:{self._ports[self._process_of(service)]}"
 
     def pid(self, service: str) -> int:
         return self._processes[self._process_of(service)].pid

@@ -61,6 +61,10 @@ class Command(enum.StrEnum):
     SET_TRAFFIC = "SET_TRAFFIC"
     CUT_OVER = "CUT_OVER"
     ROLL_BACK = "ROLL_BACK"
+    START_EXPERIMENT = "START_EXPERIMENT"
+    STOP_EXPERIMENT = "STOP_EXPERIMENT"
+    ABORT = "ABORT"  # a guardrail took a candidate off the route
+    STEP = "STEP"  # a bandit moved its weights
 
 
 class Cause(enum.StrEnum):
@@ -70,6 +74,8 @@ class Cause(enum.StrEnum):
     PINNED = "PINNED"  # the request named it
     ACTIVE = "ACTIVE"  # a scan without a unit reads the active version
     STAND_IN = "STAND_IN"  # the version of the unit was behind the token of the read, and the active one was not
+    OVERRIDE = "OVERRIDE"  # an override of the experiment gave it to the unit, a tester's
+    HOLDOUT = "HOLDOUT"  # the unit is held out of the experiment
 
 
 # --- registry -------------------------------------------------------------------------------------------------------
@@ -443,7 +449,8 @@ class Route:
     """Which version serves which share. weights: version -> basis points, which sum to 10000.
 
     rollback_version: what roll_back would return to; None = nothing. view: None while it is not known. group: number of
-    the step in which it last changed together with the routes of other jobs; 0 = never.
+    the step in which it last changed together with the routes of other jobs; 0 = never. owner: name of the experiment
+    or rollout that alone changes it; None = anybody may. experiment: id of the one that it takes part in.
     """
 
     job: str
@@ -458,6 +465,8 @@ class Route:
     etag: str
     view: View | None
     group: int = 0
+    owner: str | None = None
+    experiment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -538,7 +547,8 @@ class Read:
     """One row and who answered. row: column name -> value, in the table's order; None = there is no such row.
 
     epoch: 0 for a pinned read of a job without a route. token: what the reader has seen by now; a later read of the job
-    that brings it is not answered from before.
+    that brings it is not answered from before. exposure_id: by which `report_outcome` tells what became of it; "" where
+    no experiment counts the unit.
     """
 
     row: Mapping[str, object] | None
@@ -547,6 +557,7 @@ class Read:
     applied_positions: tuple[AppliedPosition, ...]
     cause: Cause
     token: bytes = field(default=b"", repr=False)
+    exposure_id: str = ""
 
     def __init__(
         self,
@@ -556,6 +567,7 @@ class Read:
         applied_positions: tuple[AppliedPosition, ...],
         cause: Cause,
         token: bytes = b"",
+        exposure_id: str = "",
     ) -> None:
         # One is made for each row of a batch or a scan: by its slots, in half of the time of a frozen dataclass.
         _set_row(self, row)
@@ -564,9 +576,10 @@ class Read:
         _set_applied_positions(self, applied_positions)
         _set_cause(self, cause)
         _set_token(self, token)
+        _set_exposure_id(self, exposure_id)
 
 
-_set_row, _set_version, _set_epoch, _set_applied_positions, _set_cause, _set_token = (
+_set_row, _set_version, _set_epoch, _set_applied_positions, _set_cause, _set_token, _set_exposure_id = (
     getattr(Read, name).__set__ for name in Read.__slots__
 )
 

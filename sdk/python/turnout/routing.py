@@ -9,7 +9,7 @@ Both, and any other client that wants to know beforehand, compute the same:
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -49,12 +49,45 @@ class Interval:
         return self.high - self.low
 
 
+class Units(Enum):
+    """What an experiment counts by. Only units of its kind take part."""
+
+    KEY = "KEY"
+    """The row's key; a read that brings a unit of its own is routed by that, and is not counted."""
+    CALLER = "CALLER"
+    """The caller's unit; a read without one gets the active version, and is not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """What a front has to know of the experiment on a route. Its control is the active version."""
+
+    name: str
+    """`jobs/{job}/experiments/{experiment}`"""
+    number: int
+    """Stands for the experiment, and hence for its job, in each exposure."""
+    units: Units
+    holdout: int = 0
+    """Basis points of the units that stay on the active version."""
+    holdout_salt: str = ""
+    overrides: tuple[tuple[str, int], ...] = ()
+    """Unit and version, for testers: they are not counted."""
+    slow_us: int = 0
+    """An answer that took longer, in microseconds, is SLOW; 0 = none is."""
+    version_of: Mapping[str, int] = field(init=False, repr=False, compare=False)
+    """The overrides by unit."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "version_of", dict(self.overrides))
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Which version of a job serves which share of its units.
 
-    Arms are sorted by version, hold the active one (its weight may be 0) and no other without weight;
-    intervals are sorted and without gaps. ValueError when they are not: no front may serve by such a route.
+    Arms are sorted by version, hold the active one (its weight may be 0) and no other without weight, unless an
+    override of the experiment names it; intervals are sorted and without gaps. ValueError when they are not: no front
+    may serve by such a route.
     """
 
     job: str
@@ -63,6 +96,9 @@ class Route:
     arms: tuple[Arm, ...]
     salt: str
     intervals: tuple[Interval, ...]
+    owner: str = ""
+    """Name of the experiment or rollout that alone changes the route; "" = anybody may."""
+    experiment: Experiment | None = None
     lows: tuple[int, ...] = field(init=False, repr=False, compare=False)
     sole: int | None = field(init=False, repr=False, compare=False)
     """The version that owns every interval; None where there are several."""
@@ -97,6 +133,13 @@ def owner(route: Route, hashed: int) -> int:
 def resolve(route: Route, unit: str) -> int:
     """The version that answers a unit."""
     return owner(route, unit_hash(route.salt, unit))
+
+
+def held_out(experiment: Experiment, unit: str) -> bool:
+    """Whether a unit stays on the active version for as long as the experiment runs: by a hash of its own."""
+    if not experiment.holdout:
+        return False
+    return unit_hash(experiment.holdout_salt, unit) < experiment.holdout * HASHES // WHOLE
 
 
 def unit_of_key(values: Iterable[object]) -> str:
@@ -188,8 +231,11 @@ def _check_arms(route: Route) -> None:
         raise ValueError(f"arms of the route of {route.job} are not sorted by version, or name one twice: {versions}")
     if route.active_version not in versions:
         raise ValueError(f"the route of {route.job} has no arm for its active version {route.active_version}")
+    named = {version for _, version in route.experiment.overrides} if route.experiment else set()
+    if not named <= set(versions):
+        raise ValueError(f"overrides on the route of {route.job} name versions without an arm: {sorted(named)}")
     for arm in route.arms:
-        if arm.weight < 0 or (arm.weight == 0 and arm.version != route.active_version):
+        if arm.weight < 0 or (arm.weight == 0 and arm.version not in {route.active_version, *named}):
             raise ValueError(f"v{arm.version} of {route.job} has weight {arm.weight}; an arm that serves has more")
     total = sum(arm.weight for arm in route.arms)
     if total != WHOLE:

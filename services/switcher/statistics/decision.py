@@ -1,8 +1,11 @@
-"""A verdict on a candidate, from counts alone, with its sentence, as a record that can be recomputed.
+"""The verdict on an experiment, from counts alone, with its sentences.
 
-Guardrails come first: harm aborts; a mismatch of samples makes every comparison void, so it freezes the experiment for
-a person; only then may a candidate be promoted; and whatever has used up its units without either is inconclusive,
-which waits for a person too. `recomputed` is the audit: it decides again from the record's own inputs.
+Guardrails come first: harm, or a gate that says no, aborts a candidate; a mismatch of samples makes every comparison
+void, so it freezes the experiment for a person; only then may a candidate be promoted; and what has used up its units
+without either is inconclusive, which waits for a person too.
+
+Several candidates, and several harms of each, are as many chances of a false alarm: the level of the abort is shared
+out among them, that of the promotion among the candidates.
 """
 
 import enum
@@ -15,13 +18,11 @@ from services.switcher.statistics.harm import FirstErrors, log_e_harm
 from services.switcher.statistics.promotion import Windows, log_e_no_worse, units_needed
 from services.switcher.statistics.srm import FirstExposures, log_e_mismatch
 
-RULES: Final = 1
-"""Number of these rules. It grows with every change that may decide the same inputs otherwise."""
 _DIGITS: Final = 9  # that a record keeps of a computed number: beyond them machines may differ
 
 
 class Verdict(enum.Enum):
-    """What is to be done with the candidate."""
+    """What is to be done with a candidate, or, as the most pressing of them, with an experiment."""
 
     ABORT = "ABORT"  # its weight goes to 0 at once
     FREEZE = "FREEZE"  # nothing moves until a person has looked: the samples do not fit the weights
@@ -31,102 +32,119 @@ class Verdict(enum.Enum):
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What was fixed before the experiment started. ValueError from `decide` when a field is out of its range."""
+    """What was fixed before the experiment started."""
 
-    abort_alpha: float = 0.05  # probability of aborting a candidate that errs no more often
+    abort_alpha: float = 0.05  # probability of aborting any candidate although none does harm
     mismatch_alpha: float = 0.001  # of freezing although the units are spread as designed
-    promote_beta: float = 0.05  # of promoting a candidate that is worse than the margin
-    margin: float = 0.1  # the candidate's risk may be 1 + margin times the active version's
+    promote_beta: float = 0.05  # of promoting any candidate that is worse than the margin
+    margin: float = 0.1  # a candidate's risk may be 1 + margin times the active version's
     units_min: int = 100  # complete windows in each of the two before a promotion
-    units_max: int = 1_000_000  # complete windows of both together after which it is inconclusive
+    units_max: int = 1_000_000  # complete windows of a candidate and the active version after which it is inconclusive
+
+    def check(self) -> None:
+        """ValueError when a field is out of its range."""
+        for name in ("abort_alpha", "mismatch_alpha", "promote_beta"):
+            level = getattr(self, name)
+            if not 0.0 < level < 1.0:
+                raise ValueError(f"{name} is {level}; it is a probability of error and must lie between 0 and 1")
+        if not self.margin >= 0.0:
+            raise ValueError(f"margin is {self.margin}; it must not be negative")
+        if not 0 <= self.units_min <= self.units_max:
+            raise ValueError(f"units_min {self.units_min} must lie between 0 and units_max {self.units_max}")
+
+
+class Harm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One kind of harm that is watched, and the first errors of that kind, by epoch."""
+
+    metric: str
+    errors: tuple[FirstErrors, ...]
+
+
+class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A candidate beside the active version. objections: what a gate says against it, one sentence each."""
+
+    version: int
+    harms: tuple[Harm, ...]
+    windows: tuple[Windows, ...]
+    objections: tuple[str, ...] = ()
 
 
 class Inputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that a verdict rests on, by epoch."""
+    """Everything that a verdict rests on. exposures: of all arms, by epoch."""
 
     plan: Plan
     exposures: tuple[FirstExposures, ...]
-    errors: tuple[FirstErrors, ...]
-    windows: tuple[Windows, ...]
+    candidates: tuple[Candidate, ...]
 
 
-class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The record: inputs, what was computed from them (e-values as logarithms), the verdict and its sentence."""
+class Judgement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is said of one candidate; e-values as logarithms, those of harm in the order of its harms."""
 
-    rules: int
-    inputs: Inputs
-    log_e_mismatch: float | None  # None = infinite, which JSON cannot say
-    log_e_harm: float
+    version: int
+    log_e_harms: tuple[float, ...]
     log_e_no_worse: float
     verdict: Verdict
     sentence: str
 
 
-class RulesChangedError(Exception):
-    """The record was made by other rules than these; recomputing it would prove nothing."""
+class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is said of the experiment: of each candidate, and as a whole the most pressing of that."""
+
+    log_e_mismatch: float | None  # None = infinite, which JSON cannot say
+    judgements: tuple[Judgement, ...]
+    verdict: Verdict
+    sentence: str
+
+
+PRESSING: Final = (Verdict.ABORT, Verdict.FREEZE, Verdict.PROMOTE, Verdict.INCONCLUSIVE, Verdict.CONTINUE)
+"""The verdicts, the most pressing first."""
 
 
 def decide(inputs: Inputs) -> Decision:
     """The verdict on the inputs. ValueError when they cannot be."""
-    plan = inputs.plan
-    _check(plan)
+    inputs.plan.check()
     mismatch = log_e_mismatch(inputs.exposures)
-    harm = log_e_harm(inputs.errors)
-    no_worse = log_e_no_worse(inputs.windows, plan.margin)
-    active = sum(one.active_units for one in inputs.windows)
-    candidate = sum(one.candidate_units for one in inputs.windows)
-    if harm >= -math.log(plan.abort_alpha):
-        verdict, sentence = Verdict.ABORT, _harm_sentence(inputs, harm)
+    judgements = tuple(_judged(inputs, candidate, mismatch) for candidate in inputs.candidates)
+    first = min(judgements, key=lambda one: PRESSING.index(one.verdict), default=None)
+    if first is None:
+        verdict, sentence = Verdict.CONTINUE, "There is no candidate beside the active version."
+    else:
+        verdict, sentence = first.verdict, first.sentence
+    return Decision(None if math.isinf(mismatch) else _rounded(mismatch), judgements, verdict, sentence)
+
+
+def harm_alpha(inputs: Inputs, candidate: Candidate) -> float:
+    """The level at which one kind of harm aborts a candidate."""
+    return inputs.plan.abort_alpha / max(1, len(inputs.candidates) * len(candidate.harms))
+
+
+def promote_beta(inputs: Inputs) -> float:
+    """The level at which one candidate is promoted."""
+    return inputs.plan.promote_beta / max(1, len(inputs.candidates))
+
+
+def _judged(inputs: Inputs, candidate: Candidate, mismatch: float) -> Judgement:
+    plan, alpha, beta = inputs.plan, harm_alpha(inputs, candidate), promote_beta(inputs)
+    harms = tuple(log_e_harm(harm.errors) for harm in candidate.harms)
+    no_worse = log_e_no_worse(candidate.windows, plan.margin)
+    active = sum(one.active_units for one in candidate.windows)
+    units = sum(one.candidate_units for one in candidate.windows)
+    worst = max(range(len(harms)), key=lambda place: harms[place], default=None)
+    if candidate.objections:
+        verdict, sentence = Verdict.ABORT, f"v{candidate.version} is refused by a gate: {candidate.objections[0]}"
+    elif worst is not None and harms[worst] >= -math.log(alpha):
+        verdict, sentence = Verdict.ABORT, _harm_sentence(candidate, candidate.harms[worst], harms[worst], alpha)
     elif mismatch >= -math.log(plan.mismatch_alpha):
         verdict, sentence = Verdict.FREEZE, _mismatch_sentence(inputs, mismatch)
-    elif no_worse >= -math.log(plan.promote_beta) and min(active, candidate) >= plan.units_min:
-        verdict, sentence = Verdict.PROMOTE, _promotion_sentence(inputs, no_worse)
-    elif active + candidate >= plan.units_max:
-        verdict, sentence = Verdict.INCONCLUSIVE, _undecided_sentence(inputs, no_worse, "a person has to decide")
+    elif no_worse >= -math.log(beta) and min(active, units) >= plan.units_min:
+        verdict, sentence = Verdict.PROMOTE, _promotion_sentence(plan, candidate, no_worse, beta)
+    elif active + units >= plan.units_max:
+        verdict = Verdict.INCONCLUSIVE
+        sentence = _undecided_sentence(plan, candidate, no_worse, beta, "a person has to decide")
     else:
-        verdict, sentence = Verdict.CONTINUE, _undecided_sentence(inputs, no_worse, "it goes on")
-    return Decision(
-        RULES,
-        inputs,
-        None if math.isinf(mismatch) else _rounded(mismatch),
-        _rounded(harm),
-        _rounded(no_worse),
-        verdict,
-        sentence,
-    )
-
-
-_decoder: msgspec.json.Decoder[Decision] = msgspec.json.Decoder(Decision)
-
-
-def encode(decision: Decision) -> bytes:
-    """The record as JSON."""
-    return msgspec.json.encode(decision)
-
-
-def decode(record: bytes) -> Decision:
-    """A record from JSON. msgspec.ValidationError when it is none."""
-    return _decoder.decode(record)
-
-
-def recomputed(record: bytes) -> bytes:
-    """The record that these rules make of the inputs of a record. RulesChangedError when other rules made it."""
-    stored = decode(record)
-    if stored.rules != RULES:
-        raise RulesChangedError(
-            f"The record was made by rules {stored.rules}, these are rules {RULES}: recompute it with the release that "
-            f"made it."
-        )
-    return encode(decide(stored.inputs))
-
-
-def _check(plan: Plan) -> None:
-    for name in ("abort_alpha", "mismatch_alpha", "promote_beta"):
-        level = getattr(plan, name)
-        if not 0.0 < level < 1.0:
-            raise ValueError(f"{name} is {level}; it is a probability of error and must lie between 0 and 1")
-    if not 0 <= plan.units_min <= plan.units_max:
-        raise ValueError(f"units_min {plan.units_min} must lie between 0 and units_max {plan.units_max}")
+        verdict = Verdict.CONTINUE
+        sentence = _undecided_sentence(plan, candidate, no_worse, beta, "it goes on")
+    return Judgement(candidate.version, tuple(map(_rounded, harms)), _rounded(no_worse), verdict, sentence)
 
 
 def _rounded(value: float) -> float:
@@ -136,13 +154,13 @@ def _rounded(value: float) -> float:
 # --- sentences ------------------------------------------------------------------------------------------------------
 
 
-def _harm_sentence(inputs: Inputs, harm: float) -> str:
-    candidate = sum(one.candidate for one in inputs.errors)
-    total = candidate + sum(one.active for one in inputs.errors)
-    expected = sum(one.share * (one.active + one.candidate) for one in inputs.errors)
+def _harm_sentence(candidate: Candidate, harm: Harm, log_e: float, alpha: float) -> str:
+    own = sum(one.candidate for one in harm.errors)
+    total = own + sum(one.active for one in harm.errors)
+    expected = sum(one.share * (one.active + one.candidate) for one in harm.errors)
     return (
-        f"The candidate errs more often: {candidate:,} of {total:,} first errors are its own where {expected:,.1f} "
-        f"would be its share (e-value {_shown(harm)}, abort at {1 / inputs.plan.abort_alpha:,.0f})."
+        f"v{candidate.version} does harm ({harm.metric}): {own:,} of {total:,} first errors are its own where "
+        f"{expected:,.1f} would be its share (e-value {shown(log_e)}, abort at {1 / alpha:,.0f})."
     )
 
 
@@ -153,43 +171,40 @@ def _mismatch_sentence(inputs: Inputs, mismatch: float) -> str:
     counts = ", ".join(f"{have:,} where {want:,.0f} were expected" for have, want in zip(seen, expected, strict=True))
     return (
         f"The units are not spread as designed, so no comparison means anything until the cause is found: {counts} "
-        f"(e-value {_shown(mismatch)}, alarm at {1 / inputs.plan.mismatch_alpha:,.0f})."
+        f"(e-value {shown(mismatch)}, alarm at {1 / inputs.plan.mismatch_alpha:,.0f})."
     )
 
 
-def _promotion_sentence(inputs: Inputs, no_worse: float) -> str:
+def _promotion_sentence(plan: Plan, candidate: Candidate, no_worse: float, beta: float) -> str:
     return (
-        f"The candidate is no worse than the margin allows: {_risks(inputs)} (e-value {_shown(no_worse)} against a "
-        f"risk of {1 + inputs.plan.margin:g} times the active version's, promoted at "
-        f"{1 / inputs.plan.promote_beta:,.0f})."
+        f"v{candidate.version} is no worse than the margin allows: {_risks(candidate)} (e-value {shown(no_worse)} "
+        f"against a risk of {1 + plan.margin:g} times the active version's, promoted at {1 / beta:,.0f})."
     )
 
 
-def _undecided_sentence(inputs: Inputs, no_worse: float, what_now: str) -> str:
-    plan = inputs.plan
-    windows = sum(one.active_units + one.candidate_units for one in inputs.windows)
-    errors = sum(one.active_errors + one.candidate_errors for one in inputs.windows)
-    share = inputs.windows[-1].share if inputs.windows else 0.0
-    needed = units_needed(errors / windows if windows else 0.0, share, plan.margin, plan.promote_beta)
+def _undecided_sentence(plan: Plan, candidate: Candidate, no_worse: float, beta: float, what_now: str) -> str:
+    windows = sum(one.active_units + one.candidate_units for one in candidate.windows)
+    errors = sum(one.active_errors + one.candidate_errors for one in candidate.windows)
+    share = candidate.windows[-1].share if candidate.windows else 0.0
+    needed = units_needed(errors / windows if windows else 0.0, share, plan.margin, beta)
     total = f"about {needed:,.0f} would do if the two are equally good" if math.isfinite(needed) else "none erred yet"
     return (
-        f"Neither harm nor its absence is shown, {what_now}: {_risks(inputs)} (e-value {_shown(no_worse)}, promoted at "
-        f"{1 / plan.promote_beta:,.0f}; {windows:,} of at most {plan.units_max:,} units, {total})."
+        f"Neither harm of v{candidate.version} nor its absence is shown, {what_now}: {_risks(candidate)} (e-value "
+        f"{shown(no_worse)}, promoted at {1 / beta:,.0f}; {windows:,} of at most {plan.units_max:,} units, {total})."
     )
 
 
-def _risks(inputs: Inputs) -> str:
-    active = sum(one.active_units for one in inputs.windows)
-    candidate = sum(one.candidate_units for one in inputs.windows)
-    active_errors = sum(one.active_errors for one in inputs.windows)
-    candidate_errors = sum(one.candidate_errors for one in inputs.windows)
+def _risks(candidate: Candidate) -> str:
+    def total(field: str) -> int:
+        return sum(getattr(one, field) for one in candidate.windows)
+
     return (
-        f"{candidate_errors:,} of {candidate:,} units erred on it, {active_errors:,} of {active:,} on the active "
-        f"version"
+        f"{total('candidate_errors'):,} of {total('candidate_units'):,} units erred on it, "
+        f"{total('active_errors'):,} of {total('active_units'):,} on the active version"
     )
 
 
-def _shown(log_e: float) -> str:
+def shown(log_e: float) -> str:
     """An e-value for people, who need no more than its order once it is large."""
     if log_e > math.log(1e6):
         return "above a million"

@@ -10,6 +10,20 @@ from rich.console import Console, RenderableType
 
 from turnout.cli.output import Trimmed
 from turnout.contract import Contract, Expected, ExpectedColumn
+from turnout.experiments import (
+    ArmEstimate,
+    ArmStanding,
+    Bandit,
+    CandidateStanding,
+    Decision,
+    Experiment,
+    ExperimentState,
+    Guardrail,
+    Plan,
+    Standing,
+    Units,
+    Verdict,
+)
 from turnout.log_range import LogRange, PartitionOffset
 from turnout.results import (
     Adoption,
@@ -330,3 +344,89 @@ COMPARISON = Comparison(
     end_time=NOON + timedelta(seconds=1),
 )
 EXPLANATION = Explanation("user-17", 1_234_567, 2, 1, 3, 0, 429_496_729, 2, "front-1", 0.42)
+
+EXPERIMENT = Experiment(
+    job=JOB,
+    experiment="rounding",
+    state=ExperimentState.RUNNING,
+    weights={1: 9_500, 2: 500},
+    units=Units.CALLER,
+    salt="",
+    holdout=500,
+    holdout_salt="jobs/carrier-punctuality/holdout",
+    overrides={"tester": 2},
+    plan=Plan(margin=0.1),
+    bandit=None,
+    create_time=NOON,
+    end_time=None,
+    end_reason="",
+    claimed_actor="ada@lab",
+    reason="is rounding any better?",
+    standing=Standing(
+        epoch=4,
+        arms=(
+            ArmStanding(1, 9_500, None, 19_012, 18_700, ArmEstimate(0.0102, 0.0088, 0.0116), None, None),
+            ArmStanding(2, 500, None, 988, 961, ArmEstimate(0.0113, 0.0046, 0.018), None, None),
+        ),
+        candidates=(
+            CandidateStanding(
+                version=2,
+                verdict=Verdict.CONTINUE,
+                sentence="Neither harm of v2 nor its absence is shown, it goes on: 11 of 961 units erred on it.",
+                harms=(
+                    Guardrail("ERROR", 0.61, 80.0, (191, 11)),
+                    Guardrail("NOT_FOUND", 1.0, 80.0, (0, 0)),
+                ),
+                no_worse=Guardrail("NO_WORSE", 1.31, 20.0, ()),
+                present=True,
+            ),
+        ),
+        mismatch=Guardrail("MISMATCH", 0.09, 1000.0, ()),
+        verdict=Verdict.CONTINUE,
+        sentence="Neither harm of v2 nor its absence is shown, it goes on: 11 of 961 units erred on it.",
+        waiting_for="more units",
+        observations_lost=0,
+    ),
+)
+ENDED = replace(
+    EXPERIMENT,
+    state=ExperimentState.ROLLED_BACK,
+    end_time=NOON + timedelta(minutes=12),
+    end_reason="A guardrail took the last candidate off the route: v2 does harm (ERROR).",
+    standing=None,
+)
+assert EXPERIMENT.standing is not None
+LEARNING = replace(
+    EXPERIMENT,
+    state=ExperimentState.PAUSED,
+    bandit=Bandit(),
+    overrides={},
+    standing=replace(
+        EXPERIMENT.standing,
+        arms=tuple(
+            replace(arm, wanted=wanted, conversion_rate=ArmEstimate(0.1, 0.09, 0.11))
+            for arm, wanted in zip(EXPERIMENT.standing.arms, (500, 9_500), strict=True)
+        ),
+        verdict=Verdict.FREEZE,
+        sentence="The units are not spread as designed, so no comparison means anything until the cause is found.",
+        waiting_for="a person: resume or stop the experiment",
+        observations_lost=12,
+    ),
+)
+DECISIONS = (
+    Decision(
+        JOB,
+        "rounding",
+        2,
+        NOON + timedelta(minutes=12),
+        5,
+        "END",
+        Verdict.ABORT,
+        "v2 does harm.",
+        "guardrails",
+        "",
+        True,
+        "",
+    ),
+    Decision(JOB, "rounding", 1, NOON, 4, "ASKED", Verdict.CONTINUE, "Somebody asked.", "ada@lab", "a look", True, ""),
+)

@@ -17,6 +17,7 @@ import turnout
 import turnout.client
 import turnout.contract
 import turnout.errors
+import turnout.experiments
 import turnout.log_range
 import turnout.results
 from turnout.client import Client, basis_points
@@ -40,7 +41,8 @@ def surface() -> Iterator[str]:
             yield f"Session: {kind} {name}{inspect.signature(method)}"
     for cls in _classes(turnout.errors):
         yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
-    for cls in (*_classes(turnout.contract), *_classes(turnout.log_range), *_classes(turnout.results)):
+    modules = (turnout.contract, turnout.log_range, turnout.results, turnout.experiments)
+    for cls in (cls for module in modules for cls in _classes(module)):
         if issubclass(cls, ValueError):
             yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
         elif issubclass(cls, enum.Enum):
@@ -71,7 +73,7 @@ def test_every_method_says_what_it_does() -> None:
 
 
 def test_results_are_frozen() -> None:
-    for cls in _classes(turnout.results):
+    for cls in (*_classes(turnout.results), *_classes(turnout.experiments)):
         if not issubclass(cls, enum.Enum):
             assert cls.__dataclass_params__.frozen, cls  # type: ignore[attr-defined]
 

@@ -14,6 +14,7 @@ from services.switcher.switch import (
     GATES,
     Change,
     Command,
+    Conduct,
     CutOver,
     GateQuestion,
     MarkReinstated,
@@ -27,7 +28,7 @@ from services.switcher.switch import (
     decide,
     etag_of,
 )
-from turnout.routing import WHOLE, Arm, Route
+from turnout.routing import WHOLE, Arm, Experiment, Route, Units
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -363,3 +364,94 @@ def test_whatever_is_commanded_no_route_names_a_released_version(commands: Seque
 
 def test_the_gates_have_an_order() -> None:
     assert GATES == ("catch-up", "coverage", "schema", "comparison", "rollback")
+
+
+class TestOwnedRoute:
+    """An experiment's route is its own; whoever goes over its head says so, and what ends it is seen on the route."""
+
+    NAME = "jobs/flights/experiments/e"
+    EXPERIMENT = Experiment(NAME, 7, Units.CALLER, overrides=(("tester", 3),))
+    START = Conduct(NAME, ((1, 9500), (2, 500), (3, 0)), NAME, EXPERIMENT)
+    OWNED = after(FIRST, START)
+
+    def test_it_starts_with_its_arms_also_those_of_testers_alone(self) -> None:
+        route = self.OWNED.route
+        assert route is not None
+        assert route.owner == self.NAME
+        assert route.experiment == self.EXPERIMENT
+        assert route.arms == (Arm(1, 9500), Arm(2, 500), Arm(3, 0))
+        change = decide(FIRST, self.START, NOW, DAY)
+        assert isinstance(change, Change)
+        assert change.gates == (GateQuestion(2, 1), GateQuestion(3, 1))
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            SetTraffic(((1, 5000), (2, 5000))),
+            CutOver(2),
+            CutOver(1),
+            Conduct("jobs/flights/rollouts/r", ((1, 10_000),), "", None),
+        ],
+    )
+    def test_others_are_refused(self, command: Command) -> None:
+        with pytest.raises(FailedPrecondition, match="The experiment e owns the route of flights") as caught:
+            decide(self.OWNED, command, NOW, DAY)
+        assert caught.value.reason == "ROUTE_OWNED"
+        assert caught.value.metadata == {"owner": self.NAME}
+
+    def test_weights_among_its_arms_leave_it_running(self) -> None:
+        moved = after(self.OWNED, SetTraffic(((1, 5000), (2, 5000)), override_owner=True)).route
+        assert moved is not None
+        assert moved.experiment == self.EXPERIMENT
+        assert moved.weight(2) == 5000
+        assert 3 in moved.versions  # for its testers
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            SetTraffic(((1, 5000), (4, 5000)), override_owner=True),
+            CutOver(2, override_owner=True),
+            CutOver(1, override_owner=True),
+            Conduct(NAME, ((1, 10_000),), "", None),
+        ],
+    )
+    def test_everything_else_ends_it(self, command: Command) -> None:
+        route = after(self.OWNED, command).route
+        assert route is not None
+        assert route.owner == ""
+        assert route.experiment is None
+        assert all(arm.weight for arm in route.arms)
+
+    def test_a_rollback_leads_back_to_a_route_without_it(self) -> None:
+        moved = after(self.OWNED, CutOver(2, override_owner=True))
+        assert moved.way_back is not None
+        assert moved.way_back.experiment is None
+        back = after(moved, RollBack()).route
+        assert back is not None
+        assert back.arms == (Arm(1, 9500), Arm(2, 500))
+
+    def test_a_rollback_needs_nobodys_leave(self) -> None:
+        owned = after(MOVED, Conduct(self.NAME, ((2, 9500), (3, 500)), self.NAME, replace(self.EXPERIMENT)))
+        route = after(owned, RollBack()).route
+        assert route is not None
+        assert route.active_version == 1
+        assert route.experiment is None
+
+    def test_an_aborted_candidate_takes_its_testers_with_it(self) -> None:
+        without = Conduct(self.NAME, ((1, 9500), (2, 500)), self.NAME, replace(self.EXPERIMENT, overrides=()))
+        route = after(self.OWNED, without).route
+        assert route is not None
+        assert route.versions == {1, 2}
+
+    def test_what_it_has_already_changes_nothing(self) -> None:
+        assert decide(self.OWNED, self.START, NOW, DAY) == Nothing()
+
+    def test_a_salt_deals_all_units_anew(self) -> None:
+        route = after(FIRST, replace(self.START, salt="another")).route
+        assert route is not None
+        assert route.salt == "another"
+
+    def test_its_versions_are_not_released(self) -> None:
+        for version in (1, 2, 3):
+            with pytest.raises(FailedPrecondition):
+                decide(self.OWNED, Release(version), NOW, DAY)

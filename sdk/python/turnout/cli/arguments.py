@@ -68,6 +68,11 @@ def weights(texts: Sequence[str]) -> dict[int, int]:
     return arms
 
 
+def basis_points(text: str) -> int:
+    """`5`, `12.5%` -> 500, 1250."""
+    return _basis_points(text, text)
+
+
 def _basis_points(share: str, text: str) -> int:
     match = _PERCENT.fullmatch(share)
     if match is None:

@@ -18,7 +18,9 @@ from turnout.cli.commands import (
     capacity,
     check,
     compare,
+    decisions,
     dev,
+    experiment,
     produce,
     read,
     run,
@@ -49,6 +51,8 @@ capacity.register(app)
 traffic.register(app)
 compare.register(app)
 audit.register(app)
+experiment.register(app)
+decisions.register(app)
 versions.register(app)
 read.register(app)
 produce.register(app)

@@ -123,14 +123,14 @@ def reads_of(answer: query_pb2.BatchGetResponse, job: str, keys: int, seen: byte
         for result in answer.results:
             who = whose[result.served_index]
             row = from_row(answer.served[result.served_index].columns, result.row) if result.HasField("row") else None
-            found += reads_by(who, [row])
+            found += reads_by(who, [row], [result.exposure_id] if result.exposure_id else ())
         return found
     reads: list[Read | None] = [None] * keys
     for block in answer.blocks:
         rows = rows_of(answer.served[block.served_index].columns, block.columns)
         if block.missing:
             rows = _with_missing(rows, block.missing)
-        found = reads_by(whose[block.served_index], rows)
+        found = reads_by(whose[block.served_index], rows, block.exposure_ids)
         if not block.key_indexes:
             return found
         for place, read in zip(block.key_indexes, found, strict=True):
@@ -144,10 +144,10 @@ def rows_of(names: Sequence[str], columns: Sequence[query_pb2.Column]) -> list[R
     return [*map(dict, map(zip, repeat(tuple(names)), zip(*by_column, strict=True)))]
 
 
-def reads_by(who: Read, rows: Iterable[Row | None]) -> list[Read]:
-    """Rows of whoever answered `who`."""
+def reads_by(who: Read, rows: Iterable[Row | None], exposure_ids: Iterable[str] = ()) -> list[Read]:
+    """Rows of whoever answered `who`; exposure_ids: of each row, where its own unit has an exposure."""
     each = map(repeat, (who.version, who.epoch, who.applied_positions, who.cause, who.token))
-    return [*map(Read, rows, *each)]
+    return [*map(Read, rows, *each, exposure_ids or repeat(who.exposure_id))]
 
 
 def _with_missing(rows: Sequence[Row | None], missing: Sequence[int]) -> list[Row | None]:
@@ -163,4 +163,4 @@ def _who(answer: query_pb2.BatchGetResponse, served: query_pb2.ServedVersion, jo
     if len(answer.served) > 1:
         positions = ((one.topic, one.partition, one.next_offset) for one in served.applied_positions)
         token = token_of_version(job, served.epoch, positions, answer.token, seen)
-    return convert.read(served, None, token)
+    return convert.read(served, None, token, answer.exposure_id)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from turnout.client.audits import AuditCalls
 from turnout.client.connection import SERVICES, Connections
 from turnout.client.direct import Direct
+from turnout.client.experiments import ExperimentCalls
 from turnout.client.fronts import FrontReads
 from turnout.client.query import QueryCalls
 from turnout.client.readers import Reader
@@ -25,7 +26,7 @@ DEFAULT_TARGET = "127.0.0.1:7400"
 _REPLICATED = ("query", "switcher")  # of which one client may be given several
 
 
-class Client(AuditCalls, SwitcherCalls, QueryCalls):
+class Client(AuditCalls, SwitcherCalls, ExperimentCalls, QueryCalls):
     """Turnout over gRPC, one channel for each distinct target.
 
     target: "host:port" of all four services, or several IP addresses parted by commas, replicas of which the first that

@@ -161,6 +161,21 @@ class Connections:
         finally:
             opened.cancel()
 
+    async def exchange(
+        self, service: str, method: str, requests: AsyncIterator[Message], answer: type[M], *, timeout_s: float | None
+    ) -> AsyncGenerator[M, None]:
+        """A stream each way, without an end of its own and without retries: what was not answered is the caller's."""
+        target = self._of(service).first(time.monotonic())
+        opened = self._call(service, target, method)(requests, timeout=timeout_s)
+        try:
+            while (message := await _read(opened)) is not grpc.aio.EOF:
+                assert isinstance(message, answer)
+                yield message
+        except grpc.aio.AioRpcError as error:
+            raise self._error(error, service, target, method, timeout_s or 0.0) from None
+        finally:
+            opened.cancel()
+
     async def watch(
         self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None
     ) -> AsyncGenerator[M, None]:

@@ -277,6 +277,8 @@ def route(message: switcher_pb2.Route) -> results.Route:
         etag=message.etag,
         view=_view(message.view) if message.HasField("view") else None,
         group=message.group,
+        owner=message.owner or None,
+        experiment=message.experiment.name.rpartition("/")[2] or None,
     )
 
 
@@ -332,7 +334,9 @@ def route_change(message: switcher_pb2.RouteChange) -> results.RouteChange:
 # --- query ----------------------------------------------------------------------------------------------------------
 
 
-def read(served: query_pb2.ServedVersion, row: query_pb2.Row | None, token: bytes) -> results.Read:
+def read(
+    served: query_pb2.ServedVersion, row: query_pb2.Row | None, token: bytes, exposure_id: str = ""
+) -> results.Read:
     return results.Read(
         row=None if row is None else from_row(served.columns, row),
         version=served.version,
@@ -340,6 +344,7 @@ def read(served: query_pb2.ServedVersion, row: query_pb2.Row | None, token: byte
         applied_positions=_positions(served.applied_positions),
         cause=results.Cause(query_pb2.ServedVersion.Cause.Name(served.cause)),
         token=token,
+        exposure_id=exposure_id,
     )
 
 

@@ -38,7 +38,8 @@ class FrontReads:
         answer = await self._connections.unary(
             "query", "Get", request, query_pb2.GetResponse, timeout_s=max(within_s, _MOMENT_S), default_s=QUICK_S
         )
-        return convert.read(answer.served, answer.row if answer.HasField("row") else None, answer.token)
+        row = answer.row if answer.HasField("row") else None
+        return convert.read(answer.served, row, answer.token, answer.exposure_id)
 
     async def many(self, alike: Alike, asked: Sequence[Asked], within_s: float) -> list[Read]:
         request = query_pb2.BatchGetRequest(job=alike.job, version=alike.version, token=alike.token)
@@ -94,7 +95,8 @@ class FrontReads:
             who: Read | None = None
             async for page in stream:
                 if who is None:
-                    who, columns = convert.read(page.served, None, page.token), list(page.served.columns)
+                    who = convert.read(page.served, None, page.token, page.exposure_id)
+                    columns = list(page.served.columns)
                 for read in reads_by(who, rows_of(columns, page.columns)):
                     yield read
         finally:

@@ -64,6 +64,7 @@ class SwitcherCalls(Calls):
         *,
         override_gates: Iterable[str] = (),
         require_gates: Iterable[str] = (),
+        override_owner: bool = False,
         etag: str = "",
         validate_only: bool = False,
         reason: str = "",
@@ -75,6 +76,8 @@ class SwitcherCalls(Calls):
         (STALE_ETAG) when it has moved on; "" = whatever it is now. validate_only: ask the gates, change nothing.
         FailedPrecondition lists each failed gate with its evidence; override_gates passes over gates by name, and
         require_gates demands "comparison" too: that a stored comparison shows no difference but those expected.
+        override_owner: also while an experiment or a rollout owns the route (ROUTE_OWNED); weights among its arms let
+        it go on, whatever else ends it.
         """
         for version, weight in weights.items():
             if isinstance(weight, bool) or not isinstance(weight, int):
@@ -87,6 +90,7 @@ class SwitcherCalls(Calls):
             arms=[switcher_pb2.Arm(version=version, weight=weight) for version, weight in weights.items()],
             override_gates=override_gates,
             require_gates=require_gates,
+            override_owner=override_owner,
             etag=etag,
             request_id=new_request_id(),
             validate_only=validate_only,
@@ -102,6 +106,7 @@ class SwitcherCalls(Calls):
         *,
         override_gates: Iterable[str] = (),
         require_gates: Iterable[str] = (),
+        override_owner: bool = False,
         etag: str = "",
         validate_only: bool = False,
         reason: str = "",
@@ -117,6 +122,7 @@ class SwitcherCalls(Calls):
             version=version,
             override_gates=override_gates,
             require_gates=require_gates,
+            override_owner=override_owner,
             etag=etag,
             request_id=new_request_id(),
             validate_only=validate_only,

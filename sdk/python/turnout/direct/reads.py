@@ -195,6 +195,7 @@ class DirectReads:
             positions.kept("results", lambda: _applied(positions)),
             _CAUSES[resolution.cause],
             token,
+            served.exposure_id,
         )
 
     def _shape(self, served: Served) -> Shape:

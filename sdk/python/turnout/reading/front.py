@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from turnout.clock import Clock
 from turnout.errors import Unavailable
+from turnout.reading.exposures import Exposures
 from turnout.reading.freshness import Freshness, Limits
 from turnout.reading.inflight import InFlight
 from turnout.reading.latency import ReadLatency
@@ -24,6 +25,7 @@ class Front:
         self.table = RoutingTable()
         self.in_flight = InFlight()
         self.latency = ReadLatency(clock.monotonic_s())
+        self.exposures = Exposures()
         self._clock = clock
         self._limits = limits
         self._fresh_at_s: float | None = None
@@ -53,6 +55,11 @@ class Front:
     def ready(self) -> bool:
         """Whether routed reads can be answered: there is a routing table, and it is not too old."""
         return self.freshness not in (None, Freshness.STALE)
+
+    @property
+    def experiments(self) -> bool:
+        """Whether any route takes part in an experiment."""
+        return any(one.route.experiment is not None for one in self.table.committed.values())
 
     def routes(self) -> tuple[RoutingTable, bool]:
         """The table for a routed read, and whether splits are followed. Unavailable while the front is not ready."""

@@ -11,6 +11,7 @@ from turnout.reading.front import Front
 from turnout.reading.keeper import RoutesKeeper
 from turnout.reading.metrics import FrontMetrics
 from turnout.reading.neighbours import RegistryVersions, SwitcherRoutes
+from turnout.reading.outcomes import Outcomes
 from turnout.reading.reads import Reads
 from turnout.reading.routes_file import RoutesFile
 from turnout.reading.table import Tables
@@ -21,7 +22,7 @@ _ROUTES_WITHIN_S = 2.0
 
 
 class ReadPath:
-    """A front, its tables, its watch of the routes, and the reads that go by them.
+    """A front, its tables, its watch of the routes, the reads that go by them, and what becomes of those.
 
     name: unique among live fronts. address: where it answers, for people. routes_file: where it keeps its routes, None
     = nowhere. attributes: of its metrics. The caller opens and closes the channels.
@@ -46,6 +47,7 @@ class ReadPath:
         self._keeper = RoutesKeeper(self.front, file, clock, every_s=limits.active_s / _STORE_EVERY_SHARE)
         self._watch = RouteWatch(self.front, self._tables, self._keeper, switcher, clock, address)
         self._metrics = FrontMetrics(self.front, attributes)
+        self.outcomes = Outcomes(self.front, self.front.exposures, switcher)
         self.reads = Reads(self.front, self._tables, SwitcherRoutes(self.front, switcher), RegistryVersions(registry))
 
     async def start(self) -> None:
@@ -56,14 +58,16 @@ class ReadPath:
         await self._tables.open()
         self._metrics.start()
         await self._watch.start(_ROUTES_WITHIN_S)
+        self.outcomes.start()
 
     async def leave(self) -> None:
         """Say goodbye to the switcher, so that no change waits for this front. Reads go on."""
         await self._watch.leave()
 
     async def stop(self) -> None:
-        """End the watch, store the routes, and close the connections to PostgreSQL."""
+        """Tell what was seen, end the watch, store the routes, and close the connections to PostgreSQL."""
         self._metrics.stop()
+        await self.outcomes.stop()
         await self._watch.stop()
         await self._keeper.stop()
         await self._tables.close()

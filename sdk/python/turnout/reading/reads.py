@@ -11,13 +11,14 @@ from turnout.names import VersionId
 from turnout.query.v1.query_pb2 import ReadToken
 from turnout.reading.columns import Column, Table
 from turnout.reading.deadline import Deadline
+from turnout.reading.exposing import Exposing
 from turnout.reading.front import Front
 from turnout.reading.positions import Positions
 from turnout.reading.routing import Cause, Resolution, Resolver
 from turnout.reading.table import Found, Page, TableMissing, TableMoved, TableReader, Tables, Values
 from turnout.reading.tokens import behind
 from turnout.reading.values import Keys
-from turnout.routing import Interval, unit_hash, unit_of_key
+from turnout.routing import Interval, Units, unit_hash, unit_of_key
 from turnout.telemetry import meter
 
 KEYS_MAX = 10_000
@@ -76,23 +77,30 @@ class Served:
     resolution: Resolution
     table: Table
     positions: Positions
+    exposure_id: str = ""
+    """Where an experiment counts the unit of the whole read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What one version answered of a batch: what was found for the keys at `places`."""
+    """What one version answered of a batch: what was found for the keys at `places`.
+
+    exposure_ids: one for each of them, where an experiment counts each key's unit; else none.
+    """
 
     served: Served
     places: Sequence[int]
     found: Found
+    exposure_ids: Sequence[str] = ()
 
 
 def by_key(groups: Sequence[Group]) -> list[tuple[Served, Values | None]]:
     """Who answered each key of a batch, and its row or None, in the order of the keys."""
     answers: dict[int, tuple[Served, Values | None]] = {}
     for group in groups:
-        for place, row in zip(group.places, group.found.rows, strict=True):
-            answers[place] = (group.served, row)
+        for at, (place, row) in enumerate(zip(group.places, group.found.rows, strict=True)):
+            own = replace(group.served, exposure_id=group.exposure_ids[at]) if group.exposure_ids else group.served
+            answers[place] = (own, row)
     return [answers[place] for place in range(len(answers))]
 
 
@@ -138,20 +146,28 @@ class Reads:
 
     async def get(self, request: Request, keys: Keys, deadline: Deadline) -> tuple[Served, Values | None]:
         """The row of the one key, or None."""
+        exposing = Exposing(self._front.exposures)
 
         async def attempt(asked: Request) -> tuple[Served, Values | None]:
+            exposing.anew()
             with self._front.read(asked.job, asked.version, asked.passed_over) as resolver:
-                resolution = self._same(asked, resolver)
+                resolution, unit, units = self._same(asked, resolver), asked.unit, Units.CALLER
                 if resolution is None:
-                    (unit,) = await self._units(asked, keys, resolver, deadline)
-                    resolution = resolver.of(unit)
+                    ((unit,), units) = await self._units(asked, keys, resolver, deadline), Units.KEY
+                    resolution = resolver.of(unit, units)
+                exposing.resolved(resolver, resolution, unit, units)
+                exposing.reading(resolution.version)
                 reader = await self._reader(asked.job, resolution, deadline)
                 positions, row = await reader.get(keys.of(reader.table)[0], deadline)
             return Served(resolution, reader.table, positions), row
 
-        if request.token is None:
-            return await self._twice(request, attempt, deadline)
-        return await self._not_behind(request, attempt, lambda answer: [answer[0]], deadline)
+        with exposing.watched():
+            if request.token is None:
+                served, row = await self._twice(request, attempt, deadline)
+            else:
+                served, row = await self._not_behind(request, attempt, lambda answer: [answer[0]], deadline)
+        exposure_id = exposing.answered(row is not None)
+        return (replace(served, exposure_id=exposure_id) if exposure_id else served), row
 
     async def batch(
         self, request: Request, keys: Keys, deadline: Deadline, *, units: Sequence[str] = ()
@@ -168,19 +184,35 @@ class Reads:
                 f"for all keys.",
             )
 
+        exposing = Exposing(self._front.exposures)
+
         async def attempt(asked: Request) -> list[Group]:
+            exposing.anew()
             with self._front.read(asked.job, asked.version, asked.passed_over) as resolver:
                 places: dict[Resolution, Sequence[int]] = {}
-                same = self._same(asked, resolver)
-                if same is not None:
+                if units:
+                    places = _places(exposing, resolver, units, Units.CALLER)
+                elif (same := self._same(asked, resolver)) is not None:
                     places[same] = range(len(keys))
+                    exposing.resolved(resolver, same, asked.unit, Units.CALLER)
                 else:
-                    places = _places(resolver, units or await self._units(asked, keys, resolver, deadline))
-                return [await self._group(asked.job, one, keys, at, deadline) for one, at in places.items() if at]
+                    its_units = await self._units(asked, keys, resolver, deadline)
+                    places = _places(exposing, resolver, its_units, Units.KEY)
+                groups = []
+                for one, at in places.items():
+                    if at:
+                        exposing.reading(one.version)
+                        groups.append(await self._group(asked.job, one, keys, at, deadline))
+                return groups
 
-        if request.token is None:
-            return await self._twice(request, attempt, deadline)
-        return await self._not_behind(request, attempt, lambda groups: [one.served for one in groups], deadline)
+        with exposing.watched():
+            if request.token is None:
+                groups = await self._twice(request, attempt, deadline)
+            else:
+                groups = await self._not_behind(
+                    request, attempt, lambda groups: [one.served for one in groups], deadline
+                )
+        return _exposed(exposing, groups, each=bool(units) or not request.unit)
 
     async def _group(
         self, job: str, resolution: Resolution, keys: Keys, places: Sequence[int], deadline: Deadline
@@ -218,13 +250,18 @@ class Reads:
     async def _pages(
         self, asked: Request, order_by: Sequence[tuple[str, bool]], rows_max: int, deadline: Deadline
     ) -> AsyncGenerator[tuple[Served, Page], None]:
-        with self._front.read(asked.job, asked.version, asked.passed_over) as resolver:
+        exposing = Exposing(self._front.exposures)
+        with self._front.read(asked.job, asked.version, asked.passed_over) as resolver, exposing.watched():
             resolution = resolver.of(asked.unit or None)
+            exposing.resolved(resolver, resolution, asked.unit, Units.CALLER)
+            exposing.reading(resolution.version)
             reader = await self._reader(asked.job, resolution, deadline)
             order = _order(reader.table, order_by)
+            exposure_id = ""
             async with aclosing(reader.scan(order, rows_max, deadline)) as pages:
                 async for page in pages:
-                    yield Served(resolution, reader.table, page.positions), page
+                    exposure_id = exposure_id or exposing.answered(bool(page.rows))
+                    yield Served(resolution, reader.table, page.positions, exposure_id), page
 
     async def explain(self, request: Request, keys: Keys | None, deadline: Deadline) -> Explanation:
         """Which version the unit, or the row of that key, would read now."""
@@ -232,7 +269,7 @@ class Reads:
             raise InvalidInput("UNIT_OR_KEY", "Give either the unit or the row's key that the route is to be told for.")
         unit = request.unit or await self._unit_of_row(request, keys, deadline)
         table, split = self._front.routes()
-        resolution = table.resolve(request.job, unit, split=split)
+        resolution = table.resolve(request.job, unit, Units.CALLER if keys is None else Units.KEY, split=split)
         route = table.routed(request.job)
         hashed = unit_hash(route.salt, unit)
         interval = next(one for one in route.intervals if one.low <= hashed < one.high)
@@ -371,12 +408,28 @@ def _order(table: Table, order_by: Sequence[tuple[str, bool]]) -> list[tuple[Col
     return [(table.column(name), descending) for name, descending in order_by]
 
 
-def _places(resolver: Resolver, units: Sequence[str]) -> dict[Resolution, Sequence[int]]:
+def _places(
+    exposing: Exposing, resolver: Resolver, units: Sequence[str], kind: Units
+) -> dict[Resolution, Sequence[int]]:
     """Which units each version answers."""
     places: dict[Resolution, list[int]] = {}
     for place, unit in enumerate(units):
-        places.setdefault(resolver.of(unit), []).append(place)
+        resolution = resolver.of(unit, kind)
+        exposing.resolved(resolver, resolution, unit, kind, place)
+        places.setdefault(resolution, []).append(place)
     return dict(places)
+
+
+def _exposed(exposing: Exposing, groups: list[Group], *, each: bool) -> list[Group]:
+    """The groups with the ids of exposures: of each key as a unit, or of the one unit of all."""
+    if each:
+        ids = [exposing.answered_each(one.places, [row is not None for row in one.found.order]) for one in groups]
+        return [replace(one, exposure_ids=its) if its else one for one, its in zip(groups, ids, strict=True)]
+    found = not any(None in one.found.order for one in groups)
+    exposure_id = exposing.answered(found)
+    if not exposure_id:
+        return groups
+    return [replace(one, served=replace(one.served, exposure_id=exposure_id)) for one in groups]
 
 
 async def _closed(opened: list[AsyncGenerator[tuple[Served, Page], None]]) -> None:

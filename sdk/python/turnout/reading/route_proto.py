@@ -5,8 +5,10 @@ from datetime import timedelta
 from turnout.names import parse_route, route_name
 from turnout.reading.latency import ReadLoad
 from turnout.reading.routing import Committed
-from turnout.routing import Arm, Interval, Route
+from turnout.routing import Arm, Experiment, Interval, Route, Units
 from turnout.switcher.v1 import switcher_pb2
+
+_UNITS = {switcher_pb2.UNITS_KEY: Units.KEY, switcher_pb2.UNITS_CALLER: Units.CALLER}
 
 
 def route_of(message: switcher_pb2.Route) -> Route:
@@ -18,7 +20,38 @@ def route_of(message: switcher_pb2.Route) -> Route:
         arms=tuple(Arm(arm.version, arm.weight) for arm in message.arms),
         salt=message.salt,
         intervals=tuple(Interval(one.low, one.high, one.version, one.acquired_epoch) for one in message.intervals),
+        owner=message.owner,
+        experiment=_experiment_of(message.experiment) if message.HasField("experiment") else None,
     )
+
+
+def _experiment_of(message: switcher_pb2.RouteExperiment) -> Experiment:
+    if message.units not in _UNITS:
+        raise ValueError(f"{message.name} counts by something that this release does not know")
+    return Experiment(
+        name=message.name,
+        number=message.number,
+        units=_UNITS[message.units],
+        holdout=message.holdout,
+        holdout_salt=message.holdout_salt,
+        overrides=tuple((one.unit, one.version) for one in message.overrides),
+        slow_us=message.slow.ToMicroseconds(),
+    )
+
+
+def experiment_message(experiment: Experiment) -> switcher_pb2.RouteExperiment:
+    """The experiment as the route carries it."""
+    message = switcher_pb2.RouteExperiment(
+        name=experiment.name,
+        number=experiment.number,
+        units=switcher_pb2.Units.Value(f"UNITS_{experiment.units.value}"),
+        holdout=experiment.holdout,
+        holdout_salt=experiment.holdout_salt,
+        overrides=[switcher_pb2.UnitOverride(unit=unit, version=version) for unit, version in experiment.overrides],
+    )
+    if experiment.slow_us:
+        message.slow.FromMicroseconds(experiment.slow_us)
+    return message
 
 
 def committed_of(message: switcher_pb2.RouteCommitted) -> Committed:
@@ -64,5 +97,7 @@ def committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:
                 )
                 for one in route.intervals
             ],
+            owner=route.owner,
+            experiment=None if route.experiment is None else experiment_message(route.experiment),
         ),
     )

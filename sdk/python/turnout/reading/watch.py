@@ -202,6 +202,7 @@ class RouteWatch:
     def _snapshot(self, session: _Session, snapshot: switcher_pb2.Snapshot, hello_s: float) -> None:
         routes = [one for one in map(self._readable, snapshot.routes) if one is not None]
         self._front.table = self._front.table.with_snapshot(snapshot.revision, routes)
+        self._front.exposures.use_keys({one.number: one.key for one in snapshot.exposure_keys})
         session.lease_s = snapshot.lease_time.ToTimedelta().total_seconds() or session.lease_s
         self._vouched(session, hello_s)
         self._keeper.changed()

@@ -70,6 +70,13 @@ RequireOption = Annotated[
         help="Ask these gates too: comparison, that a stored comparison shows nothing unexpected.",
     ),
 ]
+OwnerOption = Annotated[
+    bool,
+    typer.Option(
+        "--override-owner",
+        help="Also while an experiment or a rollout owns the route; the audit keeps it.",
+    ),
+]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]
 PRIORITY_MAX = 100
 KafkaOption = Annotated[

@@ -11,6 +11,7 @@ from turnout.cli import arguments
 from turnout.cli.commands.parameters import (
     GatesOption,
     JobArgument,
+    OwnerOption,
     ReasonOption,
     RequireOption,
     complete_job,
@@ -18,7 +19,7 @@ from turnout.cli.commands.parameters import (
     required_gates,
 )
 from turnout.cli.document import document
-from turnout.cli.exits import ExitCode
+from turnout.cli.exits import ExitCode, usage
 from turnout.cli.invocation import command
 from turnout.cli.session import Session
 from turnout.cli.views.routes import change_view, readiness_view, route_view
@@ -40,13 +41,19 @@ async def set_traffic(
     shares: Annotated[list[str], typer.Argument(metavar="vN=PERCENT...", help="All shares; they sum to 100.")],
     override_gates: GatesOption = None,
     require_gates: RequireOption = None,
+    override_owner: OwnerOption = False,
     reason: ReasonOption = "",
 ) -> None:
     """Give each version its share of a job's readers, such as v1=90 v2=10; the active version stays active."""
     weights, overridden, required = arguments.weights(shares), gates(override_gates), required_gates(require_gates)
     async with session.client(job, *weights) as client:
         change = await client.set_traffic(
-            job, weights, override_gates=overridden, require_gates=required, reason=reason
+            job,
+            weights,
+            override_gates=overridden,
+            require_gates=required,
+            override_owner=override_owner,
+            reason=reason,
         )
     _tell(session, [change])
 
@@ -68,12 +75,15 @@ async def cutover(
     ],
     override_gates: GatesOption = None,
     require_gates: RequireOption = None,
+    override_owner: OwnerOption = False,
     reason: ReasonOption = "",
 ) -> None:
     """Make a version the active one, with all the readers; the gates are asked first. Several jobs: all or none."""
     versions = arguments.versions_of_jobs(targets)
     overridden, required = gates(override_gates), required_gates(require_gates)
     if len(versions) > 1:
+        if override_owner:
+            raise usage("--override-owner is of one job's cutover: what owns a route is its own matter.")
         async with session.client() as client:
             changes = await client.cut_over_many(
                 versions, override_gates=overridden, require_gates=required, reason=reason
@@ -82,7 +92,14 @@ async def cutover(
         return
     ((job, number),) = versions.items()
     async with session.client(job, number) as client:
-        change = await client.cut_over(job, number, override_gates=overridden, require_gates=required, reason=reason)
+        change = await client.cut_over(
+            job,
+            number,
+            override_gates=overridden,
+            require_gates=required,
+            override_owner=override_owner,
+            reason=reason,
+        )
     _tell(session, [change])
 
 

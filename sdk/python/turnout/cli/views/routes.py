@@ -12,7 +12,15 @@ from turnout.cli.quantities import ABSENT, moment, percent, plural, span
 from turnout.cli.views.phrases import lines, state, weights_text
 from turnout.results import Command, Explanation, Gate, RollbackReadiness, Route, RouteChange, View, ViewState
 
-_COMMANDS = {Command.SET_TRAFFIC: "traffic", Command.CUT_OVER: "cutover", Command.ROLL_BACK: "rollback"}
+_COMMANDS = {
+    Command.SET_TRAFFIC: "traffic",
+    Command.CUT_OVER: "cutover",
+    Command.ROLL_BACK: "rollback",
+    Command.START_EXPERIMENT: "experiment",
+    Command.STOP_EXPERIMENT: "stop",
+    Command.ABORT: "abort",
+    Command.STEP: "step",
+}
 
 
 def route_view(route: Route, readiness: RollbackReadiness | None = None) -> RenderableType:
@@ -24,6 +32,8 @@ def route_view(route: Route, readiness: RollbackReadiness | None = None) -> Rend
         ("rollback", rollback_text(route) + _staleness_text(readiness)),
         ("SQL view", view_text(route.view)),
     ]
+    if route.owner is not None:
+        pairs.append(("owner", f"{route.owner}, which moves the weights"))
     if readiness is None or route.rollback_version is None:
         return facts(pairs)
     return Group(facts(pairs), *_problems(readiness))

@@ -289,6 +289,10 @@ class ServedVersion(google.protobuf.message.Message):
         """
         STAND_IN: ServedVersion._Cause.ValueType  # 4
         """The version that the route gives to the unit was behind the request's token, and the active version was not."""
+        OVERRIDE: ServedVersion._Cause.ValueType  # 5
+        """An override of the experiment gave it to the unit, a tester's."""
+        HOLDOUT: ServedVersion._Cause.ValueType  # 6
+        """The unit is held out of the experiment."""
 
     class Cause(_Cause, metaclass=_CauseEnumTypeWrapper):
         """Why a version answered."""
@@ -305,6 +309,10 @@ class ServedVersion(google.protobuf.message.Message):
     """
     STAND_IN: ServedVersion.Cause.ValueType  # 4
     """The version that the route gives to the unit was behind the request's token, and the active version was not."""
+    OVERRIDE: ServedVersion.Cause.ValueType  # 5
+    """An override of the experiment gave it to the unit, a tester's."""
+    HOLDOUT: ServedVersion.Cause.ValueType  # 6
+    """The unit is held out of the experiment."""
 
     VERSION_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
@@ -421,8 +429,11 @@ class GetResponse(google.protobuf.message.Message):
     ROW_FIELD_NUMBER: builtins.int
     SERVED_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
+    EXPOSURE_ID_FIELD_NUMBER: builtins.int
     token: builtins.bytes
     """To bring with the next read."""
+    exposure_id: builtins.str
+    """By which the outcome of this answer is reported, where an experiment counts the unit; else empty."""
     @property
     def row(self) -> global___Row:
         """Absent when there is no such row."""
@@ -437,9 +448,10 @@ class GetResponse(google.protobuf.message.Message):
         row: global___Row | None = ...,
         served: global___ServedVersion | None = ...,
         token: builtins.bytes = ...,
+        exposure_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["row", b"row", "served", b"served"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["row", b"row", "served", b"served", "token", b"token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exposure_id", b"exposure_id", "row", b"row", "served", b"served", "token", b"token"]) -> None: ...
 
 global___GetResponse = GetResponse
 
@@ -509,8 +521,11 @@ class BatchGetResponse(google.protobuf.message.Message):
     RESULTS_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
     BLOCKS_FIELD_NUMBER: builtins.int
+    EXPOSURE_ID_FIELD_NUMBER: builtins.int
     token: builtins.bytes
     """To bring with the next read."""
+    exposure_id: builtins.str
+    """By which the outcome of this answer is reported, where the request has a unit that an experiment counts; else empty."""
     @property
     def served(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ServedVersion]:
         """The versions that answered."""
@@ -530,8 +545,9 @@ class BatchGetResponse(google.protobuf.message.Message):
         results: collections.abc.Iterable[global___BatchGetResult] | None = ...,
         token: builtins.bytes = ...,
         blocks: collections.abc.Iterable[global___BatchGetBlock] | None = ...,
+        exposure_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["blocks", b"blocks", "results", b"results", "served", b"served", "token", b"token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["blocks", b"blocks", "exposure_id", b"exposure_id", "results", b"results", "served", b"served", "token", b"token"]) -> None: ...
 
 global___BatchGetResponse = BatchGetResponse
 
@@ -545,6 +561,7 @@ class BatchGetBlock(google.protobuf.message.Message):
     KEY_INDEXES_FIELD_NUMBER: builtins.int
     MISSING_FIELD_NUMBER: builtins.int
     COLUMNS_FIELD_NUMBER: builtins.int
+    EXPOSURE_IDS_FIELD_NUMBER: builtins.int
     served_index: builtins.int
     """Index into BatchGetResponse.served."""
     @property
@@ -559,6 +576,12 @@ class BatchGetBlock(google.protobuf.message.Message):
     def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Column]:
         """The rows of the others, in the same order: a column each, in the order of ServedVersion.columns."""
 
+    @property
+    def exposure_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Where each key has a unit of its own that an experiment counts: by which its outcome is reported, one for each key
+        that this version answered; else none.
+        """
+
     def __init__(
         self,
         *,
@@ -566,8 +589,9 @@ class BatchGetBlock(google.protobuf.message.Message):
         key_indexes: collections.abc.Iterable[builtins.int] | None = ...,
         missing: collections.abc.Iterable[builtins.int] | None = ...,
         columns: collections.abc.Iterable[global___Column] | None = ...,
+        exposure_ids: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["columns", b"columns", "key_indexes", b"key_indexes", "missing", b"missing", "served_index", b"served_index"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["columns", b"columns", "exposure_ids", b"exposure_ids", "key_indexes", b"key_indexes", "missing", b"missing", "served_index", b"served_index"]) -> None: ...
 
 global___BatchGetBlock = BatchGetBlock
 
@@ -579,8 +603,11 @@ class BatchGetResult(google.protobuf.message.Message):
 
     ROW_FIELD_NUMBER: builtins.int
     SERVED_INDEX_FIELD_NUMBER: builtins.int
+    EXPOSURE_ID_FIELD_NUMBER: builtins.int
     served_index: builtins.int
     """Index into BatchGetResponse.served."""
+    exposure_id: builtins.str
+    """The same of this row, where each key has a unit of its own."""
     @property
     def row(self) -> global___Row:
         """Absent when there is no such row."""
@@ -590,9 +617,10 @@ class BatchGetResult(google.protobuf.message.Message):
         *,
         row: global___Row | None = ...,
         served_index: builtins.int = ...,
+        exposure_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["row", b"row"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["row", b"row", "served_index", b"served_index"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exposure_id", b"exposure_id", "row", b"row", "served_index", b"served_index"]) -> None: ...
 
 global___BatchGetResult = BatchGetResult
 
@@ -698,10 +726,13 @@ class ScanResponse(google.protobuf.message.Message):
     TOKEN_FIELD_NUMBER: builtins.int
     COLUMNS_FIELD_NUMBER: builtins.int
     ARROW_FIELD_NUMBER: builtins.int
+    EXPOSURE_ID_FIELD_NUMBER: builtins.int
     token: builtins.bytes
     """Only in the first page: to bring with the next read."""
     arrow: builtins.bytes
     """The next piece of an Arrow IPC stream, which the pieces of all pages make up."""
+    exposure_id: builtins.str
+    """Only in the first page: by which the outcome is reported, where an experiment counts the request's unit; else empty."""
     @property
     def served(self) -> global___ServedVersion:
         """Only in the first page: who answered."""
@@ -722,9 +753,10 @@ class ScanResponse(google.protobuf.message.Message):
         token: builtins.bytes = ...,
         columns: collections.abc.Iterable[global___Column] | None = ...,
         arrow: builtins.bytes = ...,
+        exposure_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["served", b"served"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arrow", b"arrow", "columns", b"columns", "rows", b"rows", "served", b"served", "token", b"token"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arrow", b"arrow", "columns", b"columns", "exposure_id", b"exposure_id", "rows", b"rows", "served", b"served", "token", b"token"]) -> None: ...
 
 global___ScanResponse = ScanResponse
 
@@ -810,3 +842,202 @@ class ExplainRouteResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["acquired_epoch", b"acquired_epoch", "active_version", b"active_version", "epoch", b"epoch", "front", b"front", "interval_high", b"interval_high", "interval_low", b"interval_low", "route_age_s", b"route_age_s", "unit", b"unit", "unit_hash", b"unit_hash", "version", b"version"]) -> None: ...
 
 global___ExplainRouteResponse = ExplainRouteResponse
+
+@typing.final
+class ReportOutcomesRequest(google.protobuf.message.Message):
+    """Request of ReportOutcomes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: builtins.int
+    @property
+    def outcomes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Outcome]:
+        """At most 10000."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: collections.abc.Iterable[global___Outcome] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["outcomes", b"outcomes"]) -> None: ...
+
+global___ReportOutcomesRequest = ReportOutcomesRequest
+
+@typing.final
+class Outcome(google.protobuf.message.Message):
+    """What became of an answer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPOSURE_ID_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    CONVERSION_FIELD_NUMBER: builtins.int
+    REWARD_FIELD_NUMBER: builtins.int
+    exposure_id: builtins.str
+    """The answer's exposure_id, as it came."""
+    @property
+    def error(self) -> global___ErrorOutcome:
+        """The answer was wrong or of no use. The first one of a unit counts."""
+
+    @property
+    def conversion(self) -> global___ConversionOutcome:
+        """The unit did what it was hoped to do. The first one of a unit counts."""
+
+    @property
+    def reward(self) -> global___RewardOutcome:
+        """A number that a bandit is to make large; those of a unit add up."""
+
+    def __init__(
+        self,
+        *,
+        exposure_id: builtins.str = ...,
+        error: global___ErrorOutcome | None = ...,
+        conversion: global___ConversionOutcome | None = ...,
+        reward: global___RewardOutcome | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["conversion", b"conversion", "error", b"error", "outcome", b"outcome", "reward", b"reward"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["conversion", b"conversion", "error", b"error", "exposure_id", b"exposure_id", "outcome", b"outcome", "reward", b"reward"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["outcome", b"outcome"]) -> typing.Literal["error", "conversion", "reward"] | None: ...
+
+global___Outcome = Outcome
+
+@typing.final
+class ErrorOutcome(google.protobuf.message.Message):
+    """The answer was wrong or of no use."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ErrorOutcome = ErrorOutcome
+
+@typing.final
+class ConversionOutcome(google.protobuf.message.Message):
+    """The unit did what it was hoped to do."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ConversionOutcome = ConversionOutcome
+
+@typing.final
+class RewardOutcome(google.protobuf.message.Message):
+    """A number."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    OUTCOME_ID_FIELD_NUMBER: builtins.int
+    value: builtins.float
+    """The number; finite."""
+    outcome_id: builtins.str
+    """The reporter's id of it, so that a repeat is none; empty = the exposure has one reward."""
+    def __init__(
+        self,
+        *,
+        value: builtins.float = ...,
+        outcome_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["outcome_id", b"outcome_id", "value", b"value"]) -> None: ...
+
+global___RewardOutcome = RewardOutcome
+
+@typing.final
+class ReportOutcomesResponse(google.protobuf.message.Message):
+    """Answer of ReportOutcomes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STORED_FIELD_NUMBER: builtins.int
+    DUPLICATES_FIELD_NUMBER: builtins.int
+    NOT_COUNTED_FIELD_NUMBER: builtins.int
+    REJECTED_FIELD_NUMBER: builtins.int
+    stored: builtins.int
+    """Stored now."""
+    duplicates: builtins.int
+    """Stored before, or the unit has one of its kind already."""
+    not_counted: builtins.int
+    """The experiment is over or does not count the unit; repeating them changes nothing."""
+    @property
+    def rejected(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RejectedOutcome]:
+        """Those that can never be stored."""
+
+    def __init__(
+        self,
+        *,
+        stored: builtins.int = ...,
+        duplicates: builtins.int = ...,
+        not_counted: builtins.int = ...,
+        rejected: collections.abc.Iterable[global___RejectedOutcome] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["duplicates", b"duplicates", "not_counted", b"not_counted", "rejected", b"rejected", "stored", b"stored"]) -> None: ...
+
+global___ReportOutcomesResponse = ReportOutcomesResponse
+
+@typing.final
+class RejectedOutcome(google.protobuf.message.Message):
+    """An outcome that can never be stored."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Its place in the request."""
+    message: builtins.str
+    """Why, for a person."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["index", b"index", "message", b"message"]) -> None: ...
+
+global___RejectedOutcome = RejectedOutcome
+
+@typing.final
+class StreamOutcomesRequest(google.protobuf.message.Message):
+    """Request of StreamOutcomes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: builtins.int
+    @property
+    def outcomes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Outcome]:
+        """At most 10000."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: collections.abc.Iterable[global___Outcome] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["outcomes", b"outcomes"]) -> None: ...
+
+global___StreamOutcomesRequest = StreamOutcomesRequest
+
+@typing.final
+class StreamOutcomesResponse(google.protobuf.message.Message):
+    """Answer to one request of StreamOutcomes, in the order of the requests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: builtins.int
+    @property
+    def answer(self) -> global___ReportOutcomesResponse:
+        """As ReportOutcomes would have answered."""
+
+    def __init__(
+        self,
+        *,
+        answer: global___ReportOutcomesResponse | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["answer", b"answer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answer", b"answer"]) -> None: ...
+
+global___StreamOutcomesResponse = StreamOutcomesResponse

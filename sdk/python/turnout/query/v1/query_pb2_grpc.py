@@ -66,6 +66,16 @@ class QueryStub(object):
                 request_serializer=turnout_dot_query_dot_v1_dot_query__pb2.ExplainRouteRequest.SerializeToString,
                 response_deserializer=turnout_dot_query_dot_v1_dot_query__pb2.ExplainRouteResponse.FromString,
                 _registered_method=True)
+        self.ReportOutcomes = channel.unary_unary(
+                '/turnout.query.v1.Query/ReportOutcomes',
+                request_serializer=turnout_dot_query_dot_v1_dot_query__pb2.ReportOutcomesRequest.SerializeToString,
+                response_deserializer=turnout_dot_query_dot_v1_dot_query__pb2.ReportOutcomesResponse.FromString,
+                _registered_method=True)
+        self.StreamOutcomes = channel.stream_stream(
+                '/turnout.query.v1.Query/StreamOutcomes',
+                request_serializer=turnout_dot_query_dot_v1_dot_query__pb2.StreamOutcomesRequest.SerializeToString,
+                response_deserializer=turnout_dot_query_dot_v1_dot_query__pb2.StreamOutcomesResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServicer(object):
@@ -113,6 +123,22 @@ class QueryServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportOutcomes(self, request, context):
+        """ReportOutcomes tells what became of answers of an experiment, by their exposure_id. It is answered once everything
+        is stored: what was acknowledged is not lost, and a repeat is not counted twice. UNAVAILABLE (reason
+        SWITCHER_UNAVAILABLE, OUTCOMES_BUSY): nothing is known of it, report it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamOutcomes(self, request_iterator, context):
+        """StreamOutcomes is ReportOutcomes for many: each request is answered in its order, and several may be on their way.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueryServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -135,6 +161,16 @@ def add_QueryServicer_to_server(servicer, server):
                     servicer.ExplainRoute,
                     request_deserializer=turnout_dot_query_dot_v1_dot_query__pb2.ExplainRouteRequest.FromString,
                     response_serializer=turnout_dot_query_dot_v1_dot_query__pb2.ExplainRouteResponse.SerializeToString,
+            ),
+            'ReportOutcomes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOutcomes,
+                    request_deserializer=turnout_dot_query_dot_v1_dot_query__pb2.ReportOutcomesRequest.FromString,
+                    response_serializer=turnout_dot_query_dot_v1_dot_query__pb2.ReportOutcomesResponse.SerializeToString,
+            ),
+            'StreamOutcomes': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamOutcomes,
+                    request_deserializer=turnout_dot_query_dot_v1_dot_query__pb2.StreamOutcomesRequest.FromString,
+                    response_serializer=turnout_dot_query_dot_v1_dot_query__pb2.StreamOutcomesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -257,6 +293,60 @@ class Query(object):
             '/turnout.query.v1.Query/ExplainRoute',
             turnout_dot_query_dot_v1_dot_query__pb2.ExplainRouteRequest.SerializeToString,
             turnout_dot_query_dot_v1_dot_query__pb2.ExplainRouteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.query.v1.Query/ReportOutcomes',
+            turnout_dot_query_dot_v1_dot_query__pb2.ReportOutcomesRequest.SerializeToString,
+            turnout_dot_query_dot_v1_dot_query__pb2.ReportOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamOutcomes(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/turnout.query.v1.Query/StreamOutcomes',
+            turnout_dot_query_dot_v1_dot_query__pb2.StreamOutcomesRequest.SerializeToString,
+            turnout_dot_query_dot_v1_dot_query__pb2.StreamOutcomesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,6 +61,21 @@ class QueryStub:
     ]
     """ExplainRoute tells which version a unit would read and why; reads no table."""
 
+    ReportOutcomes: grpc.UnaryUnaryMultiCallable[
+        turnout.query.v1.query_pb2.ReportOutcomesRequest,
+        turnout.query.v1.query_pb2.ReportOutcomesResponse,
+    ]
+    """ReportOutcomes tells what became of answers of an experiment, by their exposure_id. It is answered once everything
+    is stored: what was acknowledged is not lost, and a repeat is not counted twice. UNAVAILABLE (reason
+    SWITCHER_UNAVAILABLE, OUTCOMES_BUSY): nothing is known of it, report it again.
+    """
+
+    StreamOutcomes: grpc.StreamStreamMultiCallable[
+        turnout.query.v1.query_pb2.StreamOutcomesRequest,
+        turnout.query.v1.query_pb2.StreamOutcomesResponse,
+    ]
+    """StreamOutcomes is ReportOutcomes for many: each request is answered in its order, and several may be on their way."""
+
 class QueryAsyncStub:
     """Query answers reads from the table of the version that the route gives to the reader's unit.
 
@@ -103,6 +118,21 @@ class QueryAsyncStub:
         turnout.query.v1.query_pb2.ExplainRouteResponse,
     ]
     """ExplainRoute tells which version a unit would read and why; reads no table."""
+
+    ReportOutcomes: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.query.v1.query_pb2.ReportOutcomesRequest,
+        turnout.query.v1.query_pb2.ReportOutcomesResponse,
+    ]
+    """ReportOutcomes tells what became of answers of an experiment, by their exposure_id. It is answered once everything
+    is stored: what was acknowledged is not lost, and a repeat is not counted twice. UNAVAILABLE (reason
+    SWITCHER_UNAVAILABLE, OUTCOMES_BUSY): nothing is known of it, report it again.
+    """
+
+    StreamOutcomes: grpc.aio.StreamStreamMultiCallable[
+        turnout.query.v1.query_pb2.StreamOutcomesRequest,
+        turnout.query.v1.query_pb2.StreamOutcomesResponse,
+    ]
+    """StreamOutcomes is ReportOutcomes for many: each request is answered in its order, and several may be on their way."""
 
 class QueryServicer(metaclass=abc.ABCMeta):
     """Query answers reads from the table of the version that the route gives to the reader's unit.
@@ -154,5 +184,24 @@ class QueryServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.query.v1.query_pb2.ExplainRouteResponse, collections.abc.Awaitable[turnout.query.v1.query_pb2.ExplainRouteResponse]]:
         """ExplainRoute tells which version a unit would read and why; reads no table."""
+
+    @abc.abstractmethod
+    def ReportOutcomes(
+        self,
+        request: turnout.query.v1.query_pb2.ReportOutcomesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.query.v1.query_pb2.ReportOutcomesResponse, collections.abc.Awaitable[turnout.query.v1.query_pb2.ReportOutcomesResponse]]:
+        """ReportOutcomes tells what became of answers of an experiment, by their exposure_id. It is answered once everything
+        is stored: what was acknowledged is not lost, and a repeat is not counted twice. UNAVAILABLE (reason
+        SWITCHER_UNAVAILABLE, OUTCOMES_BUSY): nothing is known of it, report it again.
+        """
+
+    @abc.abstractmethod
+    def StreamOutcomes(
+        self,
+        request_iterator: _MaybeAsyncIterator[turnout.query.v1.query_pb2.StreamOutcomesRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[turnout.query.v1.query_pb2.StreamOutcomesResponse], collections.abc.AsyncIterator[turnout.query.v1.query_pb2.StreamOutcomesResponse]]:
+        """StreamOutcomes is ReportOutcomes for many: each request is answered in its order, and several may be on their way."""
 
 def add_QueryServicer_to_server(servicer: QueryServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -21,6 +21,106 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _Units:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _UnitsEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Units.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    UNITS_UNSPECIFIED: _Units.ValueType  # 0
+    """Never valid."""
+    UNITS_KEY: _Units.ValueType  # 1
+    """The row's key. A read that brings a unit of its own is routed by that, and is not counted."""
+    UNITS_CALLER: _Units.ValueType  # 2
+    """The caller's unit. A read without one gets the active version, and is not counted."""
+
+class Units(_Units, metaclass=_UnitsEnumTypeWrapper):
+    """What an experiment counts by. Only units of its kind take part."""
+
+UNITS_UNSPECIFIED: Units.ValueType  # 0
+"""Never valid."""
+UNITS_KEY: Units.ValueType  # 1
+"""The row's key. A read that brings a unit of its own is routed by that, and is not counted."""
+UNITS_CALLER: Units.ValueType  # 2
+"""The caller's unit. A read without one gets the active version, and is not counted."""
+global___Units = Units
+
+class _Metric:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _MetricEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Metric.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    METRIC_UNSPECIFIED: _Metric.ValueType  # 0
+    """Never valid."""
+    METRIC_ERROR: _Metric.ValueType  # 1
+    """A client says that the answer was wrong or of no use; once a unit."""
+    METRIC_FAILURE: _Metric.ValueType  # 2
+    """The front could not answer; once a unit."""
+    METRIC_NOT_FOUND: _Metric.ValueType  # 3
+    """The front found no row; once a unit."""
+    METRIC_SLOW: _Metric.ValueType  # 4
+    """The front's answer took longer than the plan's slow; once a unit."""
+    METRIC_CONVERSION: _Metric.ValueType  # 5
+    """The unit did what it was hoped to do; once a unit."""
+    METRIC_REWARD: _Metric.ValueType  # 6
+    """A number; those of a unit add up."""
+
+class Metric(_Metric, metaclass=_MetricEnumTypeWrapper):
+    """What may become of an exposure."""
+
+METRIC_UNSPECIFIED: Metric.ValueType  # 0
+"""Never valid."""
+METRIC_ERROR: Metric.ValueType  # 1
+"""A client says that the answer was wrong or of no use; once a unit."""
+METRIC_FAILURE: Metric.ValueType  # 2
+"""The front could not answer; once a unit."""
+METRIC_NOT_FOUND: Metric.ValueType  # 3
+"""The front found no row; once a unit."""
+METRIC_SLOW: Metric.ValueType  # 4
+"""The front's answer took longer than the plan's slow; once a unit."""
+METRIC_CONVERSION: Metric.ValueType  # 5
+"""The unit did what it was hoped to do; once a unit."""
+METRIC_REWARD: Metric.ValueType  # 6
+"""A number; those of a unit add up."""
+global___Metric = Metric
+
+class _Verdict:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    """Never sent."""
+    VERDICT_ABORT: _Verdict.ValueType  # 1
+    """Off the route at once."""
+    VERDICT_FREEZE: _Verdict.ValueType  # 2
+    """Nothing moves until a person has looked: the samples do not fit the weights."""
+    VERDICT_PROMOTE: _Verdict.ValueType  # 3
+    """It may be promoted."""
+    VERDICT_CONTINUE: _Verdict.ValueType  # 4
+    """Not decided yet."""
+    VERDICT_INCONCLUSIVE: _Verdict.ValueType  # 5
+    """Not decided, and the units planned for it are used up."""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+    """What is to be done with a candidate, or with the whole experiment."""
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+"""Never sent."""
+VERDICT_ABORT: Verdict.ValueType  # 1
+"""Off the route at once."""
+VERDICT_FREEZE: Verdict.ValueType  # 2
+"""Nothing moves until a person has looked: the samples do not fit the weights."""
+VERDICT_PROMOTE: Verdict.ValueType  # 3
+"""It may be promoted."""
+VERDICT_CONTINUE: Verdict.ValueType  # 4
+"""Not decided yet."""
+VERDICT_INCONCLUSIVE: Verdict.ValueType  # 5
+"""Not decided, and the units planned for it are used up."""
+global___Verdict = Verdict
+
 @typing.final
 class Route(google.protobuf.message.Message):
     """Which version serves which share of a job's units."""
@@ -39,6 +139,8 @@ class Route(google.protobuf.message.Message):
     ETAG_FIELD_NUMBER: builtins.int
     VIEW_FIELD_NUMBER: builtins.int
     GROUP_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    EXPERIMENT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "jobs/{job}/route"."""
     epoch: builtins.int
@@ -46,13 +148,15 @@ class Route(google.protobuf.message.Message):
     active_version: builtins.int
     """Number of the active version."""
     salt: builtins.str
-    """Salt of the unit hash. It stays the same for the life of the route."""
+    """Salt of the unit hash. It stays the same for the life of the route, unless an experiment brings another one."""
     rollback_version: builtins.int
     """Active version that RollBackRoute would return to; 0 = none."""
     etag: builtins.str
     """To be sent back with a change that must not pass over another one."""
     group: builtins.int
     """Revision of the watch in which the route last changed together with those of other jobs, all or none; 0 = never."""
+    owner: builtins.str
+    """Name of what alone changes the route, such as "jobs/{job}/experiments/{experiment}"; empty = anybody may."""
     @property
     def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Arm]:
         """Weights of all versions that serve, the active one among them."""
@@ -73,6 +177,10 @@ class Route(google.protobuf.message.Message):
     def view(self) -> global___View:
         """Whether the SQL view named like the job has followed this epoch."""
 
+    @property
+    def experiment(self) -> global___RouteExperiment:
+        """The experiment that the fronts take part in; absent = none."""
+
     def __init__(
         self,
         *,
@@ -88,11 +196,82 @@ class Route(google.protobuf.message.Message):
         etag: builtins.str = ...,
         view: global___View | None = ...,
         group: builtins.int = ...,
+        owner: builtins.str = ...,
+        experiment: global___RouteExperiment | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["rollback_protected_until", b"rollback_protected_until", "update_time", b"update_time", "view", b"view"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "arms", b"arms", "epoch", b"epoch", "etag", b"etag", "group", b"group", "intervals", b"intervals", "name", b"name", "rollback_protected_until", b"rollback_protected_until", "rollback_version", b"rollback_version", "salt", b"salt", "update_time", b"update_time", "view", b"view"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["experiment", b"experiment", "rollback_protected_until", b"rollback_protected_until", "update_time", b"update_time", "view", b"view"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "arms", b"arms", "epoch", b"epoch", "etag", b"etag", "experiment", b"experiment", "group", b"group", "intervals", b"intervals", "name", b"name", "owner", b"owner", "rollback_protected_until", b"rollback_protected_until", "rollback_version", b"rollback_version", "salt", b"salt", "update_time", b"update_time", "view", b"view"]) -> None: ...
 
 global___Route = Route
+
+@typing.final
+class RouteExperiment(google.protobuf.message.Message):
+    """What a front has to know of an experiment. Its control is the route's active version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    UNITS_FIELD_NUMBER: builtins.int
+    HOLDOUT_FIELD_NUMBER: builtins.int
+    HOLDOUT_SALT_FIELD_NUMBER: builtins.int
+    OVERRIDES_FIELD_NUMBER: builtins.int
+    SLOW_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/experiments/{experiment}"."""
+    number: builtins.int
+    """Stands for the experiment in each exposure."""
+    units: global___Units.ValueType
+    """What it counts by."""
+    holdout: builtins.int
+    """Basis points of the units that stay on the active version, whatever the weights."""
+    holdout_salt: builtins.str
+    """Salt of the hash that the holdout goes by."""
+    @property
+    def overrides(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UnitOverride]:
+        """Units of testers, which are not counted."""
+
+    @property
+    def slow(self) -> google.protobuf.duration_pb2.Duration:
+        """An answer that takes longer is slow; absent = none is."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        number: builtins.int = ...,
+        units: global___Units.ValueType = ...,
+        holdout: builtins.int = ...,
+        holdout_salt: builtins.str = ...,
+        overrides: collections.abc.Iterable[global___UnitOverride] | None = ...,
+        slow: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["slow", b"slow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["holdout", b"holdout", "holdout_salt", b"holdout_salt", "name", b"name", "number", b"number", "overrides", b"overrides", "slow", b"slow", "units", b"units"]) -> None: ...
+
+global___RouteExperiment = RouteExperiment
+
+@typing.final
+class UnitOverride(google.protobuf.message.Message):
+    """A tester's version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    UNIT_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    unit: builtins.str
+    """The unit, as reads bring it; of an experiment by row key the key's canonical text."""
+    version: builtins.int
+    """Number of the version that it gets."""
+    def __init__(
+        self,
+        *,
+        unit: builtins.str = ...,
+        version: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["unit", b"unit", "version", b"version"]) -> None: ...
+
+global___UnitOverride = UnitOverride
 
 @typing.final
 class View(google.protobuf.message.Message):
@@ -215,6 +394,14 @@ class RouteChange(google.protobuf.message.Message):
         """CutOverRoute."""
         ROLL_BACK: RouteChange._Command.ValueType  # 3
         """RollBackRoute."""
+        START_EXPERIMENT: RouteChange._Command.ValueType  # 4
+        """CreateExperiment."""
+        STOP_EXPERIMENT: RouteChange._Command.ValueType  # 5
+        """StopExperiment."""
+        ABORT: RouteChange._Command.ValueType  # 6
+        """A guardrail took a candidate off the route."""
+        STEP: RouteChange._Command.ValueType  # 7
+        """A bandit moved its weights."""
 
     class Command(_Command, metaclass=_CommandEnumTypeWrapper):
         """What was asked."""
@@ -227,6 +414,14 @@ class RouteChange(google.protobuf.message.Message):
     """CutOverRoute."""
     ROLL_BACK: RouteChange.Command.ValueType  # 3
     """RollBackRoute."""
+    START_EXPERIMENT: RouteChange.Command.ValueType  # 4
+    """CreateExperiment."""
+    STOP_EXPERIMENT: RouteChange.Command.ValueType  # 5
+    """StopExperiment."""
+    ABORT: RouteChange.Command.ValueType  # 6
+    """A guardrail took a candidate off the route."""
+    STEP: RouteChange.Command.ValueType  # 7
+    """A bandit moved its weights."""
 
     ROUTE_FIELD_NUMBER: builtins.int
     COMMAND_FIELD_NUMBER: builtins.int
@@ -441,6 +636,7 @@ class SetTrafficRequest(google.protobuf.message.Message):
     CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     REQUIRE_GATES_FIELD_NUMBER: builtins.int
+    OVERRIDE_OWNER_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"jobs/{job}/route"."""
     etag: builtins.str
@@ -453,6 +649,10 @@ class SetTrafficRequest(google.protobuf.message.Message):
     """Who asks, as the caller claims; kept unverified in the audit."""
     reason: builtins.str
     """Why, for the audit."""
+    override_owner: builtins.bool
+    """Also while an experiment or a rollout owns the route. SetTraffic among its arms lets it go on; whatever else
+    ends it.
+    """
     @property
     def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Arm]:
         """All arms with their weights, which sum to 10000. A version left out gets 0. The active version stays active."""
@@ -479,8 +679,9 @@ class SetTrafficRequest(google.protobuf.message.Message):
         claimed_actor: builtins.str = ...,
         reason: builtins.str = ...,
         require_gates: collections.abc.Iterable[builtins.str] | None = ...,
+        override_owner: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["arms", b"arms", "claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "reason", b"reason", "request_id", b"request_id", "require_gates", b"require_gates", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arms", b"arms", "claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "override_owner", b"override_owner", "reason", b"reason", "request_id", b"request_id", "require_gates", b"require_gates", "validate_only", b"validate_only"]) -> None: ...
 
 global___SetTrafficRequest = SetTrafficRequest
 
@@ -499,6 +700,7 @@ class CutOverRouteRequest(google.protobuf.message.Message):
     CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     REQUIRE_GATES_FIELD_NUMBER: builtins.int
+    OVERRIDE_OWNER_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"jobs/{job}/route"."""
     version: builtins.int
@@ -513,6 +715,10 @@ class CutOverRouteRequest(google.protobuf.message.Message):
     """Who asks, as the caller claims; kept unverified in the audit."""
     reason: builtins.str
     """Why, for the audit."""
+    override_owner: builtins.bool
+    """Also while an experiment or a rollout owns the route. SetTraffic among its arms lets it go on; whatever else
+    ends it.
+    """
     @property
     def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of gates to pass over; the audit keeps them."""
@@ -535,8 +741,9 @@ class CutOverRouteRequest(google.protobuf.message.Message):
         claimed_actor: builtins.str = ...,
         reason: builtins.str = ...,
         require_gates: collections.abc.Iterable[builtins.str] | None = ...,
+        override_owner: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "reason", b"reason", "request_id", b"request_id", "require_gates", b"require_gates", "validate_only", b"validate_only", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "override_owner", b"override_owner", "reason", b"reason", "request_id", b"request_id", "require_gates", b"require_gates", "validate_only", b"validate_only", "version", b"version"]) -> None: ...
 
 global___CutOverRouteRequest = CutOverRouteRequest
 
@@ -1232,6 +1439,7 @@ class Snapshot(google.protobuf.message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     ROUTES_FIELD_NUMBER: builtins.int
     LEASE_TIME_FIELD_NUMBER: builtins.int
+    EXPOSURE_KEYS_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """Revision of the watch."""
     @property
@@ -1242,17 +1450,44 @@ class Snapshot(google.protobuf.message.Message):
     def lease_time(self) -> google.protobuf.duration_pb2.Duration:
         """How long the front's lease lasts after each heartbeat."""
 
+    @property
+    def exposure_keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ExposureKey]:
+        """Keys that exposures are signed with; the last one signs."""
+
     def __init__(
         self,
         *,
         revision: builtins.int = ...,
         routes: collections.abc.Iterable[global___RouteCommitted] | None = ...,
         lease_time: google.protobuf.duration_pb2.Duration | None = ...,
+        exposure_keys: collections.abc.Iterable[global___ExposureKey] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lease_time", b"lease_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["lease_time", b"lease_time", "revision", b"revision", "routes", b"routes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exposure_keys", b"exposure_keys", "lease_time", b"lease_time", "revision", b"revision", "routes", b"routes"]) -> None: ...
 
 global___Snapshot = Snapshot
+
+@typing.final
+class ExposureKey(google.protobuf.message.Message):
+    """A secret that switcher and fronts share, so that nobody can make exposures up."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Its number, 1 to 255, in every exposure that it signed."""
+    key: builtins.bytes
+    """32 bytes."""
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        key: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key", b"key", "number", b"number"]) -> None: ...
+
+global___ExposureKey = ExposureKey
 
 @typing.final
 class Proposal(google.protobuf.message.Message):
@@ -1513,3 +1748,1030 @@ class FrontReadLoad(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["age", b"age", "front", b"front", "read_load", b"read_load"]) -> None: ...
 
 global___FrontReadLoad = FrontReadLoad
+
+@typing.final
+class Experiment(google.protobuf.message.Message):
+    """An experiment on a route: candidates beside the active version, its control."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Experiment._State.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Experiment._State.ValueType  # 0
+        """Never sent."""
+        STARTING: Experiment._State.ValueType  # 1
+        """Its route is being proposed to the fronts."""
+        RUNNING: Experiment._State.ValueType  # 2
+        """It counts, and guardrails watch it."""
+        PAUSED: Experiment._State.ValueType  # 3
+        """The same, but no weight moves by itself until a person resumes it."""
+        ROLLED_BACK: Experiment._State.ValueType  # 4
+        """A guardrail took the last candidate off the route."""
+        STOPPED: Experiment._State.ValueType  # 5
+        """Somebody stopped it, or changed its route over its head."""
+        FAILED: Experiment._State.ValueType  # 6
+        """Its route could not be committed."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where an experiment stands."""
+
+    STATE_UNSPECIFIED: Experiment.State.ValueType  # 0
+    """Never sent."""
+    STARTING: Experiment.State.ValueType  # 1
+    """Its route is being proposed to the fronts."""
+    RUNNING: Experiment.State.ValueType  # 2
+    """It counts, and guardrails watch it."""
+    PAUSED: Experiment.State.ValueType  # 3
+    """The same, but no weight moves by itself until a person resumes it."""
+    ROLLED_BACK: Experiment.State.ValueType  # 4
+    """A guardrail took the last candidate off the route."""
+    STOPPED: Experiment.State.ValueType  # 5
+    """Somebody stopped it, or changed its route over its head."""
+    FAILED: Experiment.State.ValueType  # 6
+    """Its route could not be committed."""
+
+    NAME_FIELD_NUMBER: builtins.int
+    ARMS_FIELD_NUMBER: builtins.int
+    UNITS_FIELD_NUMBER: builtins.int
+    SALT_FIELD_NUMBER: builtins.int
+    HOLDOUT_FIELD_NUMBER: builtins.int
+    HOLDOUT_SALT_FIELD_NUMBER: builtins.int
+    OVERRIDES_FIELD_NUMBER: builtins.int
+    PLAN_FIELD_NUMBER: builtins.int
+    BANDIT_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    STANDING_FIELD_NUMBER: builtins.int
+    END_REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/experiments/{experiment}"."""
+    units: global___Units.ValueType
+    """What it counts by."""
+    salt: builtins.str
+    """Salt that the route is to have from now on, which deals all units anew; empty = as it is."""
+    holdout: builtins.int
+    """Basis points of the units that stay on the active version, whatever the weights; at most 5000. The same units in
+    every experiment of the job with the same holdout_salt.
+    """
+    holdout_salt: builtins.str
+    """Salt of the holdout; empty = the job's."""
+    state: global___Experiment.State.ValueType
+    """Where it stands."""
+    claimed_actor: builtins.str
+    """Who created it, as the caller claims."""
+    reason: builtins.str
+    """Why, in the caller's words."""
+    end_reason: builtins.str
+    """How and why it ended; empty while it runs."""
+    @property
+    def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Arm]:
+        """The arms: the active version first, at most 8. Weights sum to 10000."""
+
+    @property
+    def overrides(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___UnitOverride]:
+        """Units of testers, which are not counted; at most 1000."""
+
+    @property
+    def plan(self) -> global___Plan:
+        """What verdicts go by."""
+
+    @property
+    def bandit(self) -> global___Bandit:
+        """Weights that learn; absent = only people and guardrails move them."""
+
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it ended; absent while it runs."""
+
+    @property
+    def standing(self) -> global___Standing:
+        """What was counted and what is said of it; only in the answer of GetExperiment."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        arms: collections.abc.Iterable[global___Arm] | None = ...,
+        units: global___Units.ValueType = ...,
+        salt: builtins.str = ...,
+        holdout: builtins.int = ...,
+        holdout_salt: builtins.str = ...,
+        overrides: collections.abc.Iterable[global___UnitOverride] | None = ...,
+        plan: global___Plan | None = ...,
+        bandit: global___Bandit | None = ...,
+        state: global___Experiment.State.ValueType = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+        standing: global___Standing | None = ...,
+        end_reason: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["bandit", b"bandit", "create_time", b"create_time", "end_time", b"end_time", "plan", b"plan", "standing", b"standing"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arms", b"arms", "bandit", b"bandit", "claimed_actor", b"claimed_actor", "create_time", b"create_time", "end_reason", b"end_reason", "end_time", b"end_time", "holdout", b"holdout", "holdout_salt", b"holdout_salt", "name", b"name", "overrides", b"overrides", "plan", b"plan", "reason", b"reason", "salt", b"salt", "standing", b"standing", "state", b"state", "units", b"units"]) -> None: ...
+
+global___Experiment = Experiment
+
+@typing.final
+class Plan(google.protobuf.message.Message):
+    """What verdicts go by; fixed for the life of the experiment. 0 or absent = the default."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ABORT_ALPHA_FIELD_NUMBER: builtins.int
+    MISMATCH_ALPHA_FIELD_NUMBER: builtins.int
+    PROMOTE_BETA_FIELD_NUMBER: builtins.int
+    MARGIN_FIELD_NUMBER: builtins.int
+    UNITS_MIN_FIELD_NUMBER: builtins.int
+    UNITS_MAX_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
+    DELAY_FIELD_NUMBER: builtins.int
+    SLOW_FIELD_NUMBER: builtins.int
+    HARMS_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    abort_alpha: builtins.float
+    """Probability of aborting any candidate although none does harm; default 0.05."""
+    mismatch_alpha: builtins.float
+    """Probability of pausing although the units are spread as designed; default 0.001."""
+    promote_beta: builtins.float
+    """Probability of promoting any candidate that is worse than the margin; default 0.05."""
+    margin: builtins.float
+    """A candidate's risk may be 1 + margin times the control's; default 0.1."""
+    units_min: builtins.int
+    """Complete windows in control and candidate each before a promotion; default 100."""
+    units_max: builtins.int
+    """Complete windows of both together after which it is inconclusive, and units that are counted; default 1000000."""
+    @property
+    def window(self) -> google.protobuf.duration_pb2.Duration:
+        """Window of a unit from its first exposure, in which an error counts; default 24 h."""
+
+    @property
+    def delay(self) -> google.protobuf.duration_pb2.Duration:
+        """How much later an outcome of the window may be reported and still count; default 1 h."""
+
+    @property
+    def slow(self) -> google.protobuf.duration_pb2.Duration:
+        """An answer of the front that takes longer is SLOW; absent = none is."""
+
+    @property
+    def harms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Metric.ValueType]:
+        """Harms that are guardrails; default all four."""
+
+    @property
+    def errors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Metric.ValueType]:
+        """Harms that count as an error in a unit's window; default ERROR and FAILURE."""
+
+    def __init__(
+        self,
+        *,
+        abort_alpha: builtins.float = ...,
+        mismatch_alpha: builtins.float = ...,
+        promote_beta: builtins.float = ...,
+        margin: builtins.float = ...,
+        units_min: builtins.int = ...,
+        units_max: builtins.int = ...,
+        window: google.protobuf.duration_pb2.Duration | None = ...,
+        delay: google.protobuf.duration_pb2.Duration | None = ...,
+        slow: google.protobuf.duration_pb2.Duration | None = ...,
+        harms: collections.abc.Iterable[global___Metric.ValueType] | None = ...,
+        errors: collections.abc.Iterable[global___Metric.ValueType] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["delay", b"delay", "slow", b"slow", "window", b"window"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["abort_alpha", b"abort_alpha", "delay", b"delay", "errors", b"errors", "harms", b"harms", "margin", b"margin", "mismatch_alpha", b"mismatch_alpha", "promote_beta", b"promote_beta", "slow", b"slow", "units_max", b"units_max", "units_min", b"units_min", "window", b"window"]) -> None: ...
+
+global___Plan = Plan
+
+@typing.final
+class Bandit(google.protobuf.message.Message):
+    """Weights that learn, inside of the guardrails. 0 or absent = the default."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Rule:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _RuleEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Bandit._Rule.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        RULE_UNSPECIFIED: Bandit._Rule.ValueType  # 0
+        """The default."""
+        THOMPSON: Bandit._Rule.ValueType  # 1
+        """By the probability that the arm is the best."""
+        EPSILON_GREEDY: Bandit._Rule.ValueType  # 2
+        """The best so far gets all but epsilon."""
+
+    class Rule(_Rule, metaclass=_RuleEnumTypeWrapper):
+        """How the arms are weighed."""
+
+    RULE_UNSPECIFIED: Bandit.Rule.ValueType  # 0
+    """The default."""
+    THOMPSON: Bandit.Rule.ValueType  # 1
+    """By the probability that the arm is the best."""
+    EPSILON_GREEDY: Bandit.Rule.ValueType  # 2
+    """The best so far gets all but epsilon."""
+
+    class _Objective:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _ObjectiveEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Bandit._Objective.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        OBJECTIVE_UNSPECIFIED: Bandit._Objective.ValueType  # 0
+        """The default."""
+        CONVERSIONS: Bandit._Objective.ValueType  # 1
+        """The largest share of units that convert."""
+        REWARDS: Bandit._Objective.ValueType  # 2
+        """The largest mean reward of a unit."""
+        ERRORS: Bandit._Objective.ValueType  # 3
+        """The smallest share of units that err."""
+
+    class Objective(_Objective, metaclass=_ObjectiveEnumTypeWrapper):
+        """What is looked for."""
+
+    OBJECTIVE_UNSPECIFIED: Bandit.Objective.ValueType  # 0
+    """The default."""
+    CONVERSIONS: Bandit.Objective.ValueType  # 1
+    """The largest share of units that convert."""
+    REWARDS: Bandit.Objective.ValueType  # 2
+    """The largest mean reward of a unit."""
+    ERRORS: Bandit.Objective.ValueType  # 3
+    """The smallest share of units that err."""
+
+    RULE_FIELD_NUMBER: builtins.int
+    OBJECTIVE_FIELD_NUMBER: builtins.int
+    EPSILON_FIELD_NUMBER: builtins.int
+    FLOOR_FIELD_NUMBER: builtins.int
+    STEP_MAX_FIELD_NUMBER: builtins.int
+    GAMMA_FIELD_NUMBER: builtins.int
+    EVERY_FIELD_NUMBER: builtins.int
+    UNITS_MIN_FIELD_NUMBER: builtins.int
+    rule: global___Bandit.Rule.ValueType
+    """How the arms are weighed; default THOMPSON."""
+    objective: global___Bandit.Objective.ValueType
+    """What is looked for; default CONVERSIONS."""
+    epsilon: builtins.float
+    """Share that EPSILON_GREEDY deals out among all arms; default 0.1."""
+    floor: builtins.float
+    """Share that no arm falls below; default 0.05."""
+    step_max: builtins.float
+    """Most that an arm's share changes at a time; default 0.1."""
+    gamma: builtins.float
+    """What an epoch's outcomes weigh beside those of the next one, up to 1; default 1."""
+    units_min: builtins.int
+    """Complete windows in each arm before the first step; default 100."""
+    @property
+    def every(self) -> google.protobuf.duration_pb2.Duration:
+        """Least time from one step to the next; default 1 h."""
+
+    def __init__(
+        self,
+        *,
+        rule: global___Bandit.Rule.ValueType = ...,
+        objective: global___Bandit.Objective.ValueType = ...,
+        epsilon: builtins.float = ...,
+        floor: builtins.float = ...,
+        step_max: builtins.float = ...,
+        gamma: builtins.float = ...,
+        every: google.protobuf.duration_pb2.Duration | None = ...,
+        units_min: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["every", b"every"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["epsilon", b"epsilon", "every", b"every", "floor", b"floor", "gamma", b"gamma", "objective", b"objective", "rule", b"rule", "step_max", b"step_max", "units_min", b"units_min"]) -> None: ...
+
+global___Bandit = Bandit
+
+@typing.final
+class Standing(google.protobuf.message.Message):
+    """What was counted of an experiment and what is said of it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPOCH_FIELD_NUMBER: builtins.int
+    ARMS_FIELD_NUMBER: builtins.int
+    CANDIDATES_FIELD_NUMBER: builtins.int
+    MISMATCH_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    WAITING_FOR_FIELD_NUMBER: builtins.int
+    OBSERVATIONS_LOST_FIELD_NUMBER: builtins.int
+    epoch: builtins.int
+    """Epoch of the route."""
+    verdict: global___Verdict.ValueType
+    """The most pressing verdict."""
+    sentence: builtins.str
+    """Why, with its numbers."""
+    waiting_for: builtins.str
+    """What has to come before anything moves."""
+    observations_lost: builtins.int
+    """Observations that fronts had to drop because the switcher was away for too long."""
+    @property
+    def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ArmStanding]:
+        """Weights now, and what was counted, arm by arm."""
+
+    @property
+    def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___CandidateStanding]:
+        """What is said of each candidate."""
+
+    @property
+    def mismatch(self) -> global___Guardrail:
+        """What is said of the spread of the units."""
+
+    def __init__(
+        self,
+        *,
+        epoch: builtins.int = ...,
+        arms: collections.abc.Iterable[global___ArmStanding] | None = ...,
+        candidates: collections.abc.Iterable[global___CandidateStanding] | None = ...,
+        mismatch: global___Guardrail | None = ...,
+        verdict: global___Verdict.ValueType = ...,
+        sentence: builtins.str = ...,
+        waiting_for: builtins.str = ...,
+        observations_lost: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["mismatch", b"mismatch"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arms", b"arms", "candidates", b"candidates", "epoch", b"epoch", "mismatch", b"mismatch", "observations_lost", b"observations_lost", "sentence", b"sentence", "verdict", b"verdict", "waiting_for", b"waiting_for"]) -> None: ...
+
+global___Standing = Standing
+
+@typing.final
+class ArmStanding(google.protobuf.message.Message):
+    """What was counted of one arm."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    WANTED_FIELD_NUMBER: builtins.int
+    UNITS_FIELD_NUMBER: builtins.int
+    WINDOWS_FIELD_NUMBER: builtins.int
+    ERROR_RATE_FIELD_NUMBER: builtins.int
+    CONVERSION_RATE_FIELD_NUMBER: builtins.int
+    MEAN_REWARD_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Number of the version."""
+    weight: builtins.int
+    """Basis points now."""
+    wanted: builtins.int
+    """Basis points that a bandit aims at; absent without one."""
+    units: builtins.int
+    """Units whose first exposure was to it."""
+    windows: builtins.int
+    """Of them: those whose window is complete."""
+    @property
+    def error_rate(self) -> global___Estimate:
+        """Share of complete windows with an error."""
+
+    @property
+    def conversion_rate(self) -> global___Estimate:
+        """Share of complete windows with a conversion; absent when there was none in any arm."""
+
+    @property
+    def mean_reward(self) -> global___Estimate:
+        """Mean reward of complete windows; absent when there was none in any arm."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        weight: builtins.int = ...,
+        wanted: builtins.int | None = ...,
+        units: builtins.int = ...,
+        windows: builtins.int = ...,
+        error_rate: global___Estimate | None = ...,
+        conversion_rate: global___Estimate | None = ...,
+        mean_reward: global___Estimate | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_wanted", b"_wanted", "conversion_rate", b"conversion_rate", "error_rate", b"error_rate", "mean_reward", b"mean_reward", "wanted", b"wanted"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_wanted", b"_wanted", "conversion_rate", b"conversion_rate", "error_rate", b"error_rate", "mean_reward", b"mean_reward", "units", b"units", "version", b"version", "wanted", b"wanted", "weight", b"weight", "windows", b"windows"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_wanted", b"_wanted"]) -> typing.Literal["wanted"] | None: ...
+
+global___ArmStanding = ArmStanding
+
+@typing.final
+class Estimate(google.protobuf.message.Message):
+    """An estimate, stratified by epoch, with a 95 % interval for the eye: verdicts go by e-values."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    LOW_FIELD_NUMBER: builtins.int
+    HIGH_FIELD_NUMBER: builtins.int
+    value: builtins.float
+    """The estimate."""
+    low: builtins.float
+    """Lower end of the interval."""
+    high: builtins.float
+    """Upper end."""
+    def __init__(
+        self,
+        *,
+        value: builtins.float = ...,
+        low: builtins.float = ...,
+        high: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["high", b"high", "low", b"low", "value", b"value"]) -> None: ...
+
+global___Estimate = Estimate
+
+@typing.final
+class CandidateStanding(google.protobuf.message.Message):
+    """What is said of one candidate."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    HARMS_FIELD_NUMBER: builtins.int
+    NO_WORSE_FIELD_NUMBER: builtins.int
+    PRESENT_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Number of the version."""
+    verdict: global___Verdict.ValueType
+    """The verdict."""
+    sentence: builtins.str
+    """Why, with its numbers."""
+    present: builtins.bool
+    """Whether it is still on the route."""
+    @property
+    def harms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Guardrail]:
+        """Harm by harm."""
+
+    @property
+    def no_worse(self) -> global___Guardrail:
+        """That it is no worse than the margin allows."""
+
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        verdict: global___Verdict.ValueType = ...,
+        sentence: builtins.str = ...,
+        harms: collections.abc.Iterable[global___Guardrail] | None = ...,
+        no_worse: global___Guardrail | None = ...,
+        present: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["no_worse", b"no_worse"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["harms", b"harms", "no_worse", b"no_worse", "present", b"present", "sentence", b"sentence", "verdict", b"verdict", "version", b"version"]) -> None: ...
+
+global___CandidateStanding = CandidateStanding
+
+@typing.final
+class Guardrail(google.protobuf.message.Message):
+    """A test that may be looked at all the time."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    E_VALUE_FIELD_NUMBER: builtins.int
+    THRESHOLD_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """A harm, "MISMATCH" or "NO_WORSE"."""
+    e_value: builtins.float
+    """Evidence so far; infinite where it could not be."""
+    threshold: builtins.float
+    """Where it speaks."""
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """What was counted for it of the control and of the candidate; empty for the others."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        e_value: builtins.float = ...,
+        threshold: builtins.float = ...,
+        counts: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["counts", b"counts", "e_value", b"e_value", "name", b"name", "threshold", b"threshold"]) -> None: ...
+
+global___Guardrail = Guardrail
+
+@typing.final
+class CreateExperimentRequest(google.protobuf.message.Message):
+    """Request of CreateExperiment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    EXPERIMENT_ID_FIELD_NUMBER: builtins.int
+    EXPERIMENT_FIELD_NUMBER: builtins.int
+    OVERRIDE_GATES_FIELD_NUMBER: builtins.int
+    OWNER_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """"jobs/{job}"."""
+    experiment_id: builtins.str
+    """Its id, `^[a-z]([a-z0-9-]{0,40}[a-z0-9])?$`; not that of any earlier one of the job."""
+    owner: builtins.str
+    """Name of the rollout on whose behalf it is created, which owns the route instead; empty = the experiment does."""
+    request_id: builtins.str
+    """Unique id of this request; a repeat returns the experiment as it is then."""
+    validate_only: builtins.bool
+    """Only check: gates are asked, nothing changes."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    @property
+    def experiment(self) -> global___Experiment:
+        """The experiment."""
+
+    @property
+    def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of gates to pass over; the audit keeps them."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        experiment_id: builtins.str = ...,
+        experiment: global___Experiment | None = ...,
+        override_gates: collections.abc.Iterable[builtins.str] | None = ...,
+        owner: builtins.str = ...,
+        request_id: builtins.str = ...,
+        validate_only: builtins.bool = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["experiment", b"experiment"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "experiment", b"experiment", "experiment_id", b"experiment_id", "override_gates", b"override_gates", "owner", b"owner", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+
+global___CreateExperimentRequest = CreateExperimentRequest
+
+@typing.final
+class GetExperimentRequest(google.protobuf.message.Message):
+    """Request of GetExperiment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/experiments/{experiment}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___GetExperimentRequest = GetExperimentRequest
+
+@typing.final
+class ListExperimentsRequest(google.protobuf.message.Message):
+    """Request of ListExperiments."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """"jobs/{job}", or "jobs/-" for those of all jobs."""
+    page_size: builtins.int
+    """Most experiments in the answer; 0 = 100, above 1000 = 1000, negative = INVALID_ARGUMENT."""
+    page_token: builtins.str
+    """next_page_token of the page before; empty = the first page."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+
+global___ListExperimentsRequest = ListExperimentsRequest
+
+@typing.final
+class ListExperimentsResponse(google.protobuf.message.Message):
+    """Answer of ListExperiments."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPERIMENTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token of the next page; empty = this was the last."""
+    @property
+    def experiments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Experiment]:
+        """The experiments."""
+
+    def __init__(
+        self,
+        *,
+        experiments: collections.abc.Iterable[global___Experiment] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["experiments", b"experiments", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListExperimentsResponse = ListExperimentsResponse
+
+@typing.final
+class StopExperimentRequest(google.protobuf.message.Message):
+    """Request of StopExperiment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    PROMOTE_FIELD_NUMBER: builtins.int
+    KEEP_WEIGHTS_FIELD_NUMBER: builtins.int
+    OVERRIDE_GATES_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/experiments/{experiment}"."""
+    promote: builtins.int
+    """Number of the candidate that becomes the active version, through its gates; 0 = none."""
+    keep_weights: builtins.bool
+    """Leave the weights as they are; not with promote."""
+    request_id: builtins.str
+    """Unique id of this request; a repeat returns the experiment as it is then."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    @property
+    def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of gates to pass over; the audit keeps them."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        promote: builtins.int = ...,
+        keep_weights: builtins.bool = ...,
+        override_gates: collections.abc.Iterable[builtins.str] | None = ...,
+        request_id: builtins.str = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "keep_weights", b"keep_weights", "name", b"name", "override_gates", b"override_gates", "promote", b"promote", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+
+global___StopExperimentRequest = StopExperimentRequest
+
+@typing.final
+class ResumeExperimentRequest(google.protobuf.message.Message):
+    """Request of ResumeExperiment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/experiments/{experiment}"."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "name", b"name", "reason", b"reason"]) -> None: ...
+
+global___ResumeExperimentRequest = ResumeExperimentRequest
+
+@typing.final
+class RecordOutcomesRequest(google.protobuf.message.Message):
+    """Request of RecordOutcomes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FRONT_FIELD_NUMBER: builtins.int
+    OUTCOMES_FIELD_NUMBER: builtins.int
+    OBSERVATIONS_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
+    OBSERVATIONS_LOST_FIELD_NUMBER: builtins.int
+    front: builtins.str
+    """Id of the front, as in its hello."""
+    complete: builtins.bool
+    """True where everything that the front saw until it sent this is in it or has been acknowledged before: what was
+    counted is not stale then.
+    """
+    observations_lost: builtins.int
+    """Observations that the front has had to drop since it started."""
+    @property
+    def outcomes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ReportedOutcome]:
+        """What clients reported, by the exposure's id; at most 10000."""
+
+    @property
+    def observations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Observation]:
+        """What the front saw itself; at most 10000."""
+
+    def __init__(
+        self,
+        *,
+        front: builtins.str = ...,
+        outcomes: collections.abc.Iterable[global___ReportedOutcome] | None = ...,
+        observations: collections.abc.Iterable[global___Observation] | None = ...,
+        complete: builtins.bool = ...,
+        observations_lost: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["complete", b"complete", "front", b"front", "observations", b"observations", "observations_lost", b"observations_lost", "outcomes", b"outcomes"]) -> None: ...
+
+global___RecordOutcomesRequest = RecordOutcomesRequest
+
+@typing.final
+class ReportedOutcome(google.protobuf.message.Message):
+    """What a client said of an exposure."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPOSURE_ID_FIELD_NUMBER: builtins.int
+    METRIC_FIELD_NUMBER: builtins.int
+    REWARD_FIELD_NUMBER: builtins.int
+    OUTCOME_ID_FIELD_NUMBER: builtins.int
+    exposure_id: builtins.str
+    """The exposure's id, as it came with the answer."""
+    metric: global___Metric.ValueType
+    """What became of it: ERROR, CONVERSION or REWARD."""
+    reward: builtins.float
+    """The number of a REWARD."""
+    outcome_id: builtins.str
+    """Of a REWARD: the client's id of it, so that a repeat is none; empty = the exposure has one reward."""
+    def __init__(
+        self,
+        *,
+        exposure_id: builtins.str = ...,
+        metric: global___Metric.ValueType = ...,
+        reward: builtins.float = ...,
+        outcome_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["exposure_id", b"exposure_id", "metric", b"metric", "outcome_id", b"outcome_id", "reward", b"reward"]) -> None: ...
+
+global___ReportedOutcome = ReportedOutcome
+
+@typing.final
+class Observation(google.protobuf.message.Message):
+    """What a front saw itself: a unit's first exposure to a version, or what became of an answer."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EXPERIMENT_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    UNIT_FIELD_NUMBER: builtins.int
+    TIME_S_FIELD_NUMBER: builtins.int
+    METRIC_FIELD_NUMBER: builtins.int
+    experiment: builtins.int
+    """Number of the experiment."""
+    epoch: builtins.int
+    """Epoch of the route."""
+    version: builtins.int
+    """Number of the version."""
+    unit: builtins.int
+    """Identity of the unit, 64 bits."""
+    time_s: builtins.int
+    """When, seconds since 1970."""
+    metric: global___Metric.ValueType
+    """FAILURE, NOT_FOUND or SLOW; unspecified = it was exposed, and nothing else."""
+    def __init__(
+        self,
+        *,
+        experiment: builtins.int = ...,
+        epoch: builtins.int = ...,
+        version: builtins.int = ...,
+        unit: builtins.int = ...,
+        time_s: builtins.int = ...,
+        metric: global___Metric.ValueType = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["epoch", b"epoch", "experiment", b"experiment", "metric", b"metric", "time_s", b"time_s", "unit", b"unit", "version", b"version"]) -> None: ...
+
+global___Observation = Observation
+
+@typing.final
+class RecordOutcomesResponse(google.protobuf.message.Message):
+    """Answer of RecordOutcomes, after the commit."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Result:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _ResultEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[RecordOutcomesResponse._Result.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        RESULT_UNSPECIFIED: RecordOutcomesResponse._Result.ValueType  # 0
+        """Never sent."""
+        STORED: RecordOutcomesResponse._Result.ValueType  # 1
+        """Stored."""
+        DUPLICATE: RecordOutcomesResponse._Result.ValueType  # 2
+        """It was stored before, or the unit has one of its kind already."""
+        NOT_COUNTED: RecordOutcomesResponse._Result.ValueType  # 3
+        """The experiment is over or does not count the unit: nothing is stored, and repeating it changes nothing."""
+        INVALID: RecordOutcomesResponse._Result.ValueType  # 4
+        """The exposure's id is none that was signed here, or the outcome is none that a client may report."""
+
+    class Result(_Result, metaclass=_ResultEnumTypeWrapper):
+        """What became of an outcome."""
+
+    RESULT_UNSPECIFIED: RecordOutcomesResponse.Result.ValueType  # 0
+    """Never sent."""
+    STORED: RecordOutcomesResponse.Result.ValueType  # 1
+    """Stored."""
+    DUPLICATE: RecordOutcomesResponse.Result.ValueType  # 2
+    """It was stored before, or the unit has one of its kind already."""
+    NOT_COUNTED: RecordOutcomesResponse.Result.ValueType  # 3
+    """The experiment is over or does not count the unit: nothing is stored, and repeating it changes nothing."""
+    INVALID: RecordOutcomesResponse.Result.ValueType  # 4
+    """The exposure's id is none that was signed here, or the outcome is none that a client may report."""
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___RecordOutcomesResponse.Result.ValueType]:
+        """One for each outcome, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[global___RecordOutcomesResponse.Result.ValueType] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["results", b"results"]) -> None: ...
+
+global___RecordOutcomesResponse = RecordOutcomesResponse
+
+@typing.final
+class Decision(google.protobuf.message.Message):
+    """A decision on an experiment."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    CARRIED_OUT_FIELD_NUMBER: builtins.int
+    RECORD_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/experiments/{experiment}/decisions/{decision}"."""
+    epoch: builtins.int
+    """Epoch of the route that it led to, or stayed in."""
+    action: builtins.str
+    """What was to be done: KEEP, ABORT, END, PAUSE, STEP or ASKED."""
+    verdict: global___Verdict.ValueType
+    """The most pressing verdict."""
+    sentence: builtins.str
+    """Why, with its numbers."""
+    actor: builtins.str
+    """Who decided, as far as known: "guardrails", "bandit", or whom a person claims to be."""
+    reason: builtins.str
+    """Why, in the words of that person."""
+    carried_out: builtins.bool
+    """Whether its change of the route was committed; true where there was none to be made."""
+    record: builtins.str
+    """The whole record as JSON, with everything that it rests on; only in the answer of GetDecision."""
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        epoch: builtins.int = ...,
+        action: builtins.str = ...,
+        verdict: global___Verdict.ValueType = ...,
+        sentence: builtins.str = ...,
+        actor: builtins.str = ...,
+        reason: builtins.str = ...,
+        carried_out: builtins.bool = ...,
+        record: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "actor", b"actor", "carried_out", b"carried_out", "create_time", b"create_time", "epoch", b"epoch", "name", b"name", "reason", b"reason", "record", b"record", "sentence", b"sentence", "verdict", b"verdict"]) -> None: ...
+
+global___Decision = Decision
+
+@typing.final
+class ListDecisionsRequest(google.protobuf.message.Message):
+    """Request of ListDecisions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """"jobs/{job}/experiments/{experiment}"."""
+    page_size: builtins.int
+    """Most decisions in the answer; 0 = 100, above 1000 = 1000, negative = INVALID_ARGUMENT."""
+    page_token: builtins.str
+    """next_page_token of the page before; empty = the first page."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+
+global___ListDecisionsRequest = ListDecisionsRequest
+
+@typing.final
+class ListDecisionsResponse(google.protobuf.message.Message):
+    """Answer of ListDecisions."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token of the next page; empty = this was the last."""
+    @property
+    def decisions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Decision]:
+        """The decisions, without their records."""
+
+    def __init__(
+        self,
+        *,
+        decisions: collections.abc.Iterable[global___Decision] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["decisions", b"decisions", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListDecisionsResponse = ListDecisionsResponse
+
+@typing.final
+class GetDecisionRequest(google.protobuf.message.Message):
+    """Request of GetDecision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/experiments/{experiment}/decisions/{decision}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___GetDecisionRequest = GetDecisionRequest
+
+@typing.final
+class ReplayDecisionRequest(google.protobuf.message.Message):
+    """Request of ReplayDecision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/experiments/{experiment}/decisions/{decision}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___ReplayDecisionRequest = ReplayDecisionRequest
+
+@typing.final
+class ReplayDecisionResponse(google.protobuf.message.Message):
+    """Answer of ReplayDecision."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EQUAL_FIELD_NUMBER: builtins.int
+    RECOMPUTED_FIELD_NUMBER: builtins.int
+    equal: builtins.bool
+    """Whether the record that was computed again is the stored one, byte for byte."""
+    recomputed: builtins.str
+    """The record that was computed again, as JSON; only where it differs."""
+    def __init__(
+        self,
+        *,
+        equal: builtins.bool = ...,
+        recomputed: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["equal", b"equal", "recomputed", b"recomputed"]) -> None: ...
+
+global___ReplayDecisionResponse = ReplayDecisionResponse

@@ -103,6 +103,51 @@ class SwitcherStub(object):
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadRequest.SerializeToString,
                 response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadResponse.FromString,
                 _registered_method=True)
+        self.CreateExperiment = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/CreateExperiment',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CreateExperimentRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.GetExperiment = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/GetExperiment',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetExperimentRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.ListExperiments = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/ListExperiments',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListExperimentsRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListExperimentsResponse.FromString,
+                _registered_method=True)
+        self.StopExperiment = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/StopExperiment',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.StopExperimentRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.ResumeExperiment = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/ResumeExperiment',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ResumeExperimentRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.FromString,
+                _registered_method=True)
+        self.RecordOutcomes = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/RecordOutcomes',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordOutcomesRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordOutcomesResponse.FromString,
+                _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/ListDecisions',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListDecisionsResponse.FromString,
+                _registered_method=True)
+        self.GetDecision = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/GetDecision',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetDecisionRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Decision.FromString,
+                _registered_method=True)
+        self.ReplayDecision = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/ReplayDecision',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionResponse.FromString,
+                _registered_method=True)
 
 
 class SwitcherServicer(object):
@@ -219,6 +264,75 @@ class SwitcherServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateExperiment(self, request, context):
+        """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
+        Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
+        something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetExperiment(self, request, context):
+        """GetExperiment reads an experiment with what was counted, what is said of it now, and what it waits for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListExperiments(self, request, context):
+        """ListExperiments reads the experiments of a job, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopExperiment(self, request, context):
+        """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
+        weights stay. Repeating it changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeExperiment(self, request, context):
+        """ResumeExperiment lets a paused experiment go on although what it was paused for still holds; harm is watched for
+        all the same. Changes nothing where it is not paused. FAILED_PRECONDITION (reason EXPERIMENT_OVER).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordOutcomes(self, request, context):
+        """RecordOutcomes stores what became of exposures; the answer comes after the commit. A repeat stores nothing twice.
+        It is meant for fronts: clients report to Query.ReportOutcomes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """ListDecisions reads the decisions on an experiment, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDecision(self, request, context):
+        """GetDecision reads one decision with its whole record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDecision(self, request, context):
+        """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
+        FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SwitcherServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -286,6 +400,51 @@ def add_SwitcherServicer_to_server(servicer, server):
                     servicer.GetReadLoad,
                     request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadRequest.FromString,
                     response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadResponse.SerializeToString,
+            ),
+            'CreateExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateExperiment,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CreateExperimentRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.SerializeToString,
+            ),
+            'GetExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetExperiment,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetExperimentRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.SerializeToString,
+            ),
+            'ListExperiments': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListExperiments,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListExperimentsRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListExperimentsResponse.SerializeToString,
+            ),
+            'StopExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopExperiment,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.StopExperimentRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.SerializeToString,
+            ),
+            'ResumeExperiment': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeExperiment,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ResumeExperimentRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.SerializeToString,
+            ),
+            'RecordOutcomes': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordOutcomes,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordOutcomesRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordOutcomesResponse.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'GetDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDecision,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetDecisionRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Decision.SerializeToString,
+            ),
+            'ReplayDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDecision,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -643,6 +802,249 @@ class Switcher(object):
             '/turnout.switcher.v1.Switcher/GetReadLoad',
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadRequest.SerializeToString,
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetReadLoadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/CreateExperiment',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.CreateExperimentRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/GetExperiment',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetExperimentRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListExperiments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/ListExperiments',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListExperimentsRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListExperimentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/StopExperiment',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.StopExperimentRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeExperiment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/ResumeExperiment',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ResumeExperimentRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Experiment.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/RecordOutcomes',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordOutcomesRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordOutcomesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/ListDecisions',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListDecisionsRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/GetDecision',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetDecisionRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Decision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/ReplayDecision',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionResponse.FromString,
             options,
             channel_credentials,
             insecure,

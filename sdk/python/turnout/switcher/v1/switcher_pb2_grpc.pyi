@@ -125,6 +125,71 @@ class SwitcherStub:
     ]
     """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
 
+    CreateExperiment: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.CreateExperimentRequest,
+        turnout.switcher.v1.switcher_pb2.Experiment,
+    ]
+    """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
+    Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
+    something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT).
+    """
+
+    GetExperiment: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetExperimentRequest,
+        turnout.switcher.v1.switcher_pb2.Experiment,
+    ]
+    """GetExperiment reads an experiment with what was counted, what is said of it now, and what it waits for."""
+
+    ListExperiments: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ListExperimentsRequest,
+        turnout.switcher.v1.switcher_pb2.ListExperimentsResponse,
+    ]
+    """ListExperiments reads the experiments of a job, newest first."""
+
+    StopExperiment: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.StopExperimentRequest,
+        turnout.switcher.v1.switcher_pb2.Experiment,
+    ]
+    """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
+    weights stay. Repeating it changes nothing.
+    """
+
+    ResumeExperiment: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ResumeExperimentRequest,
+        turnout.switcher.v1.switcher_pb2.Experiment,
+    ]
+    """ResumeExperiment lets a paused experiment go on although what it was paused for still holds; harm is watched for
+    all the same. Changes nothing where it is not paused. FAILED_PRECONDITION (reason EXPERIMENT_OVER).
+    """
+
+    RecordOutcomes: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.RecordOutcomesRequest,
+        turnout.switcher.v1.switcher_pb2.RecordOutcomesResponse,
+    ]
+    """RecordOutcomes stores what became of exposures; the answer comes after the commit. A repeat stores nothing twice.
+    It is meant for fronts: clients report to Query.ReportOutcomes.
+    """
+
+    ListDecisions: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
+        turnout.switcher.v1.switcher_pb2.ListDecisionsResponse,
+    ]
+    """ListDecisions reads the decisions on an experiment, newest first."""
+
+    GetDecision: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetDecisionRequest,
+        turnout.switcher.v1.switcher_pb2.Decision,
+    ]
+    """GetDecision reads one decision with its whole record."""
+
+    ReplayDecision: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ReplayDecisionRequest,
+        turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse,
+    ]
+    """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
+    FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
+    """
+
 class SwitcherAsyncStub:
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
     committed when all are PREPARED, and answered when all serve it.
@@ -231,6 +296,71 @@ class SwitcherAsyncStub:
         turnout.switcher.v1.switcher_pb2.GetReadLoadResponse,
     ]
     """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
+
+    CreateExperiment: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.CreateExperimentRequest,
+        turnout.switcher.v1.switcher_pb2.Experiment,
+    ]
+    """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
+    Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
+    something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT).
+    """
+
+    GetExperiment: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetExperimentRequest,
+        turnout.switcher.v1.switcher_pb2.Experiment,
+    ]
+    """GetExperiment reads an experiment with what was counted, what is said of it now, and what it waits for."""
+
+    ListExperiments: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ListExperimentsRequest,
+        turnout.switcher.v1.switcher_pb2.ListExperimentsResponse,
+    ]
+    """ListExperiments reads the experiments of a job, newest first."""
+
+    StopExperiment: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.StopExperimentRequest,
+        turnout.switcher.v1.switcher_pb2.Experiment,
+    ]
+    """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
+    weights stay. Repeating it changes nothing.
+    """
+
+    ResumeExperiment: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ResumeExperimentRequest,
+        turnout.switcher.v1.switcher_pb2.Experiment,
+    ]
+    """ResumeExperiment lets a paused experiment go on although what it was paused for still holds; harm is watched for
+    all the same. Changes nothing where it is not paused. FAILED_PRECONDITION (reason EXPERIMENT_OVER).
+    """
+
+    RecordOutcomes: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.RecordOutcomesRequest,
+        turnout.switcher.v1.switcher_pb2.RecordOutcomesResponse,
+    ]
+    """RecordOutcomes stores what became of exposures; the answer comes after the commit. A repeat stores nothing twice.
+    It is meant for fronts: clients report to Query.ReportOutcomes.
+    """
+
+    ListDecisions: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
+        turnout.switcher.v1.switcher_pb2.ListDecisionsResponse,
+    ]
+    """ListDecisions reads the decisions on an experiment, newest first."""
+
+    GetDecision: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetDecisionRequest,
+        turnout.switcher.v1.switcher_pb2.Decision,
+    ]
+    """GetDecision reads one decision with its whole record."""
+
+    ReplayDecision: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ReplayDecisionRequest,
+        turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse,
+    ]
+    """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
+    FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
+    """
 
 class SwitcherServicer(metaclass=abc.ABCMeta):
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
@@ -364,5 +494,88 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.GetReadLoadResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.GetReadLoadResponse]]:
         """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
+
+    @abc.abstractmethod
+    def CreateExperiment(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.CreateExperimentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
+        """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
+        Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
+        something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT).
+        """
+
+    @abc.abstractmethod
+    def GetExperiment(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.GetExperimentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
+        """GetExperiment reads an experiment with what was counted, what is said of it now, and what it waits for."""
+
+    @abc.abstractmethod
+    def ListExperiments(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.ListExperimentsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListExperimentsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListExperimentsResponse]]:
+        """ListExperiments reads the experiments of a job, newest first."""
+
+    @abc.abstractmethod
+    def StopExperiment(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.StopExperimentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
+        """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
+        weights stay. Repeating it changes nothing.
+        """
+
+    @abc.abstractmethod
+    def ResumeExperiment(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.ResumeExperimentRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
+        """ResumeExperiment lets a paused experiment go on although what it was paused for still holds; harm is watched for
+        all the same. Changes nothing where it is not paused. FAILED_PRECONDITION (reason EXPERIMENT_OVER).
+        """
+
+    @abc.abstractmethod
+    def RecordOutcomes(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.RecordOutcomesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RecordOutcomesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RecordOutcomesResponse]]:
+        """RecordOutcomes stores what became of exposures; the answer comes after the commit. A repeat stores nothing twice.
+        It is meant for fronts: clients report to Query.ReportOutcomes.
+        """
+
+    @abc.abstractmethod
+    def ListDecisions(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListDecisionsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListDecisionsResponse]]:
+        """ListDecisions reads the decisions on an experiment, newest first."""
+
+    @abc.abstractmethod
+    def GetDecision(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.GetDecisionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Decision, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Decision]]:
+        """GetDecision reads one decision with its whole record."""
+
+    @abc.abstractmethod
+    def ReplayDecision(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.ReplayDecisionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse]]:
+        """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
+        FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
+        """
 
 def add_SwitcherServicer_to_server(servicer: SwitcherServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

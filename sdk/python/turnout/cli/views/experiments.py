@@ -1,0 +1,199 @@
+"""Experiments: arms with what was counted, what is said of the candidates, and what is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from turnout.cli.output import facts, table
+from turnout.cli.quantities import ABSENT, count, moment, percent, plural, span
+from turnout.cli.views.phrases import state, weights_text
+from turnout.experiments import (
+    ArmEstimate,
+    ArmStanding,
+    Decision,
+    Experiment,
+    ExperimentState,
+    Guardrail,
+    Standing,
+    Units,
+    Verdict,
+)
+
+_VERDICTS = {
+    Verdict.ABORT: ("harms", "bold red"),
+    Verdict.FREEZE: ("frozen", "bold yellow"),
+    Verdict.PROMOTE: ("may be promoted", "green"),
+    Verdict.INCONCLUSIVE: ("inconclusive", "yellow"),
+    Verdict.CONTINUE: ("undecided", ""),
+}
+_UNITS = {Units.CALLER: "the caller's unit", Units.KEY: "the row's key"}
+
+
+def experiment_view(found: Experiment) -> RenderableType:
+    """The whole of an experiment."""
+    pairs: list[tuple[str, str | Text]] = [
+        ("experiment", Text.assemble(f"{found.experiment} on {found.job}, ", state(found.state))),
+        ("since", f"{moment(found.create_time)} by {found.claimed_actor or ABSENT}"),
+    ]
+    if found.reason:
+        pairs.append(("reason", found.reason))
+    pairs.append(("counts by", _units_text(found)))
+    if found.bandit is not None:
+        pairs.append(("bandit", f"{found.bandit.rule.lower()}, by {found.bandit.objective.lower()}"))
+    if found.end_time is not None:
+        pairs.append(("ended", f"{moment(found.end_time)}: {found.end_reason}"))
+    parts: list[RenderableType] = [facts(pairs)]
+    if found.standing is not None:
+        parts += _standing_parts(found, found.standing)
+    return Group(*parts)
+
+
+def _units_text(found: Experiment) -> str:
+    text = _UNITS[found.units]
+    if found.holdout:
+        text += f"; {percent(found.holdout)} of the units are held out"
+    if found.overrides:
+        text += f"; {plural(len(found.overrides), 'tester')}"
+    return text
+
+
+def _standing_parts(found: Experiment, standing: Standing) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(), _arms(found, standing), Text(), _guardrails(standing), Text()]
+    word, style = _VERDICTS[standing.verdict]
+    said: list[tuple[str, str | Text]] = [("verdict", Text(word, style=style)), ("because", standing.sentence)]
+    if found.end_time is None and standing.waiting_for:
+        said.append(("waits for", standing.waiting_for))
+    parts.append(facts(said))
+    if standing.observations_lost:
+        parts.append(
+            Text(
+                f"Fronts had to drop {standing.observations_lost:,} observations while the switcher was away.",
+                style="yellow",
+            )
+        )
+    return parts
+
+
+def _arms(found: Experiment, standing: Standing) -> RenderableType:
+    rows = []
+    for arm in standing.arms:
+        name = f"v{arm.version}" + (" control" if arm.version == found.control else "")
+        wanted = "" if arm.wanted is None else f" → {percent(arm.wanted)}"
+        rows.append(
+            (
+                name,
+                percent(arm.weight) + wanted,
+                count(arm.units),
+                count(arm.windows),
+                _rate(arm.error_rate),
+                _outcome(arm),
+            )
+        )
+    headers = ("arm", "weight", "units", "windows", "err (95 %)", "aim (95 %)")
+    return table(headers, rows, right=(1, 2, 3))
+
+
+def _outcome(arm: ArmStanding) -> str:
+    if arm.conversion_rate is not None:
+        return _rate(arm.conversion_rate)
+    return ABSENT if arm.mean_reward is None else _number(arm.mean_reward)
+
+
+def _rate(found: ArmEstimate | None) -> str:
+    if found is None:
+        return ABSENT
+    return f"{found.value:.2%} ({found.low:.2%} to {found.high:.2%})"
+
+
+def _number(found: ArmEstimate) -> str:
+    return f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})"
+
+
+def _guardrails(standing: Standing) -> RenderableType:
+    rows = [("spread of units", "all", *_test(standing.mismatch), "")]
+    for one in standing.candidates:
+        gone = "" if one.present else "off the route"
+        for harm in one.harms:
+            counts = f"{harm.counts[1]:,} of {sum(harm.counts):,} are its own" if harm.counts else gone
+            rows.append((harm.name, f"v{one.version}", *_test(harm), counts))
+        rows.append(("no worse", f"v{one.version}", *_test(one.no_worse), gone))
+    return table(("guardrail", "of", "e-value", "speaks at", "first ones"), rows, right=(2, 3))
+
+
+def _test(one: Guardrail) -> tuple[str, str]:
+    shown = "above a million" if one.e_value > 1e6 else f"{one.e_value:.3g}"
+    return shown, f"{one.threshold:,.0f}"
+
+
+def experiments_view(found: Sequence[Experiment]) -> RenderableType:
+    """Experiments, newest first."""
+    if not found:
+        return Text("There is no experiment yet. `turnout experiment create` starts one.")
+    rows = [
+        (
+            one.job,
+            one.experiment,
+            state(one.state),
+            weights_text(one.weights),
+            moment(one.create_time).removesuffix(" UTC"),
+            one.end_reason or one.reason or ABSENT,
+        )
+        for one in found
+    ]
+    return table(("job", "experiment", "state", "as it began", "since (UTC)", "reason"), rows)
+
+
+def standing_line(found: Experiment) -> str:
+    """How it stands on one line, for a log."""
+    standing = found.standing
+    if standing is None:
+        return f"{found.experiment}: {found.state}"
+    arms = ", ".join(f"v{arm.version} {percent(arm.weight)} {arm.units:,} units" for arm in standing.arms)
+    age = "" if found.create_time is None else f" (epoch {standing.epoch})"
+    return f"{found.state}{age}: {arms}. {standing.sentence}"
+
+
+def over_text(found: Experiment) -> str:
+    """How an experiment ended."""
+    how = "was rolled back by itself" if found.state is ExperimentState.ROLLED_BACK else "is over"
+    lasted = found.end_time - found.create_time if found.end_time and found.create_time else None
+    after = f" after {span(lasted)}" if lasted is not None else ""
+    return f"{found.experiment} on {found.job} {how}{after}. {found.end_reason}"
+
+
+def decisions_view(found: Sequence[Decision]) -> RenderableType:
+    """Decisions, newest first."""
+    if not found:
+        return Text("Nothing has been decided yet.")
+    rows = [
+        (
+            str(one.decision),
+            moment(one.create_time).removesuffix(" UTC"),
+            str(one.epoch),
+            one.action if one.carried_out else f"{one.action} (not carried out)",
+            one.actor or ABSENT,
+            one.reason or one.sentence,
+        )
+        for one in found
+    ]
+    return table(("no", "time (UTC)", "epoch", "action", "by", "why"), rows, right=(0, 2))
+
+
+def decision_view(found: Decision) -> RenderableType:
+    """One decision with its record."""
+    return Group(
+        facts(
+            [
+                ("decision", f"{found.decision} on {found.experiment} of {found.job}"),
+                ("made", f"{moment(found.create_time)} by {found.actor or ABSENT}"),
+                ("action", f"{found.action}, epoch {found.epoch}" + ("" if found.carried_out else ", not carried out")),
+                ("because", found.sentence),
+                *([("reason", found.reason)] if found.reason else []),
+            ]
+        ),
+        Text(),
+        Text(found.record),
+    )

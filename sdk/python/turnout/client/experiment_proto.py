@@ -1,0 +1,196 @@
+"""Between experiments and their messages."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+from turnout import experiments as results
+from turnout.errors import InvalidInput
+from turnout.query.v1 import query_pb2
+from turnout.switcher.v1 import switcher_pb2 as pb
+
+_PLAN_NUMBERS = ("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max")
+_PLAN_TIMES = ("window", "delay", "slow")
+_BANDIT_NUMBERS = ("epsilon", "floor", "step_max", "gamma", "units_min")
+
+
+def plan_message(plan: results.Plan) -> pb.Plan:
+    """The plan, with what is left to the switcher left out."""
+    message = pb.Plan(
+        harms=[pb.Metric.Value(f"METRIC_{metric}") for metric in plan.harms],
+        errors=[pb.Metric.Value(f"METRIC_{metric}") for metric in plan.errors],
+    )
+    _put(message, plan, _PLAN_NUMBERS, _PLAN_TIMES)
+    return message
+
+
+def bandit_message(bandit: results.Bandit) -> pb.Bandit:
+    """The bandit, with what is left to the switcher left out."""
+    message = pb.Bandit(rule=pb.Bandit.Rule.Value(bandit.rule), objective=pb.Bandit.Objective.Value(bandit.objective))
+    _put(message, bandit, _BANDIT_NUMBERS, ("every",))
+    return message
+
+
+def _put(message: Any, value: object, numbers: tuple[str, ...], times: tuple[str, ...]) -> None:
+    for name in numbers:
+        if (number := getattr(value, name)) is not None:
+            setattr(message, name, number)
+    for name in times:
+        if (time := getattr(value, name)) is not None:
+            getattr(message, name).FromTimedelta(time)
+
+
+def experiment(message: pb.Experiment) -> results.Experiment:
+    """The experiment that a message holds."""
+    _, job, _, name = message.name.split("/")
+    return results.Experiment(
+        job=job,
+        experiment=name,
+        state=results.ExperimentState(pb.Experiment.State.Name(message.state))
+        if message.state
+        else results.ExperimentState.STARTING,
+        weights={arm.version: arm.weight for arm in message.arms},
+        units=results.Units(pb.Units.Name(message.units).removeprefix("UNITS_")),
+        salt=message.salt,
+        holdout=message.holdout,
+        holdout_salt=message.holdout_salt,
+        overrides={one.unit: one.version for one in message.overrides},
+        plan=_plan(message.plan),
+        bandit=_bandit(message.bandit) if message.HasField("bandit") else None,
+        create_time=_time(message, "create_time"),
+        end_time=_time(message, "end_time"),
+        end_reason=message.end_reason,
+        claimed_actor=message.claimed_actor,
+        reason=message.reason,
+        standing=_standing(message.standing) if message.HasField("standing") else None,
+    )
+
+
+def _plan(message: pb.Plan) -> results.Plan:
+    return results.Plan(
+        **{name: getattr(message, name) or None for name in _PLAN_NUMBERS},
+        **{name: _span(message, name) for name in _PLAN_TIMES},
+        harms=tuple(_metric(one) for one in message.harms),
+        errors=tuple(_metric(one) for one in message.errors),
+    )
+
+
+def _bandit(message: pb.Bandit) -> results.Bandit:
+    return results.Bandit(
+        rule=results.BanditRule(pb.Bandit.Rule.Name(message.rule)),
+        objective=results.BanditObjective(pb.Bandit.Objective.Name(message.objective)),
+        **{name: getattr(message, name) or None for name in _BANDIT_NUMBERS},
+        every=_span(message, "every"),
+    )
+
+
+def _metric(number: pb.Metric.ValueType) -> results.Metric:
+    return results.Metric(pb.Metric.Name(number).removeprefix("METRIC_"))
+
+
+def _verdict(number: pb.Verdict.ValueType) -> results.Verdict:
+    return results.Verdict(pb.Verdict.Name(number).removeprefix("VERDICT_"))
+
+
+def _time(message: Any, field: str) -> Any:
+    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
+
+
+def _span(message: Any, field: str) -> Any:
+    return getattr(message, field).ToTimedelta() if message.HasField(field) else None
+
+
+def _standing(message: pb.Standing) -> results.Standing:
+    return results.Standing(
+        epoch=message.epoch,
+        arms=tuple(_arm(one) for one in message.arms),
+        candidates=tuple(_candidate(one) for one in message.candidates),
+        mismatch=_guardrail(message.mismatch),
+        verdict=_verdict(message.verdict),
+        sentence=message.sentence,
+        waiting_for=message.waiting_for,
+        observations_lost=message.observations_lost,
+    )
+
+
+def _arm(message: pb.ArmStanding) -> results.ArmStanding:
+    return results.ArmStanding(
+        version=message.version,
+        weight=message.weight,
+        wanted=message.wanted if message.HasField("wanted") else None,
+        units=message.units,
+        windows=message.windows,
+        error_rate=_estimate(message, "error_rate"),
+        conversion_rate=_estimate(message, "conversion_rate"),
+        mean_reward=_estimate(message, "mean_reward"),
+    )
+
+
+def _estimate(message: pb.ArmStanding, field: str) -> results.ArmEstimate | None:
+    if not message.HasField(field):  # type: ignore[arg-type]  # one of the three names
+        return None
+    found: pb.Estimate = getattr(message, field)
+    return results.ArmEstimate(found.value, found.low, found.high)
+
+
+def _candidate(message: pb.CandidateStanding) -> results.CandidateStanding:
+    return results.CandidateStanding(
+        version=message.version,
+        verdict=_verdict(message.verdict),
+        sentence=message.sentence,
+        harms=tuple(_guardrail(one) for one in message.harms),
+        no_worse=_guardrail(message.no_worse),
+        present=message.present,
+    )
+
+
+def _guardrail(message: pb.Guardrail) -> results.Guardrail:
+    return results.Guardrail(message.name, message.e_value, message.threshold, tuple(message.counts))
+
+
+def decision(message: pb.Decision) -> results.Decision:
+    """The decision that a message holds."""
+    _, job, _, name, _, number = message.name.split("/")
+    return results.Decision(
+        job=job,
+        experiment=name,
+        decision=int(number),
+        create_time=message.create_time.ToDatetime(tzinfo=UTC),
+        epoch=message.epoch,
+        action=message.action,
+        verdict=_verdict(message.verdict),
+        sentence=message.sentence,
+        actor=message.actor,
+        reason=message.reason,
+        carried_out=message.carried_out,
+        record=message.record,
+    )
+
+
+def outcome_message(outcome: results.Outcome) -> query_pb2.Outcome:
+    """An outcome as it is reported. InvalidInput for what a front sees itself."""
+    message = query_pb2.Outcome(exposure_id=outcome.exposure_id)
+    match outcome.metric:
+        case results.Metric.ERROR:
+            message.error.SetInParent()
+        case results.Metric.CONVERSION:
+            message.conversion.SetInParent()
+        case results.Metric.REWARD:
+            message.reward.value, message.reward.outcome_id = outcome.reward, outcome.outcome_id
+            message.reward.SetInParent()
+        case _:
+            raise InvalidInput(
+                "INVALID_OUTCOME", f"{outcome.metric} is seen by the fronts; report ERROR, CONVERSION or REWARD."
+            )
+    return message
+
+
+def reported(message: query_pb2.ReportOutcomesResponse) -> results.Reported:
+    """The answer to a report."""
+    return results.Reported(
+        stored=message.stored,
+        duplicates=message.duplicates,
+        not_counted=message.not_counted,
+        rejected={one.index: one.message for one in message.rejected},
+    )

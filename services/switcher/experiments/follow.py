@@ -1,0 +1,47 @@
+"""An experiment's state follows its route, in the transaction that commits the route.
+
+What stands on the route is the truth: an experiment runs once its route is committed, each epoch of it is a stratum
+with the weights of that moment, and whatever takes it off the route ends it. So there is no moment in which fronts
+expose units to an experiment that does not count, whoever dies.
+"""
+
+import json
+from typing import Any
+
+from services.switcher.experiments.conclude import Action
+from services.switcher.experiments.rows import SQL, State
+from services.switcher.records import ChangeRecord, CommandKind
+from turnout.routing import Route
+
+_ACTIONS = {
+    CommandKind.ABORT: (Action.ABORT, Action.END),
+    CommandKind.STEP: (Action.STEP,),
+    CommandKind.STOP_EXPERIMENT: (Action.ASKED,),
+}
+"""The decisions that a change carries out. Any other change of the route carries out none, whatever was decided."""
+
+
+async def follow(connection: Any, before: Route | None, record: ChangeRecord) -> None:
+    """Bring the experiments of the route before and after a change in step with it."""
+    after, at = record.route, record.commit_time
+    was = before.experiment if before else None
+    now = after.experiment
+    if was is not None and (now is None or now.number != was.number):
+        state = State.ROLLED_BACK if record.command is CommandKind.ABORT else State.STOPPED
+        await connection.execute(SQL.finish, was.number, state.value, at, _reason(record))
+    if now is not None:
+        weights = json.dumps({arm.version: arm.weight for arm in after.arms})
+        await connection.execute(SQL.start, now.number)
+        await connection.execute(SQL.begin_epoch, now.number, after.epoch, weights, at)
+    for one in {one.number for one in (was, now) if one is not None}:
+        actions = [action.value for action in _ACTIONS.get(record.command, ())]
+        await connection.execute(SQL.carried_out, one, after.epoch, actions)
+
+
+def _reason(record: ChangeRecord) -> str:
+    done = {
+        CommandKind.ABORT: "A guardrail took the last candidate off the route",
+        CommandKind.STOP_EXPERIMENT: "Stopped",
+    }.get(record.command, f"Its route was changed over its head ({record.command.value})")
+    by = f" by {record.claimed_actor}" if record.claimed_actor and record.command is not CommandKind.ABORT else ""
+    return f"{done}{by}: {record.reason}" if record.reason else f"{done}{by}."

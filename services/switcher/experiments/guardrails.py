@@ -1,0 +1,187 @@
+"""The loop that watches experiments: adds up windows, draws conclusions, keeps decisions, and carries them out.
+
+One replica at a time runs it, by a lease; whoever takes over finds everything in the database. A decision is kept
+before its change of the route is asked for, and marked as carried out by the commit of that change, so that a replica
+that dies in between leaves no change without its decision: the next one concludes anew.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from core.domain.errors import TurnoutError, Unavailable
+from services.switcher.change import Changes
+from services.switcher.experiments.conclude import Action, Conclusion
+from services.switcher.experiments.conducting import kept_owner
+from services.switcher.experiments.ledger import CLOSE_MAX, Ledger
+from services.switcher.experiments.record import Record, recorded
+from services.switcher.experiments.situations import STALE_AFTER, asked_situation, situation_of
+from services.switcher.experiments.store import Counted, ExperimentStore
+from services.switcher.records import CommandKind, GateAnswer, Intent
+from services.switcher.replayer_client import ReplayerClient
+from services.switcher.switch import Conduct, GateQuestion, etag_of
+from turnout.routing import Experiment
+
+log = logging.getLogger(__name__)
+
+LOOP: Final = "experiments"
+_EVERY_S: Final = 1.0
+_LEASE: Final = timedelta(seconds=5)
+_GATES_EVERY_S: Final = 15.0
+_CHANGE_WITHIN_S: Final = 30.0
+_RETRY_S: Final = 5.0  # after a step that the route refused; an abort is tried again at once
+_TIDY_EVERY_S: Final = 60.0
+_UNITS_KEPT: Final = timedelta(days=7)
+_MOVES: Final = (Action.ABORT, Action.END, Action.STEP)
+
+
+class Guardrails:
+    """The loop of one replica."""
+
+    def __init__(
+        self, store: ExperimentStore, ledger: Ledger, changes: Changes, replayer: ReplayerClient, holder: str
+    ) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._changes = changes
+        self._replayer = replayer
+        self._holder = holder
+        self._gates: dict[int, tuple[float, tuple[GateAnswer, ...]]] = {}
+        self._not_before: dict[int, float] = {}
+        self._tidied_at = 0.0
+
+    async def run(self) -> None:
+        """Watch until cancelled; waits while PostgreSQL is away."""
+        try:
+            while True:
+                try:
+                    if await self._store.lease_loop(LOOP, self._holder, _LEASE):
+                        await self._watch()
+                except Unavailable as error:
+                    log.warning("watching the experiments waits: %s", error.message)
+                except Exception:
+                    log.exception("watching the experiments failed and is tried again")
+                await asyncio.sleep(_EVERY_S)
+        finally:
+            await asyncio.shield(self._leave())
+
+    async def _leave(self) -> None:
+        try:
+            await self._store.give_loop(LOOP, self._holder)
+        except TurnoutError as error:
+            log.warning("the right to watch the experiments was not given back: %s", error.message)
+
+    async def _watch(self) -> None:
+        # Side by side: a change of one route, which waits for its fronts, must not hold up the abort of another.
+        await asyncio.gather(*(self._guarded(number) for number in await self._store.counting()))
+        if time.monotonic() - self._tidied_at > _TIDY_EVERY_S:
+            self._tidied_at = time.monotonic()
+            for name in await self._store.tidy(_UNITS_KEPT):
+                log.warning("%s never started and was forgotten", name)
+
+    async def _guarded(self, number: int) -> None:
+        try:
+            await self._one(number)
+        except Unavailable as error:
+            log.warning("watching experiment %d waits: %s", number, error.message)
+        except Exception:
+            log.exception("watching experiment %d failed and is tried again", number)
+
+    async def _one(self, number: int) -> None:
+        counted = await self._store.counted(number, STALE_AFTER)
+        spec = counted.experiment.spec
+        while await self._ledger.close_windows(number, spec) == CLOSE_MAX:
+            await self._store.lease_loop(LOOP, self._holder, _LEASE)
+        counted = await self._store.counted(number, STALE_AFTER)
+        route = counted.route.state.route
+        if counted.experiment.state.over or route is None or route.experiment is None:
+            return  # it has ended since it was listed
+        if counted.decided_epoch < route.epoch:
+            await self._note_changes(counted)
+        record = recorded(
+            counted.experiment.name, "guardrails", "", situation_of(counted, await self._gates_of(counted))
+        )
+        conclusion = record.conclusion
+        if conclusion.action in _MOVES:
+            await self._move(counted, record)
+        elif conclusion.action is Action.PAUSE or conclusion.decision.verdict.value != counted.experiment.verdict:
+            await self._store.decide(number, record, carried_out=True)
+            log.info("%s: %s", counted.experiment.name, conclusion.sentence)
+
+    async def _note_changes(self, counted: Counted) -> None:
+        """Keep a decision for every epoch that somebody else made of the route."""
+        job = counted.experiment.job
+        for one in counted.epochs:
+            changed = await self._store.change_of(job, one.epoch)
+            before = await self._store.change_of(job, one.epoch - 1)
+            if one.epoch <= counted.decided_epoch or changed is None or before is None:
+                continue
+            weights = {arm.version: arm.weight for arm in changed.route.arms}
+            situation = asked_situation(counted, before.route, weights)
+            record = recorded(counted.experiment.name, changed.claimed_actor, changed.reason, situation)
+            await self._store.decide(counted.experiment.number, record, carried_out=True)
+
+    async def _gates_of(self, counted: Counted) -> tuple[GateAnswer, ...]:
+        """What the gates say of the candidates on the route; asked now and then."""
+        number, route = counted.experiment.number, counted.route.state.route
+        assert route is not None, "an experiment stands on a route"
+        asked_at, gates = self._gates.get(number, (0.0, ()))
+        if asked_at and time.monotonic() - asked_at < _GATES_EVERY_S:
+            return gates
+        present = sorted(route.versions - {route.active_version})
+        questions = [GateQuestion(version, route.active_version) for version in present]
+        try:
+            gates = await self._replayer.gates(route.job, questions, frozenset())
+        except TurnoutError as error:
+            log.warning("%s: the gates were not asked: %s", counted.experiment.name, error.message)
+        self._gates[number] = time.monotonic(), gates
+        return gates
+
+    async def _move(self, counted: Counted, record: Record) -> None:
+        number, conclusion = counted.experiment.number, record.conclusion
+        step = conclusion.action is Action.STEP
+        if step and time.monotonic() < self._not_before.get(number, 0.0):
+            return
+        if step:
+            record = recorded(record.experiment, "bandit", "", record.situation)
+        await self._store.decide(number, record, carried_out=False)
+        log.info("%s: %s: %s", record.experiment, conclusion.action.value, conclusion.sentence)
+        kind = CommandKind.STEP if step else CommandKind.ABORT
+        intent = Intent(kind, record.actor, conclusion.sentence, "", b"")
+        try:
+            await self._changes.change(
+                [(counted.experiment.job, _command(counted, conclusion))],
+                intent,
+                validate_only=False,
+                time_left_s=_CHANGE_WITHIN_S,
+            )
+        except TurnoutError as error:
+            self._not_before[number] = time.monotonic() + _RETRY_S
+            log.warning("%s: %s was not carried out: %s", record.experiment, conclusion.action.value, error.message)
+
+
+def _command(counted: Counted, conclusion: Conclusion) -> Conduct:
+    """The change of the route, resting on the very route that the conclusion was drawn from."""
+    experiment, route = counted.experiment, counted.route.state.route
+    assert route is not None, "an experiment stands on a route"
+    over = conclusion.action is Action.END
+    weights = {arm.version: weight for arm, weight in zip(experiment.spec.arms, conclusion.after.weights, strict=True)}
+    return Conduct(
+        actor=route.owner,
+        weights=tuple(weights.items()),
+        owner=kept_owner(experiment) if over else route.owner,
+        experiment=None if over else _without(counted, conclusion.aborted),
+        etag=etag_of(route.epoch),
+    )
+
+
+def _without(counted: Counted, aborted: tuple[int, ...]) -> Experiment | None:
+    """The experiment on the route without the testers of candidates that go: nobody reads those any more."""
+    route = counted.route.state.route
+    assert route is not None
+    experiment = route.experiment
+    assert experiment is not None, "a conclusion is drawn for the experiment on the route"
+    return replace(experiment, overrides=tuple(one for one in experiment.overrides if one[1] not in aborted))

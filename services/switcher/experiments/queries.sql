@@ -1,0 +1,207 @@
+-- name: keys
+select number, key from switcher.exposure_keys order by number
+
+-- name: first_key
+insert into switcher.exposure_keys (number, key) values (1, $1) on conflict do nothing
+
+-- name: create
+insert into switcher.experiments (job, experiment, state, spec, owner, claimed_actor, reason, request_id, fingerprint)
+values ($1, $2, 'STARTING', $3, $4, $5, $6, $7, $8)
+on conflict do nothing
+returning number
+
+-- name: never_started
+delete from switcher.experiments where number = $1 and state = 'STARTING'
+
+-- name: forget_never_started
+delete from switcher.experiments where state = 'STARTING' and create_time < clock_timestamp() - interval '2 minutes'
+returning job, experiment
+
+-- name: by_id
+select *, clock_timestamp() as now from switcher.experiments where job = $1 and experiment = $2
+
+-- name: lock
+select *, clock_timestamp() as now from switcher.experiments where number = $1 for no key update
+
+-- name: counting
+select number from switcher.experiments where state in ('RUNNING', 'PAUSED') order by number
+
+-- name: list
+select * from switcher.experiments
+where ($1 = '-' or job = $1) and number < coalesce($2, number + 1) order by number desc limit $3
+
+-- name: start
+update switcher.experiments set state = 'RUNNING' where number = $1 and state = 'STARTING'
+
+-- name: begin_epoch
+insert into switcher.experiment_epochs (number, epoch, weights, start_time) values ($1, $2, $3, $4)
+on conflict do nothing
+
+-- name: finish
+update switcher.experiments set state = $2, end_time = $3, end_reason = $4
+where number = $1 and state in ('STARTING', 'RUNNING', 'PAUSED')
+
+-- name: epochs
+select epoch, weights, start_time from switcher.experiment_epochs where number = $1 order by epoch
+
+-- name: tallies
+select * from switcher.experiment_tallies where number = $1
+
+-- name: harms
+select * from switcher.experiment_harms where number = $1
+
+-- name: pause
+update switcher.experiments set state = 'PAUSED' where number = $1 and state = 'RUNNING'
+
+-- name: resume
+update switcher.experiments
+set state = 'RUNNING', passed_over = array(select distinct unnest(passed_over || array['FREEZE', 'INCONCLUSIVE']))
+where number = $1 and state = 'PAUSED'
+
+-- name: undo_decision
+-- One for the same epoch that was never carried out: it is taken again.
+delete from switcher.experiment_decisions where number = $1 and epoch = $2 and not carried_out
+
+-- name: decide
+insert into switcher.experiment_decisions
+    (number, decision, epoch, action, verdict, sentence, actor, reason, carried_out, record)
+select $1, coalesce(max(decision), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9
+from switcher.experiment_decisions where number = $1
+returning decision
+
+-- name: carried_out
+update switcher.experiment_decisions set carried_out = true
+where number = $1 and epoch = $2 and action = any($3::text[]) and not carried_out
+
+-- name: change_of_epoch
+select command, claimed_actor, reason, route from switcher.route_changes where job = $1 and epoch = $2
+
+-- name: note_verdict
+update switcher.experiments set verdict = $2 where number = $1
+
+-- name: last_decided_epoch
+select coalesce(max(epoch) filter (where carried_out), 0) from switcher.experiment_decisions where number = $1
+
+-- name: decisions
+select d.*, e.job, e.experiment from switcher.experiment_decisions d join switcher.experiments e using (number)
+where e.job = $1 and e.experiment = $2 and d.decision < coalesce($3, d.decision + 1)
+order by d.decision desc limit $4
+
+-- name: decision
+select d.*, e.job, e.experiment from switcher.experiment_decisions d join switcher.experiments e using (number)
+where e.job = $1 and e.experiment = $2 and d.decision = $3
+
+-- name: lock_all
+select number, job, spec, units from switcher.experiments
+where number = any($1::bigint[]) and state in ('RUNNING', 'PAUSED') order by number for no key update
+
+-- name: add_units
+with given as (
+    select distinct on (g.unit) g.unit, g.epoch, g.version, least(g.at, clock_timestamp()) as at
+    from unnest($2::bigint[], $3::bigint[], $4::integer[], $5::timestamptz[]) as g (unit, epoch, version, at)
+    join switcher.experiment_epochs p on p.number = $1 and p.epoch = g.epoch
+    order by g.unit, g.at
+), added as (
+    insert into switcher.experiment_units (number, unit, epoch, version, exposed_at)
+    select $1, unit, epoch, version, at from given order by unit limit greatest($6::bigint, 0)
+    on conflict do nothing
+    returning epoch, version
+), tallied as (
+    insert into switcher.experiment_tallies (number, epoch, version, units)
+    select $1, epoch, version, count(*) from added group by epoch, version
+    on conflict (number, epoch, version) do update set units = experiment_tallies.units + excluded.units
+)
+update switcher.experiments set units = units + (select count(*) from added) where number = $1
+
+-- name: mix_units
+update switcher.experiment_units u set mixed = true
+from unnest($2::bigint[], $3::integer[], $4::timestamptz[]) as g (unit, version, at)
+where u.number = $1 and u.unit = g.unit and u.version <> g.version and not u.mixed and not u.closed
+  and g.at <= u.exposed_at + $5::interval
+
+-- name: add_outcomes
+with given as (
+    select distinct on (g.unit, g.metric, g.key) g.place, g.unit, g.metric, g.key, g.epoch, g.version,
+           least(g.at, clock_timestamp()) as at, g.value
+    from unnest($2::integer[], $3::bigint[], $4::text[], $5::bigint[], $6::bigint[], $7::integer[],
+                $8::timestamptz[], $9::double precision[])
+         as g (place, unit, metric, key, epoch, version, at, value)
+    join switcher.experiment_epochs p on p.number = $1 and p.epoch = g.epoch
+    -- Where no more units are counted, neither are outcomes of those that are not.
+    where $10 or exists (select from switcher.experiment_units u where u.number = $1 and u.unit = g.unit)
+    order by g.unit, g.metric, g.key, g.at, g.place
+), added as (
+    insert into switcher.experiment_outcomes (number, unit, metric, key, epoch, version, at, value)
+    select $1, unit, metric, key, epoch, version, at, value from given
+    on conflict do nothing
+    returning unit, metric, key, epoch, version
+), harmed as (
+    insert into switcher.experiment_harms (number, epoch, version, metric, units)
+    select $1, epoch, version, metric, count(*) from added
+    where metric in ('ERROR', 'FAILURE', 'NOT_FOUND', 'SLOW') group by epoch, version, metric
+    on conflict (number, epoch, version, metric) do update set units = experiment_harms.units + excluded.units
+)
+select g.place, a.unit is not null as stored from given g left join added a using (unit, metric, key)
+
+-- name: close_windows
+with closing as (
+    select unit, epoch, version, exposed_at, mixed from switcher.experiment_units
+    where number = $1 and not closed and exposed_at < clock_timestamp() - $2::interval - $3::interval
+    order by exposed_at limit $5
+), closed as (
+    update switcher.experiment_units u set closed = true from closing c where u.number = $1 and u.unit = c.unit
+), summed as (
+    select c.unit, c.epoch, c.version, c.mixed or coalesce(bool_or(o.version <> c.version), false) as mixed,
+           coalesce(bool_or(o.metric = any($4::text[])), false) as errored,
+           coalesce(bool_or(o.metric = 'CONVERSION'), false) as converted,
+           coalesce(sum(o.value) filter (where o.metric = 'REWARD'), 0) as reward
+    from closing c
+    left join switcher.experiment_outcomes o
+        on o.number = $1 and o.unit = c.unit and o.at <= c.exposed_at + $2::interval
+    group by c.unit, c.epoch, c.version, c.mixed
+), tallied as (
+    insert into switcher.experiment_tallies (number, epoch, version, closed, errors, conversions, total, squares)
+    select $1, epoch, version, count(*), count(*) filter (where errored), count(*) filter (where converted),
+           sum(reward), sum(reward * reward)
+    from summed where not mixed group by epoch, version
+    on conflict (number, epoch, version) do update
+    set closed = experiment_tallies.closed + excluded.closed, errors = experiment_tallies.errors + excluded.errors,
+        conversions = experiment_tallies.conversions + excluded.conversions,
+        total = experiment_tallies.total + excluded.total, squares = experiment_tallies.squares + excluded.squares
+)
+select count(*) from closing
+
+-- name: flushed
+insert into switcher.exposure_flushes (front, flushed, lost) values ($1, clock_timestamp(), $2)
+on conflict (front) do update set flushed = clock_timestamp(), lost = $2
+
+-- name: stale_fronts
+select l.front, extract(epoch from clock_timestamp() - f.flushed) as age_s
+from switcher.reader_leases l left join switcher.exposure_flushes f using (front)
+where l.expires > clock_timestamp() and (f.flushed is null or f.flushed < clock_timestamp() - $1::interval)
+order by l.front
+
+-- name: lost
+select coalesce(sum(lost), 0) from switcher.exposure_flushes
+
+-- name: take_loop
+insert into switcher.loop_leases (loop, holder, expires) values ($1, $2, clock_timestamp() + $3)
+on conflict (loop) do update set holder = $2, expires = clock_timestamp() + $3
+where loop_leases.holder = $2 or loop_leases.expires < clock_timestamp()
+returning true
+
+-- name: give_loop
+delete from switcher.loop_leases where loop = $1 and holder = $2
+
+-- name: forget_units
+with over as (
+    select number from switcher.experiments where end_time < clock_timestamp() - $1::interval
+      and exists (select from switcher.experiment_units u where u.number = experiments.number)
+    order by number limit 1
+), units as (
+    delete from switcher.experiment_units u using over where u.number = over.number
+)
+delete from switcher.experiment_outcomes o using over where o.number = over.number
+
+-- name: forget_flushes
+delete from switcher.exposure_flushes f where flushed < clock_timestamp() - interval '1 hour'

@@ -1,0 +1,139 @@
+"""The gRPC edge of experiments: check the form, call, convert."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from core.domain.errors import FailedPrecondition, InvalidInput
+from core.domain.paging import from_token, page_size, to_token
+from core.domain.text import ID_MAX, text
+from services.switcher.experiments import convert
+from services.switcher.experiments.conclude import conclude
+from services.switcher.experiments.conducting import Ending, Experiments
+from services.switcher.experiments.ledger import Ledger
+from services.switcher.experiments.names import parse_decision, parse_experiment, parse_parent
+from services.switcher.experiments.record import RulesChangedError, recomputed
+from services.switcher.experiments.rows import experiment_name
+from services.switcher.experiments.situations import STALE_AFTER, situation_of
+from services.switcher.experiments.store import ExperimentStore
+from services.switcher.records import CommandKind
+from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import switcher_pb2_grpc as rpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentParts:
+    """What the methods call."""
+
+    store: ExperimentStore
+    experiments: Experiments
+    ledger: Ledger
+    keys: Mapping[int, bytes] = field(repr=False)
+
+
+class ExperimentMethods(rpc.SwitcherServicer):
+    """The methods of turnout.switcher.v1.Switcher that are of experiments."""
+
+    @property
+    def experiment_parts(self) -> ExperimentParts:
+        """What the methods call; Unavailable while the switcher starts."""
+        raise NotImplementedError
+
+    async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Context) -> pb.Experiment:
+        job = parse_parent(request.parent)
+        name = experiment_name(job, request.experiment_id)
+        _, experiment = parse_experiment(name)
+        spec = convert.spec_of(job, request.experiment)
+        record = await self.experiment_parts.experiments.start(
+            job,
+            experiment,
+            spec,
+            convert.intent_of(CommandKind.START_EXPERIMENT, request),
+            owner=text(request.owner, "owner", ID_MAX),
+            override_gates=tuple(request.override_gates),
+            validate_only=request.validate_only,
+            time_left_s=context.time_remaining() or 0.0,
+        )
+        if record is None:
+            checked = pb.Experiment()
+            checked.CopyFrom(request.experiment)
+            checked.name = name
+            return checked
+        return convert.experiment_message(record)
+
+    async def GetExperiment(self, request: pb.GetExperimentRequest, context: Context) -> pb.Experiment:
+        store = self.experiment_parts.store
+        record = await store.read(*parse_experiment(request.name))
+        message = convert.experiment_message(record)
+        counted = await store.counted(record.number, STALE_AFTER)
+        if counted.route.state.route is not None and counted.epochs:
+            situation = situation_of(counted)
+            message.standing.CopyFrom(convert.standing_message(situation, conclude(situation), counted.lost))
+        return message
+
+    async def ListExperiments(self, request: pb.ListExperimentsRequest, context: Context) -> pb.ListExperimentsResponse:
+        job = parse_parent(request.parent, all_jobs=True)
+        size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
+        records = await self.experiment_parts.store.list_experiments(job, int(last) if last else None, size + 1)
+        token = to_token(request.parent, str(records[size - 1].number)) if len(records) > size else ""
+        experiments = [convert.experiment_message(record) for record in records[:size]]
+        return pb.ListExperimentsResponse(experiments=experiments, next_page_token=token)
+
+    async def StopExperiment(self, request: pb.StopExperimentRequest, context: Context) -> pb.Experiment:
+        job, experiment = parse_experiment(request.name)
+        ending = Ending(request.promote, request.keep_weights, tuple(request.override_gates))
+        intent = convert.intent_of(CommandKind.STOP_EXPERIMENT, request)
+        record = await self.experiment_parts.experiments.stop(
+            job, experiment, ending, intent, context.time_remaining() or 0.0
+        )
+        return convert.experiment_message(record)
+
+    async def ResumeExperiment(self, request: pb.ResumeExperimentRequest, context: Context) -> pb.Experiment:
+        return convert.experiment_message(
+            await self.experiment_parts.experiments.resume(*parse_experiment(request.name))
+        )
+
+    async def RecordOutcomes(self, request: pb.RecordOutcomesRequest, context: Context) -> pb.RecordOutcomesResponse:
+        convert.refuse_large(request)
+        front = text(request.front, "front", ID_MAX)
+        exposures, seen = convert.observations_of(request.observations)
+        reported, places = [], []
+        results = [pb.RecordOutcomesResponse.INVALID] * len(request.outcomes)
+        for place, message in enumerate(request.outcomes):
+            try:
+                reported.append(convert.outcome_of(dict(self.experiment_parts.keys), message))
+                places.append(place)
+            except InvalidInput:
+                continue
+        flushed = (front, request.observations_lost) if request.complete else None
+        stored = await self.experiment_parts.ledger.record(exposures, [*reported, *seen], flushed)
+        for place, result in zip(places, stored, strict=False):
+            results[place] = convert.result_value(result)
+        return pb.RecordOutcomesResponse(results=results)
+
+    async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
+        job, experiment = parse_experiment(request.parent)
+        size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
+        store = self.experiment_parts.store
+        await store.read(job, experiment)
+        rows = await store.list_decisions(job, experiment, int(last) if last else None, size + 1)
+        token = to_token(request.parent, str(rows[size - 1].decision)) if len(rows) > size else ""
+        decisions = [convert.decision_message(row, whole=False) for row in rows[:size]]
+        return pb.ListDecisionsResponse(decisions=decisions, next_page_token=token)
+
+    async def GetDecision(self, request: pb.GetDecisionRequest, context: Context) -> pb.Decision:
+        row = await self.experiment_parts.store.decision(*parse_decision(request.name))
+        return convert.decision_message(row, whole=True)
+
+    async def ReplayDecision(self, request: pb.ReplayDecisionRequest, context: Context) -> pb.ReplayDecisionResponse:
+        row = await self.experiment_parts.store.decision(*parse_decision(request.name))
+        try:
+            again = recomputed(row.record)
+        except RulesChangedError as error:
+            raise FailedPrecondition("RULES_CHANGED", str(error)) from None
+        equal = again == row.record
+        return pb.ReplayDecisionResponse(equal=equal, recomputed="" if equal else again.decode())

@@ -1,0 +1,52 @@
+"""From what was counted to the situation that a conclusion is drawn from."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Final
+
+from services.switcher.experiments.conclude import GateSaid, Situation
+from services.switcher.experiments.rows import State, drawn_of, weights_of
+from services.switcher.experiments.store import Counted
+from services.switcher.records import GateAnswer
+from turnout.routing import Route
+
+STALE_AFTER: Final = timedelta(seconds=10)
+"""How long ago a live front may last have told all that it saw. It tells every second."""
+
+
+def situation_of(counted: Counted, gates: Iterable[GateAnswer] = ()) -> Situation:
+    """The situation now."""
+    experiment, route = counted.experiment, counted.route.state.route
+    assert route is not None, "an experiment stands on a route"
+    spec = experiment.spec
+    return Situation(
+        spec=spec,
+        epochs=counted.epochs,
+        route=drawn_of(spec, route),
+        epoch_age_s=counted.epoch_age_s,
+        gates=tuple(GateSaid(one.gate, one.version, one.passed, one.evidence) for one in gates),
+        stale=_stale(counted),
+        paused=experiment.state is State.PAUSED,
+        passed_over=experiment.passed_over,
+        gone=tuple(version for version in spec.candidates if version not in route.versions),
+    )
+
+
+def asked_situation(counted: Counted, before: Route, after: Mapping[int, int]) -> Situation:
+    """The situation in which somebody asked for other weights (basis points by version) than those before."""
+    spec = counted.experiment.spec
+    return Situation(
+        spec=spec,
+        epochs=tuple(one for one in counted.epochs if one.epoch <= before.epoch),
+        route=drawn_of(spec, before),
+        asked=weights_of(spec, after),
+    )
+
+
+def _stale(counted: Counted) -> str:
+    if counted.experiment.state is State.STARTING or counted.now - counted.experiment.create_time < STALE_AFTER:
+        return ""
+    for front, age_s in counted.stale_fronts:
+        told = f"last told all that it saw {age_s:.0f} s ago" if age_s is not None else "has not told yet what it saw"
+        return f"the front {front}, which {told}"
+    return ""

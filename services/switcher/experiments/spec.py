@@ -1,0 +1,220 @@
+"""What is fixed before an experiment starts, and what may not be. Pure; also its JSON.
+
+An experiment compares candidates with the version that is active when it starts, its *control*. What a verdict rests on
+is fixed for its whole life; only weights move.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from core.domain.errors import InvalidInput
+from services.switcher.statistics.decision import Plan
+from turnout.routing import WHOLE, Experiment, Units
+
+ARMS_MAX: Final = 8
+OVERRIDES_MAX: Final = 1000
+UNIT_CHARACTERS_MAX: Final = 1024
+_MILLION: Final = 1_000_000
+
+
+class Metric(enum.Enum):
+    """What may become of an exposure. The first four are harms, of which the first one of a unit counts."""
+
+    ERROR = "ERROR"  # a client said that the answer was wrong or of no use
+    FAILURE = "FAILURE"  # the front could not answer
+    NOT_FOUND = "NOT_FOUND"  # the front found no row
+    SLOW = "SLOW"  # the front's answer took longer than the experiment allows
+    CONVERSION = "CONVERSION"  # the unit did what it was hoped to do; once a unit
+    REWARD = "REWARD"  # a number; those of a unit add up
+
+
+HARMS: Final = (Metric.ERROR, Metric.FAILURE, Metric.NOT_FOUND, Metric.SLOW)
+CLIENTS: Final = (Metric.ERROR, Metric.CONVERSION, Metric.REWARD)
+"""What a client may report; the rest is the fronts' own to tell."""
+
+
+class Rule(enum.Enum):
+    """How a bandit weighs the arms."""
+
+    THOMPSON = "THOMPSON"  # by the probability that the arm is the best
+    EPSILON_GREEDY = "EPSILON_GREEDY"  # the best so far gets all but epsilon
+
+
+class Objective(enum.Enum):
+    """What a bandit looks for."""
+
+    CONVERSIONS = "CONVERSIONS"  # the largest share of units that convert
+    REWARDS = "REWARDS"  # the largest mean reward of a unit
+    ERRORS = "ERRORS"  # the smallest share of units that err
+
+
+class Bandit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Weights that learn, inside of the guardrails. Shares are parts of 1."""
+
+    rule: Rule = Rule.THOMPSON
+    objective: Objective = Objective.CONVERSIONS
+    epsilon: float = 0.1  # shared out among all arms by EPSILON_GREEDY
+    floor: float = 0.05  # that no arm falls below
+    step_max: float = 0.1  # the most that an arm's share changes at a time
+    gamma: float = 1.0  # what an epoch's outcomes weigh beside those of the next one
+    every_s: float = 3600.0  # least time from one step to the next
+    units_min: int = 100  # complete windows in each arm before the first step
+
+
+class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A version and its weight in basis points."""
+
+    version: int
+    weight: int
+
+
+class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was asked for. arms: the control first, then the candidates by number."""
+
+    arms: tuple[Arm, ...]
+    units: Units
+    plan: Plan = Plan()
+    harms: tuple[Metric, ...] = HARMS  # that are guardrails
+    errors: tuple[Metric, ...] = (Metric.ERROR, Metric.FAILURE)  # that count in a unit's window
+    window_s: float = 24 * 3600.0  # of a unit, from its first exposure
+    delay_s: float = 3600.0  # how much later an outcome may be reported and still count in the window
+    slow_s: float = 0.0  # an answer that takes longer is SLOW; 0 = none is
+    salt: str = ""  # of the route from now on; "" = as it is
+    holdout: int = 0  # basis points of the units that stay on the control, whatever the weights
+    holdout_salt: str = ""
+    overrides: tuple[tuple[str, int], ...] = ()  # unit -> version, for testers
+    bandit: Bandit | None = None
+
+    @property
+    def control(self) -> int:
+        """The version that candidates are compared with."""
+        return self.arms[0].version
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """The versions that must prove themselves."""
+        return tuple(arm.version for arm in self.arms[1:])
+
+    @property
+    def weights(self) -> Mapping[int, int]:
+        """Basis points of each version."""
+        return {arm.version: arm.weight for arm in self.arms}
+
+    def on_route(self, name: str, number: int) -> Experiment:
+        """What fronts have to know of it."""
+        return Experiment(
+            name=name,
+            number=number,
+            units=self.units,
+            holdout=self.holdout,
+            holdout_salt=self.holdout_salt,
+            overrides=self.overrides,
+            slow_us=round(self.slow_s * _MILLION),
+        )
+
+
+def default_holdout_salt(job: str) -> str:
+    """The same in every experiment of a job, so that the same units are held out of all of them."""
+    return f"jobs/{job}/holdout"
+
+
+def checked(spec: Spec) -> Spec:
+    """The spec. InvalidInput (INVALID_EXPERIMENT) where it cannot be."""
+    for complaint in _complaints(spec):
+        raise InvalidInput("INVALID_EXPERIMENT", complaint)
+    return spec
+
+
+def _complaints(spec: Spec) -> list[str]:
+    return [
+        complaint for part in (_of_arms(spec), _of_units(spec), _of_plan(spec), _of_bandit(spec)) for complaint in part
+    ]
+
+
+def _of_arms(spec: Spec) -> list[str]:
+    versions = [arm.version for arm in spec.arms]
+    told = []
+    if not 2 <= len(versions) <= ARMS_MAX:
+        told.append(f"An experiment has 2 to {ARMS_MAX} arms, the active version among them; {len(versions)} came.")
+    if len(set(versions)) != len(versions):
+        told.append("A version is named twice; give each arm one weight.")
+    if any(version < 1 for version in versions):
+        told.append("Versions count from 1.")
+    if any(not 0 <= arm.weight <= WHOLE for arm in spec.arms) or sum(spec.weights.values()) != WHOLE:
+        told.append(f"The weights must be 0 to {WHOLE} basis points and sum to {WHOLE} (100 %).")
+    elif not spec.arms[0].weight:
+        told.append(f"v{spec.control} is the active version and needs a weight: nothing can be compared without it.")
+    named = set(spec.weights) | {version for _, version in spec.overrides}
+    tested = {version for _, version in spec.overrides}
+    for arm in spec.arms[1:]:
+        if not arm.weight and arm.version not in tested:
+            told.append(f"v{arm.version} has neither a weight nor an override: no unit would ever read it.")
+    told.extend(f"The override to v{one} names no arm." for one in sorted(named - set(spec.weights)))
+    return told
+
+
+def _of_units(spec: Spec) -> list[str]:
+    told = []
+    if not 0 <= spec.holdout <= WHOLE // 2:
+        told.append(f"The holdout is {spec.holdout} basis points; it may be 0 to {WHOLE // 2} (50 %).")
+    if len(spec.overrides) > OVERRIDES_MAX:
+        told.append(f"{len(spec.overrides)} overrides came, at most {OVERRIDES_MAX} are kept.")
+    units = [unit for unit, _ in spec.overrides]
+    if len(set(units)) != len(units):
+        told.append("A unit is overridden twice.")
+    if any(not unit or len(unit) > UNIT_CHARACTERS_MAX or "\0" in unit for unit in units):
+        told.append(f"A unit of an override has 1 to {UNIT_CHARACTERS_MAX} characters and no zero character.")
+    return told
+
+
+def _of_plan(spec: Spec) -> list[str]:
+    try:
+        spec.plan.check()
+    except ValueError as error:
+        return [f"{error}."]
+    told = []
+    if not set(spec.harms) <= set(HARMS) or not set(spec.errors) <= set(HARMS):
+        told.append(f"Only {', '.join(one.value for one in HARMS)} are harms.")
+    if not spec.harms or not spec.errors:
+        told.append("Without a harm to watch for there is no guardrail; name at least one.")
+    if not 0 < spec.window_s <= 90 * 86400 or not 0 <= spec.delay_s <= 90 * 86400:
+        told.append("The window is above 0 and at most 90 days; the delay at most 90 days.")
+    if not 0 <= spec.slow_s <= 3600:
+        told.append("The slow limit is 0 (= none) to an hour.")
+    return told
+
+
+def _of_bandit(spec: Spec) -> list[str]:
+    bandit = spec.bandit
+    if bandit is None:
+        return []
+    told = []
+    if not 0 < bandit.floor <= 1 / len(spec.arms):
+        told.append(
+            f"The floor is {bandit.floor:g}; above 0 and at most 1 / {len(spec.arms)}, so that it fits all arms."
+        )
+    if not 0 < bandit.step_max <= 1:
+        told.append(f"The step is {bandit.step_max:g}; it must be above 0 and at most 1.")
+    if not 0 <= bandit.epsilon <= 1:
+        told.append(f"epsilon is {bandit.epsilon:g}; it must be 0 to 1.")
+    if not 0 < bandit.gamma <= 1:
+        told.append(f"gamma is {bandit.gamma:g}; it must be above 0 and at most 1.")
+    if bandit.every_s <= 0 or bandit.units_min < 2:
+        told.append("A bandit needs a time between steps above 0, and at least 2 units in each arm.")
+    return told
+
+
+_decoder: msgspec.json.Decoder[Spec] = msgspec.json.Decoder(Spec)
+
+
+def spec_to_json(spec: Spec) -> str:
+    """The spec as it is kept."""
+    return msgspec.json.encode(spec).decode()
+
+
+def spec_from_json(text: str) -> Spec:
+    """The spec that `spec_to_json` wrote."""
+    return _decoder.decode(text)

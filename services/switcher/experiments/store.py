@@ -1,0 +1,219 @@
+"""Experiments, their counts and the decisions on them in PostgreSQL. Each method is one transaction."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from core.domain.errors import AlreadyExists, InvalidInput, NotFound
+from core.postgres import Pool
+from services.switcher.experiments.conclude import Action, EpochTally
+from services.switcher.experiments.record import Record, encode
+from services.switcher.experiments.rows import (
+    SQL,
+    DecisionRow,
+    ExperimentRecord,
+    decision_of,
+    experiment_name,
+    record_of,
+    tallies_of,
+)
+from services.switcher.experiments.spec import Spec, spec_to_json
+from services.switcher.records import Intent, RouteRecord, route_from_json
+from services.switcher.rows import read_route, transaction
+from turnout.exposure import KEY_BYTES
+from turnout.routing import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An experiment with its route and what was counted, all of one moment."""
+
+    experiment: ExperimentRecord
+    route: RouteRecord
+    epochs: tuple[EpochTally, ...]
+    epoch_start: datetime | None  # of the newest one
+    now: datetime
+    stale_fronts: tuple[tuple[str, float | None], ...]  # live, and how many seconds ago they told all; None = never
+    lost: int
+    decided_epoch: int  # the newest one that a decision led to or stayed in
+
+    @property
+    def epoch_age_s(self) -> float:
+        """Seconds since the newest epoch began, to the millisecond."""
+        return round(max(0.0, (self.now - self.epoch_start).total_seconds()), 3) if self.epoch_start else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChanged:
+    """A change of a route: who made it, as they claim, why, and the route after it."""
+
+    claimed_actor: str
+    reason: str
+    route: Route
+
+
+class ExperimentStore:
+    """Experiments and decisions."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def keys(self) -> dict[int, bytes]:
+        """The keys of exposures by number, made where there are none yet; the last one signs."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.first_key, secrets.token_bytes(KEY_BYTES))
+            return {row["number"]: bytes(row["key"]) for row in await connection.fetch(SQL.keys)}
+
+    async def create(self, job: str, experiment: str, spec: Spec, owner: str, intent: Intent) -> ExperimentRecord:
+        """Keep what is fixed, in state STARTING; the same one where the same request came before.
+
+        owner: "" = the experiment itself. AlreadyExists (EXPERIMENT_EXISTS, EXPERIMENT_RUNS).
+        """
+        owner = owner or experiment_name(job, experiment)
+        async with transaction(self._pool) as connection:
+            number = await connection.fetchval(
+                SQL.create,
+                *(job, experiment, spec_to_json(spec), owner, intent.claimed_actor, intent.reason),
+                *(intent.request_id, intent.fingerprint),
+            )
+            row = await connection.fetchrow(SQL.by_id, job, experiment)
+        if number is None:
+            return _repeated(job, experiment, row, intent)
+        return record_of(row)
+
+    async def never_started(self, number: int) -> None:
+        """Forget an experiment whose route was not committed; its name is free again."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.never_started, number)
+
+    async def read(self, job: str, experiment: str) -> ExperimentRecord:
+        """The experiment. NotFound (EXPERIMENT_NOT_FOUND)."""
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(SQL.by_id, job, experiment)
+        if row is None:
+            raise NotFound(
+                "EXPERIMENT_NOT_FOUND",
+                f"{job} has no experiment {experiment!r}. `turnout experiment list {job}` lists them.",
+            )
+        return record_of(row)
+
+    async def list_experiments(self, job: str, before: int | None, limit: int) -> list[ExperimentRecord]:
+        """Experiments of a job ("-" = of all), newest first; those before a number, where one is given."""
+        async with transaction(self._pool) as connection:
+            return [record_of(row) for row in await connection.fetch(SQL.list, job, before, limit)]
+
+    async def counting(self) -> list[int]:
+        """Numbers of the experiments that count."""
+        async with transaction(self._pool) as connection:
+            return [row["number"] for row in await connection.fetch(SQL.counting)]
+
+    async def counted(self, number: int, stale_after: timedelta) -> Counted:
+        """The experiment with all that a conclusion rests on but the gates, in one moment."""
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(SQL.lock, number)
+            record = record_of(row)
+            epochs = await connection.fetch(SQL.epochs, number)
+            tallies = await connection.fetch(SQL.tallies, number)
+            harms = await connection.fetch(SQL.harms, number)
+            stale = await connection.fetch(SQL.stale_fronts, stale_after)
+            return Counted(
+                experiment=record,
+                route=await read_route(connection, record.job),
+                epochs=tallies_of(record.spec, epochs, tallies, harms),
+                epoch_start=epochs[-1]["start_time"] if epochs else None,
+                now=row["now"],
+                stale_fronts=tuple((one["front"], _number(one["age_s"])) for one in stale),
+                lost=int(await connection.fetchval(SQL.lost)),
+                decided_epoch=await connection.fetchval(SQL.last_decided_epoch, number),
+            )
+
+    async def decide(self, number: int, record: Record, *, carried_out: bool) -> None:
+        """Keep a decision. One that changes the route is carried out by the commit of its epoch."""
+        conclusion = record.conclusion
+        verdict = conclusion.decision.verdict.value
+        async with transaction(self._pool) as connection:
+            await connection.fetchrow(SQL.lock, number)
+            await connection.execute(SQL.note_verdict, number, verdict)
+            if conclusion.action is Action.PAUSE:
+                await connection.execute(SQL.pause, number)
+            await connection.execute(SQL.undo_decision, number, conclusion.after.epoch)
+            await connection.execute(
+                SQL.decide,
+                *(number, conclusion.after.epoch, conclusion.action.value, verdict, conclusion.sentence),
+                *(record.actor, record.reason, carried_out, encode(record)),
+            )
+
+    async def resume(self, number: int) -> None:
+        """Let a paused experiment go on."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.resume, number)
+
+    async def change_of(self, job: str, epoch: int) -> RouteChanged | None:
+        """What the audit says of the change that led to an epoch."""
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(SQL.change_of_epoch, job, epoch)
+        if row is None:
+            return None
+        return RouteChanged(row["claimed_actor"], row["reason"], route_from_json(job, row["route"]))
+
+    async def list_decisions(self, job: str, experiment: str, before: int | None, limit: int) -> list[DecisionRow]:
+        """Decisions on an experiment, newest first; those before one, where it is given."""
+        async with transaction(self._pool) as connection:
+            rows = await connection.fetch(SQL.decisions, job, experiment, before, limit)
+        return [decision_of(row) for row in rows]
+
+    async def decision(self, job: str, experiment: str, decision: int) -> DecisionRow:
+        """One decision. NotFound (DECISION_NOT_FOUND)."""
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(SQL.decision, job, experiment, decision)
+        if row is None:
+            raise NotFound(
+                "DECISION_NOT_FOUND",
+                f"{experiment} of {job} has no decision {decision}. `turnout decisions list {job} {experiment}` lists "
+                "them.",
+            )
+        return decision_of(row)
+
+    async def lease_loop(self, loop: str, holder: str, lease: timedelta) -> bool:
+        """Take or renew the right to run a loop; whether this replica has it."""
+        async with transaction(self._pool) as connection:
+            return bool(await connection.fetchval(SQL.take_loop, loop, holder, lease))
+
+    async def give_loop(self, loop: str, holder: str) -> None:
+        """Give the right back, so that another replica need not wait for its end."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.give_loop, loop, holder)
+
+    async def tidy(self, kept: timedelta) -> Sequence[str]:
+        """Forget what never started, units of experiments that ended longer ago than that, and fronts long gone."""
+        async with transaction(self._pool) as connection:
+            failed = await connection.fetch(SQL.forget_never_started)
+            await connection.execute(SQL.forget_units, kept)
+            await connection.execute(SQL.forget_flushes)
+        return [experiment_name(row["job"], row["experiment"]) for row in failed]
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _repeated(job: str, experiment: str, row: Any, intent: Intent) -> ExperimentRecord:
+    if row is None:
+        raise AlreadyExists(
+            "EXPERIMENT_RUNS",
+            f"Another experiment runs on the route of {job}; stop it first. `turnout experiment list {job}` shows it.",
+        )
+    found = record_of(row)
+    if intent.request_id and found.request_id == intent.request_id:
+        if found.fingerprint != intent.fingerprint:
+            raise InvalidInput(
+                "REQUEST_ID_REUSED",
+                f"The request_id {intent.request_id!r} came with another request before; take a new one for each.",
+            )
+        return found
+    raise AlreadyExists(
+        "EXPERIMENT_EXISTS",
+        f"{job} has had an experiment {experiment!r}; give this one another name, so that their decisions stay apart.",
+    )

@@ -1,0 +1,140 @@
+"""Reads and reports of made-up units, as a front and its clients would tell of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from tests.integration.switcher.conftest import TIMEOUT_S, Switcher
+from tests.integration.switcher.front import Front
+from tests.support.eventually import eventually
+from turnout.exposure import Exposure, identity, signed
+from turnout.reading.route_proto import route_of
+from turnout.routing import Route, resolve
+from turnout.switcher.v1 import switcher_pb2 as pb
+
+JOB = "jobs/carrier-punctuality"
+NAME = f"{JOB}/experiments/e"
+
+
+def experiment(weights: dict[int, int], **fields: Any) -> pb.Experiment:
+    """Counts by the caller's unit; the first version is the control."""
+    arms = [pb.Arm(version=version, weight=weight) for version, weight in weights.items()]
+    return pb.Experiment(arms=arms, units=pb.UNITS_CALLER, **fields)
+
+
+class Experimenting:
+    """An experiment as its owner, its readers and its front see it."""
+
+    def __init__(self, switcher: Switcher, front: Front) -> None:
+        self.stub = switcher.stub
+        self.front = front
+
+    async def create(self, weights: dict[int, int], name: str = "e", **fields: Any) -> pb.Experiment:
+        request = pb.CreateExperimentRequest(
+            parent=JOB, experiment_id=name, experiment=experiment(weights, **fields.pop("experiment", {})), **fields
+        )
+        created: pb.Experiment = await self.stub.CreateExperiment(request, timeout=TIMEOUT_S)
+        return created
+
+    async def get(self, name: str = NAME) -> pb.Experiment:
+        found: pb.Experiment = await self.stub.GetExperiment(pb.GetExperimentRequest(name=name), timeout=TIMEOUT_S)
+        return found
+
+    async def stop(self, **fields: Any) -> pb.Experiment:
+        request = pb.StopExperimentRequest(name=NAME, **fields)
+        stopped: pb.Experiment = await self.stub.StopExperiment(request, timeout=TIMEOUT_S)
+        return stopped
+
+    async def decisions(self) -> list[pb.Decision]:
+        request = pb.ListDecisionsRequest(parent=NAME)
+        answer: pb.ListDecisionsResponse = await self.stub.ListDecisions(request, timeout=TIMEOUT_S)
+        return list(answer.decisions)
+
+    async def replay_all(self) -> list[bool]:
+        return [
+            (await self.stub.ReplayDecision(pb.ReplayDecisionRequest(name=one.name), timeout=TIMEOUT_S)).equal
+            for one in await self.decisions()
+        ]
+
+    async def state(self) -> str:
+        return pb.Experiment.State.Name((await self.get()).state)
+
+    async def until(self, state: str) -> pb.Experiment:
+        """The experiment once it is in the state."""
+
+        async def reached() -> bool:
+            return await self.state() == state
+
+        await eventually(reached)
+        return await self.get()
+
+    # --- what the front does ---
+
+    @property
+    def route(self) -> Route:
+        """The route that the front serves by."""
+        return route_of(self.front.routes[f"{JOB}/route"])
+
+    def expose(self, units: Iterable[str]) -> dict[str, Exposure]:
+        """Give each unit an answer."""
+        route = self.route
+        assert route.experiment is not None
+        exposures = {}
+        for unit in units:
+            version = resolve(route, unit)
+            exposures[unit] = Exposure(
+                route.experiment.number,
+                route.epoch,
+                version,
+                route.weight(version),
+                int(time.time()),
+                identity(route.experiment.name, unit),
+            )
+        return exposures
+
+    def id_of(self, exposure: Exposure) -> str:
+        """The id that the answer carries."""
+        key = self.front.snapshot.exposure_keys[-1]
+        return signed(key.number, key.key, exposure)
+
+    async def observe(self, exposures: Iterable[Exposure], metric: pb.Metric.ValueType = pb.METRIC_UNSPECIFIED) -> None:
+        """Tell the switcher of first exposures, or of what the front saw of them."""
+        await self.record(
+            observations=[
+                pb.Observation(
+                    experiment=one.experiment,
+                    epoch=one.epoch,
+                    version=one.version,
+                    unit=one.unit,
+                    time_s=one.time_s,
+                    metric=metric,
+                )
+                for one in exposures
+            ],
+            complete=True,
+        )
+
+    async def report(
+        self, exposures: Iterable[Exposure], metric: pb.Metric.ValueType = pb.METRIC_ERROR, **fields: Any
+    ) -> list[str]:
+        """Tell the switcher what clients said; what became of it."""
+        outcomes = [pb.ReportedOutcome(exposure_id=self.id_of(one), metric=metric, **fields) for one in exposures]
+        return await self.record(outcomes=outcomes)
+
+    async def record(self, **fields: Any) -> list[str]:
+        request = pb.RecordOutcomesRequest(front=self.front.name, **fields)
+        answer: pb.RecordOutcomesResponse = await self.stub.RecordOutcomes(request, timeout=TIMEOUT_S)
+        return [pb.RecordOutcomesResponse.Result.Name(one) for one in answer.results]
+
+
+def harm(found: pb.Experiment, metric: str = "ERROR", place: int = 0) -> tuple[int, ...]:
+    """First ones of a harm, of the control and of a candidate."""
+    [counts] = [tuple(one.counts) for one in found.standing.candidates[place].harms if one.name == metric]
+    return counts
+
+
+def units(found: pb.Experiment) -> list[int]:
+    """Units of each arm."""
+    return [arm.units for arm in found.standing.arms]

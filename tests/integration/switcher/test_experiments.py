@@ -1,0 +1,321 @@
+"""Experiments on a real database: who may start, move and end one, what is counted once, and what follows by itself."""
+
+import asyncio
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from tests.integration.switcher.conftest import ROUTE, MakeFront, StartSwitcher, Switcher, refused
+from tests.integration.switcher.experimenting import JOB, NAME, Experimenting, harm, units
+from tests.integration.switcher.replayer import ReplayerOnDemand
+from tests.support.eventually import eventually
+from turnout.exposure import Exposure
+from turnout.switcher.v1 import switcher_pb2 as pb
+
+AT_ONCE = pb.Plan(window=Duration(seconds=1), delay=Duration(seconds=0), harms=[pb.METRIC_ERROR, pb.METRIC_SLOW])
+
+
+@pytest.fixture
+async def lab(switcher: Switcher, make_front: MakeFront) -> Experimenting:
+    """A route on which v1 has all readers, served by one front."""
+    front = await make_front("front")
+    await switcher.cut_over(1)
+    return Experimenting(switcher, front)
+
+
+async def test_an_experiment_starts_on_the_route_which_it_then_owns(lab: Experimenting, switcher: Switcher) -> None:
+    created = await lab.create({1: 9500, 2: 500}, reason="is v2 any better?", claimed_actor="ada")
+    assert created.name == NAME
+    assert created.state == pb.Experiment.RUNNING
+    route = await switcher.route()
+    assert route.owner == route.experiment.name == NAME
+    assert [(arm.version, arm.weight) for arm in route.arms] == [(1, 9500), (2, 500)]
+    assert lab.route.experiment is not None  # the front has it, too
+    [change, _] = (await switcher.changes()).route_changes
+    assert change.command == pb.RouteChange.START_EXPERIMENT
+    assert (change.claimed_actor, change.reason) == ("ada", "is v2 any better?")
+    assert {gate.version for gate in change.gates} == {2}
+
+    assert (await refused(switcher.set_traffic({1: 5000, 2: 5000}))).reason == "ROUTE_OWNED"
+    assert (await refused(switcher.cut_over(2))).reason == "ROUTE_OWNED"
+    assert (await refused(lab.create({1: 9000, 2: 1000}, "other"))).reason == "EXPERIMENT_RUNS"
+    assert (await refused(lab.create({1: 9000, 2: 1000}))).reason == "EXPERIMENT_EXISTS"
+
+
+async def test_gates_stand_before_it_and_its_name_is_free_again(
+    lab: Experimenting, switcher: Switcher, replayer: ReplayerOnDemand
+) -> None:
+    replayer.failing[(2, "catch-up")] = ["Partition 3 is behind."]
+    refusal = await refused(lab.create({1: 9500, 2: 500}))
+    assert refusal.reason == "GATES_FAILED"
+    assert (await switcher.route()).owner == ""
+    del replayer.failing[(2, "catch-up")]
+    assert (await lab.create({1: 9500, 2: 500})).state == pb.Experiment.RUNNING
+
+
+async def test_what_is_only_checked_leaves_nothing(lab: Experimenting, switcher: Switcher) -> None:
+    checked = await lab.create({1: 9500, 2: 500}, validate_only=True)
+    assert checked.name == NAME
+    assert (await switcher.route()).owner == ""
+    assert (await refused(lab.get())).reason == "EXPERIMENT_NOT_FOUND"
+
+
+async def test_the_control_is_the_active_version(lab: Experimenting) -> None:
+    refusal = await refused(lab.create({2: 9500, 1: 500}))
+    assert refusal.reason == "INVALID_EXPERIMENT"
+    assert "v1 is the active version" in refusal.message
+
+
+async def test_a_repeated_request_starts_one_experiment(lab: Experimenting, switcher: Switcher) -> None:
+    first = await lab.create({1: 9500, 2: 500}, request_id="one")
+    assert (await lab.create({1: 9500, 2: 500}, request_id="one")).create_time == first.create_time
+    assert (await switcher.route()).epoch == 2
+    assert (await refused(lab.create({1: 9000, 2: 1000}, request_id="one"))).reason == "REQUEST_ID_REUSED"
+
+
+async def test_whoever_says_so_moves_its_weights_or_ends_it(lab: Experimenting, switcher: Switcher) -> None:
+    await lab.create({1: 9500, 2: 500})
+    await switcher.set_traffic({1: 5000, 2: 5000}, override_owner=True)
+    assert await lab.state() == "RUNNING"
+    await switcher.cut_over(2, override_owner=True, claimed_actor="ada", reason="enough seen")
+    ended = await lab.get()
+    assert ended.state == pb.Experiment.STOPPED
+    assert ended.end_reason == "Its route was changed over its head (CUT_OVER) by ada: enough seen"
+
+
+@pytest.mark.parametrize(
+    ("fields", "active", "weights"),
+    [
+        ({}, 1, [(1, 10_000)]),
+        ({"promote": 2}, 2, [(2, 10_000)]),
+        ({"keep_weights": True}, 1, [(1, 9500), (2, 500)]),
+    ],
+)
+async def test_stopping_it_gives_the_route_back(
+    lab: Experimenting, switcher: Switcher, fields: dict[str, Any], active: int, weights: list[tuple[int, int]]
+) -> None:
+    await lab.create({1: 9500, 2: 500})
+    stopped = await lab.stop(**fields, claimed_actor="ada")
+    assert stopped.state == pb.Experiment.STOPPED
+    route = await switcher.route()
+    assert (route.owner, route.HasField("experiment")) == ("", False)
+    assert route.active_version == active
+    assert [(arm.version, arm.weight) for arm in route.arms] == weights
+    assert (await lab.stop(**fields)).end_time == stopped.end_time
+    [last, *_] = await lab.decisions()
+    assert (last.action, last.actor, last.carried_out) == ("ASKED", "ada", True)
+    assert all(await lab.replay_all())
+
+
+async def test_a_unit_counts_once_in_the_epoch_of_its_first_exposure(lab: Experimenting, switcher: Switcher) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    first = lab.expose(f"u{n}" for n in range(200))
+    await lab.observe(first.values())
+    await lab.observe(first.values())  # a flush that was repeated
+    counted = units(await lab.get())
+    assert sum(counted) == 200
+    assert min(counted) > 60
+    await switcher.set_traffic({1: 9000, 2: 1000}, override_owner=True)
+    await lab.observe(lab.expose(f"u{n}" for n in range(300)).values())  # two thirds of them return
+    assert sum(units(await lab.get())) == 300
+    assert (await lab.get()).standing.mismatch.e_value < 20
+
+
+async def test_outcomes_count_once_whatever_their_order_and_enrol_nobody(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    exposures = list(lab.expose(f"u{n}" for n in range(40)).values())
+    own = sum(one.version == 2 for one in exposures)
+    assert await lab.report(exposures) == ["STORED"] * 40  # before the front tells of them
+    assert await lab.report(reversed(exposures)) == ["DUPLICATE"] * 40
+    twice = [exposures[0], exposures[0]]
+    assert await lab.report(twice, pb.METRIC_CONVERSION) == ["STORED", "DUPLICATE"]
+    found = await lab.get()
+    assert units(found) == [0, 0]
+    assert harm(found) == (40 - own, own)
+    await lab.observe(exposures)
+    assert sum(units(await lab.get())) == 40
+
+
+async def test_rewards_add_up_and_repeats_are_none(lab: Experimenting, database: Any) -> None:
+    await lab.create({1: 5000, 2: 5000}, experiment={"plan": AT_ONCE})
+    [one] = lab.expose(["u"]).values()
+    await lab.observe([one])
+    assert await lab.report([one], pb.METRIC_REWARD, reward=2.5, outcome_id="a") == ["STORED"]
+    assert await lab.report([one], pb.METRIC_REWARD, reward=2.5, outcome_id="a") == ["DUPLICATE"]
+    assert await lab.report([one], pb.METRIC_REWARD, reward=4.0, outcome_id="b") == ["STORED"]
+    assert await lab.report([one], pb.METRIC_REWARD, reward=1.0) == ["STORED"]
+
+    async def closed() -> bool:
+        return sum(arm.windows for arm in (await lab.get()).standing.arms) == 1
+
+    await eventually(closed)
+    [arm] = [arm for arm in (await lab.get()).standing.arms if arm.windows]
+    assert arm.mean_reward.value == 7.5
+
+
+async def test_what_was_not_given_out_is_invalid(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    [one] = lab.expose(["u"]).values()
+    good = lab.id_of(one)
+    reports = [
+        pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_ERROR),
+        pb.ReportedOutcome(exposure_id=good[:-1] + ("A" if good[-1] != "A" else "B"), metric=pb.METRIC_ERROR),
+        pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_SLOW),  # the front's own to tell
+        pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_REWARD, reward=float("nan")),
+    ]
+    assert await lab.record(outcomes=reports) == ["STORED", "INVALID", "INVALID", "INVALID"]
+    strange = Exposure(one.experiment + 1, one.epoch, one.version, 5000, one.time_s, one.unit)
+    never = Exposure(one.experiment, one.epoch + 7, one.version, 5000, one.time_s, one.unit + 1)
+    assert await lab.report([strange, never]) == ["NOT_COUNTED", "NOT_COUNTED"]
+
+
+async def test_a_harmful_candidate_is_rolled_back_by_itself(lab: Experimenting, switcher: Switcher) -> None:
+    await lab.create({1: 9500, 2: 500})
+    exposures = list(lab.expose(f"u{n}" for n in range(2000)).values())
+    await lab.observe(exposures)
+    bad = [one for one in exposures if one.version == 2][:30]
+    fair = [one for one in exposures if one.version == 1][:30]
+    await lab.report([*bad, *fair])
+    ended = await lab.until("ROLLED_BACK")
+    assert "30 of 60 first errors are its own" in ended.end_reason
+    route = await switcher.route()
+    assert [(arm.version, arm.weight) for arm in route.arms] == [(1, 10_000)]
+    assert route.owner == ""
+    [change, *_] = (await switcher.changes()).route_changes
+    assert (change.command, change.claimed_actor) == (pb.RouteChange.ABORT, "guardrails")
+    [last, *_] = await lab.decisions()
+    assert (last.action, last.carried_out, last.epoch) == ("END", True, route.epoch)
+    assert all(await lab.replay_all())
+    assert await lab.report(bad[:1]) == ["NOT_COUNTED"]
+
+
+async def test_an_abort_waits_for_no_gate_and_for_no_front_that_cannot_follow(
+    lab: Experimenting, switcher: Switcher, replayer: ReplayerOnDemand, make_front: MakeFront
+) -> None:
+    other = await make_front("other")
+    await lab.create({1: 9500, 2: 500})
+    replayer.failing[(1, "catch-up")] = replayer.failing[(2, "catch-up")] = ["Partition 3 is behind."]
+    other.nack = "no table"
+    exposures = list(lab.expose(f"u{n}" for n in range(2000)).values())
+    await lab.report([one for one in exposures if one.version == 2][:30])
+    await lab.until("ROLLED_BACK")
+    assert (await switcher.route()).active_version == 1
+
+
+async def test_of_two_candidates_the_good_one_stays(lab: Experimenting, switcher: Switcher) -> None:
+    await lab.create({1: 8000, 2: 1000, 3: 1000})
+    exposures = list(lab.expose(f"u{n}" for n in range(2000)).values())
+    await lab.observe(exposures)
+    await lab.report([one for one in exposures if one.version == 3][:60])
+
+    async def aborted() -> bool:
+        return [(arm.version, arm.weight) for arm in (await switcher.route()).arms] == [(1, 9000), (2, 1000)]
+
+    await eventually(aborted)
+    assert await lab.state() == "RUNNING"
+    [good, gone] = (await lab.get()).standing.candidates
+    assert (good.present, gone.present) == (True, False)
+    assert all(await lab.replay_all())
+
+
+async def test_samples_that_do_not_fit_pause_it_until_a_person_resumes_it(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    exposures = lab.expose(f"u{n}" for n in range(2000)).values()
+    await lab.observe(one for one in exposures if one.version == 1)  # what the candidate answers is lost
+    paused = await lab.until("PAUSED")
+    assert "not spread as designed" in paused.standing.sentence
+    assert paused.standing.waiting_for == "a person: resume or stop the experiment"
+    request = pb.ResumeExperimentRequest(name=NAME, claimed_actor="ada")
+    resumed = await lab.stub.ResumeExperiment(request, timeout=20)
+    assert resumed.state == pb.Experiment.RUNNING
+
+
+async def test_it_freezes_while_a_front_does_not_tell_what_it_saw(lab: Experimenting, database: Any) -> None:
+    await lab.create({1: 5000, 2: 5000}, experiment={"bandit": pb.Bandit()})
+    await database.execute("update switcher.experiments set create_time = create_time - interval '1 hour'")
+    assert (await lab.get()).standing.waiting_for == "the front front, which has not told yet what it saw"
+    await lab.observe([])
+    assert "complete windows in each arm" in (await lab.get()).standing.waiting_for
+    await database.execute("update switcher.exposure_flushes set flushed = flushed - interval '30 seconds'")
+    assert "last told all that it saw 30 s ago" in (await lab.get()).standing.waiting_for
+
+
+async def test_a_bandit_moves_towards_the_better_arm_one_step_at_a_time(lab: Experimenting, switcher: Switcher) -> None:
+    bandit = pb.Bandit(every=Duration(seconds=1), units_min=20, step_max=0.1)
+    await lab.create({1: 5000, 2: 5000}, experiment={"bandit": bandit, "plan": AT_ONCE})
+    exposures = list(lab.expose(f"u{n}" for n in range(400)).values())
+    await lab.observe(exposures)
+    await lab.report([one for one in exposures if one.version == 2], pb.METRIC_CONVERSION)
+
+    async def stepped() -> bool:
+        await lab.observe([])
+        return (await switcher.route()).epoch >= 4
+
+    await eventually(stepped)
+    steps = [one for one in await lab.decisions() if one.action == "STEP" and one.carried_out]
+    assert {one.actor for one in steps} == {"bandit"}
+    changes = (await switcher.changes()).route_changes
+    weights = [{arm.version: arm.weight for arm in change.route.arms} for change in changes][::-1]
+    assert weights[1:4] == [{1: 5000, 2: 5000}, {1: 4000, 2: 6000}, {1: 3000, 2: 7000}]
+    assert all(await lab.replay_all())
+
+
+async def test_another_replica_goes_on_with_the_watch(
+    lab: Experimenting, switcher: Switcher, start_switcher: StartSwitcher, database: Any
+) -> None:
+    await start_switcher(reader_lease_s=1.5, instance="second")
+    await lab.create({1: 9500, 2: 500})
+
+    async def holder() -> str:
+        return str(await database.fetchval("select holder from switcher.loop_leases"))
+
+    first = await holder()
+    # The one that has it hangs: its lease runs out.
+    await database.execute("update switcher.loop_leases set holder = 'gone', expires = now() + interval '1 second'")
+    exposures = lab.expose(f"u{n}" for n in range(2000)).values()
+    await lab.report([one for one in exposures if one.version == 2][:30])
+    await lab.until("ROLLED_BACK")
+    assert await holder() != "gone"
+    assert first
+
+
+async def test_reports_of_many_fronts_at_once_are_counted_exactly(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    exposures = list(lab.expose(f"u{n}" for n in range(500)).values())
+
+    async def front(shift: int) -> None:
+        mine = exposures[shift:] + exposures[:shift]
+        await lab.observe(mine)
+        await lab.report(mine[:250])
+        await lab.report(mine[250:])
+
+    await asyncio.gather(*(front(shift) for shift in range(0, 500, 70)))
+    found = await lab.get()
+    assert sum(units(found)) == 500
+    assert sum(harm(found)) == 500
+
+
+async def test_units_beyond_the_plan_are_not_counted(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000}, experiment={"plan": pb.Plan(units_max=100, units_min=10)})
+    exposures = list(lab.expose(f"u{n}" for n in range(150)).values())
+    await lab.observe(exposures)
+    assert sum(units(await lab.get())) == 100
+    assert sorted(await lab.report(exposures)) == ["NOT_COUNTED"] * 50 + ["STORED"] * 100
+
+
+async def test_lists_begin_with_the_newest(lab: Experimenting) -> None:
+    await lab.create({1: 9500, 2: 500})
+    await lab.stop()
+    await lab.create({1: 9000, 2: 1000}, "second")
+    answer = await lab.stub.ListExperiments(pb.ListExperimentsRequest(parent="jobs/-", page_size=1), timeout=20)
+    assert [one.name for one in answer.experiments] == [f"{JOB}/experiments/second"]
+    more = pb.ListExperimentsRequest(parent="jobs/-", page_token=answer.next_page_token)
+    assert [one.name for one in (await lab.stub.ListExperiments(more, timeout=20)).experiments] == [NAME]
+
+
+@pytest.mark.parametrize("name", ["jobs/carrier-punctuality/experiments/E", ROUTE, f"{NAME}/decisions/1"])
+async def test_names_of_other_things_are_refused(lab: Experimenting, name: str) -> None:
+    refusal = await refused(lab.get(name))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_NAME")

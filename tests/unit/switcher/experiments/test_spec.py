@@ -1,0 +1,57 @@
+"""What may not be fixed, and that what is fixed is kept."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from core.domain.errors import InvalidInput
+from services.switcher.experiments.spec import Arm, Bandit, Metric, Spec, checked, spec_from_json, spec_to_json
+from services.switcher.statistics.decision import Plan
+from turnout.routing import Units
+
+GOOD = Spec((Arm(3, 9000), Arm(1, 500), Arm(4, 500)), Units.KEY)
+
+
+def test_a_good_one_passes_and_is_kept() -> None:
+    whole = msgspec.structs.replace(GOOD, holdout=500, overrides=(("tester", 4),), bandit=Bandit(), slow_s=0.25)
+    assert checked(whole) is whole
+    assert spec_from_json(spec_to_json(whole)) == whole
+    assert whole.control == 3
+    assert whole.candidates == (1, 4)
+    assert whole.on_route("jobs/j/experiments/e", 7).slow_us == 250_000
+
+
+def test_an_arm_without_weight_needs_a_tester() -> None:
+    assert checked(Spec((Arm(1, 10_000), Arm(2, 0)), Units.CALLER, overrides=(("tester", 2),)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"arms": (Arm(1, 10_000),)}, "2 to 8 arms"),
+        ({"arms": (Arm(1, 5000), Arm(1, 5000))}, "named twice"),
+        ({"arms": (Arm(1, 5000), Arm(2, 4000))}, "sum to 10000"),
+        ({"arms": (Arm(1, 12_000), Arm(2, -2000))}, "sum to 10000"),
+        ({"arms": (Arm(1, 0), Arm(2, 10_000))}, "needs a weight"),
+        ({"arms": (Arm(1, 10_000), Arm(2, 0))}, "neither a weight nor an override"),
+        ({"arms": (Arm(0, 5000), Arm(2, 5000))}, "count from 1"),
+        ({"overrides": (("tester", 9),)}, "override to v9"),
+        ({"overrides": (("", 1),)}, "1 to 1024 characters"),
+        ({"overrides": (("tester", 1), ("tester", 4))}, "overridden twice"),
+        ({"holdout": 6000}, "0 to 5000"),
+        ({"plan": Plan(abort_alpha=2.0)}, "abort_alpha is 2.0"),
+        ({"harms": ()}, "no guardrail"),
+        ({"errors": (Metric.REWARD,)}, "are harms"),
+        ({"window_s": 0.0}, "window"),
+        ({"bandit": Bandit(floor=0.5)}, "floor"),
+        ({"bandit": Bandit(step_max=0.0)}, "step"),
+        ({"bandit": Bandit(gamma=0.0)}, "gamma"),
+        ({"bandit": Bandit(epsilon=1.5)}, "epsilon"),
+        ({"bandit": Bandit(units_min=1)}, "2 units"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(fields: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidInput, match=complaint) as caught:
+        checked(msgspec.structs.replace(GOOD, **fields))
+    assert caught.value.reason == "INVALID_EXPERIMENT"
