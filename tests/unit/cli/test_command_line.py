@@ -117,6 +117,11 @@ def test_every_command_has_help_and_takes_the_shared_options(name: str, capsys: 
         (["read", "j", "UA", "--scan"], "leave out the key"),
         (["read", "j", "UA", "--limit", "3"], "belong to --scan"),
         (["read", "j", "--scan", "--order-by", "a:down"], "is not an order"),
+        (["compare", "j", "v1"], "Name two versions"),
+        (["compare", "j", "v1", "--resume", "0123456789ab"], "leave out the versions"),
+        (["compare", "j", "v1", "v2", "--range-rows", "0"], "'--range-rows': it is at least 1."),
+        (["compare", "j", "v1", "v2", "--expect", "a=lots"], "'lots' is no share"),
+        (["audit", "missing.py"], "does not exist"),
         (["retire", "j", "v1", "--retain-for", "soon"], "is not a duration"),
         (["apply", "missing.py"], "does not exist"),
         (["run", "rate", "j", "v1", "-1"], "-1 is below 0"),
@@ -159,7 +164,14 @@ def test_mistakes_are_json_too(arguments: list[str], option: list[str], capsys: 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--target", "127.0.0.1:1", "show"], ["show", "--target", "127.0.0.1:1"], ["show", "--timeout", "200ms"]],
+    [
+        ["--target", "127.0.0.1:1", "show"],
+        ["show", "--target", "127.0.0.1:1"],
+        ["show", "--timeout", "200ms"],
+        ["compare", "j", "v1", "v2"],
+        ["compare", "j", "--resume", "0123456789ab"],
+        ["comparisons", "j"],
+    ],
 )
 def test_no_services(arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TURNOUT_TARGET", "127.0.0.1:2")

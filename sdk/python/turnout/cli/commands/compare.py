@@ -73,8 +73,8 @@ async def compare(
         bool, typer.Option("--allow-unaligned", help="Compare as they stand where there is no such cut.")
     ] = False,
     range_rows: Annotated[
-        int, typer.Option("--range-rows", min=1, metavar="N", help="Rows of a range of keys.", show_default=False)
-    ] = 0,
+        int | None, typer.Option("--range-rows", min=1, metavar="N", help="Rows of a range of keys.")
+    ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="ID", help="Go on with a comparison that was interrupted.")
     ] = None,
@@ -99,7 +99,7 @@ async def compare(
             sample_size=sample,
             allow_unaligned=allow_unaligned,
             align_within=within,
-            range_rows=range_rows,
+            range_rows=range_rows or 0,
         )
         return _answer(session, await _shown(session, steps), exit_code)
 
