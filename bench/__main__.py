@@ -9,6 +9,7 @@ COMMANDS: Final = {
     "tail": "from produce to visible in the table, at a steady rate",
     "faults": "seeded rounds of kills and cuts; the table must equal the reference after each",
     "statistics": "false alarms and detection of the tests that decide about a candidate",
+    "reads": "reads through the front beside the same reads written by hand",
     "interference": "reads of a live version while another one is replayed",
 }
 

@@ -20,10 +20,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local.ports import HOST, free_port
 from deploy.local.stack import LocalStack
+from tests.support.workers import worker_pids
 from turnout.client import Client
 
 _SERVING_S: Final = 60.0
-_ENGINE: Final = "services.replayer.engine"
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,7 @@ class Stack:
 
     def workers(self) -> list[int]:
         """Process ids of the worker processes that live now; none where the system has no /proc."""
-        found = []
-        with contextlib.suppress(OSError):
-            children = Path(f"/proc/{self.services_pid}/task").glob("*/children")
-            for pid in {pid for listed in children for pid in listed.read_text(encoding="utf-8").split()}:
-                with contextlib.suppress(OSError):
-                    if _ENGINE in Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8"):
-                        found.append(int(pid))
-        return found
+        return worker_pids(self.services_pid)
 
 
 @asynccontextmanager

@@ -43,10 +43,10 @@ def orders(count: int, first: int = 0) -> Iterator[tuple[str, bytes]]:
         )
 
 
-def create_topic(kafka: str, topic: str) -> None:
+def create_topic(kafka: str, topic: str, partitions: int = PARTITIONS) -> None:
     """An empty topic whose records are kept for ever."""
     client = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
-    new = NewTopic(topic, PARTITIONS, 1, config={"retention.ms": "-1"})
+    new = NewTopic(topic, partitions, 1, config={"retention.ms": "-1"})
     for future in client.create_topics([new]).values():
         future.result(_TOPIC_S)
 
@@ -84,11 +84,11 @@ def topic_of(kafka: str, records: int) -> str:
     return topic
 
 
-def ends(kafka: str, topic: str) -> int:
+def ends(kafka: str, topic: str, partitions: int = PARTITIONS) -> int:
     """The ends of the topic's partitions, summed up."""
     consumer = Consumer({"bootstrap.servers": kafka, "group.id": "bench", "log_level": 0})
     try:
-        places = [Place(topic, partition) for partition in range(PARTITIONS)]
+        places = [Place(topic, partition) for partition in range(partitions)]
         return sum(consumer.get_watermark_offsets(place, timeout=_TOPIC_S)[1] for place in places)
     finally:
         consumer.close()

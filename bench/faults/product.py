@@ -16,13 +16,13 @@ from bench.faults.plan import LEASE_S
 from deploy.local.ports import HOST, free_port
 from tests.support.eventually import eventually
 from tests.support.processes import is_serving
+from tests.support.workers import stat_of, worker_pids
 
 _WITHIN_S: Final = 60.0
 _OPTIONS: Final = (
     *("--run-lease-s", str(LEASE_S), "--reader-lease-s", "2"),
     *("--max-stale-active-s", "5", "--max-stale-experiment-s", "3"),
 )
-_WORKER: Final = b"services.replayer.engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +108,13 @@ class Workers:
         self._seen: dict[int, str] = {}  # process id -> when it began, so that a used id is not taken for it
 
     def alive(self) -> list[int]:
-        """Of the replayers that live, sorted. Reads a few files only: nothing may hold up the proxies, which run beside
-        it."""
+        """Of the replayers that live, sorted."""
         found = []
         for replayer in self._replayers:
-            for pid in _children(replayer.pid):
+            for pid in worker_pids(replayer.pid):
                 with contextlib.suppress(OSError):
-                    if _WORKER in Path(f"/proc/{pid}/cmdline").read_bytes():
-                        self._seen[pid] = _stat(pid)[19]
-                        found.append(pid)
+                    self._seen[pid] = stat_of(pid)[19]
+                    found.append(pid)
         return sorted(found)
 
     def orphans(self) -> list[int]:
@@ -126,7 +124,7 @@ class Workers:
 
     def _is_still(self, pid: int) -> bool:
         try:
-            fields = _stat(pid)
+            fields = stat_of(pid)
         except OSError:
             return False
         return fields[19] == self._seen[pid] and fields[0] != "Z"
@@ -137,23 +135,9 @@ class Workers:
             send(pid, signal.SIGKILL)
 
 
-def _children(pid: int | None) -> list[int]:
-    """The processes that one has started and that are not reaped yet."""
-    found: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, file.read_text().split())
-    return found
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat from the third on: state, parent, ..., start time (19)."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
 def parent_of(pid: int) -> int:
     """The process that started it."""
-    return int(_stat(pid)[1])
+    return int(stat_of(pid)[1])
 
 
 def send(pid: int, number: signal.Signals) -> bool:

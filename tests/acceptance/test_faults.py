@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from pathlib import Path
@@ -17,6 +16,7 @@ from tests.support.databases import fresh_database
 from tests.support.eventually import eventually
 from tests.support.processes import SERVICES, ServiceProcesses
 from tests.support.topics import Topics
+from tests.support.workers import children_of, worker_pids
 from turnout.client import Client
 from turnout.errors import TurnoutError, Unavailable
 from turnout.results import RunState
@@ -59,7 +59,8 @@ async def test_killed_workers_lose_and_double_nothing(client: Client, orders: Or
     await client.start_run(JOB, 1, workers=2, rate_limit=8_000)
     for round_number in range(3):
         await eventually(lambda goal=1 + round_number * 4_000: has_read(client, 1, goal), 60)  # type: ignore[misc]
-        for pid in await asyncio.to_thread(worker_pids):
+        services = children_of(os.getpid())
+        for pid in [pid for parent in services for pid in worker_pids(parent)]:
             os.kill(pid, signal.SIGKILL)
     await client.set_run_rate(JOB, 1, None)
     await holds_reference(client, 1, orders)
@@ -121,25 +122,3 @@ async def is_waiting(client: Client) -> bool:
     assert run.state is RunState.TAILING
     assert "Kafka" in run.status_message, run.status_message
     return True
-
-
-def worker_pids() -> list[int]:
-    """Worker processes below this test: children of the services that it started."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ")
-            # The worker's session is its services process's; that one's parent is this test process.
-            if b"services.replayer.engine" in command and _is_below_us(int(process.name)):
-                found.append(int(process.name))
-        except OSError:
-            continue
-    return found
-
-
-def _is_below_us(pid: int) -> bool:
-    while pid > 1:
-        if pid == os.getpid():
-            return True
-        pid = int((Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[1])
-    return False

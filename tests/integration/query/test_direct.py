@@ -322,7 +322,7 @@ async def test_stored_routes_serve_a_start_without_the_switcher(
     file = tmp_path / "routes.json"
     async with direct(postgres, switcher_process, routes_file=file) as client:
         first = await client.get("j", 1, unit="u")
-    await switcher_process.stop()
+        await switcher_process.stop()  # before the client says goodbye: no cutover counts it after that
     async with direct(postgres, switcher_process, routes_file=file) as client:
         assert await client.get("j", 1, unit="u") == first
     async with direct(postgres, switcher_process) as client:

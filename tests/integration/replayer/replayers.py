@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import grpc
@@ -18,6 +17,7 @@ from deploy.local.ports import free_port
 from tests.integration.replayer.stage import Calls, Stage
 from tests.support.eventually import eventually
 from tests.support.processes import is_serving
+from tests.support.workers import worker_pids
 from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
 
 if TYPE_CHECKING:
@@ -25,22 +25,6 @@ if TYPE_CHECKING:
 
 _SERVING_WITHIN_S = 60.0
 _STOP_WITHIN_S = 30.0
-
-
-def worker_pids(parent: int) -> list[int]:
-    """Processes of the engine that this process started."""
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            ppid = int(Path(f"/proc/{name}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-            command = Path(f"/proc/{name}/cmdline").read_text(encoding="utf-8")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if ppid == parent and "services.replayer.engine" in command:
-            found.append(int(name))
-    return found
 
 
 class Replica(Calls):

@@ -18,11 +18,12 @@ from core.domain.errors import Unavailable
 from core.kafka import KafkaConfig, TopicAdmin
 from services.replayer import slots
 from services.replayer.protocol import Start
-from tests.integration.replayer.replayers import replica, worker_pids
+from tests.integration.replayer.replayers import replica
 from tests.integration.replayer.stage import Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
 from tests.support.proxy import TcpProxy
 from tests.support.topics import Record
+from tests.support.workers import worker_pids
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 

@@ -17,11 +17,11 @@ from services.replayer.governor import Decision
 from services.replayer.governor_store import GovernorStore, Learnt
 from services.replayer.ladder import Reason, Throttle
 from services.replayer.store import Store
-from tests.integration.replayer.replayers import worker_pids
 from tests.integration.replayer.stage import Stage, aggregate_source, flights
 from tests.integration.replayer.switcher import SmallSwitcher
 from tests.support.eventually import eventually
 from tests.support.topics import Topics
+from tests.support.workers import worker_pids
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 RECORDS = 40_000

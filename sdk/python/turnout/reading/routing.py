@@ -13,6 +13,7 @@ A snapshot that is not older is the whole truth: a job that it does not name has
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from typing import NamedTuple
 
 from turnout import routing
 from turnout.errors import DataLoss, NotFound
@@ -33,8 +34,7 @@ class Cause(Enum):
     """The unit is held out of the experiment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resolution:
+class Resolution(NamedTuple):  # made for every read, and as a tuple in a third of the time of a frozen class
     """The version that answers a read, by the route of that epoch (0 = the job has no route), and why."""
 
     version: int
@@ -56,7 +56,7 @@ class Committed:
     group: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Resolver:
     """Resolves the units of one read of a job, all by one route.
 

@@ -1,0 +1,130 @@
+"""What the reads are measured on: two versions in two tables, a front, a bare server, and a process that reads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from bench.reads.by_hand import Place
+from bench.stack import Stack
+from bench.workload import create_topic, ends, job_file, produce, say
+from deploy.local.ports import HOST, free_port
+
+_READY_S: Final = 60.0
+_POLL_S: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is live, and no longer written to. rows: order ids go from 0 to below that."""
+
+    job: str
+    place: Place
+    rows: int
+    partitions: int
+
+
+class Loader:
+    """The process that reads; one thing at a time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def __call__(self, do: str, **arguments: Any) -> Any:
+        """Do one thing, and say what came of it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{json.dumps({'do': do, **arguments})}\n".encode())
+        await self._process.stdin.drain()
+        line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the process that reads has ended; what it said is above")
+        return json.loads(line)
+
+
+async def live_table(stack: Stack, partitions: int, rows: int) -> Table:
+    """Replay so many orders out of a topic with so many partitions, let the version serve, and stop its run."""
+    say(f"making a table of {rows:,} rows from {partitions} partitions")
+    topic = f"orders-{partitions}-{secrets.token_hex(3)}"
+    create_topic(stack.kafka, topic, partitions)
+    await asyncio.to_thread(produce, stack.kafka, topic, rows)
+    assert ends(stack.kafka, topic, partitions) == rows
+    job, source = job_file("append", topic, stack.directory)
+    version = (await stack.client.apply(source)).version.number
+    run = await stack.client.start_run(job, version)
+    while not (await stack.client.check_gates(job, version)).passed:
+        await asyncio.sleep(_POLL_S)
+    await stack.client.cut_over(job, version)
+    await stack.client.stop_run(job, version)
+    await stack.look.execute(f"vacuum analyze serving.{run.table}")
+    await stack.look.execute("vacuum analyze serving.positions")
+    return Table(job, Place(run.table, f"jobs/{job}/versions/{version}"), rows, partitions)
+
+
+@asynccontextmanager
+async def front(stack: Stack) -> AsyncIterator[str]:
+    """A front in a process of its own: its target."""
+    target = f"{HOST}:{free_port()}"
+    arguments = ("services", "query", "--listen", target, "--switcher", stack.target, "--registry", stack.target)
+    more = ("--kafka", stack.kafka, "--data-dir", str(stack.directory / f"front-{secrets.token_hex(3)}"))
+    async with _process(stack, *arguments, *more):
+        await _listening(target)
+        yield target
+
+
+@asynccontextmanager
+async def bare(stack: Stack, place: Place) -> AsyncIterator[str]:
+    """The bare server for that table: its target."""
+    target = f"{HOST}:{free_port()}"
+    named = ("--table", place.table, "--version", place.version)
+    async with _process(stack, "bench.reads.bare", "--listen", target, *named):
+        await _listening(target)
+        yield target
+
+
+@asynccontextmanager
+async def loader(stack: Stack) -> AsyncIterator[Loader]:
+    """The process that reads."""
+    async with _process(stack, "bench.reads.load") as process:
+        yield Loader(process)
+
+
+@asynccontextmanager
+async def _process(stack: Stack, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "TURNOUT_POSTGRES": stack.postgres},
+        start_new_session=True,
+        limit=16 * 1024 * 1024,
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+async def _listening(target: str) -> None:
+    host, port = target.split(":")
+    deadline_s = asyncio.get_running_loop().time() + _READY_S
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except OSError:
+            if asyncio.get_running_loop().time() > deadline_s:
+                raise RuntimeError(f"nobody listens on {target} after {_READY_S:g} s") from None
+            await asyncio.sleep(_POLL_S)
+        else:
+            writer.close()
+            return
