@@ -1,0 +1,245 @@
+"""Any order of looks, acts, crashes, late acts, verbs and changes by others: what a rollout promises holds throughout.
+
+An act may be sent by several switchers, arrive late or twice, and its answer may be lost; everything else that a
+switcher does is one compare-and-set on the stored rollout. So every crash is a lost answer, or an act that is not sent.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from core.domain.errors import TurnoutError
+from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, acted, due
+from services.switcher.rollouts.commands import abort, pause, promote, resume
+from services.switcher.rollouts.plan import Gate, Plan, StepKind
+from services.switcher.rollouts.rollout import Hold, Phase, Rollout, Seen, State, advanced, asks, overruled
+from services.switcher.rollouts.verdicts import Finding, GateVerdict
+from tests.unit.switcher.rollouts.made import at, new, passing, plans, say
+from tests.unit.switcher.rollouts.world import World
+from turnout.routing import WHOLE
+
+# Mostly good news, or no rollout would get far.
+VERDICTS = st.sampled_from([GateVerdict.PASS] * 12 + [GateVerdict.WAIT] * 2 + list(GateVerdict))
+UNDECIDED = (State.RUNNING, State.PAUSED)
+
+
+class RolloutMachine(RuleBasedStateMachine):
+    """One rollout, its world, and all acts that were ever sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: Rollout = new()
+        self.world = World()
+        self.sent: list[Act] = []
+        self.now_s = 0.0
+
+    @initialize(plan=plans(), rounds=st.integers(0, 20))
+    def begin(self, plan: Plan, rounds: int = 0) -> None:
+        """Somewhere on the way: what goes wrong at the start is tried often enough."""
+        self.stored = new(plan)
+        for _ in range(rounds):
+            if self.stored.step < len(plan.steps) - 1:
+                self._with_good_news()
+
+    # --- the switcher ---
+
+    @rule(data=st.data(), seconds=st.floats(0, 40))
+    def look(self, data: st.DataObject, seconds: float) -> None:
+        self.now_s += seconds
+        asked = asks(self.stored)
+        findings = [say(data.draw(VERDICTS), gate)[0] for gate in asked if data.draw(st.integers(0, 30))]
+        self._look(tuple(findings))
+
+    @rule()
+    def look_at_good_news(self) -> None:
+        self.now_s += 30.0
+        self._look(passing(self.stored))
+
+    def _look(self, findings: tuple[Finding, ...]) -> None:
+        before = self.stored
+        how = overruled(before, self.world.seen)
+        self.stored = advanced(before, Seen(findings, how), at(self.now_s))
+        self._follows(before, findings, how)
+
+    def _follows(self, before: Rollout, findings: tuple[Finding, ...], how: str) -> None:
+        """What must follow from a look, whatever came before."""
+        after, asked = self.stored, asks(before)
+        said = {one.gate: one.verdict for one in findings}
+        if GateVerdict.FAIL in said.values():
+            assert after.state is State.ROLLING_BACK
+            assert due(after) is not None, "nothing holds the way back up"
+            return
+        assert after.state is before.state or after.state is State.PAUSED
+        if before.state is State.PAUSED or how:
+            assert after.step == before.step
+        if before.state is State.RUNNING and (len(said) < len(asked) or GateVerdict.STALE in said.values()):
+            assert due(after) is None
+            assert after.step == before.step
+            assert after.frozen or after.state is State.PAUSED
+        if after.step != before.step:
+            step = before.present
+            assert step is not None
+            assert before.phase is Phase.WATCHING
+            assert step.kind is not StepKind.APPROVE
+            good = {gate for gate, verdict in said.items() if verdict is GateVerdict.PASS}
+            assert set(step.gates) - {Gate.SPREAD} <= good
+            assert Gate.SPREAD in good | set(before.passed_over) | (set(Gate) - set(step.gates))
+            assert before.watched_s + 30.0 >= step.for_s
+
+    @rule()
+    def send(self) -> None:
+        act = due(self.stored)
+        if act is not None and act not in self.sent:
+            self.sent.append(act)
+
+    @precondition(lambda self: self.sent)
+    @rule(data=st.data(), lost=st.booleans())
+    def arrive(self, data: st.DataObject, lost: bool) -> None:
+        """An act arrives, be it for the second time or much too late; its answer is stored, or lost."""
+        self._arrive(data.draw(st.sampled_from(self.sent)), lost=lost)
+
+    @rule()
+    def take_the_newest(self) -> None:
+        self.send()
+        act = due(self.stored)
+        if act is not None:
+            self._arrive(act, lost=False)
+
+    def _arrive(self, act: Act, *, lost: bool) -> None:
+        before, route = self.stored, self.world.route
+        result = self.world.carry_out(act, self.stored)
+        if self.world.route != route:
+            assert act.kind in ON_ROUTE
+            assert due(before) == act, "only what is due changes the route"
+            assert before.state in (State.PENDING, State.RUNNING, State.ROLLING_BACK)
+        if not lost:
+            self.stored = acted(self.stored, act, result, at(self.now_s))
+
+    @precondition(lambda self: due(self.stored) is not None)
+    @rule(result=st.sampled_from([Later("The replayer is away."), Refused("It cannot be.")]))
+    def not_done(self, result: Later | Refused) -> None:
+        act = due(self.stored)
+        assert act is not None
+        before = self.stored
+        self.stored = acted(before, act, result, at(self.now_s))
+        if isinstance(result, Later):
+            assert due(self.stored) == act, "it is repeated under the same id"
+        elif before.state in (State.PENDING, State.ROLLING_BACK):
+            assert self.stored.state is State.ROLLING_BACK, "the route is given back, should it have been claimed"
+        else:
+            assert self.stored.state is State.PAUSED
+
+    # --- people ---
+
+    def _say(self, verb: Callable[[Rollout], Rollout]) -> None:
+        """Say it twice: the second time changes nothing."""
+        before = self.stored
+        try:
+            self.stored = verb(before)
+        except TurnoutError:
+            return
+        assert verb(self.stored) is self.stored
+
+    @rule()
+    def pause(self) -> None:
+        self._say(lambda rollout: pause(rollout, "Somebody paused it.", at(self.now_s)))
+
+    @rule()
+    def resume(self) -> None:
+        self._say(lambda rollout: resume(rollout, "Somebody resumed it.", at(self.now_s)))
+
+    @rule(ahead=st.sampled_from([0, 0, 0, -1, 1]))
+    def promote(self, ahead: int) -> None:
+        before, place = self.stored, self.stored.step + ahead
+        self._say(lambda rollout: promote(rollout, place, "Somebody promoted it.", at(self.now_s)))
+        if self.stored.step != before.step:
+            passed = before.plan.steps[before.step]
+            assert before.phase is Phase.WATCHING or passed.kind in (StepKind.COMPARE, StepKind.SHADOW)
+
+    @precondition(lambda self: self.now_s > 300)
+    @rule()
+    def abort(self) -> None:
+        over = self.stored.state.over
+        before = self.stored
+        self._say(lambda rollout: abort(rollout, "Somebody aborted it.", at(self.now_s)))
+        assert (self.stored is before) if over else (self.stored.state is State.ROLLING_BACK)
+
+    @precondition(lambda self: self.now_s > 300 and not self.world.retiring and self.stored.claimed)
+    @rule(weight=st.sampled_from([0, 0, 700, WHOLE]))
+    def overrule(self, weight: int) -> None:
+        self.world.overrule(weight)
+
+    # --- what holds throughout ---
+
+    @invariant()
+    def the_candidate_has_no_more_than_the_rollout_knows_of(self) -> None:
+        if self.stored.state in UNDECIDED and not self.world.changed_over_its_head:
+            assert self.world.weight in (self.stored.exposed, self.stored.target)
+            if self.world.weight:
+                assert Gate.RUN in asks(self.stored), "whoever has readers is watched"
+            if 0 < self.world.weight < WHOLE:
+                assert {Gate.HARM, Gate.SPREAD} <= set(asks(self.stored))
+
+    @invariant()
+    def it_ends_with_none_or_with_all(self) -> None:
+        if self.stored.state.over and not self.world.changed_over_its_head:
+            assert not self.world.owned
+            assert self.world.weight == (WHOLE if self.stored.state is State.SUCCEEDED else 0)
+
+    @invariant()
+    def what_is_stored_is_all(self) -> None:
+        assert msgspec.json.decode(msgspec.json.encode(self.stored), type=Rollout) == self.stored
+
+    @invariant()
+    def it_says_why_it_waits(self) -> None:
+        if self.stored.state is State.PAUSED:
+            assert self.stored.why
+            assert self.stored.waits_for
+            assert due(self.stored) is None
+        if self.stored.state is State.RUNNING and due(self.stored) is None:
+            assert self.stored.frozen or self.stored.phase is Phase.WATCHING
+
+    def _with_good_news(self) -> None:
+        """One look and one act further, with a person who says yes, unless somebody else made the candidate active."""
+        if self.stored.hold is Hold.REFUSED and self.world.weight == WHOLE:
+            self.stored = abort(self.stored, "It was cut over to by hand.", at(self.now_s))
+        if self.stored.state is State.PAUSED:
+            self.stored = resume(self.stored, "Go on.", at(self.now_s))
+        step = self.stored.present
+        if self.stored.state is State.RUNNING and step is not None and step.kind is StepKind.APPROVE:
+            self.stored = promote(self.stored, self.stored.step, "Yes.", at(self.now_s))
+        self.look_at_good_news()
+        self.take_the_newest()
+
+    def teardown(self) -> None:
+        """From wherever it is, good news bring it to its end."""
+        for _ in range(2000):
+            if self.stored.state.over:
+                break
+            self._with_good_news()
+        assert self.stored.state.over
+        self.it_ends_with_none_or_with_all()
+
+
+TestRollout = RolloutMachine.TestCase
+TestRollout.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def test_a_late_retirement_does_not_close_the_way_back() -> None:
+    """The retirement was sent, taken back by an abort, and arrives only then."""
+    machine = RolloutMachine()
+    machine.begin(Plan(new().plan.steps[-3:]))
+    while not machine.stored.retiring:
+        machine.take_the_newest()
+        machine.look_at_good_news()
+    retire = due(machine.stored)
+    assert retire is not None
+    machine.stored = abort(machine.stored, "No.", at(machine.now_s))
+    machine.take_the_newest()
+    assert isinstance(machine.world.carry_out(retire, machine.stored), Done)
+    assert retire.kind is ActKind.RETIRE
+    machine.teardown()
+    assert (machine.stored.state, machine.world.weight, machine.world.retiring) == (State.ABORTED, 0, False)
