@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -12,7 +12,7 @@ from core.domain.names import VersionId, job_name
 from services.switcher.gates import Said, answers_to
 from services.switcher.pending import PendingView
 from services.switcher.records import GateAnswer
-from services.switcher.switch import GateQuestion
+from services.switcher.switch import COMPARISON, GateQuestion
 from services.switcher.way_back import Applied, RowsDiffering, RunSeen
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as rpc
@@ -63,21 +63,36 @@ class ReplayerClient:
     async def rows_differing(self, job: str, one: int, other: int) -> RowsDiffering | None:
         """In how many keys two versions differ, by the last comparison of the two at one cut; None = that is not known.
         Never fails."""
-        request = pb.ListComparisonsRequest(
-            parent=job_name(job),
-            page_size=_COMPARISONS,
-            versions=[VersionId(job, number).name for number in (one, other)],
-        )
+        for found in await self._comparisons(job, one, other):
+            if found.aligned:
+                return _rows_differing(found)
+        return None
+
+    async def comparison_since(self, job: str, candidate: int, active: int, since: datetime) -> GateAnswer | None:
+        """What the last comparison of a candidate with the active version says that was judged by a contract and has
+        ended since a moment; None = there is none. Never fails."""
+        for found in await self._comparisons(job, candidate, active):
+            judged = found.verdict != pb.Comparison.VERDICT_UNSPECIFIED
+            if judged and found.new_version == VersionId(job, candidate).name:
+                if found.end_time.ToDatetime(tzinfo=UTC) < since:
+                    return None
+                passed = found.verdict == pb.Comparison.PASSED
+                return GateAnswer(COMPARISON, candidate, passed, overridden=False, evidence=tuple(found.findings))
+        return None
+
+    async def _comparisons(self, job: str, one: int, other: int) -> list[pb.Comparison]:
+        """The finished comparisons of two versions, the newest first; none where the replayer does not answer."""
+        between = [VersionId(job, number).name for number in (one, other)]
+        request = pb.ListComparisonsRequest(parent=job_name(job), page_size=_COMPARISONS, versions=between)
         try:
             answer = await self._stub.ListComparisons(request, timeout=_RUN_TIMEOUT_S)
         except grpc.aio.AioRpcError:
-            return None
-        between = {VersionId(job, one).name, VersionId(job, other).name}
-        for found in answer.comparisons:
-            finished = found.state == pb.Comparison.FINISHED and found.aligned
-            if finished and {found.old_version, found.new_version} == between:
-                return _rows_differing(found)
-        return None
+            return []
+        return [
+            found
+            for found in answer.comparisons
+            if found.state == pb.Comparison.FINISHED and {found.old_version, found.new_version} == set(between)
+        ]
 
     async def _seen(self, version: VersionId) -> RunSeen:
         try:

@@ -21,9 +21,8 @@ import base64
 import binascii
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import mmh3
 
@@ -36,9 +35,8 @@ _LAYOUT: Final = Struct(">BBIIIHIq")
 _SIGNED_BYTES: Final = 45
 
 
-@dataclass(frozen=True, slots=True)
-class Exposure:
-    """An answer that a unit got within an experiment."""
+class Exposure(NamedTuple):
+    """An answer that a unit got within an experiment. One is made for every read of it, hence a tuple."""
 
     experiment: int
     epoch: int

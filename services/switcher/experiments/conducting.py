@@ -53,11 +53,11 @@ class Experiments:
         intent: Intent,
         *,
         owner: str,
-        override_gates: tuple[str, ...],
+        gates: tuple[tuple[str, ...], tuple[str, ...]],
         validate_only: bool,
         time_left_s: float,
     ) -> ExperimentRecord | None:
-        """Start an experiment; None where it was only checked."""
+        """Start an experiment; None where it was only checked. gates: to pass over, and to demand."""
         route = await self.route(job)
         if spec.control != route.active_version:
             raise InvalidInput(
@@ -66,12 +66,12 @@ class Experiments:
                 "candidates are compared with that one.",
             )
         if validate_only:
-            command = _command(spec, experiment_name(job, experiment), 1, owner, override_gates)
+            command = _command(spec, experiment_name(job, experiment), 1, owner, gates)
             await self._changes.change([(job, command)], intent, validate_only=True, time_left_s=time_left_s)
             return None
         record = await self._store.create(job, experiment, spec, owner, intent)
         if record.state is State.STARTING:
-            command = _command(spec, record.name, record.number, owner, override_gates)
+            command = _command(spec, record.name, record.number, owner, gates)
             try:
                 await self._change(job, command, intent, time_left_s)
             except BaseException:
@@ -128,14 +128,15 @@ def kept_owner(record: ExperimentRecord) -> str:
     return record.owner if record.owner != record.name else ""
 
 
-def _command(spec: Spec, name: str, number: int, owner: str, override_gates: tuple[str, ...]) -> Conduct:
+def _command(spec: Spec, name: str, number: int, owner: str, gates: tuple[tuple[str, ...], tuple[str, ...]]) -> Conduct:
     return Conduct(
         actor=owner or name,
         weights=tuple(spec.weights.items()),
         owner=owner or name,
         experiment=spec.on_route(name, number),
         salt=spec.salt,
-        override_gates=override_gates,
+        override_gates=gates[0],
+        require_gates=gates[1],
     )
 
 

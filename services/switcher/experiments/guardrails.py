@@ -14,7 +14,7 @@ from typing import Final
 
 from core.domain.errors import TurnoutError, Unavailable
 from services.switcher.change import Changes
-from services.switcher.experiments.conclude import Action, Conclusion
+from services.switcher.experiments.conclude import OBJECTING, Action, Conclusion
 from services.switcher.experiments.conducting import kept_owner
 from services.switcher.experiments.ledger import CLOSE_MAX, Ledger
 from services.switcher.experiments.record import Record, recorded
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 LOOP: Final = "experiments"
 _EVERY_S: Final = 1.0
 _LEASE: Final = timedelta(seconds=5)
-_GATES_EVERY_S: Final = 15.0
+_GATES_EVERY_S: Final = 5.0
 _CHANGE_WITHIN_S: Final = 30.0
 _RETRY_S: Final = 5.0  # after a step that the route refused; an abort is tried again at once
 _TIDY_EVERY_S: Final = 60.0
@@ -133,10 +133,15 @@ class Guardrails:
             return gates
         present = sorted(route.versions - {route.active_version})
         questions = [GateQuestion(version, route.active_version) for version in present]
+        since = counted.experiment.create_time
         try:
             gates = await self._replayer.gates(route.job, questions, frozenset())
         except TurnoutError as error:
             log.warning("%s: the gates were not asked: %s", counted.experiment.name, error.message)
+        compared = await asyncio.gather(
+            *(self._replayer.comparison_since(route.job, version, route.active_version, since) for version in present)
+        )
+        gates = (*(gate for gate in gates if gate.gate != OBJECTING), *(one for one in compared if one is not None))
         self._gates[number] = time.monotonic(), gates
         return gates
 

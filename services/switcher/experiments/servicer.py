@@ -54,7 +54,7 @@ class ExperimentMethods(rpc.SwitcherServicer):
             spec,
             convert.intent_of(CommandKind.START_EXPERIMENT, request),
             owner=text(request.owner, "owner", ID_MAX),
-            override_gates=tuple(request.override_gates),
+            gates=(tuple(request.override_gates), tuple(request.require_gates)),
             validate_only=request.validate_only,
             time_left_s=context.time_remaining() or 0.0,
         )

@@ -178,7 +178,7 @@ class TestExposing:
 
     def test_what_the_version_is_to_blame_for_is_a_failure(self) -> None:
         exposures = made()
-        with pytest.raises(Unavailable), self.resolved(exposures).watched():
+        with pytest.raises(Unavailable), self.resolved(exposures):
             raise Unavailable("TABLE_MISSING", "gone")
         assert [seen for _, seen in untold(exposures)] == [Seen.EXPOSED, Seen.FAILURE]
 
@@ -186,12 +186,12 @@ class TestExposing:
         exposures = made()
         exposing = self.resolved(exposures)
         exposing.reading(99)
-        with pytest.raises(Unavailable), exposing.watched():
+        with pytest.raises(Unavailable), exposing:
             raise Unavailable("TABLE_MISSING", "gone")
         assert [seen for _, seen in untold(exposures)] == [Seen.EXPOSED]
 
     def test_what_the_caller_is_to_blame_for_is_none(self) -> None:
         exposures = made()
-        with pytest.raises(InvalidInput), self.resolved(exposures).watched():
+        with pytest.raises(InvalidInput), self.resolved(exposures):
             raise InvalidInput("INVALID_KEY", "no key")
         assert not exposures.untold

@@ -1,8 +1,7 @@
 """The exposures of one read: noted when its units are resolved, told when it is answered or has failed."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
 
 from turnout.errors import FailedPrecondition, ResourceExhausted, Unavailable
@@ -24,7 +23,7 @@ class Exposing:
         self._exposures = exposures
         self._began_s = time.monotonic()
         self._route: Route | None = None
-        self._exposed: dict[int, Exposure] = {}
+        self._exposed: dict[int, Exposure] = {}  # by place in the read
         self._reading = 0
 
     def resolved(self, resolver: Resolver, resolution: Resolution, unit: str, units: Units, place: int = 0) -> None:
@@ -56,14 +55,12 @@ class Exposing:
             return ()
         return [self.answered(was_found, place) for place, was_found in zip(places, found, strict=True)]
 
-    @contextmanager
-    def watched(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Around everything between resolution and answer: what fails there is told of the version."""
-        try:
-            yield
-        except _FAILURES:
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, _FAILURES):
             for exposure in self._exposed.values():
                 # Units of other versions in the same batch count as exposed all the same: which of them are left
                 # without an answer depends on who shares their batch, not on chance.
                 self._exposures.unanswered(exposure, to_blame=exposure.version == self._reading)
-            raise

@@ -41,9 +41,6 @@ class Observation:
     seen: Seen
 
 
-_PLACES: Final = {seen: place for place, seen in enumerate(Seen)}
-
-
 class Exposures:
     """The exposures of one front."""
 
@@ -53,8 +50,8 @@ class Exposures:
         self._remembered_max = remembered_max
         self._untold_max = untold_max
         self._key: tuple[int, bytes] | None = None
-        self._told: set[tuple[int, int, int, int]] = set()
-        self._told_before: set[tuple[int, int, int, int]] = set()
+        self._told: set[tuple[int, int, int, str]] = set()
+        self._told_before: set[tuple[int, int, int, str]] = set()
         self._untold: deque[Observation] = deque()
 
     def use_keys(self, keys: Mapping[int, bytes]) -> None:
@@ -105,7 +102,7 @@ class Exposures:
             self._untold.popleft()
 
     def _note(self, exposure: Exposure, seen: Seen) -> None:
-        known = exposure.experiment, exposure.unit, exposure.version, _PLACES[seen]
+        known = exposure.experiment, exposure.unit, exposure.version, seen.value
         if known in self._told or known in self._told_before:
             return
         if len(self._untold) >= self._untold_max:

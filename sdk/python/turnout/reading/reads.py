@@ -161,7 +161,7 @@ class Reads:
                 positions, row = await reader.get(keys.of(reader.table)[0], deadline)
             return Served(resolution, reader.table, positions), row
 
-        with exposing.watched():
+        with exposing:
             if request.token is None:
                 served, row = await self._twice(request, attempt, deadline)
             else:
@@ -205,7 +205,7 @@ class Reads:
                         groups.append(await self._group(asked.job, one, keys, at, deadline))
                 return groups
 
-        with exposing.watched():
+        with exposing:
             if request.token is None:
                 groups = await self._twice(request, attempt, deadline)
             else:
@@ -251,7 +251,7 @@ class Reads:
         self, asked: Request, order_by: Sequence[tuple[str, bool]], rows_max: int, deadline: Deadline
     ) -> AsyncGenerator[tuple[Served, Page], None]:
         exposing = Exposing(self._front.exposures)
-        with self._front.read(asked.job, asked.version, asked.passed_over) as resolver, exposing.watched():
+        with self._front.read(asked.job, asked.version, asked.passed_over) as resolver, exposing:
             resolution = resolver.of(asked.unit or None)
             exposing.resolved(resolver, resolution, asked.unit, Units.CALLER)
             exposing.reading(resolution.version)

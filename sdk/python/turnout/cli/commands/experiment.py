@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from turnout.cli import arguments
-from turnout.cli.commands.parameters import GatesOption, JobArgument, ReasonOption, gates
+from turnout.cli.commands.parameters import GatesOption, JobArgument, ReasonOption, RequireOption, gates, required_gates
 from turnout.cli.commands.watching import LINE_EVERY_S
 from turnout.cli.document import document
 from turnout.cli.exits import ExitCode, usage
@@ -108,11 +108,12 @@ async def create(
         int | None, typer.Option("--bandit-units", metavar="N", help="Of the bandit: units of each arm to begin with.")
     ] = None,
     override_gates: GatesOption = None,
+    require_gates: RequireOption = None,
     reason: ReasonOption = "",
     check: Annotated[bool, typer.Option("--check", help="Only check: gates are asked, nothing changes.")] = False,
 ) -> None:
     """Start an experiment: candidates beside the active version, such as v1=95 v2=5, watched by guardrails."""
-    weights, overridden = arguments.weights(shares), gates(override_gates)
+    weights, overridden, required = arguments.weights(shares), gates(override_gates), required_gates(require_gates)
     overrides = _overrides(override or [])
     plan = Plan(
         margin=margin,
@@ -151,6 +152,7 @@ async def create(
             overrides=overrides,
             salt=salt,
             override_gates=overridden,
+            require_gates=required,
             validate_only=check,
             reason=reason,
         )

@@ -2274,6 +2274,7 @@ class CreateExperimentRequest(google.protobuf.message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    REQUIRE_GATES_FIELD_NUMBER: builtins.int
     parent: builtins.str
     """"jobs/{job}"."""
     experiment_id: builtins.str
@@ -2296,6 +2297,10 @@ class CreateExperimentRequest(google.protobuf.message.Message):
     def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of gates to pass over; the audit keeps them."""
 
+    @property
+    def require_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of gates to ask beyond those that are always asked; see SetTrafficRequest."""
+
     def __init__(
         self,
         *,
@@ -2308,9 +2313,10 @@ class CreateExperimentRequest(google.protobuf.message.Message):
         validate_only: builtins.bool = ...,
         claimed_actor: builtins.str = ...,
         reason: builtins.str = ...,
+        require_gates: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["experiment", b"experiment"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "experiment", b"experiment", "experiment_id", b"experiment_id", "override_gates", b"override_gates", "owner", b"owner", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "experiment", b"experiment", "experiment_id", b"experiment_id", "override_gates", b"override_gates", "owner", b"owner", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "require_gates", b"require_gates", "validate_only", b"validate_only"]) -> None: ...
 
 global___CreateExperimentRequest = CreateExperimentRequest
 
