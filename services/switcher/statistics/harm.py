@@ -69,7 +69,7 @@ def units_to_find(risk: float, share: float, ratio: float, level: float) -> floa
     found = float(label_share(share, ratio))
     growth = found * math.log(found / share) + (1.0 - found) * math.log((1.0 - found) / (1.0 - share))
     errors_per_unit = (1.0 - share) * min(1.0, risk) + share * min(1.0, ratio * risk)
-    return math.log(len(WORSE) / level) / (errors_per_unit * growth)
+    return math.log(len(WORSE) / level) / growth / errors_per_unit
 
 
 def _check(one: FirstErrors) -> None:

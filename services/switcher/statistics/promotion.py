@@ -64,7 +64,7 @@ def units_needed(risk: float, share: float, margin: float, level: float) -> floa
         return math.inf
     at_bound, true = float(label_share(share, 1.0 + margin)), share
     growth = true * math.log(true / at_bound) + (1.0 - true) * math.log((1.0 - true) / (1.0 - at_bound))
-    return math.log(2 * len(BETTER) / level) / (risk * growth)
+    return math.log(2 * len(BETTER) / level) / growth / risk  # in this order: the product of two small ones may be 0
 
 
 def _log_e_labels(strata: Sequence[Windows], bound: float) -> float:
