@@ -13,7 +13,7 @@ from turnout.kind_values import timestamp
 from turnout.query.v1 import query_pb2
 from turnout.reading.columns import Table
 from turnout.reading.positions import Position
-from turnout.reading.reads import Explanation, Group, Request, Served
+from turnout.reading.reads import Explanation, Group, Request, Served, token_after
 from turnout.reading.routing import Cause
 from turnout.reading.table import Values
 from turnout.reading.tokens import parse_token, token_of
@@ -65,7 +65,7 @@ def get_response(request: Request, served: Served, row: Values | None) -> bytes:
     """The answer of Get, encoded. Only its row is new with each read: the rest is kept until the positions change."""
     tail = served.positions.kept(("served", served.resolution), lambda: _get_tail(request.job, served))
     if request.token is not None:
-        tail += query_pb2.GetResponse(token=_token(request, [served])).SerializeToString()  # the last one counts
+        tail += query_pb2.GetResponse(token=token_after(request, [served])).SerializeToString()  # the last one counts
     if served.exposure_id:
         tail += query_pb2.GetResponse(exposure_id=served.exposure_id).SerializeToString()
     if row is None:
@@ -79,14 +79,6 @@ def _get_tail(job: str, served: Served) -> bytes:
     resolution = served.resolution
     token = token_of(job, resolution.epoch, served.positions.each, group=resolution.group)
     return query_pb2.GetResponse(served=served_version(served), token=token).SerializeToString()
-
-
-def _token(request: Request, served: Sequence[Served]) -> bytes:
-    """The token of an answer, which goes on from that of the request."""
-    epoch = max((one.resolution.epoch for one in served), default=0)
-    group = max((one.resolution.group for one in served), default=0)
-    each = [position for one in served for position in one.positions.each]
-    return token_of(request.job, epoch, each, request.token, group=group)
 
 
 def _row_writer(table: Table) -> Callable[[query_pb2.Row, Sequence[Any]], None]:
@@ -145,7 +137,7 @@ def _batch(request: Request, groups: Sequence[Group], **rows: Any) -> query_pb2.
     served = [group.served for group in groups]
     return query_pb2.BatchGetResponse(
         served=[served_version(one) for one in served],
-        token=_token(request, served),
+        token=token_after(request, served),
         exposure_id=served[0].exposure_id if served else "",
         **rows,
     )
@@ -164,7 +156,7 @@ def _sized(response: query_pb2.BatchGetResponse, keys: int) -> query_pb2.BatchGe
 def scan_head(request: Request, served: Served) -> query_pb2.ScanResponse:
     """What goes before the rows of a scan: who answers."""
     return query_pb2.ScanResponse(
-        served=served_version(served), token=_token(request, [served]), exposure_id=served.exposure_id
+        served=served_version(served), token=token_after(request, [served]), exposure_id=served.exposure_id
     )
 
 

@@ -27,10 +27,10 @@ from turnout.reading.deadline import Deadline
 from turnout.reading.freshness import Limits
 from turnout.reading.path import ReadPath
 from turnout.reading.positions import Positions
-from turnout.reading.reads import Request, Served, by_key
+from turnout.reading.reads import Request, Served, by_key, token_after
 from turnout.reading.routing import Cause
 from turnout.reading.table import Page, Values
-from turnout.reading.tokens import parse_token, token_of
+from turnout.reading.tokens import parse_token
 from turnout.tracing import is_traced, read_span
 
 _BACKOFF_S = 0.05
@@ -100,7 +100,7 @@ class DirectReads:
             self._deadline_s(timeout_s, QUICK_S),
         )
         reads = tuple(self._read(request, served, values) for served, values in by_key(groups))
-        return results.Batch(reads, _token(request, [group.served for group in groups]))
+        return results.Batch(reads, token_after(request, [group.served for group in groups]))
 
     async def scan(
         self,
@@ -185,9 +185,9 @@ class DirectReads:
     def _read(self, request: Request, served: Served, values: Values | None) -> results.Read:
         resolution, positions = served.resolution, served.positions
         if request.token is None:
-            token = positions.kept(("token", resolution), lambda: _token(request, [served]))
+            token = positions.kept(("token", resolution), lambda: token_after(request, [served]))
         else:
-            token = _token(request, [served])
+            token = token_after(request, [served])
         return results.Read(
             None if values is None else self._shape(served).row(values),
             resolution.version,
@@ -200,13 +200,6 @@ class DirectReads:
 
     def _shape(self, served: Served) -> Shape:
         return served.table.kept("shape", lambda: Shape(served.table))
-
-
-def _token(request: Request, served: Sequence[Served]) -> bytes:
-    epoch = max((one.resolution.epoch for one in served), default=0)
-    group = max((one.resolution.group for one in served), default=0)
-    each = [position for one in served for position in one.positions.each]
-    return token_of(request.job, epoch, each, request.token, group=group)
 
 
 def _applied(positions: Positions) -> tuple[results.AppliedPosition, ...]:

@@ -16,7 +16,7 @@ from turnout.reading.front import Front
 from turnout.reading.positions import Positions
 from turnout.reading.routing import Cause, Resolution, Resolver
 from turnout.reading.table import Found, Page, TableMissing, TableMoved, TableReader, Tables, Values
-from turnout.reading.tokens import behind
+from turnout.reading.tokens import behind, token_of
 from turnout.reading.values import Keys
 from turnout.routing import Interval, Units, unit_hash, unit_of_key
 from turnout.telemetry import meter
@@ -79,6 +79,14 @@ class Served:
     positions: Positions
     exposure_id: str = ""
     """Where an experiment counts the unit of the whole read."""
+
+
+def token_after(request: Request, served: Sequence[Served]) -> bytes:
+    """The token of an answer by all of these, which goes on from that of the request."""
+    epoch = max((one.resolution.epoch for one in served), default=0)
+    group = max((one.resolution.group for one in served), default=0)
+    each = [position for one in served for position in one.positions.each]
+    return token_of(request.job, epoch, each, request.token, group=group)
 
 
 @dataclass(frozen=True, slots=True)
