@@ -1,8 +1,11 @@
 """`python -m bench COMMAND ...`: each command measures one claim, and prints one JSON object as its last line."""
 
 import importlib
+import os
 import sys
 from typing import Final
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # nobody forks with gRPC running; else it says so each time
 
 COMMANDS: Final = {
     "replay": "a replay beside a hand-written loop, Flink and Quix Streams",
@@ -11,6 +14,7 @@ COMMANDS: Final = {
     "statistics": "false alarms and detection of the tests that decide about a candidate",
     "reads": "reads through the front beside the same reads written by hand",
     "interference": "reads of a live version while another one is replayed",
+    "cutover": "cutovers and rollbacks under reads, calmly and with kills: none may be wrong",
 }
 
 

@@ -36,13 +36,21 @@ class Addresses:
 class Service:
     """One process of some services, on a port that it keeps."""
 
-    def __init__(self, name: str, services: Sequence[str], addresses: Addresses, directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        services: Sequence[str],
+        addresses: Addresses,
+        directory: Path,
+        options: Sequence[str] = _OPTIONS,
+    ) -> None:
         self.name = name
         self.target = f"{HOST}:{free_port()}"
         self.log = directory / f"{name}.log"
         self._services = services
         self._addresses = addresses
         self._directory = directory / name
+        self._options = options
         self._others: dict[str, str] = {}
         self._process: asyncio.subprocess.Process | None = None
 
@@ -61,7 +69,7 @@ class Service:
         for service, target in self._others.items():
             if service != "query":
                 command += [f"--{service}", target]
-        command += ["--kafka", self._addresses.kafka, "--data-dir", str(self._directory), *_OPTIONS]
+        command += ["--kafka", self._addresses.kafka, "--data-dir", str(self._directory), *self._options]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -92,7 +100,8 @@ class Service:
         process, self._process = self._process, None
         if process is None:
             return
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
         try:
             await asyncio.wait_for(process.wait(), 20.0)
         except TimeoutError:
