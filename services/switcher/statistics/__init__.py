@@ -10,7 +10,7 @@ replica or by an audit, gives the same number.
     harm       does the candidate err more often than the active version? (abort)
     promotion  is the candidate no worse than a margin allows? (promote)
     bandit     which weights would a Thompson sampler give?
-    decision   all of them put together: a verdict, its sentence, a record that can be recomputed
+    decision   all of them put together: a verdict on each candidate, with its sentence
 
 A *stratum* is an epoch of the route, within which the designed shares did not change. Pooling over changing shares
 would mistake a change of traffic for an effect of the code.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -57,6 +58,21 @@ class Experimenting:
             (await self.stub.ReplayDecision(pb.ReplayDecisionRequest(name=one.name), timeout=TIMEOUT_S)).equal
             for one in await self.decisions()
         ]
+
+    async def maps_agree(self) -> list[bool]:
+        """Of each decision that was carried out and moved units: whether its map is the one that was committed."""
+        request = pb.ListRouteChangesRequest(parent=f"{JOB}/route")
+        changes: pb.ListRouteChangesResponse = await self.stub.ListRouteChanges(request, timeout=TIMEOUT_S)
+        committed = {one.route.epoch: one.route.intervals for one in changes.route_changes}
+        agree = []
+        for one in await self.decisions():
+            if not one.carried_out or one.action in ("KEEP", "PAUSE"):
+                continue
+            whole = await self.stub.GetDecision(pb.GetDecisionRequest(name=one.name), timeout=TIMEOUT_S)
+            drawn = json.loads(whole.record)["conclusion"]["after"]["intervals"]
+            there = [[i.low, i.high, i.version, i.acquired_epoch] for i in committed[one.epoch]]
+            agree.append(drawn == there)
+        return agree
 
     async def state(self) -> str:
         return pb.Experiment.State.Name((await self.get()).state)

@@ -243,6 +243,13 @@ async def test_of_two_candidates_the_good_one_stays(lab: Experimenting, switcher
     assert await lab.state() == "RUNNING"
     [good, gone] = (await lab.get()).standing.candidates
     assert (good.present, gone.present) == (True, False)
+    await switcher.set_traffic({1: 5000, 2: 5000}, override_owner=True)
+
+    async def noted() -> bool:
+        return "ASKED" in [one.action for one in (await lab.decisions())[:1]]
+
+    await eventually(noted)
+    assert await lab.maps_agree() == [True, True, True]  # as it began, the abort, what was asked for
     assert all(await lab.replay_all())
 
 
@@ -286,6 +293,9 @@ async def test_a_bandit_moves_towards_the_better_arm_one_step_at_a_time(lab: Exp
     weights = [{arm.version: arm.weight for arm in change.route.arms} for change in changes][::-1]
     assert weights[1:4] == [{1: 5000, 2: 5000}, {1: 4000, 2: 6000}, {1: 3000, 2: 7000}]
     assert all(await lab.replay_all())
+    agree = await lab.maps_agree()
+    assert len(agree) >= 3
+    assert all(agree)
 
 
 async def test_another_replica_goes_on_with_the_watch(
