@@ -29,6 +29,7 @@ class FrontStore:
     def __init__(self, pool: Pool, lease: timedelta) -> None:
         self._pool = pool
         self.lease = lease
+        self._known: tuple[int, tuple[RouteRecord, ...]] = (-1, ())
 
     async def register(self, front: str, address: str, may_serve_for: timedelta) -> Registration:
         """Take a lease and the snapshot, such that every commit sees the one or is in the other."""
@@ -37,16 +38,25 @@ class FrontStore:
             revision = await connection.fetchval(SQL.share_revision)
             await connection.execute(SQL.take_lease, front, stream, address, self.lease, may_serve_for)
             await connection.execute(SQL.serve_all_routes, front)
-            routes = await connection.fetch(SQL.list_routes, "", None)
+            routes = await self._routes(connection, revision)
             proposals = await connection.fetch(SQL.proposals_open)
             await connection.execute(SQL.notify)
         return Registration(
             front=front,
             stream=stream,
             revision=revision,
-            routes=tuple(record_of(row["job"], row) for row in routes),
+            routes=routes,
             open_proposals=tuple(proposal_of(row) for row in proposals),
         )
+
+    async def _routes(self, connection: Any, revision: int) -> tuple[RouteRecord, ...]:
+        """All routes at a revision, read once: many fronts come at once when a switcher starts, and with many jobs it
+        would be busy with their snapshots until their leases have expired. What else changes of a route, without a
+        revision, is nothing that a front is told."""
+        if self._known[0] != revision:
+            rows = await connection.fetch(SQL.list_routes, "", None)
+            self._known = (revision, tuple(record_of(row["job"], row) for row in rows))
+        return self._known[1]
 
     async def renew(self, front: str, stream: str, load: ReadLoad | None = None) -> int:
         """Extend the lease and keep what the front says of its reads.

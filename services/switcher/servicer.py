@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 
@@ -116,13 +116,13 @@ class SwitcherServicer(ExperimentMethods):
 
     async def WatchRoutes(
         self, request_iterator: AsyncIterator[pb.WatchRoutesRequest], context: Context
-    ) -> AsyncIterator[pb.WatchRoutesResponse]:
+    ) -> AsyncIterator[pb.WatchRoutesResponse]:  # the snapshot comes encoded
         def whole() -> bool:
             return not context.cancelled() and not context.done()
 
         async with aclosing(self._parts.watch.serve(request_iterator, whole)) as responses:
             async for response in responses:
-                yield response
+                yield cast(pb.WatchRoutesResponse, response)
 
     async def ListRouteChanges(
         self, request: pb.ListRouteChangesRequest, context: Context

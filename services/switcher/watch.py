@@ -7,7 +7,7 @@ from core.domain.errors import InvalidInput
 from services.switcher import convert
 from services.switcher.feed import Acknowledged, Feed, Subscription
 from services.switcher.presence import FrontStore, Registration
-from services.switcher.records import Proposal
+from services.switcher.records import Proposal, RouteRecord
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 # A stream that breaks looks at first like one that the front has ended; the news that it broke follows at once. Only
@@ -25,11 +25,13 @@ class Watch:
     def __init__(self, fronts: FrontStore, feed: Feed, keys: Mapping[int, bytes]) -> None:
         self._fronts = fronts
         self._feed = feed
+        self._routes: tuple[RouteRecord, ...] | None = None
+        self._encoded = b""
         self._keys = keys
 
     async def serve(
         self, requests: AsyncIterator[pb.WatchRoutesRequest], whole: Callable[[], bool]
-    ) -> AsyncGenerator[pb.WatchRoutesResponse, None]:
+    ) -> AsyncGenerator[pb.WatchRoutesResponse | bytes, None]:
         """Everything that one front is sent; `whole` tells whether the stream is not broken.
 
         Who ends its side says goodbye, and its lease ends at once; a lease whose stream breaks expires by time.
@@ -37,7 +39,7 @@ class Watch:
         hello = await _hello(requests)
         with self._feed.subscribe() as subscription:
             registration = await self._fronts.register(hello.front, hello.address, hello.may_serve_for)
-            yield convert.snapshot_message(registration, self._fronts.lease, self._keys)
+            yield self._snapshot(registration)
             for proposal in registration.open_proposals:
                 yield convert.watch_message(proposal)
             listening = asyncio.create_task(
@@ -53,6 +55,14 @@ class Watch:
                         yield convert.watch_message(item)
             finally:
                 listening.cancel()
+
+    def _snapshot(self, registration: Registration) -> bytes:
+        """The snapshot, encoded once for all fronts that are given the same routes."""
+        if self._routes is not registration.routes:
+            message = convert.snapshot_message(registration, self._fronts.lease, self._keys)
+            self._encoded = message.SerializeToString()
+            self._routes = registration.routes
+        return self._encoded
 
     async def _listen(
         self,
