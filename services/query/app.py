@@ -19,13 +19,12 @@ class QueryApp(ServiceApp):
     calls_max = 2_000  # each is answered within its deadline or refused at once, never left to wait without end
 
     def __init__(self, settings: Settings) -> None:
-        self._switcher = connect(settings.switcher_target)
         self._registry = connect(settings.registry_target)
         self._path = ReadPath(
             settings.instance,
             settings.postgres,
             Limits(active_s=settings.max_stale_active_s, experiment_s=settings.max_stale_experiment_s),
-            self._switcher,
+            lambda: connect(settings.switcher_target),
             self._registry,
             address=settings.listen,
             routes_file=settings.data_dir / "query" / "routes.json",
@@ -52,7 +51,6 @@ class QueryApp(ServiceApp):
     async def stop(self) -> None:
         """End the watch, store the routes, and close what is open."""
         await self._path.stop()
-        await self._switcher.close()
         await self._registry.close()
 
 

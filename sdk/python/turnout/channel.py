@@ -10,14 +10,15 @@ import grpc
 from turnout.errors import InvalidInput
 from turnout.tracing import client_interceptors
 
-# A lost or frozen peer is noticed by keepalive before a front may follow no split any more (15 s); servers allow a ping
-# in 10 s. A peer that is back is found within half a second.
+# A lost peer is noticed by keepalive; a peer that is back is found within half a second. A channel has connections of
+# its own: one that leads to a frozen peer is left by leaving the channel.
 _OPTIONS: list[tuple[str, int]] = [
-    ("grpc.keepalive_time_ms", 11_000),
-    ("grpc.keepalive_timeout_ms", 2_500),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 

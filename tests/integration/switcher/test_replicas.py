@@ -5,7 +5,9 @@ import random
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import asyncpg
@@ -13,6 +15,7 @@ import grpc
 import pytest
 
 from core.rpc.channel import connect
+from tests.integration.query.fronts import FrontProcess
 from tests.integration.switcher.conftest import ROUTE, V1, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
 from tests.integration.switcher.processes import SwitcherProcess, once_available
@@ -23,6 +26,7 @@ from turnout.replayer.v1 import replayer_pb2
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
+LEASE = timedelta(seconds=1.5)
 CUT_OVER_2 = {"request_id": "cut-over-2", "claimed_actor": "ada"}
 
 
@@ -220,6 +224,28 @@ async def test_a_front_whose_replica_dies_goes_to_the_other(pair: Pair, start_sw
     answer = await pair.staying.cut_over(2)
     assert [adoption.front for adoption in answer.adoptions] == ["front-1", "front-2"]
     await again.die()
+
+
+async def test_a_front_of_a_frozen_replica_goes_to_the_other(pair: Pair, postgres: str, database: Any) -> None:
+    """Its connection stays open, and nothing comes over it any more."""
+    with TemporaryDirectory() as data_dir:
+        front = FrontProcess(postgres, f"{pair.process.target},{pair.staying.target}", Path(data_dir))
+        await front.start()
+        expires = "select expires from switcher.reader_leases where front = $1"
+        name = front.settings.instance
+
+        async def present() -> Any:
+            return await database.fetchval(expires, name)
+
+        await eventually(present)
+        pair.process.freeze()
+        frozen = await database.fetchval("select clock_timestamp()")
+
+        async def renewed() -> bool:
+            return bool(await present() > frozen + 2 * LEASE)
+
+        await eventually(renewed)
+        await front.stop()
 
 
 async def test_a_client_that_knows_both_does_not_notice(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

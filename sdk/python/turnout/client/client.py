@@ -90,7 +90,7 @@ def _direct_reads(settings: Direct, connections: Connections) -> DirectReads:
             "DIRECT_MISSING", f"Direct mode needs {error.name}, which is not installed: install turnout[direct]."
         ) from error
     return DirectReads(
-        settings, connections.channel("switcher"), connections.channel("registry"), connections.deadline_s
+        settings, connections.channels("switcher"), connections.channel("registry"), connections.deadline_s
     )
 
 

@@ -96,6 +96,11 @@ class Connections:
             self._channels[target] = connect(target, _OPTIONS)
         return self._channels[target]
 
+    def channels(self, service: str) -> Callable[[], grpc.aio.Channel]:
+        """Opens channels of the caller's own to a service: as `channel`, each with connections of its own."""
+        target = ",".join(self._of(service))
+        return lambda: connect(target, _OPTIONS)
+
     async def close(self) -> None:
         """Close the channels; calls in flight are cancelled."""
         channels, self._channels = self._channels, {}

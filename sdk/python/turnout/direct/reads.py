@@ -48,7 +48,7 @@ class DirectReads:
     def __init__(
         self,
         settings: Direct,
-        switcher: grpc.aio.Channel,
+        switcher: Callable[[], grpc.aio.Channel],
         registry: grpc.aio.Channel,
         deadline_s: Callable[[float | None, float], float],
     ) -> None:

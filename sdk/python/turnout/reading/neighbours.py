@@ -9,12 +9,13 @@ from turnout.errors import NotFound, TurnoutError
 from turnout.names import VersionId, route_name
 from turnout.reading.deadline import Deadline
 from turnout.reading.front import Front
+from turnout.reading.link import SwitcherLink
 from turnout.reading.reads import version_not_found
 from turnout.reading.route_proto import route_of
 from turnout.reading.routing import Committed
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
+from turnout.switcher.v1 import switcher_pb2
 
 log = logging.getLogger(__name__)
 
@@ -26,15 +27,15 @@ _Version = registry_pb2.Version
 class SwitcherRoutes:
     """One route, outside of the watch."""
 
-    def __init__(self, front: Front, channel: grpc.aio.Channel) -> None:
+    def __init__(self, front: Front, link: SwitcherLink) -> None:
         self._front = front
-        self._stub = cast("switcher_pb2_grpc.SwitcherAsyncStub", switcher_pb2_grpc.SwitcherStub(channel))
+        self._link = link
 
     async def refetch(self, job: str, deadline: Deadline) -> bool:
         """Bring the front's route of the job up to date; False, and it stays as it is, when the switcher is away."""
         request = switcher_pb2.GetRouteRequest(name=route_name(job))
         try:
-            message = await self._stub.GetRoute(request, timeout=min(_WITHIN_S, deadline.left_s))
+            message = await self._link.stub.GetRoute(request, timeout=min(_WITHIN_S, deadline.left_s))
             route = route_of(message)
         except grpc.aio.AioRpcError as error:
             log.warning("the route of %s was asked for again: %s", job, from_rpc_error(error, "switcher").message)

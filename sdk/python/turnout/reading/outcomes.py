@@ -10,15 +10,16 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 import grpc
 
 from turnout.errors import TurnoutError, Unavailable
 from turnout.reading.exposures import Exposures, Observation, Seen
 from turnout.reading.front import Front
+from turnout.reading.link import SwitcherLink
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
+from turnout.switcher.v1 import switcher_pb2
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,10 @@ _Report: TypeAlias = tuple[Sequence[switcher_pb2.ReportedOutcome], "asyncio.Futu
 class Outcomes:
     """The way of outcomes and observations to the switcher."""
 
-    def __init__(self, front: Front, exposures: Exposures, channel: grpc.aio.Channel) -> None:
+    def __init__(self, front: Front, exposures: Exposures, link: SwitcherLink) -> None:
         self._front = front
         self._exposures = exposures
-        self._stub = cast("switcher_pb2_grpc.SwitcherAsyncStub", switcher_pb2_grpc.SwitcherStub(channel))
+        self._link = link
         self._waiting: deque[_Report] = deque()
         self._due = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -184,7 +185,7 @@ class Outcomes:
 
     async def _call(self, request: switcher_pb2.RecordOutcomesRequest) -> switcher_pb2.RecordOutcomesResponse:
         try:
-            return await self._stub.RecordOutcomes(request, timeout=_CALL_S)
+            return await self._link.stub.RecordOutcomes(request, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "switcher") from None
 

@@ -1,6 +1,6 @@
 """The read path as a whole: what a front consists of, whoever it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -9,6 +9,7 @@ from turnout.clock import SystemClock
 from turnout.reading.freshness import Limits
 from turnout.reading.front import Front
 from turnout.reading.keeper import RoutesKeeper
+from turnout.reading.link import SwitcherLink
 from turnout.reading.metrics import FrontMetrics
 from turnout.reading.neighbours import RegistryVersions, SwitcherRoutes
 from turnout.reading.outcomes import Outcomes
@@ -25,7 +26,8 @@ class ReadPath:
     """A front, its tables, its watch of the routes, the reads that go by them, and what becomes of those.
 
     name: unique among live fronts. address: where it answers, for people. routes_file: where it keeps its routes, None
-    = nowhere. attributes: of its metrics. The caller opens and closes the channels.
+    = nowhere. attributes: of its metrics. switcher: opens a channel to it, see `SwitcherLink`. The caller opens and
+    closes the one to the registry.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class ReadPath:
         name: str,
         postgres: str,
         limits: Limits,
-        switcher: grpc.aio.Channel,
+        switcher: Callable[[], grpc.aio.Channel],
         registry: grpc.aio.Channel,
         *,
         address: str,
@@ -45,10 +47,11 @@ class ReadPath:
         self._tables = Tables(postgres)
         file = None if routes_file is None else RoutesFile(routes_file)
         self._keeper = RoutesKeeper(self.front, file, clock, every_s=limits.active_s / _STORE_EVERY_SHARE)
-        self._watch = RouteWatch(self.front, self._tables, self._keeper, switcher, clock, address)
+        self._link = SwitcherLink(switcher)
+        self._watch = RouteWatch(self.front, self._tables, self._keeper, self._link, clock, address)
         self._metrics = FrontMetrics(self.front, attributes)
-        self.outcomes = Outcomes(self.front, self.front.exposures, switcher)
-        self.reads = Reads(self.front, self._tables, SwitcherRoutes(self.front, switcher), RegistryVersions(registry))
+        self.outcomes = Outcomes(self.front, self.front.exposures, self._link)
+        self.reads = Reads(self.front, self._tables, SwitcherRoutes(self.front, self._link), RegistryVersions(registry))
 
     async def start(self) -> None:
         """Begin to watch, and give the switcher a moment to send its routes before stored ones are served.
@@ -71,3 +74,4 @@ class ReadPath:
         await self._watch.stop()
         await self._keeper.stop()
         await self._tables.close()
+        await self._link.close()

@@ -12,7 +12,7 @@ import random
 from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from opentelemetry.trace import Status, StatusCode
@@ -23,12 +23,13 @@ from turnout.names import VersionId
 from turnout.reading.freshness import Heartbeats
 from turnout.reading.front import Front
 from turnout.reading.keeper import RoutesKeeper
+from turnout.reading.link import SwitcherLink
 from turnout.reading.route_proto import committed_of, heartbeat_message, route_of, step_of
 from turnout.reading.routing import Committed
 from turnout.reading.table import TableMissing, Tables
 from turnout.routing import Route
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
+from turnout.switcher.v1 import switcher_pb2
 from turnout.telemetry import remote_context, tracer
 
 log = logging.getLogger(__name__)
@@ -88,12 +89,12 @@ class RouteWatch:
     """Keeps a front's routing table in step with the switcher."""
 
     def __init__(
-        self, front: Front, tables: Tables, keeper: RoutesKeeper, channel: grpc.aio.Channel, clock: Clock, address: str
+        self, front: Front, tables: Tables, keeper: RoutesKeeper, link: SwitcherLink, clock: Clock, address: str
     ) -> None:
         self._front = front
         self._tables = tables
         self._keeper = keeper
-        self._stub = cast("switcher_pb2_grpc.SwitcherAsyncStub", switcher_pb2_grpc.SwitcherStub(channel))
+        self._link = link
         self._clock = clock
         self._address = address
         self._tracer = tracer("turnout.query")
@@ -138,6 +139,7 @@ class RouteWatch:
                 self._complain(from_rpc_error(error, "switcher").message)
             except TimeoutError:
                 self._complain("The switcher has fallen silent.")
+                self._link.renew()
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
@@ -170,7 +172,7 @@ class RouteWatch:
             hello.may_serve_for.FromTimedelta(self._front.may_serve_for)
             session.outbox.put_nowait(switcher_pb2.WatchRoutesRequest(hello=hello))
             hello_s = self._clock.monotonic_s()
-            call = self._stub.WatchRoutes(session.requests())
+            call = self._link.stub.WatchRoutes(session.requests())
             self._session_open = session
             try:
                 async for message in call:
