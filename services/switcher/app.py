@@ -69,7 +69,7 @@ class SwitcherApp(ServiceApp):
             application_name="turnout switcher",
             command_timeout_s=_COMMAND_TIMEOUT_S,
             # A replica that hangs in a transaction must not keep the locks that every change needs.
-            settings={"idle_in_transaction_session_timeout": "10s"},
+            settings={"idle_in_transaction_session_timeout": "4s"},
         )
         self._closing.push_async_callback(pool.close)
         await migrate(pool, "switcher", MIGRATIONS)

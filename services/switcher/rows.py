@@ -34,6 +34,14 @@ async def transaction(pool: Pool) -> AsyncIterator[Any]:
             yield connection
 
 
+@asynccontextmanager
+async def statement(pool: Pool) -> AsyncIterator[Any]:
+    """A connection for one statement: a process that is frozen in between holds no lock. Unavailable as above."""
+    with postgres_errors():
+        async with pool.acquire() as connection:
+            yield connection
+
+
 async def read_route(connection: Any, job: str) -> RouteRecord:
     """The route of a job; one that was never committed has no route in its state."""
     return record_of(job, await connection.fetchrow(SQL.state_of_route, job))

@@ -19,7 +19,7 @@ from services.switcher.adoption import Verdict, readiness
 from services.switcher.experiments.follow import follow
 from services.switcher.records import ChangeRecord, CommandKind, Intent, Proposal, RouteRecord, gates_to_json
 from services.switcher.records import route_to_json as route_json
-from services.switcher.rows import SQL, change_of, fronts_of, proposal_of, read_route, record_of, transaction
+from services.switcher.rows import SQL, change_of, fronts_of, proposal_of, read_route, record_of, statement, transaction
 from services.switcher.switch import Change, released_error, stale
 from services.switcher.way_back import refuse_unreadable
 
@@ -118,7 +118,7 @@ class RouteStore:
 
     async def renew(self, proposal: str, lifetime: timedelta) -> None:
         """Say that the proposer of an open proposal is alive; changes nothing where it is open no more, or too late."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await connection.execute(SQL.renew_proposal, proposal, lifetime)
 
     async def cancel(self, jobs: Iterable[str], proposal: str, because: str) -> None:

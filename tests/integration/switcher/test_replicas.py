@@ -174,7 +174,8 @@ async def test_killed_while_a_rollback_wakes_its_run(pair: Pair, replayer: Repla
 async def test_frozen_past_its_proposal(pair: Pair) -> None:
     """A replica that wakes late finds that its proposal was given up, and commits nothing."""
     pair.front.prepares = False
-    call = asyncio.ensure_future(pair.doomed.cut_over(2))
+    request = pb.CutOverRouteRequest(name=ROUTE, version=2)
+    call = asyncio.ensure_future(pair.doomed.stub.CutOverRoute(request, timeout=60))
     proposal = await pair.front.until_proposed(2)
     pair.process.freeze()
     pair.front.prepares = True
