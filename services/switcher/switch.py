@@ -22,6 +22,8 @@ Release        no                     the version is released: no later command 
 Reinstate      no                     no longer released; a way back that names it can be taken again
 Conduct        yes                    what the route's owner, an experiment or a rollout, makes of it: its arms,
                                       its experiment, and who owns it from then on; gates as for SetTraffic
+Withdraw       no                     the candidate of a rollout has no unit, its control is active again if the
+                                      candidate was, and the rollout owns nothing; no gate, and an emergency
 =============  =====================  =========================================================================
 
 While somebody owns the route, SetTraffic and CutOver are refused unless they say that they go over the owner's head.
@@ -92,6 +94,7 @@ class CutOver:
     etag: str = ""
     require_gates: tuple[str, ...] = ()
     override_owner: bool = False
+    owner: str = ""  # who asks for it, and owns the route from then on; "" = nobody
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,16 @@ class Conduct:
     require_gates: tuple[str, ...] = ()
 
 
-Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Leave a candidate without a unit, with the control active, and the route without this owner; asks no gate."""
+
+    candidate: int
+    control: int
+    owner: str
+
+
+Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct | Withdraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +234,8 @@ def decide(state: State, command: Command, now: datetime, protection: timedelta)
             return MarkReinstated(command.version) if released else Nothing()
         case Conduct():
             return _conduct(state, command)
+        case Withdraw():
+            return _withdraw(state, command)
 
 
 def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
@@ -317,13 +331,33 @@ def _cut_over(state: State, command: CutOver, now: datetime, protection: timedel
     if route is None:
         first = Route(state.job, 1, version, (Arm(version, WHOLE),), salt_of(state.job), whole(version, 1))
         return Change(first, None, None, (asked.of(version, None),), asked.overridden, moves_on=True)
-    _refuse_owned(route, command.override_owner)
+    _refuse_owned(route, command.override_owner or command.owner == route.owner)
     back = without_owner(route)
     if version == route.active_version:
-        return _reweighed(state, back, {version: WHOLE}, asked)
+        return _reweighed(state, replace(back, owner=command.owner), {version: WHOLE}, asked)
     drawn, warnings = _redrawn(back, {version: WHOLE}, version)
     gates = (asked.of(version, route.active_version),)
-    return Change(drawn, back, now + protection, gates, asked.overridden, warnings, moves_on=True)
+    owned = replace(drawn, owner=command.owner)
+    return Change(owned, back, now + protection, gates, asked.overridden, warnings, moves_on=True)
+
+
+def _withdraw(state: State, command: Withdraw) -> Change | Nothing:
+    route, way_back, until = state.route, state.way_back, state.protected_until
+    if route is None:
+        return Nothing()
+    weights = {arm.version: arm.weight for arm in without_owner(route).arms}
+    given_back = weights.pop(command.candidate, 0)
+    if route.active_version == command.candidate:
+        if way_back is None or way_back.active_version != command.control:
+            raise _nothing_to_return_to(route)
+        _refuse_released(state, {command.control: WHOLE})
+        drawn, warnings = _redrawn(without_owner(route), {command.control: WHOLE}, command.control)
+        return Change(drawn, None, None, warnings=warnings, emergency=True)
+    if route.owner != command.owner and command.candidate not in route.versions:
+        return Nothing()
+    weights[route.active_version] += given_back
+    drawn, warnings = _redrawn(without_owner(route), weights, route.active_version)
+    return Change(drawn, way_back, until, warnings=warnings, emergency=True)
 
 
 def _redrawn(
@@ -346,13 +380,17 @@ def _roll_back(state: State, command: RollBack) -> Change:
     route = _existing(state, command.etag)
     target = state.way_back
     if target is None:
-        raise FailedPrecondition(
-            "NOTHING_TO_RETURN_TO",
-            f"There is no cutover of {state.job} to roll back: v{route.active_version} is its first version, or "
-            "the last cutover was rolled back already. To serve another version, cut over to it.",
-        )
+        raise _nothing_to_return_to(route)
     _refuse_released(state, {arm.version: arm.weight for arm in target.arms})
     return Change(replace(target, epoch=route.epoch + 1), None, None, emergency=True)
+
+
+def _nothing_to_return_to(route: Route) -> FailedPrecondition:
+    return FailedPrecondition(
+        "NOTHING_TO_RETURN_TO",
+        f"There is no cutover of {route.job} to roll back: v{route.active_version} is its first version, or "
+        "the last cutover was rolled back already. To serve another version, cut over to it.",
+    )
 
 
 def _release(state: State, command: Release, now: datetime) -> MarkReleased | Nothing:

@@ -1,37 +1,77 @@
-"""The world that rollouts act on, as far as their rules need it: a route, a run, a retirement."""
+"""The world that rollouts act on: a route with its real rules, a run, a retirement."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
+from core.domain.errors import TurnoutError
 from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, Result, due
+from services.switcher.rollouts.on_route import command
 from services.switcher.rollouts.rollout import Rollout, RouteSeen
-from tests.unit.switcher.rollouts.made import CANDIDATE, CONTROL
-from turnout.routing import WHOLE
+from services.switcher.switch import (
+    Change,
+    Command,
+    CutOver,
+    MarkReinstated,
+    MarkReleased,
+    Reinstate,
+    Release,
+    SetTraffic,
+    State,
+    decide,
+)
+from tests.unit.switcher.rollouts.made import CANDIDATE, CONTROL, JOB, START
+from turnout.routing import WHOLE, Route
+
+OWNER = f"jobs/{JOB}/rollouts/second"
+
+
+def serving_the_control() -> State:
+    """The control is active, with all units."""
+    change = decide(State(JOB), CutOver(CONTROL), START, timedelta(days=1))
+    assert isinstance(change, Change)
+    return State(JOB, change.route)
 
 
 @dataclass
 class World:
     """What acts change. Whoever repeats a request gets its first answer."""
 
-    active: int = CONTROL
-    weight: int = 0  # the candidate's
-    owned: bool = False
+    state: State = field(default_factory=serving_the_control)
     changed_over_its_head: bool = False  # since the rollout last took the route
-    retiring: bool = False  # the control
     running: bool = False
     answered: set[str] = field(default_factory=set)
 
     @property
-    def route(self) -> tuple[int, int, bool]:
-        return self.active, self.weight, self.owned
+    def route(self) -> Route:
+        assert self.state.route is not None
+        return self.state.route
+
+    @property
+    def weight(self) -> int:
+        """The candidate's."""
+        return self.route.weight(CANDIDATE)
+
+    @property
+    def owned(self) -> bool:
+        return self.route.owner == OWNER
+
+    @property
+    def retiring(self) -> bool:
+        return CONTROL in self.state.released
 
     @property
     def seen(self) -> RouteSeen:
-        return RouteSeen(self.owned, self.active, self.weight, "by somebody")
+        return RouteSeen(self.owned, self.route.active_version, self.weight, "by somebody")
 
     def overrule(self, weight: int) -> None:
         """A person changes the route, and says that it goes over the rollout's head."""
-        self.active, self.weight, self.owned = (CANDIDATE if weight == WHOLE else CONTROL), weight, False
         self.changed_over_its_head = True
+        if weight == WHOLE:
+            self._decided(CutOver(CANDIDATE, override_owner=True))
+            return
+        self._decided(CutOver(CONTROL, override_owner=True) if self.route.active_version == CANDIDATE else None)
+        weights = ((CONTROL, WHOLE - weight), (CANDIDATE, weight))
+        self._decided(SetTraffic(weights, override_owner=True))
 
     def carry_out(self, act: Act, stored: Rollout) -> Result:
         """What becomes of an act that arrives now, however long ago it was sent."""
@@ -39,46 +79,30 @@ class World:
             return Later("The rollout has moved on.")
         if act.request_id in self.answered:
             return Done()
-        result = self._on_route(act) if act.kind in ON_ROUTE else self._elsewhere(act)
-        if isinstance(result, Done):
-            self.answered.add(act.request_id)
-        return result
-
-    def _on_route(self, act: Act) -> Result:
-        match act.kind:
-            case ActKind.CLAIM if self.active == CONTROL:
-                self.weight = 0
-                return self._owned()
-            case ActKind.RELEASE:
-                self.owned = False
-                return Done()
-            case ActKind.WITHDRAW:
-                if self.active == CANDIDATE and self.retiring:
-                    return Refused("v1 was released.")
-                self.active, self.weight, self.owned = CONTROL, 0, False
-                return Done()
-        if not self.owned and not act.claims:
-            return Refused("The route is not the rollout's.")
-        if act.kind is ActKind.CUT_OVER:
-            self.active, self.weight = CANDIDATE, WHOLE
-        elif self.active != CONTROL:
-            return Refused("v2 is active.")
-        elif act.kind is ActKind.EXPOSE:
-            self.weight = act.share
-        return self._owned()
-
-    def _owned(self) -> Result:
-        self.owned, self.changed_over_its_head = True, False
+        try:
+            self._carried_out(act, stored)
+        except TurnoutError as error:
+            return Refused(error.message)
+        self.answered.add(act.request_id)
         return Done()
 
-    def _elsewhere(self, act: Act) -> Result:
+    def _carried_out(self, act: Act, stored: Rollout) -> None:
         match act.kind:
-            case ActKind.RETIRE if self.active != CANDIDATE:
-                return Refused("v1 serves.")
-            case ActKind.RETIRE:
-                self.retiring = True
-            case ActKind.TAKE_BACK:
-                self.retiring = False
             case ActKind.START_RUN:
                 self.running = True
-        return Done()
+            case ActKind.RETIRE:
+                self._decided(Release(CONTROL, forgo_rollback=True))
+            case ActKind.TAKE_BACK:
+                self._decided(Reinstate(CONTROL))
+            case kind if kind in ON_ROUTE:
+                self._decided(command(stored, act, OWNER, self.state))
+                self.changed_over_its_head = self.changed_over_its_head and not self.owned
+
+    def _decided(self, asked: Command | None) -> None:
+        match asked and decide(self.state, asked, START, timedelta(days=1)):
+            case Change(route=route, way_back=way_back, protected_until=until):
+                self.state = replace(self.state, route=route, way_back=way_back, protected_until=until)
+            case MarkReleased(version):
+                self.state = replace(self.state, released=self.state.released | {version})
+            case MarkReinstated(version):
+                self.state = replace(self.state, released=self.state.released - {version})

@@ -1,0 +1,85 @@
+"""The way out of a rollout: the candidate has no unit, whatever there was before."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from core.domain.errors import FailedPrecondition
+from services.switcher.switch import (
+    Change,
+    Conduct,
+    CutOver,
+    Nothing,
+    Release,
+    RollBack,
+    SetTraffic,
+    State,
+    Withdraw,
+    decide,
+)
+from tests.unit.switcher.test_switch import DAY, FIRST, NONE, NOW, after
+from turnout.routing import WHOLE
+
+OWNER = "jobs/flights/rollouts/second"
+OUT = Withdraw(candidate=2, control=1, owner=OWNER)
+OWNED = after(FIRST, Conduct(OWNER, ((1, 9500), (2, 500)), OWNER, None))
+WHOLLY = after(OWNED, CutOver(2, owner=OWNER))
+
+
+def withdrawn(state: State) -> Change:
+    change = decide(state, OUT, NOW, DAY)
+    assert isinstance(change, Change)
+    assert (change.emergency, change.gates) == (True, ())
+    return change
+
+
+def test_a_cutover_of_the_owner_leaves_it_the_route() -> None:
+    assert WHOLLY.route is not None
+    assert (WHOLLY.route.owner, WHOLLY.route.active_version) == (OWNER, 2)
+    assert WHOLLY.way_back is not None
+    assert WHOLLY.way_back.owner == "", "a rollback gives it to everybody"
+    assert isinstance(decide(WHOLLY, CutOver(2, owner=OWNER), NOW, DAY), Nothing)
+
+
+@pytest.mark.parametrize("other", ["", "jobs/flights/experiments/x"])
+def test_nobody_else_cuts_over_what_is_owned(other: str) -> None:
+    with pytest.raises(FailedPrecondition, match="The rollout second owns the route"):
+        decide(OWNED, CutOver(2, owner=other), NOW, DAY)
+
+
+@pytest.mark.parametrize(
+    ("before", "weights"),
+    [
+        (OWNED, {1: WHOLE}),
+        (WHOLLY, {1: WHOLE}),
+        (after(OWNED, SetTraffic(((1, 5000), (2, 5000)), override_owner=True)), {1: WHOLE}),
+        (after(WHOLLY, RollBack()), {1: WHOLE}),  # which brought the candidate's share back
+        (after(WHOLLY, CutOver(3, override_owner=True), SetTraffic(((3, 9000), (2, 1000)))), {3: WHOLE}),
+        (after(FIRST, SetTraffic(((1, 7000), (2, 1000), (3, 2000)))), {1: 8000, 3: 2000}),
+    ],
+)
+def test_the_candidate_has_nobody_and_nobody_else_moves(before: State, weights: dict[int, int]) -> None:
+    change = withdrawn(before)
+    assert {arm.version: arm.weight for arm in change.route.arms} == weights
+    assert (change.route.owner, change.route.epoch) == ("", before.epoch + 1)
+    assert isinstance(decide(after(before, OUT), OUT, NOW, DAY), Nothing), "once is enough"
+
+
+def test_it_gives_back_a_route_on_which_nothing_has_moved_yet() -> None:
+    claimed = after(FIRST, Conduct(OWNER, ((1, WHOLE),), OWNER, None))
+    assert withdrawn(claimed).route == replace(FIRST.route, epoch=3)  # type: ignore[type-var]  # there is a route
+
+
+@pytest.mark.parametrize(
+    "state", [NONE, FIRST, after(FIRST, Conduct("jobs/flights/experiments/x", ((1, WHOLE),), "x", None))]
+)
+def test_where_there_is_nothing_to_withdraw_nothing_changes(state: State) -> None:
+    assert isinstance(decide(state, OUT, NOW, DAY), Nothing)
+
+
+def test_without_a_version_to_go_back_to_it_says_so() -> None:
+    with pytest.raises(FailedPrecondition, match="no cutover of flights to roll back"):
+        decide(after(NONE, CutOver(2)), OUT, NOW, DAY)
+    with pytest.raises(FailedPrecondition, match="v1 of flights is being retired"):
+        decide(after(WHOLLY, Release(1, forgo_rollback=True)), OUT, NOW, timedelta(days=1))
