@@ -4,10 +4,12 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from services.switcher.experiments.store import ExperimentStore
 from tests.integration.switcher.conftest import ROUTE, V1, V2, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.experimenting import JOB, NAME, Experimenting, harm, units
 from tests.integration.switcher.replayer import ReplayerOnDemand
@@ -339,6 +341,37 @@ async def test_units_beyond_the_plan_are_not_counted(lab: Experimenting) -> None
     await lab.observe(exposures)
     assert sum(units(await lab.get())) == 100
     assert sorted(await lab.report(exposures)) == ["NOT_COUNTED"] * 50 + ["STORED"] * 100
+
+
+async def test_units_are_forgotten_a_while_after_the_end_and_sums_stay(
+    lab: Experimenting, database: Any, postgres: str
+) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    exposures = list(lab.expose(f"u{n}" for n in range(20)).values())
+    await lab.observe(exposures)
+    await lab.report(exposures)
+    await lab.stop()
+    async with asyncpg.create_pool(postgres, min_size=1, max_size=1) as pool:
+        await ExperimentStore(pool).tidy(timedelta(days=1))
+        assert await database.fetchval("select count(*) from switcher.experiment_units") == 20
+        await ExperimentStore(pool).tidy(timedelta(0))
+    assert await database.fetchval("select count(*) from switcher.experiment_units") == 0
+    assert await database.fetchval("select count(*) from switcher.experiment_outcomes") == 0
+    found = await lab.get()
+    assert sum(units(found)) == sum(harm(found)) == 20
+
+
+async def test_who_died_while_starting_one_leaves_its_name_free(
+    lab: Experimenting, database: Any, postgres: str
+) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    await lab.stop()
+    await database.execute(
+        "update switcher.experiments set state = 'STARTING', create_time = create_time - interval '1 hour'"
+    )
+    async with asyncpg.create_pool(postgres, min_size=1, max_size=1) as pool:
+        assert await ExperimentStore(pool).tidy(timedelta(days=1)) == [NAME]
+    assert (await lab.create({1: 5000, 2: 5000})).state == pb.Experiment.RUNNING
 
 
 async def test_lists_begin_with_the_newest(lab: Experimenting) -> None:
