@@ -1,7 +1,7 @@
 """The form of a plan that people write, as a value of JSON or YAML. Pure.
 
     template: normal            # careful, normal or fast; what else stands here replaces the template's
-    guardrails: {margin: 10 %, window: 1h}
+    guardrails: {units: caller, margin: 10 %, window: 1h}
     steps:
       - replay
       - compare
@@ -30,14 +30,16 @@ from core.domain.errors import InvalidInput
 from services.switcher.rollouts.plan import SHARED, Gate, Plan, Step, StepKind, checked, refuse
 from services.switcher.rollouts.templates import TEMPLATES
 from services.switcher.statistics.decision import Plan as Judging
-from turnout.routing import WHOLE
+from turnout.routing import WHOLE, Units
 
 _KINDS: Final = {kind.value: kind for kind in StepKind}
 _OPTIONS: Final = ("for", "within", "until")
 _PARTS: Final = ("template", "guardrails", "steps")
 _LEVELS: Final = {"abort-alpha": "abort_alpha", "mismatch-alpha": "mismatch_alpha", "promote-beta": "promote_beta"}
 _COUNTS: Final = {"units-min": "units_min", "units-max": "units_max"}
-_GUARDRAILS: Final = ("window", "margin", *_LEVELS, *_COUNTS)
+_TIMES: Final = {"window": "window_s", "delay": "delay_s", "slow": "slow_s"}
+_UNITS: Final = {one.value.lower(): one for one in Units}
+_GUARDRAILS: Final = ("units", *_TIMES, "margin", *_LEVELS, *_COUNTS)
 
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _TIME: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|[smhdw])\s*)+")
@@ -69,7 +71,8 @@ def written(plan: Plan) -> dict[str, Any]:
     judging = plan.judging
     return {
         "guardrails": {
-            "window": _time_text(plan.window_s),
+            "units": plan.units.value.lower(),
+            **{name: _time_text(getattr(plan, field)) for name, field in _TIMES.items()},
             "margin": f"{judging.margin * 100:.9g} %",
             **{name: getattr(judging, field) for name, field in (_LEVELS | _COUNTS).items()},
         },
@@ -99,8 +102,10 @@ def _guardrails(given: object, plan: Plan, faults: list[str]) -> Plan:
     changes: dict[str, Any] = {}
     for key, value in given.items():
         try:
-            if key == "window":
-                plan = msgspec.structs.replace(plan, window_s=_seconds(value))
+            if key in _TIMES:
+                plan = msgspec.structs.replace(plan, **{_TIMES[key]: _seconds(value)})
+            elif key == "units":
+                plan = msgspec.structs.replace(plan, units=_units(value))
             elif key == "margin":
                 changes["margin"] = _fraction(value)
             elif key in _LEVELS:
@@ -208,6 +213,12 @@ def _basis_points(value: object) -> int:
     if abs(points - round(points)) > 1e-6:
         raise _Fault(f"{value!r} is too fine; shares go by 0.01 %.")
     return round(points)
+
+
+def _units(value: object) -> Units:
+    if isinstance(value, str) and value in _UNITS:
+        return _UNITS[value]
+    raise _Fault(_unknown(value, _UNITS, "kind of unit"))
 
 
 def _fraction(value: object) -> float:

@@ -23,8 +23,9 @@ from typing import Final
 import msgspec
 
 from core.domain.errors import InvalidInput
+from services.switcher.experiments import spec
 from services.switcher.statistics.decision import Plan as Judging
-from turnout.routing import WHOLE
+from turnout.routing import WHOLE, Units
 
 STEPS_MAX: Final = 32
 TIME_MAX_S: Final = 90 * 86400.0
@@ -102,16 +103,31 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The steps, and what is fixed before units are counted. window_s: of a unit, from its first exposure."""
+    """The steps, and what is fixed before units are counted, as of an experiment (`experiments.spec.Spec`)."""
 
     steps: tuple[Step, ...]
     judging: Judging = Judging()
+    units: Units = Units.KEY
     window_s: float = 86400.0
+    delay_s: float = 3600.0
+    slow_s: float = 0.0
 
     def last_traffic(self, until: int) -> int | None:
         """The last step, not after the one at place `until`, that moves traffic; None = none does."""
         places = [place for place, step in enumerate(self.steps[: until + 1]) if step.kind is StepKind.TRAFFIC]
         return places[-1] if places else None
+
+
+def experiment(plan: Plan, control: int, candidate: int, share: int) -> spec.Spec:
+    """The experiment that watches the candidate while it has this share (basis points) beside the control."""
+    return spec.Spec(
+        arms=(spec.Arm(control, WHOLE - share), spec.Arm(candidate, share)),
+        units=plan.units,
+        plan=plan.judging,
+        window_s=plan.window_s,
+        delay_s=plan.delay_s,
+        slow_s=plan.slow_s,
+    )
 
 
 def guards(share: int) -> tuple[Gate, ...]:
@@ -123,7 +139,7 @@ def guards(share: int) -> tuple[Gate, ...]:
 
 def checked(plan: Plan) -> Plan:
     """The plan. InvalidInput (INVALID_PLAN) naming everything that is wrong with it, and what to do."""
-    refuse([*_of_steps(plan.steps), *_of_order(plan.steps), *_of_judging(plan)])
+    refuse([*_of_steps(plan.steps), *_of_order(plan.steps), *_of_guardrails(plan)])
     return plan
 
 
@@ -192,10 +208,8 @@ def _of_order(steps: Sequence[Step]) -> Iterator[str]:
         yield "Nothing comes after the last approve; leave it out."
 
 
-def _of_judging(plan: Plan) -> Iterator[str]:
+def _of_guardrails(plan: Plan) -> Iterator[str]:
     try:
-        plan.judging.check()
-    except ValueError as error:
-        yield f"{error}."
-    if not 0 < plan.window_s <= TIME_MAX_S:
-        yield "The window must be above 0 and at most 90 days."
+        spec.checked(experiment(plan, control=1, candidate=2, share=1))
+    except InvalidInput as error:
+        yield error.message

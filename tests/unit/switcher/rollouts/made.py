@@ -8,7 +8,7 @@ from services.switcher.rollouts.plan import Gate, Plan, Step, StepKind
 from services.switcher.rollouts.rollout import Rollout, asks, begun
 from services.switcher.rollouts.verdicts import Finding, GateVerdict
 from services.switcher.statistics.decision import Plan as Judging
-from turnout.routing import WHOLE
+from turnout.routing import WHOLE, Units
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 JOB, CONTROL, CANDIDATE = "flights", 1, 2
@@ -66,4 +66,4 @@ def plans(draw: st.DrawFn) -> Plan:
     judging = Judging(
         margin=draw(st.sampled_from([0.0, 0.05, 0.1, 0.125, 1.0])), units_min=draw(st.integers(0, 1_000_000))
     )
-    return Plan(tuple(steps), judging, draw(_seconds(1)))
+    return Plan(tuple(steps), judging, draw(st.sampled_from(Units)), draw(_seconds(1)), draw(_seconds(0)))

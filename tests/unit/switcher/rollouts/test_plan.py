@@ -8,7 +8,7 @@ from hypothesis import given
 
 from core.domain.errors import InvalidInput
 from services.switcher.rollouts.document import parse, written
-from services.switcher.rollouts.plan import Gate, Plan, Step, StepKind, checked, checked_for, guards
+from services.switcher.rollouts.plan import Gate, Plan, Step, StepKind, checked, checked_for, experiment, guards
 from services.switcher.rollouts.templates import TEMPLATES
 from services.switcher.statistics.decision import Plan as Judging
 from tests.unit.switcher.rollouts.made import (
@@ -24,7 +24,7 @@ from tests.unit.switcher.rollouts.made import (
     SOME,
     plans,
 )
-from turnout.routing import WHOLE
+from turnout.routing import WHOLE, Units
 
 STEPS: list[Any] = [
     "replay",
@@ -86,7 +86,9 @@ def test_what_is_written_is_read_again(plan: Plan) -> None:
         ({"template": "fast", "guardrails": {"abort-alpha": "x"}}, "'x' is no number"),
         ({"template": "fast", "guardrails": {"abort-alpha": 1}}, "between 0 and 1"),
         ({"template": "fast", "guardrails": {"units-min": 10, "units-max": 5}}, "units_min 10 must lie"),
-        ({"template": "fast", "guardrails": {"window": "0s"}}, "window must be above 0"),
+        ({"template": "fast", "guardrails": {"window": "0s"}}, "window is above 0"),
+        ({"template": "fast", "guardrails": {"slow": "2h"}}, "slow limit is 0"),
+        ({"template": "fast", "guardrails": {"units": "callers"}}, "did you mean caller?"),
         ({"steps": "replay"}, "`steps` is a list"),
         ({"steps": ["replya"]}, "Step 1: There is no step 'replya'; did you mean replay?"),
         ({"steps": [7]}, "7 is no step"),
@@ -168,3 +170,10 @@ def test_harm_is_watched_for_as_long_as_there_is_something_beside() -> None:
 def test_levels_are_probabilities() -> None:
     with pytest.raises(InvalidInput, match="promote_beta"):
         checked(Plan((ALL,), Judging(promote_beta=0.0)))
+
+
+def test_a_share_is_watched_by_an_experiment_as_the_plan_says() -> None:
+    plan = parse({"template": "normal", "guardrails": {"units": "caller", "slow": "50ms", "margin": "5 %"}})
+    spec = experiment(plan, control=1, candidate=2, share=500)
+    assert spec.weights == {1: 9500, 2: 500}
+    assert (spec.control, spec.units, spec.slow_s, spec.plan.margin) == (1, Units.CALLER, 0.05, 0.05)
