@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 
 from services.replayer.protocol import TopicPartition
 from tests.integration.replayer.registry import Registered
+from tests.integration.replayer.replayers import replica
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
 from tests.integration.replayer.test_tables import RECORDS, two_tables
 from tests.support.eventually import eventually
@@ -172,6 +173,39 @@ async def _move_on(stage: Stage, version: Registered) -> None:
     await stage.query(
         "update serving.positions set next_offset = next_offset + 1 where version = $1 and partition = 0", version.name
     )
+
+
+async def test_copies_whose_partitions_two_replicas_share(stage: Stage) -> None:
+    await stage.stop()
+    stage.run_lease_s = 3.0
+    topic = await stage.kafka.create()
+    both = Moving(
+        stage,
+        stage.registry.register(aggregate_source(topic), 1),
+        stage.registry.register(aggregate_source(topic, on_time=ON_TIME), 2),
+        topic,
+    )
+    await both.produce(20_000)
+    async with replica(stage, "east") as east, replica(stage, "west") as west:
+        for version in (both.old, both.new):
+            await east.begin(version.name, workers=1, rate_limit=400)
+
+        async def shared() -> bool:
+            for version in (both.old, both.new):
+                run = await west.get(version.name)
+                assert (run.live_replicas, run.records > 0) == (2, True), run
+            return True
+
+        await eventually(shared)
+        for ask in (east, west):
+            found = await ask.compare(both.old.name, both.new.name, sample_size=100, align_within={"seconds": 20})
+            assert (found.aligned, found.exact) == (True, True)
+            cut = cut_of(found.ranges[0])
+            assert 0 < sum(cut.values()) < len(both.records), "both still copy"
+            old, new = both.rows_at(both.old, cut), both.rows_at(both.new, cut)
+            changed = {carrier for carrier in old if old[carrier].on_time != new[carrier].on_time}
+            assert {one.key[0].string_value for one in found.samples} == changed
+        assert await shared()
 
 
 async def test_what_cannot_be_aligned_is_said_and_compared_as_it_stands_if_asked(stage: Stage) -> None:
