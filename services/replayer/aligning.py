@@ -18,7 +18,7 @@ from core.domain.names import VersionId
 from core.postgres import connect, postgres_errors
 from services.replayer.alignment import Cut, Side, at_cut, cut_of, obstacles
 from services.replayer.evidence import speed_per_s
-from services.replayer.protocol import TopicPartition
+from services.replayer.protocol import HOLD_CHANNEL, TopicPartition
 from services.replayer.run import Positions, Run
 from services.replayer.spans import span
 from services.replayer.store import QUERIES, positions_of
@@ -223,6 +223,7 @@ class Hold:
 
     async def _hold_all(self) -> dict[VersionId, Positions]:
         await self._connection.execute(QUERIES.hold_free_positions, self._names, self._id, self._left)
+        await self._hint()
         for row in await self._look():
             if not row["held"]:
                 held = await self._connection.fetchval(
@@ -239,6 +240,7 @@ class Hold:
                     await self._connection.execute(
                         QUERIES.hold_further, version.name, tp.topic, tp.partition, self._id, offset
                     )
+        await self._hint()
 
     async def _reached(self, cut: Cut) -> None:
         while True:
@@ -249,6 +251,10 @@ class Hold:
             if self._left <= timedelta(0):
                 raise _expired(self, _short_text(short, cut))
             await asyncio.sleep(_LOOK_S)
+
+    async def _hint(self) -> None:
+        """Let the workers look at their positions now, rather than when a batch is refused."""
+        await self._connection.execute(f"notify {HOLD_CHANNEL}")
 
     async def _look(self) -> list[Any]:
         return list(await self._connection.fetch(QUERIES.held_positions, self._names, self._id))

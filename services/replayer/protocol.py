@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+HOLD_CHANNEL: Final = "turnout_hold"  # of PostgreSQL: positions were held or let go; a hint, without a payload
 EXIT_FAULT: Final = 3  # the run failed in a way that a person must mend; a Fault line said which
 STOP_WITHIN_S: Final = 4.0  # a worker that was told to stop cuts off after this what is under way
 MESSAGE_BYTES_MAX: Final = 16 << 20  # a definition is some kilobytes; this only stops a runaway line

@@ -44,6 +44,7 @@ class Control:
         self._send = send
         self._flush = flush
         self._reassigned = False
+        self._hold_hinted = False
         self._held: Mapping[TopicPartition, Lease] = {}
         self._log: Log | None = None
         self._waiting: dict[str, str] = {}
@@ -77,6 +78,15 @@ class Control:
     def interrupted(self) -> bool:
         """Whether what is going on now should come to an orderly end."""
         return self.stopping or self._reassigned
+
+    def hold_hinted(self) -> None:
+        """Somebody holds positions, perhaps some of ours."""
+        self._hold_hinted = True
+
+    def hold_seen(self) -> bool:
+        """Whether that was said since it was asked last."""
+        hinted, self._hold_hinted = self._hold_hinted, False
+        return hinted
 
     def assignment_seen(self) -> None:
         """`partitions` is about to be acted upon."""

@@ -5,8 +5,8 @@ dealt with here, by reading on from the committed positions in smaller batches; 
 this flow and begins another from what is committed.
 
 A comparison may hold the run's positions for a moment (`alignment.py`). That is written in the position rows, so a
-worker hears of it when a batch that goes too far is refused; it then reads again up to where it may go, and looks every
-few milliseconds whether it was let go.
+batch that goes too far is refused; a hint lets the worker hear of it before, for a batch may be gathered for seconds.
+It reads up to where it may go, again if need be, and looks every few milliseconds whether it was let go.
 """
 
 import asyncio
@@ -48,6 +48,7 @@ class Parts:
     held: dict[TopicPartition, Lease]
     pending: set[TopicPartition]
     interrupted: Callable[[], bool]
+    hold_hinted: Callable[[], bool]
     trying: Callable[[TopicPartition, int], None]
 
 
@@ -214,7 +215,7 @@ class Flow:
             await self._finish_write()
             self._renewed_s = time.monotonic()
             await self._parts.leases.renew(self._held.values())
-        if self._on_hold and now_s - self._held_looked_s >= HOLD_LOOK_S:
+        if self._parts.hold_hinted() or (self._on_hold and now_s - self._held_looked_s >= HOLD_LOOK_S):
             await self._look_at_holds()
         ranges = self._parts.log.ranges
         if any(tp in ranges and offset < ranges[tp].start for tp, offset in self._read_to.items()):
@@ -239,7 +240,10 @@ class Flow:
         holds = await self._parts.leases.holds()
         for tp, lease in self._held.items():
             lease.hold_at = holds.get(tp)
-        self._hold()
+        if any(self._read_to[tp] > offset for tp, offset in holds.items() if tp in self._read_to):
+            await self._read_again()
+        else:
+            self._hold()
         self._held_looked_s = time.monotonic()
 
     async def _take_pending(self) -> bool:

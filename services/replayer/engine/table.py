@@ -53,8 +53,9 @@ where p.version = $1 and p.owner = $2 and p.topic = b.topic and p.partition = b.
   and p.fence = b.fence and p.next_offset = b.start
   and (p.hold_until < clock_timestamp() or b.next_offset <= p.hold_at)"""
 
-# Whether the positions are ours and where we left them; then they were not moved because they are held, or were.
-_OURS = """
+# How many positions are ours and still where we left them. In the transaction that has moved the others, these were not
+# moved because they are held, or were a moment ago.
+_LEFT = """
 select count(*) from serving.positions p
 join unnest($3::text[], $4::integer[], $5::bigint[], $6::bigint[]) as b(topic, partition, fence, start)
   on p.topic = b.topic and p.partition = b.partition and p.fence = b.fence and p.next_offset = b.start
@@ -151,14 +152,14 @@ class OutputTable:
             shares(bytes_sent, records),
         )
         if rows_of(done) != len(moved):
-            if await self._ours(moved) == len(moved):
+            if await self._left(moved) == len(moved) - rows_of(done):
                 raise HeldError
             raise LeaseLostError(f"{len(moved) - rows_of(done)} of {len(moved)} positions are not where they were left")
 
-    async def _ours(self, moved: Sequence[tuple[TopicPartition, Span, int]]) -> int:
+    async def _left(self, moved: Sequence[tuple[TopicPartition, Span, int]]) -> int:
         return int(
             await self._connection.fetchval(
-                _OURS,
+                _LEFT,
                 self._version,
                 self._owner,
                 [tp.topic for tp, _, _ in moved],

@@ -22,7 +22,7 @@ from services.replayer.engine.states import StateLoader
 from services.replayer.engine.table import OutputTable
 from services.replayer.engine.transform import Transform, transform_of
 from services.replayer.engine.watchdog import Watchdog
-from services.replayer.protocol import Start, TopicPartition
+from services.replayer.protocol import HOLD_CHANNEL, Start, TopicPartition
 from turnout.job.compiled import CompiledFold, CompiledJob
 
 BACKOFF_FIRST_S: Final = 0.1
@@ -123,6 +123,7 @@ class Worker:
             definition = self._job.definition
             table = OutputTable(session, definition, start.table, start.version, start.owner)
             await table.prepare()
+            await session.connection.add_listener(HOLD_CHANNEL, lambda *_: self._control.hold_hinted())
             transform = transform_of(self._job, self._watchdog, StateLoader(states_session, definition, start.table))
             leases = Leases(session, start.version, start.owner, start.lease_s)
             held: dict[TopicPartition, Lease] = {}
@@ -166,6 +167,7 @@ class Worker:
                     held=held,
                     pending=pending,
                     interrupted=lambda: self._control.interrupted,
+                    hold_hinted=self._control.hold_seen,
                     trying=self._control.trying,
                 )
             ).run()

@@ -128,6 +128,27 @@ async def test_a_hold_ends_by_itself(kafka: Topics, make: Make) -> None:
     assert len({row["fence"] for row in (await version.positions()).values()}) == 1  # it never started over
 
 
+async def test_one_partition_is_held_and_the_other_goes_on_without_starting_over(kafka: Topics, make: Make) -> None:
+    topic = await kafka.create(PARTITIONS)
+    version = await make(SUMS.replace("{topic}", topic), [topic])
+    worker = await version.worker()
+    await worker.at(await make.ends(topic))
+    fences = {tp: row["fence"] for tp, row in (await version.positions()).items()}
+    records: list[Record] = []
+    held, free = version.partitions
+    for first in range(0, 1_000, 100):
+        async with version.connection() as connection:
+            await connection.execute(_HOLD + " and partition = 0", [topic], first // 4, 60.0)
+        more = _records(first, 100)
+        records += more
+        await kafka.produce(topic, more)
+        await _stands(version, {held: first // 4, free: (await make.ends(topic))[free]})
+    await _let_go(version)
+    await worker.at(await make.ends(topic))
+    assert await version.rows() == version.reference(_before(records, await make.ends(topic)))
+    assert {tp: row["fence"] for tp, row in (await version.positions()).items()} == fences, "it never started over"
+
+
 async def test_a_cut_among_the_markers_of_transactions(kafka: Topics, make: Make) -> None:
     topic = await kafka.create(1)
     version = await make(SUMS.replace("{topic}", topic), [topic])
