@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "faults": "seeded rounds of kills and cuts; the table must equal the reference after each",
     "statistics": "false alarms and detection of the tests that decide about a candidate",
     "reads": "reads through the front beside the same reads written by hand",
+    "scan": "a scan of 10,000,000 rows, and the memory that it takes",
     "growth": "one change of a route among 1,000 jobs, 10,000 versions and 100 fronts",
     "interference": "reads of a live version while another one is replayed",
     "cutover": "cutovers and rollbacks under reads, calmly and with kills: none may be wrong",

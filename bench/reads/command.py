@@ -159,8 +159,8 @@ async def _bench(stack: Stack, load: Loader, front_target: str, partitions: int,
 
 
 async def _measure(plan: Plan, data_dir: Path | None) -> dict[str, Any]:
-    async with running(data_dir) as stack, front(stack) as front_target, loader(stack) as load:
-        benches = [await _bench(stack, load, front_target, partitions, plan) for partitions in PARTITIONS]
+    async with running(data_dir) as stack, front(stack) as served, loader(stack) as load:
+        benches = [await _bench(stack, load, served.target, partitions, plan) for partitions in PARTITIONS]
     for bench in benches:
         say(bench.table())
     few, many = (bench.result() for bench in benches)

@@ -17,6 +17,7 @@ from bench.__main__ import main
         (["tail", "--seconds", "nan"], "argument --seconds: is nan; it must be above 0"),
         (["statistics", "--rounds", "0"], "argument --rounds: is 0; it must be 1 or more"),
         (["interference", "--rounds", "0"], "argument --rounds: is 0; it must be 1 or more"),
+        (["scan", "--rows", "0"], "argument --rows: is 0; it must be 1 or more"),
         (["growth", "--fronts", "0"], "argument --fronts: is 0; it must be 1 or more"),
         (["reads", "--seconds", "0"], "argument --seconds: is 0; it must be above 0"),
         (["replay", "--records", "0"], "argument --records: is 0; it must be 1 or more"),
