@@ -7,8 +7,8 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.domain.errors import InvalidInput
 from core.kafka.properties import KafkaConfig
+from turnout.errors import InvalidInput
 
 SERVICES = ("registry", "replayer", "switcher", "query")
 NEIGHBOURS = {  # whom each service calls

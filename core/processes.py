@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from core.domain.errors import InvalidInput
+from turnout.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 

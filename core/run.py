@@ -11,11 +11,11 @@ import uvloop
 
 from core import config
 from core.config import POSTGRES_VARIABLE, Settings
-from core.domain.errors import InvalidInput, TurnoutError
 from core.postgres import connect, refusal
 from core.processes import REFUSED, supervise
 from core.rpc.server import RpcServer, ServiceApp
 from turnout import otlp
+from turnout.errors import InvalidInput, TurnoutError
 
 log = logging.getLogger(__name__)
 

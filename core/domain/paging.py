@@ -3,7 +3,7 @@
 import base64
 import json
 
-from core.domain.errors import InvalidInput
+from turnout.errors import InvalidInput
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000

@@ -1,6 +1,6 @@
 """Texts from outside: what can be stored at all, and how long each kind may be. Pure."""
 
-from core.domain.errors import InvalidInput
+from turnout.errors import InvalidInput
 
 ID_MAX = 200  # characters of an id or of a name of somebody, such as request_id and claimed_actor
 TEXT_MAX = 4096  # characters of a text for people, such as a description or a reason

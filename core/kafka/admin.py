@@ -14,8 +14,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # it re-expor
     ResourceType,
 )
 
-from core.domain.errors import FailedPrecondition, Unavailable
 from core.kafka.properties import KafkaConfig
+from turnout.errors import FailedPrecondition, Unavailable
 
 _TIMEOUT_S = 5.0
 _MISSING = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.domain.errors import InvalidInput
+from turnout.errors import InvalidInput
 
 # property: aiokafka's argument; None = goes into the TLS context
 _KNOWN: dict[str, str | None] = {

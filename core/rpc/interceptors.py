@@ -16,8 +16,8 @@ from grpc_status import rpc_status
 from opentelemetry import context, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from core.domain.errors import InvalidInput, ResourceExhausted, TurnoutError, Unavailable
 from core.rpc.errors import to_status
+from turnout.errors import InvalidInput, ResourceExhausted, TurnoutError, Unavailable
 from turnout.status import DOMAIN
 from turnout.telemetry import meter, remote_context
 

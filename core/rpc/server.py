@@ -11,8 +11,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from core.domain.errors import InvalidInput
 from core.rpc.interceptors import Watches, chain
+from turnout.errors import InvalidInput
 
 log = logging.getLogger(__name__)
 

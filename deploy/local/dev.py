@@ -16,7 +16,6 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from core.domain.errors import InvalidInput
 from core.kafka.properties import KafkaConfig
 from deploy.local import kafka_jars
 from deploy.local.child import Child
@@ -24,6 +23,7 @@ from deploy.local.errors import LocalStackError
 from deploy.local.own import OwnPart, own_kafka, own_postgres, silent, until_all_answer
 from deploy.local.ports import HOST, is_free, taken
 from deploy.local.stack import LocalStack, owner_of
+from turnout.errors import InvalidInput
 
 POSTGRES_VARIABLE = "TURNOUT_POSTGRES"
 DEFAULT_PORT = 7400

@@ -3,9 +3,9 @@
 import grpc
 
 from core.config import Settings
-from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
 from services.query.servicer import QueryServicer
+from turnout.channel import connect
 from turnout.query.v1 import query_pb2, query_pb2_grpc
 from turnout.reading.freshness import Limits
 from turnout.reading.path import ReadPath

@@ -5,11 +5,11 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, cast
 
-from core.domain.errors import InvalidInput, ResourceExhausted
-from core.domain.names import parse_job
 from core.rpc.server import MESSAGE_BYTES_MAX
 from turnout.column_values import column_of
+from turnout.errors import InvalidInput, ResourceExhausted
 from turnout.kind_values import timestamp
+from turnout.names import parse_job
 from turnout.query.v1 import query_pb2
 from turnout.reading.columns import Table
 from turnout.reading.positions import Position

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from core.domain.errors import InvalidInput
+from turnout.errors import InvalidInput
 from turnout.query.v1 import query_pb2
 from turnout.reading.outcomes import CALL_MAX, Result
 from turnout.switcher.v1 import switcher_pb2

@@ -6,8 +6,8 @@ Every message is of a size that any client takes: gRPC's refuse messages above 4
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from core.domain.errors import FailedPrecondition, InvalidInput
 from services.query.convert import columns_of, row_of, scan_head
+from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.query.v1.query_pb2 import ScanRequest, ScanResponse
 from turnout.reading.columns import Table
 from turnout.reading.reads import Request, Served

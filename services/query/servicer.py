@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from core.domain.names import parse_job
 from services.query import convert, outcomes, scans
+from turnout.names import parse_job
 from turnout.query.v1 import query_pb2, query_pb2_grpc
 from turnout.reading.deadline import Deadline
 from turnout.reading.front import Front

@@ -4,15 +4,15 @@ from typing import Any
 
 import grpc
 
-from core.clock import SystemClock
 from core.config import Settings
 from core.postgres import migrate, open_pool
-from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
 from services.registry.neighbours import Neighbours
 from services.registry.saga import Saga
 from services.registry.servicer import RegistryServicer
 from services.registry.store import MIGRATIONS, Store
+from turnout.channel import connect
+from turnout.clock import SystemClock
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 
 

@@ -7,14 +7,14 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from core.domain.errors import InvalidInput
-from core.domain.names import job_name, parse_job
 from core.domain.text import ID_MAX, text
 from services.registry.records import Job, RequestKey, Version
 from services.registry.retirement import Retirement, Step
 from turnout import log_range_proto
 from turnout.definition_proto import check_projection, to_proto
+from turnout.errors import InvalidInput
 from turnout.log_range import LogRange, LogRangeError
+from turnout.names import job_name, parse_job
 from turnout.registry.v1 import registry_pb2
 from turnout.schema import JobDefinition, SchemaError, decode
 

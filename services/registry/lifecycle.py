@@ -12,7 +12,7 @@ reinstate it. RETIRED means released and stopped, with the table still there. DR
 
 from enum import Enum
 
-from core.domain.errors import FailedPrecondition
+from turnout.errors import FailedPrecondition
 
 
 class State(Enum):

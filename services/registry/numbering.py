@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.domain.errors import FailedPrecondition
+from turnout.errors import FailedPrecondition
 from turnout.log_range import LogRange
 
 

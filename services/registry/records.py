@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.domain.names import VersionId
 from services.registry.lifecycle import State
 from services.registry.retirement import Retirement
 from turnout.log_range import LogRange
+from turnout.names import VersionId
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,10 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import TypeAlias
 
-from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, TurnoutError, Unavailable
-from core.domain.names import VersionId
 from services.registry import lifecycle
 from services.registry.lifecycle import Event, State
+from turnout.errors import Aborted, FailedPrecondition, InvalidInput, TurnoutError, Unavailable
+from turnout.names import VersionId
 
 RETAIN_FOR_DEFAULT = timedelta(hours=24)
 RETAIN_FOR_MAX = timedelta(days=3650)

@@ -11,14 +11,14 @@ import logging
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from core.clock import Clock
-from core.domain.errors import FailedPrecondition, TurnoutError, Unavailable
-from core.domain.names import VersionId
 from services.registry import retirement as rules
 from services.registry.lifecycle import State
 from services.registry.neighbours import Neighbours
 from services.registry.retirement import Asked, Call, Change, Failed, Nothing, Outcome, Retirement
 from services.registry.store import Store
+from turnout.clock import Clock
+from turnout.errors import FailedPrecondition, TurnoutError, Unavailable
+from turnout.names import VersionId
 
 log = logging.getLogger(__name__)
 

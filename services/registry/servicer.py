@@ -6,9 +6,7 @@ from typing import Any
 
 import grpc
 
-from core.clock import Clock
-from core.domain import names, paging
-from core.domain.errors import InvalidInput
+from core.domain import paging
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.registry import convert
 from services.registry.convert import job_message, request_key, version_message
@@ -17,6 +15,9 @@ from services.registry.retirement import Asked, check_retain_for
 from services.registry.saga import Saga
 from services.registry.store import Store
 from services.registry.upload import PIECE_BYTES_MAX, Upload
+from turnout import names
+from turnout.clock import Clock
+from turnout.errors import InvalidInput
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.schema import SchemaError, check_job_id, encode
 

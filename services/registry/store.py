@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from core.domain.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
-from core.domain.names import VersionId, job_name
 from core.postgres import Pool, load_queries, postgres_errors
 from services.registry.lifecycle import State
 from services.registry.numbering import Known, Numbered, number
 from services.registry.records import Code, Job, RequestKey, Version
 from services.registry.retirement import Change, Retirement, Step
+from turnout.errors import AlreadyExists, InvalidInput, NotFound, Unavailable
 from turnout.log_range import LogRange, decode, encode
+from turnout.names import VersionId, job_name
 
 HERE = Path(__file__).parent
 MIGRATIONS = HERE / "migrations"

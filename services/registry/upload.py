@@ -3,7 +3,7 @@
 import hashlib
 import re
 
-from core.domain.errors import DataLoss, InvalidInput, ResourceExhausted
+from turnout.errors import DataLoss, InvalidInput, ResourceExhausted
 from turnout.job.artifact import ARTIFACT_BYTES_MAX
 
 PIECE_BYTES_MAX = 1 << 20

@@ -10,8 +10,6 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from core.domain.errors import Unavailable
-from core.domain.names import VersionId
 from services.replayer import budget
 from services.replayer.budget import Capacity, Decision, Waiting
 from services.replayer.capacity import capacity_of
@@ -20,6 +18,8 @@ from services.replayer.run import Run, Sample
 from services.replayer.states import Event, State
 from services.replayer.store import QUERIES, positions_of
 from services.replayer.surroundings import Surroundings
+from turnout.errors import Unavailable
+from turnout.names import VersionId
 
 log = logging.getLogger(__name__)
 

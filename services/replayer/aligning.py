@@ -13,8 +13,6 @@ from typing import Any, Final
 
 import asyncpg
 
-from core.domain.errors import Aborted, FailedPrecondition, TurnoutError
-from core.domain.names import VersionId
 from core.postgres import connect, postgres_errors
 from services.replayer.alignment import Cut, Side, at_cut, cut_of, obstacles
 from services.replayer.evidence import speed_per_s
@@ -23,6 +21,8 @@ from services.replayer.run import Positions, Run
 from services.replayer.spans import span
 from services.replayer.store import QUERIES, positions_of
 from services.replayer.surroundings import Surroundings
+from turnout.errors import Aborted, FailedPrecondition, TurnoutError
+from turnout.names import VersionId
 
 log = logging.getLogger(__name__)
 

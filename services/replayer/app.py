@@ -2,9 +2,7 @@
 
 import grpc
 
-from core.clock import SystemClock
 from core.config import Settings
-from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
 from services.replayer.admission import Admission
 from services.replayer.artifacts import Artifacts
@@ -23,6 +21,8 @@ from services.replayer.sizes import TableSizes
 from services.replayer.store import Store
 from services.replayer.surroundings import Surroundings
 from services.replayer.topics import EndsWatch, Topics
+from turnout.channel import connect
+from turnout.clock import SystemClock
 from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 
-from core.domain.errors import DataLoss, FailedPrecondition
-from core.domain.names import VersionId
+from turnout.errors import DataLoss, FailedPrecondition
 from turnout.job.artifact import ARTIFACT_BYTES_MAX, SINGLE_FILE, unpack
 from turnout.job.errors import ArtifactError
 from turnout.log_range import LogRange, LogRangeError
 from turnout.log_range_proto import from_proto
+from turnout.names import VersionId
 from turnout.registry.v1 import registry_pb2 as registry
 from turnout.registry.v1.registry_pb2_grpc import RegistryStub
 from turnout.schema import JobDefinition, SchemaError, decode

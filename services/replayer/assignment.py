@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from core.domain.names import VersionId
 from services.replayer.protocol import TopicPartition
 from services.replayer.replicas import deal, lead
 from services.replayer.run import LogEnds, Positions
 from services.replayer.states import State
+from turnout.names import VersionId
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 15.0

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from core.domain.names import VersionId
 from services.replayer.progress import WINDOW_S
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Positions, Run, Sample
 from services.replayer.states import State
+from turnout.names import VersionId
 
 PRIORITY_MAX = 100  # and as far below 0
 TELLING_SHARE = 0.1  # of what is to be read: a table that holds less says little about the whole

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from core.domain.errors import Aborted, InvalidInput
 from core.postgres import postgres_errors
 from services.replayer.budget import Capacity
 from services.replayer.store import QUERIES, Row, Store
+from turnout.errors import Aborted, InvalidInput
 
 NAME = "capacity"
 

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from core.domain.errors import FailedPrecondition, InvalidInput
 from services.replayer import ddl
 from services.replayer.run import Positions, Run
 from turnout.contract import Contract, How, Pair, Projection, Tolerance
+from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.kinds import kind_of
 from turnout.schema import JobDefinition
 from turnout.sql import DELETED_COLUMN, literal, quoted, serving

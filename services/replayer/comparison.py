@@ -14,9 +14,6 @@ from typing import Any, Final
 
 import asyncpg
 
-from core.clock import Clock
-from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, ResourceExhausted
-from core.domain.names import VersionId
 from core.domain.text import ID_MAX, text
 from services.replayer import compare
 from services.replayer.aligning import Aligner, Snapshot
@@ -27,7 +24,10 @@ from services.replayer.comparisons import Comparison, ComparisonStore, Range, St
 from services.replayer.spans import span
 from services.replayer.surroundings import Surroundings
 from services.replayer.verdict import Evidence, judge
+from turnout.clock import Clock
 from turnout.contract import Contract
+from turnout.errors import Aborted, FailedPrecondition, InvalidInput, ResourceExhausted
+from turnout.names import VersionId
 from turnout.sql import serving
 
 AT_ONCE_MAX: Final = 2  # comparisons of one replica, each of which takes a connection

@@ -4,15 +4,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from core.domain.errors import InvalidInput
-from core.domain.names import parse_job, parse_version
 from services.replayer.compare import Plan, Totals
 from services.replayer.comparisons import Comparison, Range, Stood
 from services.replayer.convert import duration
 from turnout import contract_proto
 from turnout.contract import Contract, ContractError
+from turnout.errors import InvalidInput
 from turnout.kind_values import timestamp, value_of
 from turnout.kinds import kind_of
+from turnout.names import parse_job, parse_version
 from turnout.query.v1 import query_pb2 as query
 from turnout.replayer.v1 import replayer_pb2 as replayer
 

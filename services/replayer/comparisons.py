@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from core.domain.errors import NotFound
-from core.domain.names import VersionId, parse_version
 from core.postgres import postgres_errors
 from services.replayer.compare import Key, Plan, Totals, together
 from services.replayer.protocol import TopicPartition
@@ -18,6 +16,8 @@ from services.replayer.run import Positions
 from services.replayer.store import QUERIES, Store
 from services.replayer.verdict import Verdict
 from turnout.contract import Contract, decode, encode
+from turnout.errors import NotFound
+from turnout.names import VersionId, parse_version
 
 KEPT = 100  # of a job
 

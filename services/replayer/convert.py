@@ -6,7 +6,6 @@ from datetime import datetime
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from core.domain.errors import InvalidInput
 from services.replayer.budget import Books, Capacity
 from services.replayer.capacity import NAME as CAPACITY_NAME
 from services.replayer.capacity import Change
@@ -20,6 +19,7 @@ from services.replayer.replicas import instance_of
 from services.replayer.retention import Risk
 from services.replayer.run import Position, Run, Sample
 from services.replayer.states import State
+from turnout.errors import InvalidInput
 from turnout.kind_values import timestamp
 from turnout.replayer.v1 import replayer_pb2 as replayer
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import asyncpg
 
-from core.domain.errors import Aborted, FailedPrecondition
-from core.domain.names import VersionId
 from services.replayer.locks import with_lock
 from services.replayer.states import State
 from services.replayer.store import QUERIES, Store, run_of
+from turnout.errors import Aborted, FailedPrecondition
+from turnout.names import VersionId
 from turnout.sql import serving
 
 # Beyond the pool's own: unlinking the files of a large table and deleting millions of dead letters take their time.

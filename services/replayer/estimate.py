@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from core.domain.names import VersionId
 from core.kafka import TopicInfo
 from services.replayer import budget, copy_time
 from services.replayer.budget import Capacity, Copy, CopyRates, Place, TableSize
@@ -21,6 +20,7 @@ from services.replayer.states import State
 from services.replayer.surroundings import Surroundings
 from services.replayer.topics import retention_s
 from turnout.log_range import LogRange
+from turnout.names import VersionId
 from turnout.schema import JobDefinition
 
 PLACES = 4  # offsets of each partition at which a sample is read

@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from core.domain.names import VersionId
 from services.replayer.ladder import CLEAR, SEVERE, Pressure, Reason
 from services.replayer.run import Sample
+from turnout.names import VersionId
 
 READS_MIN: Final = 20  # in a window: of fewer the 99th percentile says nothing
 WINDOWS_MAX: Final = 3  # that are looked at together

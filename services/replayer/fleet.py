@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Sequence
 
-from core.domain.errors import Unavailable
-from core.domain.names import VersionId
 from services.replayer.replicas import left_over
 from services.replayer.run import Run, Sample
 from services.replayer.supervisor import RunSupervisor
 from services.replayer.surroundings import Surroundings
+from turnout.errors import Unavailable
+from turnout.names import VersionId
 
 log = logging.getLogger(__name__)
 

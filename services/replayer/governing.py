@@ -13,10 +13,7 @@ from typing import Any, Final
 
 import grpc
 
-from core.clock import Clock
 from core.config import Settings
-from core.domain.errors import TurnoutError, Unavailable
-from core.domain.names import VersionId, parse_route
 from services.replayer.budget import Capacity, copy_rates, row_rate_limits
 from services.replayer.evidence import Quiet, Window, pooled
 from services.replayer.governor import Decision, Governor, Seen
@@ -26,6 +23,9 @@ from services.replayer.run import Run
 from services.replayer.sampler import Sampler
 from services.replayer.states import State
 from services.replayer.store import Store
+from turnout.clock import Clock
+from turnout.errors import TurnoutError, Unavailable
+from turnout.names import VersionId, parse_route
 from turnout.status import from_rpc_error
 from turnout.switcher.v1 import switcher_pb2 as switcher
 from turnout.switcher.v1 import switcher_pb2_grpc

@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from core.domain.names import VersionId
 from services.replayer.evidence import (
     QUIET_OLD_S,
     SETTLE_S,
@@ -43,6 +42,7 @@ from services.replayer.ladder import (
 from services.replayer.progress import measure
 from services.replayer.run import Run, Sample
 from services.replayer.states import State
+from turnout.names import VersionId
 
 STEP_S: Final = 1.0  # between two ticks of the ladder where no reads set the pace
 PROBE_S: Final = 5.0  # at most; it ends with the first window of reads without copies

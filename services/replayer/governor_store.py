@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-from core.domain.names import VersionId, parse_version
 from core.postgres import postgres_errors
 from services.replayer.budget import Capacity
 from services.replayer.capacity import capacity_of
 from services.replayer.governor import Decision
 from services.replayer.ladder import Reason, Throttle
 from services.replayer.store import QUERIES, Store
+from turnout.names import VersionId, parse_version
 
 LEASE: Final = timedelta(seconds=5)
 STALE: Final = timedelta(seconds=15)  # a governor that has been gone for longer holds nobody up

@@ -10,15 +10,15 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
-from core.clock import Clock
-from core.domain.errors import TurnoutError
-from core.domain.names import VersionId
 from services.replayer.outlook import Outlook
 from services.replayer.protocol import TopicPartition
 from services.replayer.retention import Alarms, Retention, Risk, has_cursor, risk_of, standing_cursors
 from services.replayer.run import LogEnds, Run, Sample
 from services.replayer.sampler import Sampler
 from services.replayer.topics import Topics
+from turnout.clock import Clock
+from turnout.errors import TurnoutError
+from turnout.names import VersionId
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ the logs have moved, is remembered over a gap (`forecast.py`, `retention.py`).
 
 from typing import Final
 
-from core.domain.names import VersionId
 from services.replayer.forecast import UNKNOWN, Forecast, Track
 from services.replayer.protocol import TopicPartition
 from services.replayer.retention import StartLine
 from services.replayer.run import Sample
+from turnout.names import VersionId
 
 KEPT_S: Final = 12.0
 GAP_S: Final = 1.0  # several times what lies between two samples

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from core.clock import Clock
-from core.domain.errors import InvalidInput
-from core.domain.names import VersionId
 from core.kafka import TopicInfo
 from services.replayer import gates, verdict
 from services.replayer.comparison import Comparisons
 from services.replayer.run import Run
 from services.replayer.runs import Runs
 from services.replayer.surroundings import Surroundings
+from turnout.clock import Clock
+from turnout.errors import InvalidInput
+from turnout.names import VersionId
 
 
 @dataclass(frozen=True, slots=True)

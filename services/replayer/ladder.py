@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from core.domain.names import VersionId
+from turnout.names import VersionId
 
 STEP: Final = 0.75  # of the rate from one rung to the next
 RUNGS: Final = 10  # below full speed: the last one is a twentieth of it

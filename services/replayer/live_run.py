@@ -5,10 +5,10 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable
 
-from core.domain.errors import DataLoss, FailedPrecondition, TurnoutError
 from services.replayer.run import Run
 from services.replayer.states import Event
 from services.replayer.store import Failure, Store
+from turnout.errors import DataLoss, FailedPrecondition, TurnoutError
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from core.domain.names import parse_run
+from turnout.names import parse_run
 from turnout.replayer.v1 import replayer_pb2 as replayer
 from turnout.telemetry import meter
 

@@ -8,12 +8,12 @@ import asyncio
 import logging
 from datetime import timedelta
 
-from core.clock import Clock
-from core.domain.errors import Unavailable
 from core.postgres import Connection, connect, postgres_errors
 from services.replayer.replicas import ReplicaLease, sharing
 from services.replayer.run import Sample
 from services.replayer.store import QUERIES, Store
+from turnout.clock import Clock
+from turnout.errors import Unavailable
 from turnout.postgres.pool import COMMAND_TIMEOUT_S
 
 log = logging.getLogger(__name__)

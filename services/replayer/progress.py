@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from core.domain.names import VersionId
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Position, Positions, Sample
+from turnout.names import VersionId
 
 WINDOW_S = 3.0  # rates are means over this time: long enough to be steady, short enough to follow a changed limit
 

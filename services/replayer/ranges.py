@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from core.domain.errors import FailedPrecondition
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds
+from turnout.errors import FailedPrecondition
 from turnout.log_range import LogRange, PartitionOffset
 
 _NAMED_MAX: Final = 5  # problems told at once

@@ -24,13 +24,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from core.domain.names import VersionId
 from services.replayer.forecast import AT_END_S, ETA_S_MAX, Forecast
 from services.replayer.progress import first_within, lag_of
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import Position, Run, Sample
 from services.replayer.spans import span
 from services.replayer.states import State
+from turnout.names import VersionId
 
 HORIZON_S: Final = 86400.0
 URGENT_S: Final = 3600.0  # for a person to do something about it

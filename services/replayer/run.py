@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from core.domain.names import VersionId
 from services.replayer.engine.identity import RecordIdentity
 from services.replayer.protocol import TopicPartition
 from services.replayer.states import Facts, State
 from turnout.log_range import LogRange
+from turnout.names import VersionId
 from turnout.schema import JobDefinition
 
 

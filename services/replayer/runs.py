@@ -7,9 +7,6 @@ from typing import Any
 
 import asyncpg
 
-from core.clock import Clock
-from core.domain.errors import FailedPrecondition, InvalidInput, Unavailable
-from core.domain.names import VersionId
 from core.domain.text import ID_MAX, text
 from core.kafka import TopicInfo
 from services.replayer import ddl
@@ -22,7 +19,10 @@ from services.replayer.run import Run
 from services.replayer.states import FIRST, Command, Event, State
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
+from turnout.clock import Clock
+from turnout.errors import FailedPrecondition, InvalidInput, Unavailable
 from turnout.log_range import LogRange
+from turnout.names import VersionId
 from turnout.schema import JobDefinition, table_name
 
 log = logging.getLogger(__name__)

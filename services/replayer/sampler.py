@@ -9,9 +9,6 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 
-from core.clock import Clock
-from core.domain.errors import Unavailable
-from core.domain.names import VersionId
 from services.replayer.forecast import Forecast
 from services.replayer.history import History
 from services.replayer.presence import Presence
@@ -20,6 +17,9 @@ from services.replayer.retention import StartLine
 from services.replayer.run import Sample
 from services.replayer.store import Store
 from services.replayer.topics import EndsWatch
+from turnout.clock import Clock
+from turnout.errors import Unavailable
+from turnout.names import VersionId
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import grpc
 
-from core.clock import Clock
-from core.domain.names import VersionId, parse_job, parse_run, parse_version
 from core.domain.paging import from_token, page_size, to_token
 from services.replayer import convert
 from services.replayer.admission import Admission
@@ -32,6 +30,8 @@ from services.replayer.states import State
 from services.replayer.surroundings import Surroundings
 from services.replayer.verdict import AGE_MAX
 from services.replayer.view import move_view
+from turnout.clock import Clock
+from turnout.names import VersionId, parse_job, parse_run, parse_version
 from turnout.replayer.v1 import replayer_pb2 as replayer
 from turnout.replayer.v1 import replayer_pb2_grpc
 

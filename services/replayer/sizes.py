@@ -12,9 +12,9 @@ from typing import Final
 
 import asyncpg
 
-from core.domain.errors import Unavailable
-from core.domain.names import VersionId, parse_version
 from services.replayer.store import QUERIES, Store
+from turnout.errors import Unavailable
+from turnout.names import VersionId, parse_version
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from core.domain.errors import Unavailable
 from services.replayer.assignment import Deaths, died
 from services.replayer.live_run import LiveRun
 from services.replayer.liveness import LOOK_S
@@ -23,6 +22,7 @@ from services.replayer.store import Failure
 from services.replayer.stuck import excuses
 from services.replayer.surroundings import Surroundings
 from services.replayer.workers import Worker
+from turnout.errors import Unavailable
 from turnout.schema import OnMalformed, encode
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from core.domain.errors import FailedPrecondition, NotFound, Unavailable
-from core.domain.names import VersionId, parse_version
 from core.postgres import Pool, load_queries, migrate, open_pool, postgres_errors
 from services.replayer.engine.identity import RecordIdentity
 from services.replayer.engine.session import IS_OWNERS, session_name
@@ -23,6 +21,8 @@ from services.replayer.replicas import Holder
 from services.replayer.run import Position, Positions, Run
 from services.replayer.states import Command, Event, IllegalCommandError, State, after
 from turnout import log_range
+from turnout.errors import FailedPrecondition, NotFound, Unavailable
+from turnout.names import VersionId, parse_version
 from turnout.schema import JobDefinition, decode, encode
 from turnout.sql import serving
 

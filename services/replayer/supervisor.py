@@ -19,7 +19,6 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from core.domain.errors import FailedPrecondition, Unavailable
 from core.postgres import is_away
 from services.replayer import gates
 from services.replayer.assignment import hands, rate_shares
@@ -32,6 +31,7 @@ from services.replayer.slots import Slots
 from services.replayer.states import Event, State
 from services.replayer.surroundings import Surroundings
 from services.replayer.topic_watch import TopicWatch
+from turnout.errors import FailedPrecondition, Unavailable
 
 log = logging.getLogger(__name__)
 

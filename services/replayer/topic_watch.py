@@ -6,13 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
-from core.domain.errors import FailedPrecondition, TurnoutError
 from services.replayer.live_run import LiveRun
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import bounded
 from services.replayer.store import Failure
 from services.replayer.surroundings import Surroundings
 from services.replayer.workers import Worker
+from turnout.errors import FailedPrecondition, TurnoutError
 
 log = logging.getLogger(__name__)
 

@@ -15,13 +15,13 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka.errors import KafkaError
 
-from core.domain.errors import FailedPrecondition, Unavailable
 from core.kafka import KafkaConfig, TopicAdmin, TopicInfo
 from services.replayer.consumer import close
 from services.replayer.engine.identity import identity_of, same_record
 from services.replayer.protocol import TopicPartition
 from services.replayer.ranges import Extent, Retained, check_passed, resolve, times_of
 from services.replayer.run import LogEnds, Positions, Run
+from turnout.errors import FailedPrecondition, Unavailable
 from turnout.log_range import LogRange, unix_ms
 from turnout.schema import JobDefinition
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import asyncpg
 
-from core.domain.errors import FailedPrecondition, InvalidInput
-from core.domain.names import VersionId
 from services.replayer import ddl
 from services.replayer.locks import with_lock
 from services.replayer.run import Run
 from services.replayer.store import QUERIES, Store
+from turnout.errors import FailedPrecondition, InvalidInput
+from turnout.names import VersionId
 from turnout.schema import view_name
 from turnout.sql import DELETED_COLUMN, quoted, serving
 

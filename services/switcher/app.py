@@ -10,7 +10,6 @@ import grpc
 
 from core.config import Settings
 from core.postgres import Listener, migrate, open_pool
-from core.rpc.channel import connect
 from core.rpc.server import ServiceApp
 from services.switcher.barrier import Barrier, Limits
 from services.switcher.change import Changes, Neighbours
@@ -34,6 +33,7 @@ from services.switcher.store import RouteStore
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
 from services.switcher.watch import Watch
+from turnout.channel import connect
 from turnout.switcher.v1.switcher_pb2_grpc import add_SwitcherServicer_to_server
 
 # Every statement is short. A connection that is lost on the server's side only keeps the route watch no longer.

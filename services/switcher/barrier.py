@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from core.domain.errors import TurnoutError
 from services.switcher.adoption import Front, Verdict, adopted, not_counted, readiness
 from services.switcher.feed import POLL_IN_FLIGHT_S
 from services.switcher.hint import Hint
 from services.switcher.presence import FrontStore
 from services.switcher.records import Adoption, ChangeRecord
 from services.switcher.store import Committed, RouteStore, not_prepared
+from turnout.errors import TurnoutError
 
 _RENEWALS_A_LIFETIME = 4
 

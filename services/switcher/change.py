@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from core.domain.errors import Aborted, TurnoutError
 from services.switcher.adoption import Front
 from services.switcher.barrier import Barrier, Limits
 from services.switcher.convert import change_message, decode_changes, encode_changes
@@ -28,6 +27,7 @@ from services.switcher.switch import Change, Conduct, CutOver, RollBack, SetTraf
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
 from services.switcher.way_back import way_back_gate
+from turnout.errors import Aborted, TurnoutError
 from turnout.routing import Route
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.telemetry import current_traceparent, tracer

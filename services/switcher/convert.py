@@ -8,8 +8,6 @@ from datetime import datetime, timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from core.domain.errors import InvalidInput
-from core.domain.names import parse_route, route_name
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.switcher.presence import Registration
 from services.switcher.records import (
@@ -26,6 +24,8 @@ from services.switcher.records import (
 )
 from services.switcher.switch import CutOver, RollBack, etag_of
 from services.switcher.way_back import Readiness
+from turnout.errors import InvalidInput
+from turnout.names import parse_route, route_name
 from turnout.reading.route_proto import experiment_message
 from turnout.routing import Route
 from turnout.switcher.v1 import switcher_pb2 as pb

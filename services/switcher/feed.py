@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from core.domain.errors import Aborted, Unavailable
 from services.switcher.hint import Hint
 from services.switcher.records import Proposal, ProposalState
 from services.switcher.store import RouteStore
+from turnout.errors import Aborted, Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from core.domain.errors import FailedPrecondition, Violation
-from core.domain.names import VersionId
 from services.switcher.records import GateAnswer
 from services.switcher.switch import COMPARISON, ROLLBACK, GateQuestion
+from turnout.errors import FailedPrecondition, Violation
+from turnout.names import VersionId
 
 _NO_EVIDENCE = "no evidence was given"
 _NO_ANSWER = "The replayer gave no answer for this gate."

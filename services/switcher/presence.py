@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from core.domain.errors import Aborted
 from core.postgres import Pool
 from services.switcher.adoption import Front
 from services.switcher.records import FrontReadLoad, Proposal, ReadLoad, RouteRecord
 from services.switcher.rows import SQL, fronts_of, proposal_of, record_of, transaction
+from turnout.errors import Aborted
 
 
 @dataclass(frozen=True, slots=True)

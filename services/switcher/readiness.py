@@ -2,10 +2,10 @@
 
 import asyncio
 
-from core.domain.errors import NotFound
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.store import RouteStore
 from services.switcher.way_back import Readiness, readiness
+from turnout.errors import NotFound
 
 
 class RollbackReadiness:

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-from core.domain.errors import Unavailable
 from services.switcher.store import RouteStore
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
+from turnout.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import grpc
 
-from core.domain.errors import TurnoutError, Unavailable
-from core.domain.names import VersionId, job_name
 from services.switcher.gates import Said, answers_to
 from services.switcher.pending import PendingView
 from services.switcher.records import GateAnswer
 from services.switcher.switch import COMPARISON, GateQuestion
 from services.switcher.way_back import Applied, RowsDiffering, RunSeen
+from turnout.errors import TurnoutError, Unavailable
+from turnout.names import VersionId, job_name
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as rpc
 from turnout.status import from_rpc_error

@@ -6,10 +6,10 @@ seen. Whoever repeats the request, at whatever replica, sees to that again, so t
 
 from dataclasses import dataclass
 
-from core.domain.errors import InvalidInput
 from core.postgres import Pool
 from services.switcher.records import ChangeRecord, Intent
 from services.switcher.rows import SQL, change_of, transaction
+from turnout.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)

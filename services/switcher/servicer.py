@@ -7,8 +7,6 @@ from typing import Any, cast
 
 import grpc
 
-from core.domain.errors import NotFound, Unavailable
-from core.domain.names import parse_route, parse_version
 from core.domain.paging import from_token, page_size, to_token
 from core.domain.text import ID_MAX, text
 from services.switcher import convert
@@ -21,6 +19,8 @@ from services.switcher.releases import ReleaseStore
 from services.switcher.store import RouteStore
 from services.switcher.switch import CutOver, Reinstate, Release, RollBack, SetTraffic
 from services.switcher.watch import Watch
+from turnout.errors import NotFound, Unavailable
+from turnout.names import parse_route, parse_version
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from core.domain.errors import Aborted
 from core.postgres import Pool
 from services.switcher.adoption import Verdict, readiness
 from services.switcher.experiments.follow import follow
@@ -22,6 +21,7 @@ from services.switcher.records import route_to_json as route_json
 from services.switcher.rows import SQL, change_of, fronts_of, proposal_of, read_route, record_of, statement, transaction
 from services.switcher.switch import Change, released_error, stale
 from services.switcher.way_back import refuse_unreadable
+from turnout.errors import Aborted
 
 NOT_PREPARED = "NOT_PREPARED"
 Encode = Callable[[Sequence[ChangeRecord]], bytes]

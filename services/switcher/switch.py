@@ -41,8 +41,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NoReturn
 
-from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
 from services.switcher.intervals import redraw, whole
+from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
 from turnout.routing import HASHES, WHOLE, Arm, Experiment, Route
 
 COMPARISON = "comparison"

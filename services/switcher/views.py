@@ -1,10 +1,10 @@
 """The SQL view follows the committed route: asked for right after a change, and again until it has."""
 
-from core.domain.errors import Unavailable
 from services.switcher.pending import PendingStore, PendingView
 from services.switcher.records import View
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.store import RouteStore
+from turnout.errors import Unavailable
 
 
 class Views:

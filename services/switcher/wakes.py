@@ -1,8 +1,8 @@
 """The runs that a rollback returned to are woken: right after its commit, and again until the replayer has answered."""
 
-from core.domain.errors import Unavailable
 from services.switcher.pending import PendingStore, PendingWake
 from services.switcher.replayer_client import ReplayerClient
+from turnout.errors import Unavailable
 
 
 class Wakes:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
-from core.domain.errors import InvalidInput
 from services.switcher import convert
 from services.switcher.feed import Acknowledged, Feed, Subscription
 from services.switcher.presence import FrontStore, Registration
 from services.switcher.records import Proposal, RouteRecord
+from turnout.errors import InvalidInput
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 # A stream that breaks looks at first like one that the front has ended; the news that it broke follows at once. Only

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from core.domain.errors import TurnoutError
-from core.domain.names import VersionId
 from services.switcher.adoption import Front
 from services.switcher.gates import Said, answer, refuse_failed
 from services.switcher.records import GateAnswer
 from services.switcher.switch import ROLLBACK, Change, RollBack, State, decide
+from turnout.errors import TurnoutError
+from turnout.names import VersionId
 from turnout.routing import Route
 
 ALIVE = ("REPLAYING", "TAILING", "COMPLETED")

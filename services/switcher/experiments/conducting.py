@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from core.domain.errors import FailedPrecondition, InvalidInput, NotFound
 from services.switcher.change import Changes
 from services.switcher.experiments.record import recorded
 from services.switcher.experiments.rows import ExperimentRecord, State, experiment_name
@@ -18,6 +17,7 @@ from services.switcher.experiments.store import ExperimentStore
 from services.switcher.records import Intent
 from services.switcher.store import RouteStore
 from services.switcher.switch import Conduct, CutOver, etag_of
+from turnout.errors import FailedPrecondition, InvalidInput, NotFound
 from turnout.routing import WHOLE, Route
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 
-from core.domain.errors import InvalidInput
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.switcher.experiments import estimates
 from services.switcher.experiments.conclude import Conclusion, Situation, inputs_of
@@ -28,6 +27,7 @@ from services.switcher.experiments.spec import (
 )
 from services.switcher.records import CommandKind, Intent
 from services.switcher.statistics.decision import Inputs, Judgement, Plan, Verdict, harm_alpha, promote_beta
+from turnout.errors import InvalidInput
 from turnout.exposure import Exposure, verified
 from turnout.kind_values import timestamp
 from turnout.routing import WHOLE, Units

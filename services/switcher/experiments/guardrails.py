@@ -12,7 +12,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
-from core.domain.errors import TurnoutError, Unavailable
 from services.switcher.change import Changes
 from services.switcher.experiments.conclude import OBJECTING, Action, Conclusion
 from services.switcher.experiments.conducting import kept_owner
@@ -23,6 +22,7 @@ from services.switcher.experiments.store import Counted, ExperimentStore
 from services.switcher.records import CommandKind, GateAnswer, Intent
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.switch import Conduct, GateQuestion, etag_of
+from turnout.errors import TurnoutError, Unavailable
 from turnout.routing import Experiment
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,8 @@
 
 import re
 
-from core.domain.errors import InvalidInput
-from core.domain.names import parse_job
+from turnout.errors import InvalidInput
+from turnout.names import parse_job
 
 _ID = "[a-z](?:[a-z0-9-]{0,40}[a-z0-9])?"
 _EXPERIMENT = re.compile(rf"(jobs/[^/]+)/experiments/({_ID})")

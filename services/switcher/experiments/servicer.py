@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 
-from core.domain.errors import FailedPrecondition, InvalidInput
 from core.domain.paging import from_token, page_size, to_token
 from core.domain.text import ID_MAX, text
 from services.switcher.experiments import convert
@@ -19,6 +18,7 @@ from services.switcher.experiments.rows import experiment_name
 from services.switcher.experiments.situations import STALE_AFTER, situation_of
 from services.switcher.experiments.store import ExperimentStore
 from services.switcher.records import CommandKind
+from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 

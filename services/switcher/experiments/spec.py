@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from core.domain.errors import InvalidInput
 from services.switcher.statistics.decision import Plan
+from turnout.errors import InvalidInput
 from turnout.routing import WHOLE, Experiment, Units
 
 ARMS_MAX: Final = 8

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from core.domain.errors import AlreadyExists, InvalidInput, NotFound
 from core.postgres import Pool
 from services.switcher.experiments.conclude import Action, EpochTally
 from services.switcher.experiments.record import Record, encode
@@ -22,6 +21,7 @@ from services.switcher.experiments.rows import (
 from services.switcher.experiments.spec import Spec, spec_to_json
 from services.switcher.records import Intent, RouteRecord, route_from_json
 from services.switcher.rows import read_route, transaction
+from turnout.errors import AlreadyExists, InvalidInput, NotFound
 from turnout.exposure import KEY_BYTES
 from turnout.routing import Route
 

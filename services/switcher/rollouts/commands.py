@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 
-from core.domain.errors import FailedPrecondition, InvalidInput
 from services.switcher.rollouts.plan import StepKind
 from services.switcher.rollouts.rollout import (
     CLAIM,
@@ -28,6 +27,7 @@ from services.switcher.rollouts.rollout import (
     rolling_back,
 )
 from services.switcher.rollouts.verdicts import may_be_passed_over
+from turnout.errors import FailedPrecondition, InvalidInput
 
 _FOR_ITS_VERDICT: Final = frozenset({StepKind.COMPARE, StepKind.SHADOW})
 """Steps whose act serves nothing but the step's own gates: passing over these is passing over the act."""

@@ -26,10 +26,10 @@ from typing import Any, Final
 
 import msgspec
 
-from core.domain.errors import InvalidInput
 from services.switcher.rollouts.plan import SHARED, Gate, Plan, Step, StepKind, checked, refuse
 from services.switcher.rollouts.templates import TEMPLATES
 from services.switcher.statistics.decision import Plan as Judging
+from turnout.errors import InvalidInput
 from turnout.routing import WHOLE, Units
 
 _KINDS: Final = {kind.value: kind for kind in StepKind}

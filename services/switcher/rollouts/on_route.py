@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from core.domain.errors import FailedPrecondition
 from services.switcher.rollouts.acts import Act, ActKind
 from services.switcher.rollouts.rollout import Rollout
 from services.switcher.switch import Conduct, CutOver, State, Withdraw
+from turnout.errors import FailedPrecondition
 from turnout.routing import WHOLE, Experiment
 
 _MOVING: Final = frozenset({ActKind.EXPOSE, ActKind.SHADOW, ActKind.CUT_OVER, ActKind.RELEASE})

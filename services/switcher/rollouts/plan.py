@@ -22,9 +22,9 @@ from typing import Final
 
 import msgspec
 
-from core.domain.errors import InvalidInput
 from services.switcher.experiments import spec
 from services.switcher.statistics.decision import Plan as Judging
+from turnout.errors import InvalidInput
 from turnout.routing import WHOLE, Units
 
 STEPS_MAX: Final = 32

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 
-from core.domain.errors import Unavailable
 from core.postgres import is_away, open_pool, postgres_errors
 from tests.support.proxy import TcpProxy
+from turnout.errors import Unavailable
 from turnout.postgres import pool
 
 

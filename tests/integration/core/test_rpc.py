@@ -9,7 +9,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry import trace
 
-from core.domain.errors import (
+from core.rpc.errors import CODES
+from core.rpc.server import RpcServer, ServiceApp
+from tests.support.eventually import eventually
+from turnout.channel import connect
+from turnout.errors import (
     Aborted,
     FailedPrecondition,
     InvalidInput,
@@ -19,10 +23,6 @@ from core.domain.errors import (
     Unavailable,
     Violation,
 )
-from core.rpc.channel import connect
-from core.rpc.errors import CODES
-from core.rpc.server import RpcServer, ServiceApp
-from tests.support.eventually import eventually
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as pb_grpc
 from turnout.status import from_rpc_error

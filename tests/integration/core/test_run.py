@@ -8,8 +8,8 @@ import pytest
 
 from core import config
 from core.config import POSTGRES_VARIABLE
-from core.domain.errors import InvalidInput
 from core.run import await_postgres
+from turnout.errors import InvalidInput
 
 
 async def refusal(monkeypatch: pytest.MonkeyPatch, url: str) -> str:

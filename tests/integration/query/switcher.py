@@ -11,8 +11,8 @@ from typing import Any
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from core.domain.errors import NotFound
 from core.rpc.server import RpcServer, ServiceApp
+from turnout.errors import NotFound
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.routing import HASHES
 from turnout.switcher.v1 import switcher_pb2 as pb

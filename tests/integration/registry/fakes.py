@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 
-from core.domain.errors import FailedPrecondition, NotFound, TurnoutError
 from core.rpc.server import ServiceApp
+from turnout.errors import FailedPrecondition, NotFound, TurnoutError
 from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
 from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from core.domain.errors import Unavailable
 from tests.integration.registry.conftest import Registry
 from turnout import errors
+from turnout.errors import Unavailable
 from turnout.job.artifact import pack
 from turnout.job.errors import JobFileError
 from turnout.results import VersionState

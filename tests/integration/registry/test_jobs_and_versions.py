@@ -12,8 +12,8 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from core.rpc.channel import connect
 from tests.integration.registry.conftest import DEFINITION, JOB, Registry
+from turnout.channel import connect
 from turnout.definition_proto import to_proto
 from turnout.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound
 from turnout.log_range import LogRange, PartitionOffset

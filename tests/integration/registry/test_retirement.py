@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from core.domain.errors import Aborted, FailedPrecondition, NotFound, Unavailable
-from core.rpc.channel import connect
 from tests.integration.registry.conftest import DEFINITION, JOB, Registry
 from tests.support.eventually import eventually
 from turnout import errors
+from turnout.channel import connect
+from turnout.errors import Aborted, FailedPrecondition, NotFound, Unavailable
 from turnout.registry.v1 import registry_pb2 as pb
 from turnout.registry.v1.registry_pb2_grpc import RegistryStub
 from turnout.replayer.v1 import replayer_pb2

@@ -11,10 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.domain.errors import Aborted, FailedPrecondition
-from core.domain.names import VersionId
 from core.postgres import migrate, open_pool
-from core.rpc.channel import connect
 from services.registry.lifecycle import State
 from services.registry.neighbours import Neighbours
 from services.registry.records import Code
@@ -24,6 +21,9 @@ from services.registry.store import MIGRATIONS, Store
 from tests.integration.registry.conftest import DEFINITION, JOB
 from tests.integration.registry.fakes import FakeApp
 from tests.support.eventually import eventually
+from turnout.channel import connect
+from turnout.errors import Aborted, FailedPrecondition
+from turnout.names import VersionId
 from turnout.replayer.v1 import replayer_pb2
 from turnout.schema import encode
 

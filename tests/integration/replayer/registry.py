@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 
-from core.domain.errors import NotFound
 from core.rpc.interceptors import Watches, chain
+from turnout.errors import NotFound
 from turnout.job import Job, load
 from turnout.job.artifact import Artifact, pack
 from turnout.log_range import LogRange

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 
-from core.rpc.channel import connect
 from deploy.local.ports import free_port
 from tests.integration.replayer.stage import Calls, Stage
 from tests.support.eventually import eventually
 from tests.support.processes import is_serving
 from tests.support.workers import worker_pids
+from turnout.channel import connect
 from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
 
 if TYPE_CHECKING:

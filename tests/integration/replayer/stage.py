@@ -11,15 +11,15 @@ import asyncpg
 import grpc
 
 from core.config import Settings
-from core.domain.errors import TurnoutError
 from core.kafka import KafkaConfig
-from core.rpc.channel import connect
 from core.rpc.server import RpcServer
 from services.replayer.app import ReplayerApp, build
 from tests.integration.replayer.registry import Registered, SmallRegistry
 from tests.support.eventually import eventually
 from tests.support.topics import Record, Topics
 from turnout import testing
+from turnout.channel import connect
+from turnout.errors import TurnoutError
 from turnout.replayer.v1 import replayer_pb2 as replayer
 from turnout.replayer.v1 import replayer_pb2_grpc
 from turnout.status import from_rpc_error

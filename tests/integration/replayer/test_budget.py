@@ -13,11 +13,8 @@ import asyncpg
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from core.clock import SystemClock
 from core.config import Settings
-from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, Unavailable
 from core.kafka import KafkaConfig
-from core.rpc.channel import connect
 from services.replayer.admission import Admission
 from services.replayer.artifacts import Artifacts
 from services.replayer.gates import Limits
@@ -36,6 +33,9 @@ from services.replayer.surroundings import Surroundings
 from services.replayer.topics import EndsWatch, Topics
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
+from turnout.channel import connect
+from turnout.clock import SystemClock
+from turnout.errors import Aborted, FailedPrecondition, InvalidInput, Unavailable
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 

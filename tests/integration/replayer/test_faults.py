@@ -14,7 +14,6 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from confluent_kafka import KafkaException
 
-from core.domain.errors import Unavailable
 from core.kafka import KafkaConfig, TopicAdmin
 from services.replayer import slots
 from services.replayer.protocol import Start
@@ -24,6 +23,7 @@ from tests.support.eventually import eventually
 from tests.support.proxy import TcpProxy
 from tests.support.topics import Record
 from tests.support.workers import worker_pids
+from turnout.errors import Unavailable
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 

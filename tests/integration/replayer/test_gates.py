@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.domain.errors import InvalidInput
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
+from turnout.errors import InvalidInput
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 CANCELLED = {"columns": "    cancelled: Sum[int] = 0\n", "values": ", cancelled=flight.delay is None"}

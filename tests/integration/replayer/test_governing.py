@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from core.domain.names import VersionId
 from services.replayer.budget import Capacity
 from services.replayer.engine.background import NICE
 from services.replayer.governor import Decision
@@ -22,6 +21,7 @@ from tests.integration.replayer.switcher import SmallSwitcher
 from tests.support.eventually import eventually
 from tests.support.topics import Topics
 from tests.support.workers import worker_pids
+from turnout.names import VersionId
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 RECORDS = 40_000

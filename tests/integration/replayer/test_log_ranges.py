@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from core.domain.errors import FailedPrecondition
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
 from tests.support.topics import Record
+from turnout.errors import FailedPrecondition
 from turnout.log_range import LogRange, PartitionOffset
 from turnout.replayer.v1 import replayer_pb2 as replayer
 

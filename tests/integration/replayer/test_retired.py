@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from core.domain.errors import FailedPrecondition, Unavailable
 from tests.integration.replayer.registry import Registered
 from tests.integration.replayer.stage import Stage, aggregate_source, flights, refused
+from turnout.errors import FailedPrecondition, Unavailable
 from turnout.registry.v1 import registry_pb2
 from turnout.replayer.v1 import replayer_pb2 as replayer
 

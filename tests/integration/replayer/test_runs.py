@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from core.domain.errors import FailedPrecondition, InvalidInput, NotFound
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
+from turnout.errors import FailedPrecondition, InvalidInput, NotFound
 from turnout.registry.v1 import registry_pb2
 from turnout.replayer.v1 import replayer_pb2 as replayer
 

@@ -10,11 +10,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from core.domain.errors import Aborted, FailedPrecondition, TurnoutError
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
 from tests.support.topics import Record
 from turnout import testing
+from turnout.errors import Aborted, FailedPrecondition, TurnoutError
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 RECORDS = flights(2000)

@@ -7,20 +7,19 @@ from contextlib import aclosing
 
 import pytest
 
-from core.domain import errors as domain
-from core.domain.errors import Violation
 from deploy.local.ports import free_port
 from tests.integration.sdk.servers import Script, serving
 from tests.support.eventually import eventually
 from turnout import errors
 from turnout.client import Client
+from turnout.errors import Violation
 from turnout.query.v1 import query_pb2
 from turnout.registry.v1 import registry_pb2
 from turnout.replayer.v1 import replayer_pb2
 from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Merge, TopicSource
 from turnout.switcher.v1 import switcher_pb2
 
-AWAY = domain.Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL does not answer; try again.")
+AWAY = errors.Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL does not answer; try again.")
 JOB = registry_pb2.Job(name="jobs/a")
 RUN = replayer_pb2.Run(name="jobs/a/versions/2/run", state=replayer_pb2.Run.REPLAYING)
 DEFINITION = JobDefinition(
@@ -61,18 +60,18 @@ async def test_unavailable_is_retried_as_the_same_request() -> None:
 @pytest.mark.parametrize(
     ("raised", "kind"),
     [
-        (domain.InvalidInput, errors.InvalidInput),
-        (domain.NotFound, errors.NotFound),
-        (domain.AlreadyExists, errors.AlreadyExists),
-        (domain.FailedPrecondition, errors.FailedPrecondition),
-        (domain.Aborted, errors.Aborted),
-        (domain.OutOfRange, errors.OutOfRange),
-        (domain.ResourceExhausted, errors.ResourceExhausted),
-        (domain.DataLoss, errors.DataLoss),
+        (errors.InvalidInput, errors.InvalidInput),
+        (errors.NotFound, errors.NotFound),
+        (errors.AlreadyExists, errors.AlreadyExists),
+        (errors.FailedPrecondition, errors.FailedPrecondition),
+        (errors.Aborted, errors.Aborted),
+        (errors.OutOfRange, errors.OutOfRange),
+        (errors.ResourceExhausted, errors.ResourceExhausted),
+        (errors.DataLoss, errors.DataLoss),
     ],
 )
 async def test_everything_else_is_raised_at_once(
-    raised: type[domain.TurnoutError], kind: type[errors.TurnoutError]
+    raised: type[errors.TurnoutError], kind: type[errors.TurnoutError]
 ) -> None:
     script = Script(GetJob=[raised("SOME_REASON", "What happened.", metadata={"a": "b"})])
     async with serving(script) as target, Client(target) as client:
@@ -85,7 +84,7 @@ async def test_everything_else_is_raised_at_once(
 
 async def test_a_failed_gate_brings_its_evidence() -> None:
     gate = Violation("catch-up", "v2", "flights/3: 40 behind")
-    script = Script(CutOverRoute=[domain.FailedPrecondition("GATE_FAILED", "v2 may not serve.", violations=(gate,))])
+    script = Script(CutOverRoute=[errors.FailedPrecondition("GATE_FAILED", "v2 may not serve.", violations=(gate,))])
     async with serving(script) as target, Client(target, actor="ann@desk") as client:
         with pytest.raises(errors.FailedPrecondition) as refused:
             await client.cut_over("a", 2, override_gates=["schema"], reason="why")
@@ -221,7 +220,7 @@ async def test_cancelling_a_watch_ends_it() -> None:
 
 async def test_a_watch_goes_on_after_a_restart() -> None:
     tailing = replayer_pb2.Run(name=RUN.name, state=replayer_pb2.Run.TAILING)
-    script = Script(WatchRun=[[RUN, AWAY], [AWAY], [RUN, tailing], [domain.NotFound("RUN_NOT_FOUND", "It is gone.")]])
+    script = Script(WatchRun=[[RUN, AWAY], [AWAY], [RUN, tailing], [errors.NotFound("RUN_NOT_FOUND", "It is gone.")]])
     async with serving(script) as target, Client(target) as client:
         states = [run.state.value async for run in client.watch_run("a", 2)]
         assert states == ["REPLAYING", "REPLAYING", "TAILING"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from core.domain.errors import InvalidInput, ResourceExhausted, Unavailable
 from deploy.local.ports import free_port
 from tests.integration.sdk.servers import Script, serving
 from turnout import errors
 from turnout.client import Client
+from turnout.errors import InvalidInput, ResourceExhausted, Unavailable
 from turnout.query.v1 import query_pb2 as pb
 
 ANSWER = pb.GetResponse(served=pb.ServedVersion(version=1, epoch=3, columns=["k"], cause=pb.ServedVersion.ROUTED))

@@ -10,12 +10,12 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from core.domain.errors import InvalidInput, NotFound, TurnoutError, Unavailable
 from core.rpc.server import RpcServer, ServiceApp
 from tests.support.eventually import eventually
 from turnout import errors
 from turnout.client import Client
 from turnout.client.gather import KEYS_MAX
+from turnout.errors import InvalidInput, NotFound, TurnoutError, Unavailable
 from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
 from turnout.reading.positions import Position

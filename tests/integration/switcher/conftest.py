@@ -14,11 +14,11 @@ from grpc_status import rpc_status
 
 from core.config import Settings
 from core.kafka.properties import KafkaConfig
-from core.rpc.channel import connect
 from core.rpc.server import RpcServer
 from services.switcher.app import build
 from tests.integration.switcher.front import Front
 from tests.integration.switcher.replayer import ReplayerOnDemand
+from turnout.channel import connect
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
-from core.rpc.channel import connect
 from tests.support.eventually import eventually
+from turnout.channel import connect
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import grpc
 
-from core.domain.errors import FailedPrecondition, NotFound, Unavailable
-from core.domain.names import VersionId, parse_version
 from core.rpc.interceptors import Watches, chain
+from turnout.errors import FailedPrecondition, NotFound, Unavailable
+from turnout.names import VersionId, parse_version
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as rpc
 

@@ -8,13 +8,13 @@ import asyncpg
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from core.rpc.channel import connect
 from tests.integration.switcher.conftest import ROUTE, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
 from tests.integration.switcher.processes import SwitcherProcess, once_available
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from tests.support.proxy import TcpProxy
+from turnout.channel import connect
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 

@@ -10,7 +10,6 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from core.postgres import migrate, open_pool
-from core.rpc.channel import connect
 from services.switcher.feed import Feed
 from services.switcher.hint import Hint
 from services.switcher.intervals import whole
@@ -21,6 +20,7 @@ from services.switcher.switch import Change
 from tests.integration.switcher.conftest import ROUTE, TIMEOUT_S, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
 from tests.support.eventually import eventually
+from turnout.channel import connect
 from turnout.routing import WHOLE, Arm, Route
 from turnout.switcher.v1 import switcher_pb2 as pb
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc

@@ -14,13 +14,13 @@ import asyncpg
 import grpc
 import pytest
 
-from core.rpc.channel import connect
 from tests.integration.query.fronts import FrontProcess
 from tests.integration.switcher.conftest import ROUTE, V1, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
 from tests.integration.switcher.processes import SwitcherProcess, once_available
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
+from turnout.channel import connect
 from turnout.client import Client
 from turnout.replayer.v1 import replayer_pb2
 from turnout.switcher.v1 import switcher_pb2 as pb

@@ -3,7 +3,7 @@
 import pytest
 
 from core import config
-from core.domain.errors import InvalidInput
+from turnout.errors import InvalidInput
 
 
 @pytest.fixture(autouse=True)

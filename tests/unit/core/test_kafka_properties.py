@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from core.domain.errors import InvalidInput
 from core.kafka import KafkaConfig
+from turnout.errors import InvalidInput
 
 
 def write(directory: Path, text: str) -> Path:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from core import config
-from core.domain.errors import InvalidInput
 from core.run import await_postgres, main
 from tests.support.eventually import eventually
+from turnout.errors import InvalidInput
 
 # Each password is made of these, so that every piece of it can be looked for.
 PIECES = ("hush", "qx7z")

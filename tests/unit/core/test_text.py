@@ -2,8 +2,8 @@
 
 import pytest
 
-from core.domain.errors import InvalidInput
 from core.domain.text import text
+from turnout.errors import InvalidInput
 
 
 @pytest.mark.parametrize("value", ["", "ann@desk", "ünï © 🛤", "x" * 20, "\n\t"])

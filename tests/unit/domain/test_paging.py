@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.errors import InvalidInput
 from core.domain.paging import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, from_token, page_size, to_token
+from turnout.errors import InvalidInput
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from core.domain.errors import FailedPrecondition
 from services.registry.lifecycle import TRANSITIONS, Event, State, after
+from turnout.errors import FailedPrecondition
 from turnout.registry.v1 import registry_pb2
 
 

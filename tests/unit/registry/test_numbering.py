@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.domain.errors import FailedPrecondition
 from services.registry.numbering import Known, Numbered, number
+from turnout.errors import FailedPrecondition
 from turnout.log_range import LogRange, PartitionOffset
 
 V1, V2, V4 = Known(1, "first", "{}"), Known(2, "digest", "{}"), Known(4, "digest", "{}")

@@ -9,15 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.errors import (
-    Aborted,
-    FailedPrecondition,
-    InvalidInput,
-    NotFound,
-    TurnoutError,
-    Unavailable,
-)
-from core.domain.names import VersionId
 from services.registry import retirement as rules
 from services.registry.lifecycle import State
 from services.registry.retirement import (
@@ -35,6 +26,15 @@ from services.registry.retirement import (
     after,
     next_action,
 )
+from turnout.errors import (
+    Aborted,
+    FailedPrecondition,
+    InvalidInput,
+    NotFound,
+    TurnoutError,
+    Unavailable,
+)
+from turnout.names import VersionId
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.errors import DataLoss, InvalidInput, ResourceExhausted
 from services.registry.upload import PIECE_BYTES_MAX, Upload
+from turnout.errors import DataLoss, InvalidInput, ResourceExhausted
 from turnout.job.artifact import ARTIFACT_BYTES_MAX
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from core.domain.names import VersionId
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds, Position, Run, Sample
 from services.replayer.states import State
+from turnout.names import VersionId
 from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Merge, TopicSource
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

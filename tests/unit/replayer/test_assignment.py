@@ -3,7 +3,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.names import VersionId
 from services.replayer.assignment import (
     BACKOFF_MAX_S,
     DEATHS_IN_A_ROW_MAX,
@@ -17,6 +16,7 @@ from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds
 from services.replayer.states import State
 from tests.unit.replayer.made import at, tp
+from turnout.names import VersionId
 
 partitions = st.sets(st.builds(TopicPartition, st.sampled_from(["a", "b"]), st.integers(0, 15)), min_size=1)
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.names import VersionId
 from services.replayer.budget import (
     Books,
     Capacity,
@@ -30,6 +29,7 @@ from services.replayer.budget import (
 from services.replayer.run import LogEnds
 from services.replayer.states import State
 from tests.unit.replayer.made import NOW, at, run, sample, tp
+from turnout.names import VersionId
 
 GB = 1_000_000_000
 

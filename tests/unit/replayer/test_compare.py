@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.errors import FailedPrecondition, InvalidInput
-from core.domain.names import VersionId
 from services.replayer.compare import ColumnTotals, Compared, Plan, Totals, exact, plan, together
 from tests.unit.replayer.made import COUNT, KEY, NOW, at, definition, run, tp
 from turnout.contract import Contract, Expected, ExpectedColumn, How, Measure, Pair, Projection, Tolerance
+from turnout.errors import FailedPrecondition, InvalidInput
+from turnout.names import VersionId
 from turnout.schema import Column, ColumnType, DerivedColumn, Merge
 
 V1, V2 = run(1), run(2)

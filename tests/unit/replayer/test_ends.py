@@ -7,11 +7,11 @@ import math
 from collections.abc import Collection
 from typing import cast
 
-from core.domain.errors import FailedPrecondition
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import LogEnds
 from services.replayer.topics import EndsWatch, Topics
 from tests.unit.replayer.made import tp
+from turnout.errors import FailedPrecondition
 
 
 class _Topics:

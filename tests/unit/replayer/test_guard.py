@@ -9,7 +9,6 @@ from typing import cast
 
 import pytest
 
-from core.clock import SystemClock
 from services.replayer import guard
 from services.replayer.forecast import UNKNOWN, Forecast
 from services.replayer.guard import RetentionGuard
@@ -20,6 +19,7 @@ from services.replayer.sampler import Sampler
 from services.replayer.states import State
 from services.replayer.topics import Topics
 from tests.unit.replayer.made import NOW, at, run, sample, tp
+from turnout.clock import SystemClock
 
 
 class _Sampler:

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.names import VersionId
 from services.replayer.ladder import (
     CLEAR,
     DOUBTS,
@@ -25,6 +24,7 @@ from services.replayer.ladder import (
     step,
     throttles,
 )
+from turnout.names import VersionId
 
 V2, V3 = VersionId("punctuality", 2), VersionId("punctuality", 3)
 COPIES = st.lists(

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.errors import FailedPrecondition
 from services.replayer.protocol import TopicPartition
 from services.replayer.ranges import Extent, FirstAt, Retained, check_passed, resolve, times_of, within
 from services.replayer.run import LogEnds
 from tests.unit.replayer.made import NOW, tp
+from turnout.errors import FailedPrecondition
 from turnout.log_range import LogRange, PartitionOffset
 
 EARLIER, LATER = NOW - timedelta(hours=2), NOW - timedelta(hours=1)

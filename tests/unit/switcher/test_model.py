@@ -14,8 +14,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from core.domain.errors import TurnoutError
-from core.domain.names import VersionId
 from services.registry import retirement as saga
 from services.registry.lifecycle import State as Life
 from services.registry.retirement import Asked, Call, Done, Failed, Outcome, Released, Retirement, Step
@@ -38,7 +36,8 @@ from services.switcher.switch import (
     released_error,
     stale,
 )
-from turnout.errors import FailedPrecondition
+from turnout.errors import FailedPrecondition, TurnoutError
+from turnout.names import VersionId
 from turnout.reading.inflight import InFlight
 from turnout.reading.routing import Committed, RoutingTable
 from turnout.routing import WHOLE, Route, resolve

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.errors import Aborted, FailedPrecondition, InvalidInput, TurnoutError
 from services.switcher.intervals import whole
 from services.switcher.switch import (
     GATES,
@@ -28,6 +27,7 @@ from services.switcher.switch import (
     decide,
     etag_of,
 )
+from turnout.errors import Aborted, FailedPrecondition, InvalidInput, TurnoutError
 from turnout.routing import WHOLE, Arm, Experiment, Route, Units
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.errors import FailedPrecondition
 from services.switcher.adoption import Front
 from services.switcher.switch import Change, CutOver, Release, RollBack, SetTraffic, State
 from services.switcher.way_back import (
@@ -19,6 +18,7 @@ from services.switcher.way_back import (
     way_back_gate,
 )
 from tests.unit.switcher.test_switch import DAY, FIRST, LEFT, MOVED, NONE, NOW, SPLIT, after, changed
+from turnout.errors import FailedPrecondition
 
 LIVE = Front("front-1", live=True, prepared=True)
 BLIND = Front("front-2", live=True, prepared=True, way_back_problem="v1 has no table")

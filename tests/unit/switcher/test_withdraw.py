@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from core.domain.errors import FailedPrecondition
 from services.switcher.switch import (
     Change,
     Conduct,
@@ -19,6 +18,7 @@ from services.switcher.switch import (
     decide,
 )
 from tests.unit.switcher.test_switch import DAY, FIRST, NONE, NOW, after
+from turnout.errors import FailedPrecondition
 from turnout.routing import WHOLE
 
 OWNER = "jobs/flights/rollouts/second"

@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from core.domain.errors import InvalidInput
 from services.switcher.experiments.spec import Arm, Bandit, Metric, Spec, checked, spec_from_json, spec_to_json
 from services.switcher.statistics.decision import Plan
+from turnout.errors import InvalidInput
 from turnout.routing import Units
 
 GOOD = Spec((Arm(3, 9000), Arm(1, 500), Arm(4, 500)), Units.KEY)

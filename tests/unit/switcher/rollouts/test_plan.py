@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from core.domain.errors import InvalidInput
 from services.switcher.rollouts.document import parse, written
 from services.switcher.rollouts.plan import Gate, Plan, Step, StepKind, checked, checked_for, experiment, guards
 from services.switcher.rollouts.templates import TEMPLATES
@@ -24,6 +23,7 @@ from tests.unit.switcher.rollouts.made import (
     SOME,
     plans,
 )
+from turnout.errors import InvalidInput
 from turnout.routing import WHOLE, Units
 
 STEPS: list[Any] = [

@@ -5,7 +5,6 @@ from typing import cast
 import msgspec
 import pytest
 
-from core.domain.errors import FailedPrecondition, InvalidInput
 from services.switcher.rollouts.acts import Act, ActKind, Done, Later, Refused, Result, acted, due
 from services.switcher.rollouts.commands import abort, pause, promote, resume
 from services.switcher.rollouts.plan import Gate, Plan, StepKind
@@ -36,6 +35,7 @@ from tests.unit.switcher.rollouts.made import (
     passing,
     say,
 )
+from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.routing import WHOLE
 
 WHY = "Ada said so."

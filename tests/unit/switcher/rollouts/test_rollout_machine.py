@@ -11,7 +11,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from core.domain.errors import TurnoutError
 from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, acted, due
 from services.switcher.rollouts.commands import abort, pause, promote, resume
 from services.switcher.rollouts.plan import Gate, Plan, StepKind
@@ -19,6 +18,7 @@ from services.switcher.rollouts.rollout import Hold, Phase, Rollout, Seen, State
 from services.switcher.rollouts.verdicts import Finding, GateVerdict
 from tests.unit.switcher.rollouts.made import at, new, passing, plans, say
 from tests.unit.switcher.rollouts.world import World
+from turnout.errors import TurnoutError
 from turnout.routing import WHOLE
 
 # Mostly good news, or no rollout would get far.

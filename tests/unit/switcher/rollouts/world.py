@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from core.domain.errors import TurnoutError
 from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, Result, due
 from services.switcher.rollouts.on_route import command
 from services.switcher.rollouts.rollout import Rollout, RouteSeen
@@ -20,6 +19,7 @@ from services.switcher.switch import (
     decide,
 )
 from tests.unit.switcher.rollouts.made import CANDIDATE, CONTROL, JOB, START
+from turnout.errors import TurnoutError
 from turnout.routing import WHOLE, Route
 
 OWNER = f"jobs/{JOB}/rollouts/second"
