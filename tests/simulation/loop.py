@@ -226,7 +226,7 @@ def _task(loop: Loop, work: Any, context: contextvars.Context | None = None) -> 
 
 
 class Clock:
-    """A process's clocks, as `core.clock.Clock`."""
+    """A process's clocks, as `turnout.clock.Clock`."""
 
     def __init__(self, loop: Loop, process: Process) -> None:
         self._loop = loop

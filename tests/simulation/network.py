@@ -16,9 +16,9 @@ from typing import Any
 
 import grpc
 
-from core.domain.errors import TurnoutError
 from core.rpc.errors import to_status
 from tests.simulation.loop import Loop, Process, current
+from turnout.errors import TurnoutError
 
 _END = object()
 _RESET_S = 0.02  # longest time between a stream's silence and the news that it is broken

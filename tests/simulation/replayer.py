@@ -7,9 +7,9 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.domain.errors import FailedPrecondition, NotFound
-from core.domain.names import VersionId, parse_run, parse_version
 from tests.simulation.postgres import Real
+from turnout.errors import FailedPrecondition, NotFound
+from turnout.names import VersionId, parse_run, parse_version
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.schema import table_name
 
