@@ -16,6 +16,7 @@ from typing import Final
 from bench.stack import Stack
 from bench.workload import PARTITIONS, job_file
 from turnout.results import Run, RunState
+from turnout.tasks import end
 
 _LOOK_S: Final = 0.02
 _MEMORY_S: Final = 0.25  # the system keeps the peak
@@ -210,6 +211,4 @@ async def _beside(work: Awaitable[None]) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end(task)

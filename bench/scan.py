@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -26,6 +26,7 @@ from bench.workload import say
 from turnout.client import Client
 from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
+from turnout.tasks import end
 
 GOALS: Final = {"front_growth_mib": at_most(64), "client_growth_mib": at_most(64)}
 _LOOK_S: Final = 0.05
@@ -74,9 +75,7 @@ async def _watched(front_pid: int, grown: Grown) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        looking.cancel()
-        with suppress(asyncio.CancelledError):
-            await looking
+        await end(looking)
 
 
 async def _stream(target: str, table: Table, rows: int, form: pb.ScanRequest.Format.ValueType) -> int:

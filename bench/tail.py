@@ -10,7 +10,7 @@ import json
 import statistics
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +23,7 @@ from bench.goals import at_most, status
 from bench.stack import Stack, running
 from bench.workload import PARTITIONS, create_topic, ends, job_file, orders, produce, say
 from turnout.results import Run, RunState
+from turnout.tasks import end
 
 GOALS: Final = {"p99_ms": at_most(150), "after_p99_ms": at_most(150)}
 TICK_S: Final = 0.005
@@ -153,9 +154,7 @@ async def _commits(tail: Tail) -> AsyncIterator[list[int]]:
     try:
         yield sizes
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end(task)
 
 
 async def backlog(tail: Tail, count: int) -> dict[str, Any]:

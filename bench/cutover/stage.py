@@ -1,7 +1,6 @@
 """What is switched and who takes part: four fronts, two switchers, the rest in one process, a job with two versions."""
 
 import asyncio
-import contextlib
 import random
 import secrets
 from collections.abc import AsyncIterator
@@ -16,6 +15,7 @@ from bench.cutover.record import FACTORS
 from bench.faults.product import Addresses, Service
 from bench.workload import PARTITIONS, create_topic, say
 from turnout.client import Client
+from turnout.tasks import end
 
 FRONTS: Final = 4
 SWITCHERS: Final = 2
@@ -65,9 +65,7 @@ async def staged(addresses: Addresses, directory: Path, lease_s: float) -> Async
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await end(task)
 
 
 async def _ticking(kafka: str, topic: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import asyncpg
 
 from bench.faults.tables import AWAY
 from bench.faults.world import World
+from turnout.tasks import end
 
 EVERY_S: Final = 0.1
 _ANSWER_S: Final = 2.0
@@ -45,10 +45,7 @@ class Watch:
         self._task = asyncio.create_task(self._sample_all_the_time())
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         if self._connection is not None:
             self._connection.terminate()
 

@@ -1,13 +1,13 @@
 """LISTEN with reconnect: a hint that something may have changed. Whoever uses it polls behind it."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from turnout.postgres.away import is_away
 from turnout.postgres.pool import connect
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +30,7 @@ class Listener:
 
     async def stop(self) -> None:
         """End listening."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

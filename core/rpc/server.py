@@ -2,7 +2,6 @@
 
 import abc
 import asyncio
-import contextlib
 import logging
 from collections.abc import Coroutine
 from typing import Any
@@ -13,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 
 from core.rpc.interceptors import Watches, chain
 from turnout.errors import InvalidInput
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +100,7 @@ class RpcServer:
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Say NOT_SERVING and goodbye, let calls in flight end within the grace, then stop the apps."""
-        if self._following is not None:
-            self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+        await end(self._following)
         await self._health.enter_graceful_shutdown()
         for app in self._started:
             await self._in_time(app.drain(), app, grace_s)

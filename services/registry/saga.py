@@ -19,6 +19,7 @@ from services.registry.store import Store
 from turnout.clock import Clock
 from turnout.errors import FailedPrecondition, TurnoutError, Unavailable
 from turnout.names import VersionId
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +47,7 @@ class Saga:
 
     async def stop(self) -> None:
         """End the loop; a step that is under way is made again after the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     # --- commands ---
 

@@ -5,7 +5,6 @@ transaction under a lock of its own, so that of several replicas each finds what
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from services.replayer.store import QUERIES, positions_of
 from services.replayer.surroundings import Surroundings
 from turnout.errors import Unavailable
 from turnout.names import VersionId
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +42,7 @@ class Admission:
 
     async def stop(self) -> None:
         """End it. Queued runs stay queued."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     def waiting(self, run: Run) -> Waiting | None:

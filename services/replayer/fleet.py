@@ -1,7 +1,6 @@
 """The supervisors of all runs: started with the service, told of every change, ended with the service."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from services.replayer.supervisor import RunSupervisor
 from services.replayer.surroundings import Surroundings
 from turnout.errors import Unavailable
 from turnout.names import VersionId
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +35,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """End all workers in order. What the runs want stays as it is, and is taken up at the next start."""
-        if self._following is not None:
-            self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+        await end(self._following)
         live = [supervisor for supervisor in self._supervisors.values() if not supervisor.finished]
         for supervisor in live:
             supervisor.close()

@@ -29,6 +29,7 @@ from turnout.names import VersionId, parse_route
 from turnout.status import from_rpc_error
 from turnout.switcher.v1 import switcher_pb2 as switcher
 from turnout.switcher.v1 import switcher_pb2_grpc
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +75,7 @@ class Governing:
 
     async def stop(self) -> None:
         """Let another replica govern."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
         with contextlib.suppress(Unavailable):
             await self._store.stop()
 

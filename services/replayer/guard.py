@@ -4,7 +4,6 @@ What it judges by is in `retention.py`. Every replica judges for itself, for eac
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -19,6 +18,7 @@ from services.replayer.topics import Topics
 from turnout.clock import Clock
 from turnout.errors import TurnoutError
 from turnout.names import VersionId
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +48,7 @@ class RetentionGuard:
 
     async def stop(self) -> None:
         """Judge no more."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def outlook(self, run: Run) -> Outlook:
         """What is to be expected of a run."""

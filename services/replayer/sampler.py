@@ -5,7 +5,6 @@ One history answers everybody: progress, gates, watches. Asking costs nothing an
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +19,7 @@ from services.replayer.topics import EndsWatch
 from turnout.clock import Clock
 from turnout.errors import Unavailable
 from turnout.names import VersionId
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +66,7 @@ class Sampler:
 
     async def stop(self) -> None:
         """End measuring."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await end(*self._tasks)
 
     async def next_sample(self) -> None:
         """Wait until another sample was taken, or was tried in vain."""

@@ -5,7 +5,6 @@ keeps the size it had.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Final
@@ -15,6 +14,7 @@ import asyncpg
 from services.replayer.store import QUERIES, Store
 from turnout.errors import Unavailable
 from turnout.names import VersionId, parse_version
+from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +37,7 @@ class TableSizes:
 
     async def stop(self) -> None:
         """End it."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def known(self) -> Mapping[VersionId, int]:
         """The sizes; measured at once if that has never been done. Unavailable while PostgreSQL is away then."""

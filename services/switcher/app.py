@@ -35,6 +35,7 @@ from services.switcher.wakes import Wakes
 from services.switcher.watch import Watch
 from turnout.channel import connect
 from turnout.switcher.v1.switcher_pb2_grpc import add_SwitcherServicer_to_server
+from turnout.tasks import end
 
 # Every statement is short. A connection that is lost on the server's side only keeps the route watch no longer.
 _COMMAND_TIMEOUT_S = 3.0
@@ -112,13 +113,7 @@ class SwitcherApp(ServiceApp):
 
     def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"switcher {name}")
-
-        async def end() -> None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-        self._closing.push_async_callback(end)
+        self._closing.push_async_callback(end, task)
 
 
 def build(settings: Settings) -> ServiceApp:

@@ -15,6 +15,7 @@ from services.switcher.presence import FrontStore
 from services.switcher.records import Adoption, ChangeRecord
 from services.switcher.store import Committed, RouteStore, not_prepared
 from turnout.errors import TurnoutError
+from turnout.tasks import end
 
 _RENEWALS_A_LIFETIME = 4
 
@@ -53,9 +54,7 @@ class Barrier:
         try:
             yield
         finally:
-            renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            await end(renewing)
 
     async def _renew(self, proposal: str) -> None:
         lifetime = timedelta(seconds=self._limits.proposal_s)

@@ -24,6 +24,7 @@ from services.replayer.engine.transform import Transform, transform_of
 from services.replayer.engine.watchdog import Watchdog
 from services.replayer.protocol import HOLD_CHANNEL, Start, TopicPartition
 from turnout.job.compiled import CompiledFold, CompiledJob
+from turnout.tasks import end
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
@@ -68,9 +69,7 @@ class Worker:
                 await self._control.pause(backoff_s)
                 backoff_s = min(BACKOFF_MAX_S, backoff_s * 2)
         finally:
-            refresh.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await refresh
+            await end(refresh)
             await self._log.close()
 
     async def _connect_to_log(self) -> None:

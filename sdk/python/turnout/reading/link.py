@@ -5,13 +5,13 @@ where there are several switchers no other one is asked. Channels of a link must
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import cast
 
 import grpc
 
 from turnout.switcher.v1 import switcher_pb2_grpc
+from turnout.tasks import end
 
 LOCAL_CONNECTIONS: tuple[str, int] = ("grpc.use_local_subchannel_pool", 1)
 """The channel option by which a channel has connections of its own."""
@@ -39,8 +39,5 @@ class SwitcherLink:
 
     async def close(self) -> None:
         """Close every channel."""
-        for leaving in [*self._leaving]:
-            leaving.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await leaving
+        await end(*self._leaving)
         await self._channel.close()

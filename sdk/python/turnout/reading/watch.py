@@ -30,6 +30,7 @@ from turnout.reading.table import TableMissing, Tables
 from turnout.routing import Route
 from turnout.status import from_rpc_error
 from turnout.switcher.v1 import switcher_pb2
+from turnout.tasks import end
 from turnout.telemetry import remote_context, tracer
 
 log = logging.getLogger(__name__)
@@ -124,10 +125,7 @@ class RouteWatch:
 
     async def stop(self) -> None:
         """End the watch. Who has not left is given up by the switcher when its lease expires."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def _watch(self) -> None:
         wait_s = _FIRST_WAIT_S
