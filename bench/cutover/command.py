@@ -61,6 +61,8 @@ class Pass:
     adoptions_ms: list[float] = field(default_factory=list)
     adopted: list[tuple[float, int]] = field(default_factory=list)  # when answered, and which epoch
     refused: dict[str, int] = field(default_factory=dict)
+    not_adopted: int = 0  # answered without a whole adoption
+    kills: int = 0
     after_kill_ms: list[float] = field(default_factory=list)
 
 
@@ -73,6 +75,7 @@ class Bench:
         self._plan = plan
         self._rng = random.Random(plan.seed)
         self._killed_at_s: float | None = None
+        self._dead: set[int] = set()  # process ids
 
     async def calm(self, rate: float) -> Pass:
         """Cutovers and rollbacks by turns, with quiet times between."""
@@ -97,7 +100,7 @@ class Bench:
                 if restarting is not None:
                     await restarting
                 victim = self._rng.choice([*self._stage.fronts, *self._stage.switchers])
-                restarting = asyncio.create_task(self._kill(victim))
+                restarting = asyncio.create_task(self._kill(victim, done))
             await self._change(done)
             await asyncio.sleep(_PAUSE_S)
         if restarting is not None:
@@ -111,9 +114,12 @@ class Bench:
         await asyncio.sleep(self._plan.quiet_s)
         done.quiet.append((begin_s, time.monotonic()))
 
-    async def _kill(self, victim: Service) -> None:
+    async def _kill(self, victim: Service, done: Pass) -> None:
         await asyncio.sleep(self._rng.uniform(0.0, _KILL_WITHIN_S))
         say(f"kill -9 {victim.name}")
+        assert victim.pid is not None
+        done.kills += 1
+        self._dead.add(victim.pid)
         self._killed_at_s = time.monotonic()
         await victim.kill()
         await asyncio.sleep(self._rng.uniform(*_DEAD_S))
@@ -133,7 +139,7 @@ class Bench:
             await asyncio.sleep(_AGAIN_S)
         end_s = time.monotonic()
         done.changes.append((begin_s, end_s))
-        self._note(done, change, end_s)
+        self._note(done, change, begin_s, end_s)
 
     async def _next(self) -> RouteChange:
         """A rollback where there is a way back, else a cutover to the other version."""
@@ -143,18 +149,24 @@ class Bench:
             return await client.roll_back(job, timeout_s=_CHANGE_S)
         return await client.cut_over(job, 3 - route.active_version, timeout_s=_CHANGE_S)
 
-    def _note(self, done: Pass, change: RouteChange, at_s: float) -> None:
+    def _note(self, done: Pass, change: RouteChange, begin_s: float, at_s: float) -> None:
+        if self._killed_at_s is not None:
+            done.after_kill_ms.append((at_s - self._killed_at_s) * 1000)
+            if begin_s > self._killed_at_s:  # else it may have been through before the kill
+                self._killed_at_s = None
         late = [one.front for one in change.adoptions if one.adoption_time is None]
         if late or not change.adoptions:
+            done.not_adopted += 1
             say(f"epoch {change.route.epoch} without a whole adoption: {late or 'answered by a later request'}")
             return
         assert change.adoption_time is not None
         done.adoptions_ms.append(change.adoption_time.total_seconds() * 1000)
-        if not change.fronts_not_counted:
+        if all(self._is_dead(front) for front in change.fronts_not_counted):
             done.adopted.append((at_s, change.route.epoch))
-        if self._killed_at_s is not None:
-            done.after_kill_ms.append((at_s - self._killed_at_s) * 1000)
-            self._killed_at_s = None
+
+    def _is_dead(self, front: str) -> bool:
+        """Whether it is one of the fronts that were killed; their ids name their processes."""
+        return any(f"-{pid}-" in front for pid in self._dead)
 
 
 async def measure(addresses: Addresses, directory: Path, plan: Plan) -> dict[str, Any]:
@@ -183,8 +195,11 @@ async def measure(addresses: Addresses, directory: Path, plan: Plan) -> dict[str
         "adoption_ms_p50": _percentile(calm.adoptions_ms, 50),
         "adoption_ms_p99": _percentile(calm.adoptions_ms, 99),
         "read_p99_ratio_during_cutover": round(during_ms / quiet_ms, 2),
-        "adoption_after_kill_ms_max": round(max(killed.after_kill_ms, default=0.0)),
-        "kills": len(killed.after_kill_ms),
+        "adoption_after_kill_ms_max": round(max(killed.after_kill_ms)) if killed.after_kill_ms else None,
+        "kills": killed.kills,
+        "changes_not_adopted": calm.not_adopted,
+        "changes_not_adopted_with_kills": killed.not_adopted,
+        "changes_checked_with_kills": len(killed.adopted),
         "lease_s": plan.lease_s,
         "reads_per_s": round(rate),
         "quiet_read_p99_ms": round(quiet_ms, 2),
@@ -227,6 +242,7 @@ def main(argv: Sequence[str]) -> int:
     goals = {
         "reads_failed": at_most(0),
         "reads_wrong": at_most(0),
+        "changes_not_adopted": at_most(0),
         "adoption_ms_p99": at_most(50),
         "read_p99_ratio_during_cutover": at_most(1.2),
         "adoption_after_kill_ms_max": at_most((plan.lease_s + _SLACK_S) * 1000),

@@ -18,3 +18,4 @@ async def test_no_read_fails_or_is_wrong_through_cutovers_and_kills(
     assert result["cutovers"] >= 12
     assert result["reads"] > 0
     assert result["kills"]
+    assert result["changes_checked_with_kills"]
