@@ -7,7 +7,8 @@ behind the last key of the last range.
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -67,21 +68,56 @@ class Comparisons:
     def store(self) -> ComparisonStore:
         return self._store
 
-    async def begin(self, asked: Question) -> Comparison:
-        """Store what is to be compared; of a repeated request what the first one began.
+    async def compare(self, asked: Question, timeout_s: float) -> AsyncGenerator[Comparison, None]:
+        """Store what is to be compared and do it, as `resume`; of a repeated request, go on with what the first began.
 
-        InvalidInput; NotFound (RUN_NOT_FOUND); FailedPrecondition (TABLE_MISSING, KEYS_DIFFER).
+        InvalidInput; NotFound (RUN_NOT_FOUND); FailedPrecondition (TABLE_MISSING, KEYS_DIFFER); those of `resume`.
         """
+        ends_s = time.monotonic() + timeout_s
         _check(asked)
-        if asked.request_id:
-            known = await self._store.by_request(asked.request_id)
-            if known is not None:
-                return _same(known, asked)
+        known = await self._store.by_request(asked.request_id) if asked.request_id else None
+        if known is not None:
+            begun = self.resume(_same(known, asked), ends_s - time.monotonic())
+        else:
+            begun = self._first(asked, ends_s)
+        async with aclosing(begun) as steps:
+            async for comparison in steps:
+                yield comparison
+
+    async def resume(self, comparison: Comparison, timeout_s: float) -> AsyncGenerator[Comparison, None]:
+        """Do the ranges that are not done, within the time; the comparison after each of them, and at last finished.
+
+        Of a finished one, that. Errors of `Aligner.snapshot`; Aborted (COMPARISON_UNDER_WAY); NotFound
+        (COMPARISON_NOT_FOUND) where it is deleted meanwhile; ResourceExhausted (TOO_MANY_COMPARISONS).
+        """
+        if comparison.end_time is not None:
+            yield comparison
+            return
+        ends_s = time.monotonic() + timeout_s
+        with self._place():
+            async with aclosing(self._ranges(comparison, ends_s)) as steps:
+                async for done in steps:
+                    yield done
+
+    async def _first(self, asked: Question, ends_s: float) -> AsyncGenerator[Comparison, None]:
+        with self._place():  # before anything is stored: a refused one must not take the place of a finished one
+            made = await self._planned(asked)
+            comparison = await self._store.insert(made)
+            try:
+                async with aclosing(self._ranges(_same(comparison, asked), ends_s)) as steps:
+                    async for done in steps:
+                        yield done
+            except (FailedPrecondition, Aborted):
+                if comparison.id == made.id:  # somebody else's is theirs to go on with
+                    await self._store.forget_empty(made.id)
+                raise
+
+    async def _planned(self, asked: Question) -> Comparison:
         store = self._around.store
         old, new = await store.get(asked.old), await store.get(asked.new)
         old_types, new_types = await store.column_types(old.table), await store.column_types(new.table)
         plan = compare.plan(old, new, old_types, new_types, asked.contract)
-        made = Comparison(
+        return Comparison(
             id=uuid.uuid4().hex[:12],
             old=asked.old,
             new=asked.new,
@@ -95,35 +131,29 @@ class Comparisons:
             request_id=asked.request_id,
             create_time=self._clock.now(),
         )
-        return await self._store.insert(made)
 
-    async def run(self, comparison: Comparison, timeout_s: float) -> AsyncGenerator[Comparison, None]:
-        """Do the ranges that are not done, within the time; the comparison after each of them, and at last finished.
-
-        Of a finished one, that. Errors of `Aligner.snapshot`; Aborted (COMPARISON_UNDER_WAY).
-        """
-        if comparison.end_time is not None:
-            yield comparison
-            return
+    @contextmanager
+    def _place(self) -> Iterator[None]:
         if self._running >= AT_ONCE_MAX:
             raise ResourceExhausted(
                 "TOO_MANY_COMPARISONS", f"{AT_ONCE_MAX} comparisons are under way here; try again when one is over."
             )
         self._running += 1
         try:
-            ends_s = time.monotonic() + timeout_s
-            size = _Size(comparison)
-            while not comparison.complete:
-                comparison = await self._next(comparison, size, ends_s)
-                if not comparison.complete:
-                    yield comparison
-            yield await self._finish(comparison)
-        except (FailedPrecondition, Aborted):
-            if not comparison.ranges:  # nothing to go on with
-                await self._store.forget(comparison.id)
-            raise
+            yield
         finally:
             self._running -= 1
+
+    async def _ranges(self, comparison: Comparison, ends_s: float) -> AsyncGenerator[Comparison, None]:
+        if comparison.end_time is not None:  # begun under the same request id, and finished, since that was looked up
+            yield comparison
+            return
+        size = _Size(comparison)
+        while not comparison.complete:
+            comparison = await self._next(comparison, size, ends_s)
+            if not comparison.complete:
+                yield comparison
+        yield await self._finish(comparison)
 
     async def evidence(self, candidate: VersionId, baseline: VersionId) -> Evidence | None:
         """What the newest comparison under a contract tells of the candidate."""
@@ -168,7 +198,7 @@ class Comparisons:
                 ) from None
             return comparison
         size.took(done.took_s)
-        if not await self._store.add_range(comparison.id, done):
+        if not await self._store.add_range(comparison, done):
             raise Aborted(
                 "COMPARISON_UNDER_WAY", f"Somebody else goes on with {comparison.name}; read it when it is finished."
             )

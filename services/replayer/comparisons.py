@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import asyncpg
+
 from core.postgres import postgres_errors
 from services.replayer.compare import Key, Plan, Totals, together
 from services.replayer.protocol import TopicPartition
@@ -148,11 +150,7 @@ class ComparisonStore:
         with postgres_errors():
             row = await self._store.pool.fetchrow(QUERIES.comparison, job, id_)
         if row is None:
-            raise NotFound(
-                "COMPARISON_NOT_FOUND",
-                f"There is no comparison {id_} of {job}; the newest {KEPT} of a job are kept.",
-                metadata={"comparison": f"jobs/{job}/comparisons/{id_}"},
-            )
+            raise _absent(job, id_)
         return (await self._with_ranges([row]))[0]
 
     async def by_request(self, request_id: str) -> Comparison | None:
@@ -176,32 +174,38 @@ class ComparisonStore:
             row = await self._store.pool.fetchrow(QUERIES.comparison_judged, old.name, new.name)
         return None if row is None else (await self._with_ranges([row]))[0]
 
-    async def add_range(self, comparison: str, one: Range) -> bool:
-        """Store a range; False when somebody else did it meanwhile."""
-        with postgres_errors():
-            stored = await self._store.pool.fetchval(
-                QUERIES.insert_comparison_range,
-                comparison,
-                one.number,
-                None if one.after is None else list(one.after),
-                None if one.last is None else list(one.last),
-                one.aligned,
-                one.exact,
-                one.why,
-                _stood_text(one.old),
-                _stood_text(one.new),
-                one.cut_time,
-                one.held_s,
-                one.took_s,
-                one.totals.encode(),
-                list(one.samples),
-            )
+    async def add_range(self, comparison: Comparison, one: Range) -> bool:
+        """Store a range; False when somebody else did it meanwhile. NotFound (COMPARISON_NOT_FOUND)."""
+        try:
+            with postgres_errors():
+                stored = await self._insert_range(comparison.id, one)
+        except asyncpg.ForeignKeyViolationError:
+            raise _absent(comparison.old.job, comparison.id) from None
         return stored is not None
 
-    async def forget(self, comparison: str) -> None:
-        """Delete one."""
+    async def _insert_range(self, comparison: str, one: Range) -> Any:
+        return await self._store.pool.fetchval(
+            QUERIES.insert_comparison_range,
+            comparison,
+            one.number,
+            None if one.after is None else list(one.after),
+            None if one.last is None else list(one.last),
+            one.aligned,
+            one.exact,
+            one.why,
+            _stood_text(one.old),
+            _stood_text(one.new),
+            one.cut_time,
+            one.held_s,
+            one.took_s,
+            one.totals.encode(),
+            list(one.samples),
+        )
+
+    async def forget_empty(self, comparison: str) -> None:
+        """Delete one, unless a range of it is stored or it is finished: whoever resumed it may have gone on."""
         with postgres_errors():
-            await self._store.pool.execute(QUERIES.forget_comparison, comparison)
+            await self._store.pool.execute(QUERIES.forget_empty_comparison, comparison)
 
     async def finish(self, comparison: Comparison, verdict: Verdict | None) -> Comparison:
         """All ranges are done, and judged."""
@@ -220,6 +224,14 @@ class ComparisonStore:
         for one in found:
             ranges.setdefault(one["comparison"], []).append(_range(one))
         return [_comparison(row, tuple(ranges.get(row["id"], ()))) for row in rows]
+
+
+def _absent(job: str, id_: str) -> NotFound:
+    return NotFound(
+        "COMPARISON_NOT_FOUND",
+        f"There is no comparison {id_} of {job}; the newest {KEPT} of a job are kept.",
+        metadata={"comparison": f"jobs/{job}/comparisons/{id_}"},
+    )
 
 
 def stood(positions: Positions) -> tuple[Stood, ...]:

@@ -312,8 +312,11 @@ returning *;
 delete from replayer.comparisons
 where id in (select id from replayer.comparisons where job = $1 order by create_time desc, id offset $2);
 
--- name: forget_comparison
-delete from replayer.comparisons where id = $1;
+-- name: forget_empty_comparison
+-- One of which nothing is done.
+delete from replayer.comparisons
+where id = $1 and end_time is null
+  and not exists (select from replayer.comparison_ranges where comparison = $1);
 
 -- name: comparison
 select * from replayer.comparisons where job = $1 and id = $2;

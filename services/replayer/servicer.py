@@ -19,7 +19,6 @@ from services.replayer.comparison_convert import (
     parse_comparison,
     versions_of,
 )
-from services.replayer.comparisons import Comparison
 from services.replayer.drop import Drops
 from services.replayer.estimate import Wish, estimate_run
 from services.replayer.fleet import Fleet
@@ -152,15 +151,17 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
             range_rows=request.range_rows,
             request_id=request.request_id,
         )
-        async for found in self._compared(await self._comparisons.begin(question), context):
-            yield found
+        async with aclosing(self._comparisons.compare(question, _remaining_s(context))) as steps:
+            async for found in steps:
+                yield comparison_message(found)
 
     async def ResumeComparison(
         self, request: replayer.ResumeComparisonRequest, context: Context
     ) -> AsyncIterator[replayer.Comparison]:
         begun = await self._comparisons.store.get(*parse_comparison(request.name))
-        async for found in self._compared(begun, context):
-            yield found
+        async with aclosing(self._comparisons.resume(begun, _remaining_s(context))) as steps:
+            async for found in steps:
+                yield comparison_message(found)
 
     async def GetComparison(self, request: replayer.GetComparisonRequest, context: Context) -> replayer.Comparison:
         found = await self._comparisons.store.get(*parse_comparison(request.name))
@@ -208,11 +209,6 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         if throttle is not None and run.state in (State.REPLAYING, State.TAILING):
             message.throttle.CopyFrom(convert.throttle_message(throttle))
         return message
-
-    async def _compared(self, begun: Comparison, context: Context) -> AsyncIterator[replayer.Comparison]:
-        async with aclosing(self._comparisons.run(begun, _remaining_s(context))) as steps:
-            async for found in steps:
-                yield comparison_message(found)
 
     async def _capacity(self) -> replayer.Capacity:
         capacity = await read_capacity(self._around.store)

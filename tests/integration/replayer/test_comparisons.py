@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 from confluent_kafka import Producer
 
 from services.replayer.protocol import TopicPartition
@@ -23,6 +24,7 @@ from tests.support.eventually import eventually
 from tests.support.topics import Record
 from tests.support.workers import worker_pids
 from turnout import testing
+from turnout.errors import TurnoutError
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 EXPECTED = {
@@ -298,6 +300,70 @@ async def test_comparisons_are_listed_newest_first_and_read_with_their_ranges(st
     assert await stage.call("GetComparison", replayer.GetComparisonRequest(name=first.name)) == first
     absent = replayer.GetComparisonRequest(name="jobs/punctuality/comparisons/0123456789ab")
     assert (await refused(stage.call("GetComparison", absent))).reason == "COMPARISON_NOT_FOUND"
+
+
+# --- several callers ------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _nothing_is_stored(stage: Stage) -> AsyncIterator[Any]:
+    """Comparisons come no further than to the storing of a range, until the block is left."""
+    connection = await asyncpg.connect(stage.postgres)
+    try:
+        async with connection.transaction():
+            await connection.execute("lock table replayer.comparison_ranges in share mode")
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def _storing(stage: Stage, count: int) -> None:
+    """Wait until so many comparisons would store a range."""
+
+    async def there() -> bool:
+        rows = await stage.query(
+            "select 1 from pg_locks where relation = 'replayer.comparison_ranges'::regclass and not granted"
+        )
+        return len(rows) == count
+
+    assert await eventually(there)
+
+
+async def _listed(stage: Stage) -> list[replayer.Comparison]:
+    answer = await stage.call("ListComparisons", replayer.ListComparisonsRequest(parent="jobs/punctuality"))
+    return list(answer.comparisons)
+
+
+async def test_a_request_that_is_repeated_while_it_is_answered_takes_nothing_from_the_first(stage: Stage) -> None:
+    v1, v2 = await two_tables(stage)
+    async with _nothing_is_stored(stage):
+        both = [asyncio.ensure_future(stage.compare(v1, v2, request_id="once")) for _ in range(2)]
+        await _storing(stage, 2)
+    answers = await asyncio.gather(*both, return_exceptions=True)
+    (found,) = [one for one in answers if isinstance(one, replayer.Comparison)]
+    (late,) = [one for one in answers if isinstance(one, TurnoutError)]
+    assert (found.state, late.reason) == (replayer.Comparison.FINISHED, "COMPARISON_UNDER_WAY")
+    assert await stage.call("GetComparison", replayer.GetComparisonRequest(name=found.name)) == found
+
+
+async def test_one_that_finds_no_place_is_not_stored(stage: Stage) -> None:
+    v1, v2 = await two_tables(stage)
+    async with _nothing_is_stored(stage):
+        both = [asyncio.ensure_future(stage.compare(*asked)) for asked in ((v1, v2), (v1, v1))]
+        await _storing(stage, 2)
+        assert (await refused(stage.compare(v2, v2))).reason == "TOO_MANY_COMPARISONS"
+        assert len(await _listed(stage)) == 2
+    found = await asyncio.gather(*both)
+    assert sorted(one.name for one in found) == sorted(one.name for one in await _listed(stage))
+
+
+async def test_one_that_is_deleted_while_it_is_compared_is_said_to_be_gone(stage: Stage) -> None:
+    v1, v2 = await two_tables(stage)
+    async with _nothing_is_stored(stage) as connection:
+        comparing = asyncio.ensure_future(stage.compare(v1, v2))
+        await _storing(stage, 1)
+        await connection.execute("delete from replayer.comparisons")
+    assert (await refused(comparing)).reason == "COMPARISON_NOT_FOUND"
 
 
 PAIRS = '''
