@@ -45,7 +45,7 @@ class QueryApp(ServiceApp):
         await self._path.start()
 
     async def drain(self) -> None:
-        """Say goodbye to the switcher, so that no change waits for this front. Reads go on until the server stops."""
+        """Say goodbye to the switcher, so that no change waits for this front; see `ReadPath.leave`."""
         await self._path.leave()
 
     async def stop(self) -> None:

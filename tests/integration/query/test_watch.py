@@ -185,6 +185,23 @@ async def test_drained_after_a_read_that_ended_badly(
         await eventually(reported(switcher, "p2", ["SERVING", "DRAINED"]))
 
 
+async def test_nothing_new_is_answered_by_routes_after_the_goodbye(
+    front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
+) -> None:
+    await serving.numbers(1, {1: "one"})
+    await adopt(switcher, front, route("j", 1, active=1))
+    await front.get(i(1))
+    async with serving.connection.transaction():
+        await serving.sql("lock table serving.j__v1 in access exclusive mode")
+        held = asyncio.create_task(front.get(i(1)))
+        await eventually(_waits_for_lock(serving))
+        await front.app.drain()
+        assert (await refused(front.get(i(1))))[:2] == (UNAVAILABLE, "STOPPING")
+        assert not front.app.ready
+    assert plain((await held).row) == [1, "one"]
+    assert plain((await front.get(i(1), version=1)).row) == [1, "one"]
+
+
 async def test_drained_after_a_scan_whose_reader_walked_away(
     front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
 ) -> None:

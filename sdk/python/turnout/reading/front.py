@@ -29,6 +29,12 @@ class Front:
         self._clock = clock
         self._limits = limits
         self._fresh_at_s: float | None = None
+        self._left = False
+
+    def leave(self) -> None:
+        """Answer by routes no more, for good: from the goodbye on no cutover counts this front or names it. Reads that
+        have begun end as they would."""
+        self._left = True
 
     def vouched(self, at_s: float) -> None:
         """The switcher vouched for the table as of that time on the monotonic clock."""
@@ -53,8 +59,8 @@ class Front:
 
     @property
     def ready(self) -> bool:
-        """Whether routed reads can be answered: there is a routing table, and it is not too old."""
-        return self.freshness not in (None, Freshness.STALE)
+        """Whether routed reads can be answered: there is a routing table, not too old, and the front has not left."""
+        return not self._left and self.freshness not in (None, Freshness.STALE)
 
     @property
     def experiments(self) -> bool:
@@ -63,6 +69,8 @@ class Front:
 
     def routes(self) -> tuple[RoutingTable, bool]:
         """The table for a routed read, and whether splits are followed. Unavailable while the front is not ready."""
+        if self._left:
+            raise Unavailable("STOPPING", "This front is stopping; ask another one.", metadata={"front": self.name})
         age_s = self.age_s
         if age_s is None:
             raise Unavailable(

@@ -64,7 +64,8 @@ class ReadPath:
         self.outcomes.start()
 
     async def leave(self) -> None:
-        """Say goodbye to the switcher, so that no change waits for this front. Reads go on."""
+        """Say goodbye to the switcher, so that no change waits for this front. Reads that have begun go on, and so do
+        those that pin their version; others are refused (STOPPING)."""
         await self._watch.leave()
 
     async def stop(self) -> None:

@@ -114,11 +114,13 @@ class RouteWatch:
         self._keeper.vouch_stored()
 
     async def leave(self) -> None:
-        """Say goodbye: the switcher then counts this front no longer. Nothing is lost where it does not listen."""
+        """Say goodbye: the switcher then counts this front no longer, and it answers by routes no more. Nothing is lost
+        where nobody listens."""
         self._leaving = True
         if self._session_open is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._keeper.give_up(), _GOODBYE_WITHIN_S)
+        self._front.leave()
         if self._session_open is not None:
             self._session_open.outbox.put_nowait(None)
             await asyncio.wait([self._task] if self._task else [], timeout=_GOODBYE_WITHIN_S)
