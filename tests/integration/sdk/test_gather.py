@@ -168,6 +168,23 @@ async def test_what_comes_while_one_is_under_way_leaves_together(front: Front, c
     assert front.calls == [[1], list(range(2, 10))]
 
 
+async def test_what_comes_in_different_turns_leaves_together_too(
+    front: Front, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turnout.client.gather.GATHER_S", 60.0)  # however slow this machine is
+    front.holds.clear()
+    first = asyncio.create_task(client.get("j", 1))
+    await under_way(front, 1)
+    others = []
+    for key in range(2, 10):
+        others.append(asyncio.create_task(client.get("j", key)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    front.holds.set()
+    assert await asyncio.gather(first, *others) == [expected(key) for key in range(1, 10)]
+    assert front.calls == [[1], list(range(2, 10))]
+
+
 async def test_only_what_is_alike_shares_a_call(front: Front, client: Client) -> None:
     await asyncio.gather(
         *(client.get("j", key) for key in (1, 2)),
@@ -203,6 +220,18 @@ async def test_a_key_that_is_refused_fails_its_own_caller_alone(front: Front, cl
         else:
             assert answer == expected(key)
     assert len(front.calls) < 30
+
+
+@pytest.mark.parametrize("reason", ["TABLE_MISSING", "TABLE_CHANGING", "BEHIND_TOKEN"])
+async def test_a_version_that_is_away_costs_the_others_nothing(front: Front, client: Client, reason: str) -> None:
+    front.refuses = {1: Unavailable(reason, "Version 2 cannot be read now; try again.")}
+    keys = (1, 0, 2, 4, 6, 8)
+    tasks = {key: asyncio.create_task(client.get("j", key)) for key in keys}
+    assert await asyncio.gather(*(tasks[key] for key in keys[1:])) == [expected(key) for key in keys[1:]]
+    assert not tasks[1].done()
+    assert front.calls.count(sorted(keys)) == 1  # only the key that stands alone is tried again
+    front.refuses = {}
+    assert await tasks[1] == expected(1)
 
 
 async def test_a_value_that_cannot_be_sent_is_refused_before_it_joins(front: Front, client: Client) -> None:

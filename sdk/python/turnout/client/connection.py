@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -109,16 +109,27 @@ class Connections:
             await channel.close()
 
     async def unary(
-        self, service: str, method: str, request: Message, answer: type[M], *, timeout_s: float | None, default_s: float
+        self,
+        service: str,
+        method: str,
+        request: Message,
+        answer: type[M],
+        *,
+        timeout_s: float | None,
+        default_s: float,
+        at_once: Collection[str] = (),
     ) -> M:
-        """One request, one answer. `timeout_s`: the caller's own deadline; `default_s`: the method's."""
+        """One request, one answer. `timeout_s`: the caller's own deadline; `default_s`: the method's.
+
+        at_once: reasons that are raised at once, not tried again.
+        """
 
         async def attempt(target: str, left_s: float) -> M:
             response = await self._call(service, target, method)(request, timeout=left_s)
             assert isinstance(response, answer)
             return response
 
-        return await self._retried(service, method, attempt, self.deadline_s(timeout_s, default_s))
+        return await self._retried(service, method, attempt, self.deadline_s(timeout_s, default_s), at_once)
 
     async def upload(
         self,
@@ -226,9 +237,14 @@ class Connections:
         return default_s if own is None else own
 
     async def _retried(
-        self, service: str, method: str, attempt: Callable[[str, float], Awaitable[T]], deadline_s: float
+        self,
+        service: str,
+        method: str,
+        attempt: Callable[[str, float], Awaitable[T]],
+        deadline_s: float,
+        at_once: Collection[str] = (),
     ) -> T:
-        """The result of an attempt on a target. UNAVAILABLE is tried again.
+        """The result of an attempt on a target. UNAVAILABLE is tried again, unless for a reason that is told at once.
 
         Where there are several targets once, at once, and on another one: who asks them all in turn brings down the
         last. Where there is one, until the deadline, with pauses.
@@ -237,12 +253,12 @@ class Connections:
         started = time.monotonic()
         target = places.first(started)
         if len(places) == 1:
-            return await self._until(service, target, method, attempt, deadline_s)
+            return await self._until(service, target, method, attempt, deadline_s, at_once)
         try:
             return await self._tried(places, target, attempt, deadline_s)
         except grpc.aio.AioRpcError as error:
             left_s = deadline_s - (time.monotonic() - started)
-            if error.code() not in _GONE or left_s <= 0:
+            if error.code() not in _GONE or left_s <= 0 or _reason(error) in at_once:
                 raise self._error(error, service, target, method, deadline_s) from None
         target = places.other(target, time.monotonic())
         try:
@@ -257,7 +273,7 @@ class Connections:
         try:
             result = await attempt(target, left_s)
         except grpc.aio.AioRpcError as error:
-            if _from_turnout(error):
+            if _reason(error) is not None:
                 self._answered.add(target)
             if error.code() in _GONE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 places.failed(target, time.monotonic())
@@ -269,7 +285,13 @@ class Connections:
         return result
 
     async def _until(
-        self, service: str, target: str, method: str, attempt: Callable[[str, float], Awaitable[T]], deadline_s: float
+        self,
+        service: str,
+        target: str,
+        method: str,
+        attempt: Callable[[str, float], Awaitable[T]],
+        deadline_s: float,
+        at_once: Collection[str],
     ) -> T:
         started = time.monotonic()
         backoff_s = _BACKOFF_S
@@ -279,11 +301,12 @@ class Connections:
                 result = await attempt(target, max(deadline_s - spent_s, 0.001))
             except grpc.aio.AioRpcError as error:
                 spent_s = time.monotonic() - started
-                if _from_turnout(error):
+                if _reason(error) is not None:
                     self._answered.add(target)
                 wait_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311  # spreads retries, keeps no secret
                 patience_s = deadline_s if target in self._answered else _FIRST_CONTACT_S
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or spent_s + wait_s >= min(deadline_s, patience_s):
+                ends = error.code() is not grpc.StatusCode.UNAVAILABLE or _reason(error) in at_once
+                if ends or spent_s + wait_s >= min(deadline_s, patience_s):
                     raise self._error(error, service, target, method, deadline_s) from None
             else:
                 self._answered.add(target)
@@ -347,6 +370,7 @@ def too_late(service: str, method: str, deadline_s: float) -> errors.DeadlineExc
     )
 
 
-def _from_turnout(error: grpc.aio.AioRpcError) -> bool:
+def _reason(error: grpc.aio.AioRpcError) -> str | None:
+    """The reason that a service of Turnout gives; None for a status of something else, such as gRPC itself."""
     info, _ = details_of(error)
-    return info is not None and info.domain == DOMAIN
+    return info.reason if info is not None and info.domain == DOMAIN else None

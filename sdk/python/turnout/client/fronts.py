@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 from turnout.client import convert
 from turnout.client.batches import key_of, parts, put_keys, put_values, reads_by, reads_of, rows_of
 from turnout.client.calls import job_name, split_job
 from turnout.client.connection import QUICK_S, Connections
-from turnout.client.gather import Alike, Asked, Gather
+from turnout.client.gather import OF_ONE_KEY, Alike, Asked, Gather
 from turnout.client.values import Key, to_key
 from turnout.query.v1 import query_pb2
 from turnout.results import Batch, Explanation, Read
@@ -50,7 +50,7 @@ class FrontReads:
                 request.unit = units[0]
             else:
                 request.units.extend(units)
-        reads, _ = await self._batch(request, len(asked), max(within_s, _MOMENT_S))
+        reads, _ = await self._batch(request, len(asked), max(within_s, _MOMENT_S), at_once=OF_ONE_KEY)
         return reads
 
     async def batch_get(
@@ -62,10 +62,16 @@ class FrontReads:
         return Batch(tuple(reads), token)
 
     async def _batch(
-        self, request: query_pb2.BatchGetRequest, keys: int, timeout_s: float | None
+        self, request: query_pb2.BatchGetRequest, keys: int, timeout_s: float | None, at_once: Collection[str] = ()
     ) -> tuple[list[Read], bytes]:
         answer = await self._connections.unary(
-            "query", "BatchGet", request, query_pb2.BatchGetResponse, timeout_s=timeout_s, default_s=QUICK_S
+            "query",
+            "BatchGet",
+            request,
+            query_pb2.BatchGetResponse,
+            timeout_s=timeout_s,
+            default_s=QUICK_S,
+            at_once=at_once,
         )
         return reads_of(answer, split_job(request.job), keys, request.token), answer.token
 

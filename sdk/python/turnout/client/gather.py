@@ -5,7 +5,8 @@ call is under way gathers until that one is answered, for two milliseconds at mo
 one.
 
 Nobody notices the others: each caller keeps its own deadline, its cancellation, its answer and its error. What is
-refused for the sake of one key is asked again in halves, until that key stands alone.
+refused for the sake of one key is asked again in halves at once, until that key stands alone; only then is it tried
+again, so that it costs the others no time.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ GATHER_S: Final = 0.002
 KEYS_MAX: Final = 1000
 """Most gets of a batch; a tenth of what a front takes, so that one batch does not hold up the next for long."""
 
-# Reasons for which one key, or the version that it leads to, may fail a whole batch.
-_OF_ONE_KEY: Final = frozenset(
+OF_ONE_KEY: Final = frozenset(
     {
         "ANSWER_TOO_LARGE",
         "BEHIND_TOKEN",
@@ -39,6 +39,7 @@ _OF_ONE_KEY: Final = frozenset(
         "UNKNOWN",
     }
 )
+"""Reasons for which one key, or the version that it leads to, may fail a whole batch."""
 
 
 class Alike(NamedTuple):
@@ -75,7 +76,7 @@ class Calls(Protocol):
         """Ask a single one."""
 
     async def many(self, alike: Alike, asked: Sequence[Asked], within_s: float) -> list[Read]:
-        """Ask several in one call; an answer for each, in their order."""
+        """Ask several in one call; an answer for each, in their order. What is OF_ONE_KEY is told at once."""
 
 
 class Gather:
@@ -108,19 +109,24 @@ class _Group:
         self._led = False
 
     async def get(self, asked: Asked) -> Read:
-        if not self._under_way and not self._led and not self._waiting:
-            self._led = True
-            try:
-                await asyncio.sleep(0)  # for who else asks in this turn of the loop
-            finally:
-                self._led = False
-                self._go_on()
-            if not self._waiting:
-                return await self._alone(asked)
+        if not self._under_way and not self._led and not self._waiting and await self._leads():
+            return await self._alone(asked)
         return await self._together(asked)
 
+    async def _leads(self) -> bool:
+        """Wait for who else asks in this turn of the loop. Whether nobody has: then a call is under way from now."""
+        self._led = True
+        try:
+            await asyncio.sleep(0)
+            alone = not self._waiting
+            # Counted before the group goes on: with nothing under way it would go, and who comes later start another.
+            self._under_way += alone
+        finally:
+            self._led = False
+            self._go_on()
+        return alone
+
     async def _alone(self, asked: Asked) -> Read:
-        self._under_way += 1
         try:
             return await self._calls.one(self._alike, asked, asked.until_s - self.loop.time())
         except DeadlineExceeded:
@@ -220,10 +226,9 @@ class _Batch:
             else:
                 reads = await self._calls.many(self._alike, asked, within_s)
         except TurnoutError as error:
-            if len(asked) > 1 and error.reason in _OF_ONE_KEY:
-                half = len(asked) // 2
-                await self._answer(asked[:half])
-                await self._answer(asked[half:])
+            if len(asked) > 1 and error.reason in OF_ONE_KEY:
+                half = len(asked) // 2  # side by side: one key alone may be tried again until its deadline
+                await asyncio.gather(self._answer(asked[:half]), self._answer(asked[half:]))
             else:
                 _refuse(asked, error)
         else:
