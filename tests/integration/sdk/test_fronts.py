@@ -16,6 +16,12 @@ PAGE = pb.ScanResponse(served=ANSWER.served, columns=[pb.Column(int64_values=[7]
 AWAY = Unavailable("ROUTE_STALE", "This front last heard from the switcher 61 s ago.")
 
 
+@pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients ask their fronts in the order in which they were given."""
+    monkeypatch.setattr("turnout.client.connection.random.sample", lambda some, _: list(some))
+
+
 async def test_a_read_is_tried_once_more_on_another_front() -> None:
     stale, good = Script(Get=[AWAY]), Script(Get=[ANSWER])
     async with serving(stale) as first, serving(good) as second, Client(targets={"query": [first, second]}) as client:
@@ -23,6 +29,20 @@ async def test_a_read_is_tried_once_more_on_another_front() -> None:
             assert (await client.get("j", 1)).version == 1
     assert len(good.requests["Get"]) == 20
     assert len(stale.requests["Get"]) <= 3  # it rests meanwhile
+
+
+async def test_a_front_does_not_rest_for_one_jobs_fault(in_order: None) -> None:
+    missing = Unavailable("TABLE_MISSING", "The table of version 2 is not there.")
+    healthy, other = Script(Get=[missing, ANSWER]), Script(Get=[ANSWER])
+    async with (
+        serving(healthy) as first,
+        serving(other) as second,
+        Client(targets={"query": [first, second]}) as client,
+    ):
+        for _ in range(5):
+            assert (await client.get("j", 1)).version == 1
+    assert len(healthy.requests["Get"]) == 5
+    assert len(other.requests["Get"]) == 1
 
 
 async def test_a_front_that_is_gone_costs_no_read() -> None:

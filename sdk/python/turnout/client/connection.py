@@ -55,6 +55,8 @@ _ERRORS: dict[grpc.StatusCode, type[TurnoutError]] = {
 
 # What a target says, or is said of it, that another one may answer; CANCELLED by a server as it stops.
 _GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+# Of what a target says of itself, what another job's calls to it meet, too. All else is of the one request.
+_SICK = ("POSTGRES_UNAVAILABLE", "ROUTES_UNKNOWN", "ROUTE_STALE", "STARTING", "STOPPING", "SWITCHER_STARTING")
 
 # Methods that change nothing, by how their names begin.
 _READS = ("Get", "List", "Watch", "Estimate", "Check", "Compare")
@@ -269,13 +271,15 @@ class Connections:
     async def _tried(
         self, places: Places, target: str, attempt: Callable[[str, float], Awaitable[T]], left_s: float
     ) -> T:
-        """One attempt. A target that does not answer, or cannot, rests; one that refuses a request is there."""
+        """One attempt. A target that does not answer, or can answer nothing, rests; not for what it refuses."""
         try:
             result = await attempt(target, left_s)
         except grpc.aio.AioRpcError as error:
-            if _reason(error) is not None:
+            reason = _reason(error)
+            if reason is not None:
                 self._answered.add(target)
-            if error.code() in _GONE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            away = error.code() in _GONE or error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            if away and (reason is None or reason in _SICK):
                 places.failed(target, time.monotonic())
             else:
                 places.answered(target)
