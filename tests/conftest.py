@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,10 @@ from tests.support.topics import Topics
 # How long an example takes depends on what else the machine does; a test that times out says nothing of the product.
 settings.register_profile("turnout", deadline=None)
 settings.load_profile("turnout")
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would every program that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 POSTGRES_VARIABLE = "TURNOUT_TEST_POSTGRES"
 KAFKA_VARIABLE = "TURNOUT_TEST_KAFKA"
