@@ -76,16 +76,20 @@ class Barrier:
         return Prepared(tuple(fronts), _prepared_warnings(fronts, ready.not_ready))
 
     async def adopted(self, committed: Committed, answer_by: float) -> list[ChangeRecord]:
-        """Wait until every live front serves the committed routes, as long as the limit and the caller allow."""
+        """Wait until every live front serves the committed routes, as long as the limit and the caller allow.
+
+        Every front is named that was counted at the commit or is live now: one whose lease was lost for a moment at the
+        commit, and that came back with the routes of before, is late like any other.
+        """
         limit = min(time.monotonic() + self._limits.adopt_s, answer_by)
         fronts = await self._await(committed.proposal, adopted, limit)
-        counted = [front for front in fronts if front.front in committed.counted]
-        late = [front.front for front in counted if front.serving_at is None]
+        named = [front for front in fronts if _to_name(front, committed)]
+        late = [front.front for front in named if front.serving_at is None]
         warnings = (f"Not serving the new route yet: {', '.join(late)}.",) if late else ()
         return [
             replace(
                 record,
-                adoptions=tuple(Adoption(one.front, _after(record.commit_time, one.serving_at)) for one in counted),
+                adoptions=tuple(Adoption(one.front, _after(record.commit_time, one.serving_at)) for one in named),
                 fronts_not_counted=not_counted(fronts),
                 warnings=record.warnings + warnings,
             )
@@ -101,6 +105,12 @@ class Barrier:
             if settled(fronts) or left <= 0:
                 return fronts
             await self._hint.wait(ticket, min(left, POLL_IN_FLIGHT_S))
+
+
+def _to_name(front: Front, committed: Committed) -> bool:
+    if front.ended and front.serving_at is None:
+        return False  # it left before it came to it, and reads by no route any more
+    return front.live or front.front in committed.counted
 
 
 def _prepared_warnings(fronts: Sequence[Front], not_ready: Sequence[tuple[str, str]]) -> tuple[str, ...]:

@@ -86,22 +86,32 @@ class Changes:
         answer_by = time.monotonic() + time_left_s - _ANSWER_MARGIN_S
         while True:
             ticket = self._hint.ticket()
-            if intent.request_id and (found := await self._requests.find(intent)) is not None:
+            found, under_way = await self._before(intent)
+            if found is not None:
                 return await self._answered(found, intent, answer_by)
-            if intent.request_id and await self._requests.in_flight(intent) and time.monotonic() < answer_by:
+            if under_way and time.monotonic() < answer_by:
                 await self._hint.wait(ticket, POLL_IN_FLIGHT_S)
                 continue
             try:
                 return await self._carried_out(orders, intent, validate_only=validate_only, answer_by=answer_by)
-            except Aborted:
+            except TurnoutError:  # of whatever kind: it may have been decided on the route that the first one made
                 if time.monotonic() >= answer_by or not await self._taken(intent):
                     raise
 
+    async def _before(self, intent: Intent) -> tuple[Answered | None, bool]:
+        """The first answer to the request, where there is one, and whether it is being carried out.
+
+        In this order: what is committed between the two reads is found by the second.
+        """
+        if not intent.request_id:
+            return None, False
+        under_way = await self._requests.in_flight(intent)
+        return await self._requests.find(intent), under_way
+
     async def _taken(self, intent: Intent) -> bool:
         """Whether somebody else has carried out the same request, or is about to."""
-        if not intent.request_id:
-            return False
-        return await self._requests.find(intent) is not None or await self._requests.in_flight(intent)
+        found, under_way = await self._before(intent)
+        return found is not None or under_way
 
     async def _answered(self, found: Answered, intent: Intent, answer_by: float) -> list[pb.RouteChange]:
         """The first answer; if nobody has seen the adoption yet, once that is seen."""
@@ -127,14 +137,17 @@ class Changes:
         if validate_only:
             return _by_job([change_message(one) for one in [*unchanged, *(each.record for each in decided)]])
         if not decided:
-            return await self._nothing(unchanged, intent)
+            return await self._nothing(unchanged, intent, answer_by)
         committed = await self._committed(decided, unchanged, intent)
         return await self._finished(committed, [change_message(one) for one in unchanged], intent, answer_by)
 
-    async def _nothing(self, unchanged: Sequence[ChangeRecord], intent: Intent) -> list[pb.RouteChange]:
-        if intent.request_id:
-            return decode_changes(await self._requests.store(intent, encode_changes(unchanged)))
-        return [change_message(one) for one in unchanged]
+    async def _nothing(
+        self, unchanged: Sequence[ChangeRecord], intent: Intent, answer_by: float
+    ) -> list[pb.RouteChange]:
+        if not intent.request_id:
+            return [change_message(one) for one in unchanged]
+        first = await self._requests.store(intent, encode_changes(unchanged))
+        return await self._answered(first, intent, answer_by)
 
     # --- before the commit ---
 
@@ -259,8 +272,8 @@ class Changes:
             for record, told, view in zip(records, woken, views, strict=True)
         ]
         answer = _by_job([*unchanged, *map(change_message, whole)])
-        if not intent.request_id:
-            return answer
+        if not intent.request_id or not all(_adopted(record) for record in whole):
+            return answer  # the next one who repeats the request waits for the fronts that are late
         stored = pb.CutOverRoutesResponse(route_changes=answer).SerializeToString()
         return decode_changes(await self._requests.complete(intent, stored))
 
@@ -316,6 +329,10 @@ def _record(route: Route, intent: Intent, before: RouteRecord) -> ChangeRecord:
         protected_until=before.state.protected_until if back else None,
         view=before.view,
     )
+
+
+def _adopted(record: ChangeRecord) -> bool:
+    return all(one.after is not None for one in record.adoptions)
 
 
 def _sorted(records: Iterable[ChangeRecord]) -> list[ChangeRecord]:

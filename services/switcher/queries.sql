@@ -117,6 +117,7 @@ select fingerprint, answer, proposal from switcher.requests where request_id = $
 
 -- name: store_request
 insert into switcher.requests (request_id, fingerprint, answer, proposal) values ($1, $2, $3, $4) on conflict do nothing
+returning request_id
 
 -- name: complete_request
 update switcher.requests set answer = $2, proposal = '' where request_id = $1 and proposal <> ''

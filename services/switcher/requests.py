@@ -5,6 +5,7 @@ seen. Whoever repeats the request, at whatever replica, sees to that again, so t
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from core.postgres import Pool
 from services.switcher.records import ChangeRecord, Intent
@@ -31,16 +32,7 @@ class RequestStore:
     async def find(self, intent: Intent) -> Answered | None:
         """The answer to a request; InvalidInput where the id stands for another request."""
         async with transaction(self._pool) as connection:
-            row = await connection.fetchrow(SQL.find_request, intent.request_id)
-            if row is None:
-                return None
-            _refuse_other(intent, row["fingerprint"])
-            if not row["proposal"]:
-                return Answered(bytes(row["answer"]))
-            changes = await connection.fetch(SQL.changes_of_request, intent.request_id)
-            counted = await connection.fetchval(SQL.counted_fronts, row["proposal"])
-        records = tuple(change_of(change) for change in changes)
-        return Answered(bytes(row["answer"]), row["proposal"], records, frozenset(counted or ()))
+            return await _find(connection, intent)
 
     async def in_flight(self, intent: Intent) -> bool:
         """Whether the request is being carried out, by this replica or another one; InvalidInput as for `find`."""
@@ -51,12 +43,16 @@ class RequestStore:
         _refuse_other(intent, row["fingerprint"])
         return not row["dead"]
 
-    async def store(self, intent: Intent, answer: bytes) -> bytes:
-        """Keep the answer to a request that needed no change; the first one, if the same request came twice at once."""
+    async def store(self, intent: Intent, answer: bytes) -> Answered:
+        """Keep the answer to a request that needed no change; the first one, if the same request came twice at once.
+
+        That one may be of a commit, which this one was decided behind. InvalidInput as for `find`.
+        """
         async with transaction(self._pool) as connection:
             await connection.execute(SQL.store_request, intent.request_id, intent.fingerprint, answer, "")
-            row = await connection.fetchrow(SQL.find_request, intent.request_id)
-        return bytes(row["answer"])
+            first = await _find(connection, intent)
+        assert first is not None, "it was stored, now or before"
+        return first
 
     async def complete(self, intent: Intent, answer: bytes) -> bytes:
         """Put the whole answer in the place of the one that the commit stored; the whole one that was first."""
@@ -64,6 +60,19 @@ class RequestStore:
             await connection.execute(SQL.complete_request, intent.request_id, answer)
             row = await connection.fetchrow(SQL.find_request, intent.request_id)
         return answer if row is None else bytes(row["answer"])
+
+
+async def _find(connection: Any, intent: Intent) -> Answered | None:
+    row = await connection.fetchrow(SQL.find_request, intent.request_id)
+    if row is None:
+        return None
+    _refuse_other(intent, row["fingerprint"])
+    if not row["proposal"]:
+        return Answered(bytes(row["answer"]))
+    changes = await connection.fetch(SQL.changes_of_request, intent.request_id)
+    counted = await connection.fetchval(SQL.counted_fronts, row["proposal"])
+    records = tuple(change_of(change) for change in changes)
+    return Answered(bytes(row["answer"]), row["proposal"], records, frozenset(counted or ()))
 
 
 def _refuse_other(intent: Intent, fingerprint: bytes) -> None:

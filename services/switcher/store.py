@@ -167,8 +167,9 @@ class RouteStore:
                 made = _Made(proposal, revision, opened["traceparent"], before)
                 await _write(connection, made, one.change, record, intent)
             if intent.request_id:
-                answer = encode(records)
-                await connection.execute(SQL.store_request, intent.request_id, intent.fingerprint, answer, proposal)
+                stored = intent.request_id, intent.fingerprint, encode(records), proposal
+                if await connection.fetchval(SQL.store_request, *stored) is None:
+                    raise _carried_out_before(jobs)
             await connection.execute(SQL.notify)
         return Committed(proposal, records, counted)
 
@@ -213,6 +214,13 @@ def _closed(jobs: Sequence[str], because: str | None) -> Aborted:
         "PROPOSAL_EXPIRED",
         f"The proposal for {', '.join(jobs)} was cancelled: {because or 'it was open for too long'}. Nothing has "
         "changed; read the route again and decide anew.",
+    )
+
+
+def _carried_out_before(jobs: Sequence[str]) -> Aborted:
+    return Aborted(
+        "REQUEST_CARRIED_OUT",
+        f"The same request for {', '.join(jobs)} was carried out before; repeat it for its answer.",
     )
 
 

@@ -96,6 +96,62 @@ async def test_a_front_that_adopts_late_is_named(switcher: Switcher, make_front:
     assert answer.warnings == ["Not serving the new route yet: front-late."]
 
 
+async def test_a_front_that_comes_back_behind_the_commit_is_late_like_any_other(
+    switcher: Switcher, make_front: MakeFront
+) -> None:
+    """Its lease had expired at the commit, so that nobody asked it, and it still serves the epoch before."""
+    front, back = await make_front("front-1"), Front(switcher.target, "front-back")
+    await switcher.cut_over(1)
+    front.serves = front.drains = back.serves = back.drains = False
+    change = asyncio.ensure_future(switcher.stub.CutOverRoute(pb.CutOverRouteRequest(name=ROUTE, version=2), timeout=3))
+
+    async def committed() -> bool:
+        return front.committed[-1].route.epoch == 2
+
+    await eventually(committed)
+    await back.start()
+    await front.report(front.committed[-1].proposal, pb.Report.SERVING)
+    answer = await change
+    assert [(a.front, a.HasField("adoption_time")) for a in answer.adoptions] == [
+        ("front-1", True),
+        ("front-back", False),
+    ]
+    assert answer.warnings == ["Not serving the new route yet: front-back."]
+    await back.die()
+
+
+async def test_who_says_goodbye_before_it_serves_is_not_late(switcher: Switcher, make_front: MakeFront) -> None:
+    front, leaving = await make_front("front-1"), await make_front("front-leaving")
+    await switcher.cut_over(1)
+    leaving.serves = leaving.drains = False
+    change = asyncio.create_task(switcher.cut_over(2))
+
+    async def committed() -> bool:
+        return leaving.committed[-1].route.epoch == 2
+
+    await eventually(committed)
+    await leaving.goodbye()
+    answer = await change
+    assert [adoption.front for adoption in answer.adoptions] == [front.name]
+    assert not answer.warnings
+    assert not answer.fronts_not_counted
+
+
+async def test_an_answer_that_names_late_fronts_is_not_the_last_word(switcher: Switcher, make_front: MakeFront) -> None:
+    front = await make_front("front-late")
+    await switcher.cut_over(1)
+    front.serves = front.drains = False
+    request = pb.CutOverRouteRequest(name=ROUTE, version=2, request_id="cut-over-2")
+    first = await switcher.stub.CutOverRoute(request, timeout=2)
+    assert first.warnings == ["Not serving the new route yet: front-late."]
+    await front.report(front.committed[-1].proposal, pb.Report.SERVING)
+    whole = await switcher.cut_over(2, request_id="cut-over-2")
+    assert (whole.changed, whole.commit_time, list(whole.warnings)) == (True, first.commit_time, [])
+    assert [a.front for a in whole.adoptions if a.HasField("adoption_time")] == ["front-late"]
+    await front.goodbye()
+    assert await switcher.cut_over(2, request_id="cut-over-2") == whole, "this one is kept"
+
+
 async def test_a_rollback_needs_one_front_that_can_serve_it(switcher: Switcher, make_front: MakeFront) -> None:
     good, bad = await make_front("front-good"), await make_front("front-bad")
     await switcher.cut_over(1)

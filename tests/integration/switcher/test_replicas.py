@@ -14,6 +14,7 @@ import asyncpg
 import grpc
 import pytest
 
+from services.switcher.requests import RequestStore
 from tests.integration.query.fronts import FrontProcess
 from tests.integration.switcher.conftest import ROUTE, V1, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
@@ -197,6 +198,93 @@ async def test_a_request_repeated_elsewhere_while_it_is_carried_out(pair: Pair) 
     await pair.front.report(proposal.proposal, pb.Report.PREPARED)
     assert await first == await second
     await made_once(pair, await second)
+
+
+class Reading:
+    """Stops the first reader of earlier requests after its first or second read, until it is let go on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, reads: int) -> None:
+        self.reached = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self._reads = reads
+        self._reader: asyncio.Task[Any] | None = None
+        for name in ("find", "in_flight"):
+            monkeypatch.setattr(RequestStore, name, self._stopping(getattr(RequestStore, name)))
+
+    def _stopping(self, read: Any) -> Any:
+        async def stopping(store: RequestStore, intent: Any) -> Any:
+            self._reader = self._reader or asyncio.current_task()
+            answer = await read(store, intent)
+            if self._reader is asyncio.current_task():
+                self._reads -= 1
+                if self._reads == 0:
+                    self.reached.set()
+                    await self.go_on.wait()
+            return answer
+
+        return stopping
+
+
+async def asked(command: str, at: Switcher) -> pb.RouteChange:
+    if command == "cut over":
+        return await at.cut_over(3, request_id="again")
+    return await at.roll_back(request_id="again")
+
+
+@pytest.fixture
+async def two(start_switcher: StartSwitcher) -> AsyncIterator[tuple[Switcher, Switcher, Front]]:
+    """Two replicas, and a front at the one; version 2 serves, at epoch 2."""
+    one, other = await start_switcher(reader_lease_s=3), await start_switcher(reader_lease_s=3)
+    front = await Front(one.target, "front-1").start()
+    await one.cut_over(1)
+    await one.cut_over(2)
+    yield one, other, front
+    await front.die()
+
+
+@pytest.mark.parametrize("command", ["cut over", "roll back"])
+@pytest.mark.parametrize("reads", [1, 2], ids=["between two reads", "before it is decided"])
+async def test_a_repeat_that_the_commit_overtakes(
+    two: tuple[Switcher, Switcher, Front], monkeypatch: pytest.MonkeyPatch, command: str, reads: int
+) -> None:
+    """It is decided on no route that the request itself has made, and waits for the adoption like the first."""
+    one, other, front = two
+    front.prepares = front.serves = front.drains = False
+    if reads == 1:
+        first = asyncio.create_task(asked(command, one))
+        await front.until_proposed(3)
+    reading = Reading(monkeypatch, reads)
+    second = asyncio.create_task(asked(command, other))
+    await reading.reached.wait()
+    if reads == 2:
+        first = asyncio.create_task(asked(command, one))
+    proposal = await front.until_proposed(3)
+    await front.report(proposal.proposal, pb.Report.PREPARED)
+
+    async def committed() -> bool:
+        return front.committed[-1].route.epoch == 3
+
+    await eventually(committed)
+    reading.go_on.set()
+    await front.report(proposal.proposal, pb.Report.SERVING)
+    assert await first == await second
+    assert [one.front for one in (await second).adoptions if one.HasField("adoption_time")] == ["front-1"]
+    assert (await one.route()).epoch == 3
+
+
+async def test_a_repeat_that_finds_another_route_behind_its_own_is_not_carried_out_again(
+    two: tuple[Switcher, Switcher, Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, _ = two
+    reading = Reading(monkeypatch, 2)
+    second = asyncio.create_task(asked("cut over", other))
+    await reading.reached.wait()
+    first = await asked("cut over", one)
+    await one.cut_over(1)
+    reading.go_on.set()
+    assert await second == first
+    route = await one.route()
+    assert (route.epoch, route.active_version) == (4, 1)
 
 
 async def test_fronts_at_either_replica_adopt_in_one_order(start_switcher: StartSwitcher) -> None:

@@ -461,7 +461,7 @@ class RouteChange(google.protobuf.message.Message):
 
     @property
     def adoptions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Adoption]:
-        """Only in the answer to the change itself: each front's adoption."""
+        """Only in the answer to the change itself: the adoption of each front that was live at the commit or is live now."""
 
     @property
     def fronts_not_counted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
