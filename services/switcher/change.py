@@ -205,6 +205,7 @@ class Changes:
             described=_described(intent, jobs),
             traceparent=current_traceparent(),
             emergency=all(change.emergency for change in changes),
+            rolls_back=intent.command is CommandKind.ROLL_BACK,
         )
         with _tracer.start_as_current_span("switcher.propose"):
             proposal = await self._store.propose(changes, intent, terms)

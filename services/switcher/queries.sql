@@ -33,14 +33,14 @@ select value from switcher.revision
 select pg_notify('turnout_switcher', '')
 
 -- name: open_proposals
-select p.proposal, p.described, p.deadline <= clock_timestamp() as dead, p.emergency
+select p.proposal, p.described, p.deadline <= clock_timestamp() as dead, p.emergency, p.rolls_back
 from switcher.proposal_routes r join switcher.proposals p using (proposal)
 where r.job = any($1::text[]) and r.open
 
 -- name: propose
-insert into switcher.proposals (proposal, state, revision, deadline, described, traceparent, emergency, request_id,
-                                fingerprint)
-values ($1, 'OPEN', $2, clock_timestamp() + $3, $4, $5, $6, $7, $8)
+insert into switcher.proposals (proposal, state, revision, deadline, described, traceparent, emergency, rolls_back,
+                                request_id, fingerprint)
+values ($1, 'OPEN', $2, clock_timestamp() + $3, $4, $5, $6, $7, $8, $9)
 
 -- name: propose_route
 insert into switcher.proposal_routes (proposal, job, epoch, route, way_back_versions, open)

@@ -49,12 +49,18 @@ class Terms:
     """How a proposal is opened.
 
     emergency: it takes the place of any other proposal that is not an emergency itself, and needs one front only.
+    rolls_back: an emergency that takes the place of any other proposal that is not a rollback itself.
     """
 
     lifetime: timedelta  # unless its proposer renews it
     described: str  # who wants what, for another operator
     traceparent: str
     emergency: bool = False
+    rolls_back: bool = False
+
+    def overtakes(self, row: Any) -> bool:
+        """Whether it takes the place of an open proposal (a row of `open_proposals`)."""
+        return (self.rolls_back and not row["rolls_back"]) or (self.emergency and not row["emergency"])
 
 
 class RouteStore:
@@ -89,7 +95,7 @@ class RouteStore:
         """Open a proposal of all these changes; its id holds a hash of its content.
 
         Aborted where another one is open for one of the jobs, or a route moved. A proposal that outlives its lifetime
-        has no proposer any more: the next one cancels it, and so does an emergency with one that is none.
+        has no proposer any more: the next one cancels it, and so do the terms that overtake it.
         """
         routes = {change.route.job: route_json(change.route) for change in changes}
         jobs = sorted(routes)
@@ -105,7 +111,7 @@ class RouteStore:
             await connection.execute(
                 SQL.propose,
                 *(proposal, revision, terms.lifetime, terms.described, terms.traceparent, terms.emergency),
-                *(intent.request_id, intent.fingerprint),
+                *(terms.rolls_back, intent.request_id, intent.fingerprint),
             )
             for change in changes:
                 await connection.execute(
@@ -240,7 +246,7 @@ async def _make_way(connection: Any, jobs: Sequence[str], terms: Terms) -> None:
     for row in await connection.fetch(SQL.open_proposals, jobs):
         if row["dead"]:
             await _close(connection, row["proposal"], "its proposer was not heard of any more")
-        elif terms.emergency and not row["emergency"]:
+        elif terms.overtakes(row):
             await _close(connection, row["proposal"], f"{terms.described} took its place")
         else:
             raise Aborted(

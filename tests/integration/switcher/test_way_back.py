@@ -113,6 +113,23 @@ async def test_the_way_out_takes_the_place_of_what_is_on_its_way(switcher: Switc
     assert (route.epoch, route.active_version) == (3, 1)
 
 
+async def test_a_rollback_overtakes_another_emergency_too(switcher: Switcher, make_front: MakeFront) -> None:
+    front = await make_front("front-1")
+    await switcher.cut_over(1)
+    await switcher.cut_over(2)
+    await switcher.set_traffic({2: 9000, 3: 1000})
+    front.prepares = False
+    given_up = asyncio.create_task(refused(switcher.set_traffic({2: 10000}, claimed_actor="eve")))
+    emergency = await front.until_proposed(4)
+    back = asyncio.create_task(switcher.roll_back(claimed_actor="ada"))
+    rollback = await front.until_proposed(5)
+    await front.report(emergency.proposal, pb.Report.PREPARED)
+    await front.report(rollback.proposal, pb.Report.PREPARED)
+    assert (await back).route.active_version == 1
+    refusal = await given_up
+    assert (refusal.reason, "ROLL_BACK by ada took its place" in refusal.message) == ("PROPOSAL_EXPIRED", True)
+
+
 async def test_giving_up_a_split_does_not_wait_for_a_front_that_cannot(
     switcher: Switcher, make_front: MakeFront
 ) -> None:
