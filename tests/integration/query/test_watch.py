@@ -217,24 +217,6 @@ async def test_drained_after_a_scan_whose_reader_walked_away(
     await eventually(reported(switcher, "p2", ["SERVING", "DRAINED"]))
 
 
-async def test_slow_scans_leave_connections_to_everybody_else(
-    front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
-) -> None:
-    await serving.numbers(1, {})
-    await serving.sql("insert into serving.j__v1 select n, repeat('x', 1000) from generate_series(1, 20000) n")
-    request = pb.ScanRequest(job="jobs/j", limit=20_000, version=1)
-    calls = [front.query.Scan(request, timeout=60) for _ in range(4)]
-    try:
-        for call in calls:
-            assert await call.read()
-        with pytest.raises(grpc.aio.AioRpcError):
-            await front.query.Scan(request, timeout=0.2).read()
-        assert plain((await front.get(i(1), version=1)).row)[0] == 1
-    finally:
-        for call in calls:
-            call.cancel()
-
-
 async def test_a_new_stream_reports_what_the_snapshot_says(
     front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher, switcher_process: SwitcherProcess
 ) -> None:

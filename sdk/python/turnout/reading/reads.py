@@ -15,6 +15,7 @@ from turnout.reading.exposing import Exposing
 from turnout.reading.front import Front
 from turnout.reading.positions import Positions
 from turnout.reading.routing import Cause, Resolution, Resolver
+from turnout.reading.scans import taken_in_time
 from turnout.reading.table import Found, Page, TableMissing, TableMoved, TableReader, Tables, Values
 from turnout.reading.tokens import behind, token_of
 from turnout.reading.values import Keys
@@ -242,7 +243,7 @@ class Reads:
         async def attempt(asked: Request) -> tuple[Served, Page]:
             """Begins the scan: its first page. A scan that was begun before is given up."""
             await _closed(opened)
-            opened.append(self._pages(asked, order_by, rows_max, deadline))
+            opened.append(taken_in_time(self._pages(asked, order_by, rows_max, deadline), deadline))
             return await anext(opened[0])
 
         try:

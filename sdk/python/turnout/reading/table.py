@@ -1,8 +1,7 @@
 """Reads of the output tables in PostgreSQL: what a front knows of each, and the statements on it."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from turnout.postgres import Connection, Pool, load_queries, open_pool, postgres
 from turnout.reading.columns import Column, Table, table_of_catalog
 from turnout.reading.deadline import Deadline
 from turnout.reading.gathering import Gathering
+from turnout.reading.limits import READ_S_MAX
 from turnout.reading.positions import Positions
+from turnout.reading.scans import ScanPlaces, too_long
 from turnout.reading.statements import Statements
 from turnout.schema import SchemaError, table_name
 
@@ -23,7 +24,6 @@ _QUERIES = load_queries(Path(__file__).with_name("queries.sql"))
 PAGE_ROWS = 1000
 _READERS_MAX = 1000
 _CONNECTIONS_MAX = 8
-_SCANS_MAX = 4
 _WARM_S = 10.0
 
 # What PostgreSQL says to a statement made for a table that is gone, or that was made anew with another shape.
@@ -80,7 +80,7 @@ Answer = tuple[Positions, Values | None]
 class TableReader:
     """Reads of one table, each in one snapshot with the applied positions. Raises TableMoved, Unavailable."""
 
-    def __init__(self, pool: Pool, scans: asyncio.Semaphore, table: Table) -> None:
+    def __init__(self, pool: Pool, scans: ScanPlaces, table: Table) -> None:
         self._pool = pool
         self._scans = scans
         self.table = table
@@ -131,10 +131,11 @@ class TableReader:
     async def scan(
         self, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline
     ) -> AsyncGenerator[Page, None]:
-        """Pages of at most PAGE_ROWS rows out of one snapshot; at least one page, be it without rows."""
+        """Pages of at most PAGE_ROWS rows out of one snapshot; at least one page, be it without rows. Unavailable
+        (SCANS_BUSY); ResourceExhausted (SCAN_TOO_LONG)."""
         with _reading(self.table):
             async with (
-                self._scan_place(deadline),
+                self._scans.place(deadline),
                 self._pool.acquire(timeout=deadline.left_s) as connection,
                 connection.transaction(isolation="repeatable_read", readonly=True),
             ):
@@ -146,24 +147,12 @@ class TableReader:
                 rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
                 yield Page(positions, [tuple(row) for row in rows])
                 while len(rows) == PAGE_ROWS and (left := left - len(rows)):
-                    rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+                    try:
+                        rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+                    except TimeoutError:
+                        raise too_long() from None
                     if rows:
                         yield Page(positions, [tuple(row) for row in rows])
-
-    @asynccontextmanager
-    async def _scan_place(self, deadline: Deadline) -> AsyncIterator[None]:
-        """One of the few places for scans: slow readers of large scans must leave connections to everybody else."""
-        try:
-            async with asyncio.timeout(deadline.left_s):
-                await self._scans.acquire()
-        except TimeoutError:
-            raise Unavailable(
-                "SCANS_BUSY", f"This front answers {_SCANS_MAX} scans at a time and all places are taken; try again."
-            ) from None
-        try:
-            yield
-        finally:
-            self._scans.release()
 
     async def _cursor(
         self, connection: Connection, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline
@@ -194,7 +183,7 @@ class Tables:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._opened: Pool | None = None
-        self._scans = asyncio.Semaphore(_SCANS_MAX)
+        self._scans = ScanPlaces()
         self._readers: dict[VersionId, TableReader] = {}
 
     async def open(self) -> None:
@@ -204,7 +193,11 @@ class Tables:
             application_name="turnout query",
             min_size=0,
             max_size=_CONNECTIONS_MAX,
-            settings={"default_transaction_read_only": "on"},
+            settings={
+                "default_transaction_read_only": "on",
+                # Every scan ends by itself before, unless this process is frozen.
+                "idle_in_transaction_session_timeout": f"{READ_S_MAX:.0f}s",
+            },
             keeps_session=True,
         )
 

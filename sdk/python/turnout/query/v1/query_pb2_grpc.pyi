@@ -22,7 +22,7 @@ class QueryStub:
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
-    ROUTE_BEHIND_TOKEN and BEHIND_TOKEN. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
+    ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
@@ -52,7 +52,7 @@ class QueryStub:
         turnout.query.v1.query_pb2.ScanResponse,
     ]
     """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-    active version.
+    active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes.
     """
 
     ExplainRoute: grpc.UnaryUnaryMultiCallable[
@@ -81,7 +81,7 @@ class QueryAsyncStub:
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
-    ROUTE_BEHIND_TOKEN and BEHIND_TOKEN. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
+    ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
@@ -110,7 +110,7 @@ class QueryAsyncStub:
         turnout.query.v1.query_pb2.ScanResponse,
     ]
     """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-    active version.
+    active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes.
     """
 
     ExplainRoute: grpc.aio.UnaryUnaryMultiCallable[
@@ -139,7 +139,7 @@ class QueryServicer(metaclass=abc.ABCMeta):
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
-    ROUTE_BEHIND_TOKEN and BEHIND_TOKEN. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
+    ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
@@ -174,7 +174,7 @@ class QueryServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[turnout.query.v1.query_pb2.ScanResponse], collections.abc.AsyncIterator[turnout.query.v1.query_pb2.ScanResponse]]:
         """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-        active version.
+        active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes.
         """
 
     @abc.abstractmethod
