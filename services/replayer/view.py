@@ -51,8 +51,10 @@ async def move_view(store: Store, version: VersionId, epoch: int) -> Moved:
 
     try:
         blocker = await with_lock(store, view, move)
-    except (asyncpg.DependentObjectsStillExistError, asyncpg.WrongObjectTypeError) as error:
-        return Moved(False, f"{error}; {error.detail or 'rename or drop it'}")
+    except asyncpg.DependentObjectsStillExistError as error:
+        return Moved(False, f"{error}: {error.detail}" if error.detail else str(error))
+    except asyncpg.WrongObjectTypeError:
+        return Moved(False, f"{serving(view)} is no view but something of somebody else's with that name; rename it")
     if blocker is not None:
         return Moved(False, f"{blocker} holds a lock on the view")
     return Moved(not stale, stale)

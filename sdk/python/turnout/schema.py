@@ -25,6 +25,8 @@ from collections.abc import Iterator
 import msgspec
 
 JOB_ID = re.compile(r"[a-z]([a-z0-9-]{0,40}[a-z0-9])?", re.ASCII)
+RESERVED_JOB_IDS = frozenset({"dead-letters", "positions"})
+"""Their views would have the names of Turnout's own tables in the schema `serving`."""
 COLUMN_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}", re.ASCII)
 TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 IDENTIFIER_BYTES_MAX = 63  # PostgreSQL cuts longer names without a word
@@ -232,6 +234,11 @@ def check_job_id(job: str) -> None:
         raise SchemaError(
             f"{job!r} is not a job id: use 1 to 42 of a-z, 0-9 and single hyphens, starting with a letter and not "
             f"ending with a hyphen, for example 'carrier-punctuality'"
+        )
+    if job in RESERVED_JOB_IDS:
+        raise SchemaError(
+            f"{job!r} cannot name a job: Turnout's own table serving.{job.replace('-', '_')} has that name, which the "
+            f"job's SQL view would need. Choose another name, for example 'my-{job}'"
         )
 
 

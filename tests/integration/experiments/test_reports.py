@@ -55,6 +55,7 @@ async def test_answers_carry_exposures_by_which_outcomes_are_reported(lab: Lab) 
     assert await lab.client.report_outcome(one, error=True)  # told twice
     assert not await lab.client.report_outcome(held[0], error=True)
     assert not await lab.client.report_outcome(pinned, conversion=True)
+    assert not await lab.client.report_outcome(one, error=False)  # nothing happened
     assert await lab.stored() == {identity(NAME, unit)}
     with pytest.raises(InvalidInput):
         await lab.client.report_outcome("made up", error=True)

@@ -112,6 +112,12 @@ def test_job_ids(job: str) -> None:
     schema.check_job_id(job)
 
 
+@pytest.mark.parametrize("job", sorted(schema.RESERVED_JOB_IDS))
+def test_a_job_cannot_have_the_name_of_a_table_of_turnouts_own(job: str) -> None:
+    with pytest.raises(SchemaError, match="would need"):
+        schema.check_job_id(job)
+
+
 @pytest.mark.parametrize("job", ["", "A", "1a", "-a", "a-", "a--b", "a_b", "a" * 43, "a b", "ä", "a\n", "a٣"])
 def test_refused_job_ids(job: str) -> None:
     with pytest.raises(SchemaError, match="is not a job id"):

@@ -14,6 +14,10 @@ from turnout.log_range import LogRange, LogRangeError, PartitionOffset
 from turnout.schema import ColumnType
 
 WHOLE_BASIS_POINTS = 10_000
+COUNT_MAX = 10**9
+"""Most of anything that is counted or limited by a number: more means nothing, and not all of it can be sent."""
+PARTITIONS_MAX = 10_000
+"""Most partitions of a topic that `turnout produce` creates."""
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)

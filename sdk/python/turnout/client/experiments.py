@@ -193,8 +193,8 @@ class ExperimentCalls(Calls):
         self,
         read: Read | str,
         *,
-        error: bool = False,
-        conversion: bool = False,
+        error: bool | None = None,
+        conversion: bool | None = None,
         reward: float | None = None,
         outcome_id: str = "",
         timeout_s: float | None = None,
@@ -203,12 +203,15 @@ class ExperimentCalls(Calls):
 
         One of: error (the answer was wrong or of no use), conversion (the unit did what it was hoped to do), reward (a
         number; outcome_id where there are several for one answer). It is stored when this returns, and may be told
-        again at any time. An answer that no experiment counts is not reported at all.
+        again at any time. An answer that no experiment counts is not reported at all, nor is a False: an answer without
+        an error, or without a conversion, is what is known of it anyhow.
         """
-        metrics = [(error, Metric.ERROR), (conversion, Metric.CONVERSION), (reward is not None, Metric.REWARD)]
-        told = [metric for given, metric in metrics if given]
+        given = {Metric.ERROR: error, Metric.CONVERSION: conversion, Metric.REWARD: reward}
+        told = [metric for metric, value in given.items() if value is not None]
         if len(told) != 1:
             raise InvalidInput("INVALID_OUTCOME", "Report one of error, conversion and reward.")
+        if given[told[0]] is False:
+            return False
         exposure_id = read if isinstance(read, str) else read.exposure_id
         if not exposure_id:
             return False

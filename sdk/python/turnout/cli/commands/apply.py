@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from turnout.cli import arguments
+from turnout.cli.arguments import COUNT_MAX
 from turnout.cli.commands.parameters import PRIORITY_MAX, JobFileArgument
 from turnout.cli.commands.watching import watch
 from turnout.cli.document import document
@@ -75,9 +76,12 @@ async def apply(
     ] = None,
     no_run: Annotated[bool, typer.Option("--no-run", help="Register only; start no replay.")] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, metavar="N", help="Worker processes, at most one a partition.")
+        int | None,
+        typer.Option("--workers", min=1, max=COUNT_MAX, metavar="N", help="Worker processes, at most one a partition."),
     ] = None,
-    rate: Annotated[int | None, typer.Option("--rate", min=1, metavar="N", help="Limit in records a second.")] = None,
+    rate: Annotated[
+        int | None, typer.Option("--rate", min=1, max=COUNT_MAX, metavar="N", help="Limit in records a second.")
+    ] = None,
     priority: Annotated[
         int | None,
         typer.Option(

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from turnout.cli import arguments
+from turnout.cli.arguments import COUNT_MAX
 from turnout.cli.document import document
 from turnout.cli.exits import usage
 from turnout.cli.invocation import command
@@ -32,11 +33,14 @@ async def show(session: Session) -> None:
 async def change(
     session: Session,
     copies: Annotated[
-        int | None, typer.Option("--copies", min=0, metavar="N", help="Most runs that copy at the same time.")
+        int | None,
+        typer.Option("--copies", min=0, max=COUNT_MAX, metavar="N", help="Most runs that copy at the same time."),
     ] = None,
     rows: Annotated[
         int | None,
-        typer.Option("--rows", min=0, metavar="N", help="Most rows a second that all copies write together."),
+        typer.Option(
+            "--rows", min=0, max=COUNT_MAX, metavar="N", help="Most rows a second that all copies write together."
+        ),
     ] = None,
     storage: Annotated[
         str | None, typer.Option("--storage", metavar="SIZE", help="Most that all output tables take, such as 500GB.")

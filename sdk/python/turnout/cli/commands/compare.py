@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from turnout.cli import arguments
+from turnout.cli.arguments import COUNT_MAX
 from turnout.cli.commands.parameters import JobArgument
 from turnout.cli.contracts import contract_of
 from turnout.cli.document import document
@@ -73,7 +74,7 @@ async def compare(
         bool, typer.Option("--allow-unaligned", help="Compare as they stand where there is no such cut.")
     ] = False,
     range_rows: Annotated[
-        int | None, typer.Option("--range-rows", min=1, metavar="N", help="Rows of a range of keys.")
+        int | None, typer.Option("--range-rows", min=1, max=COUNT_MAX, metavar="N", help="Rows of a range of keys.")
     ] = None,
     resume: Annotated[
         str | None, typer.Option("--resume", metavar="ID", help="Go on with a comparison that was interrupted.")

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from turnout.cli import arguments
+from turnout.cli.arguments import COUNT_MAX
 from turnout.cli.commands.parameters import GatesOption, JobArgument, ReasonOption, RequireOption, gates, required_gates
 from turnout.cli.commands.watching import LINE_EVERY_S
 from turnout.cli.document import document
@@ -61,10 +62,12 @@ async def create(
         typer.Option("--margin", min=0, metavar="X", help="How much worse may be promoted: 0.1 = a tenth."),
     ] = None,
     units_min: Annotated[
-        int | None, typer.Option("--units-min", min=0, metavar="N", help="Units of each arm before a promotion.")
+        int | None,
+        typer.Option("--units-min", min=0, max=COUNT_MAX, metavar="N", help="Units of each arm before a promotion."),
     ] = None,
     units_max: Annotated[
-        int | None, typer.Option("--units-max", min=1, metavar="N", help="Units after which it is inconclusive.")
+        int | None,
+        typer.Option("--units-max", min=1, max=COUNT_MAX, metavar="N", help="Units after which it is inconclusive."),
     ] = None,
     window: Annotated[
         str | None, typer.Option("--window", metavar="TIME", help="Of a unit from its first exposure, such as 24h.")

@@ -11,6 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from turnout.cli.arguments import COUNT_MAX, PARTITIONS_MAX
 from turnout.cli.commands.parameters import KafkaConfigOption, KafkaOption
 from turnout.cli.invocation import command
 from turnout.cli.kafka import Sender, ensure_topic
@@ -41,9 +42,17 @@ def produce(
     key: Annotated[str, typer.Option("--key", metavar="FIELD", help="Field whose value is the record's key.")] = "",
     partitions: Annotated[
         int | None,
-        typer.Option("--partitions", min=1, metavar="N", help=f"Partitions of a new topic; {PARTITIONS} unless told."),
+        typer.Option(
+            "--partitions",
+            min=1,
+            max=PARTITIONS_MAX,
+            metavar="N",
+            help=f"Partitions of a new topic; {PARTITIONS} unless told.",
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--rate", min=1, metavar="N", help="Limit in records a second.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--rate", min=1, max=COUNT_MAX, metavar="N", help="Limit in records a second.")
+    ] = None,
     kafka_address: KafkaOption = "",
     kafka_config: KafkaConfigOption = None,
 ) -> None:

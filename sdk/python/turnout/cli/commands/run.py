@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from turnout.cli import arguments
+from turnout.cli.arguments import COUNT_MAX
 from turnout.cli.commands.parameters import PRIORITY_MAX, JobArgument, VersionArgument
 from turnout.cli.commands.watching import watch
 from turnout.cli.document import document
@@ -68,7 +69,9 @@ async def rate(
     session: Session,
     job: JobArgument,
     version: VersionArgument,
-    limit: Annotated[int, typer.Argument(metavar="N", min=0, help="Records a second over all workers; 0 = no limit.")],
+    limit: Annotated[
+        int, typer.Argument(metavar="N", min=0, max=COUNT_MAX, help="Records a second over all workers; 0 = no limit.")
+    ],
 ) -> int:
     """Limit how many records a second a run reads."""
     number = arguments.version_number(version)
