@@ -100,7 +100,7 @@ class SwitcherApp(ServiceApp):
             store,
             changes,
             releases,
-            RollbackReadiness(store, replayer),
+            RollbackReadiness(store, fronts, replayer),
             Watch(fronts, feed, keys),
             fronts,
             ExperimentParts(experiments, Experiments(experiments, store, changes), ledger, keys),

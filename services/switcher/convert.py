@@ -170,7 +170,10 @@ def readiness_message(job: str, ready: Readiness) -> pb.RollbackReadiness:
         staleness=pb.Staleness(offsets=stale.offsets, event_time=_duration(stale.event_time)) if stale else None,
         lag=ready.lag,
         rows_differing=pb.RowsDiffering(
-            keys=differing.keys, share=differing.share, compare_time=_timestamp(differing.compare_time)
+            keys=differing.keys,
+            share=differing.share,
+            compare_time=_timestamp(differing.compare_time),
+            comparison=differing.comparison,
         )
         if differing
         else None,

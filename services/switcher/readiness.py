@@ -2,6 +2,7 @@
 
 import asyncio
 
+from services.switcher.presence import FrontStore
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.store import RouteStore
 from services.switcher.way_back import Readiness, readiness
@@ -9,10 +10,11 @@ from turnout.errors import NotFound
 
 
 class RollbackReadiness:
-    """Asks nothing of the fronts: they are asked by the rollback itself."""
+    """Asks nothing of the fronts, which are asked by the rollback itself; tells what they last said of the way back."""
 
-    def __init__(self, store: RouteStore, replayer: ReplayerClient) -> None:
+    def __init__(self, store: RouteStore, fronts: FrontStore, replayer: ReplayerClient) -> None:
         self._store = store
+        self._fronts = fronts
         self._replayer = replayer
 
     async def of(self, job: str) -> Readiness:
@@ -24,8 +26,9 @@ class RollbackReadiness:
         if state.way_back is None:
             return readiness(state, record.now, {}, None)
         active, target = state.route.active_version, state.way_back.active_version
-        seen, differing = await asyncio.gather(
+        fronts, seen, differing = await asyncio.gather(
+            self._fronts.fronts(record.proposal),
             self._replayer.runs(job, state.way_back.versions | {active}),
             self._replayer.rows_differing(job, active, target),
         )
-        return readiness(state, record.now, {run.version: run for run in seen}, differing)
+        return readiness(state, record.now, {run.version: run for run in seen}, differing, fronts)

@@ -159,7 +159,7 @@ def _remarks(version: VersionId, run: pb.Run) -> list[str]:
 def _rows_differing(found: pb.Comparison) -> RowsDiffering:
     keys = found.rows_only_old + found.rows_only_new + found.rows_changed
     of = found.rows_old + found.rows_only_new
-    return RowsDiffering(keys, keys / of if of else 0.0, found.create_time.ToDatetime(UTC))
+    return RowsDiffering(keys, keys / of if of else 0.0, found.create_time.ToDatetime(UTC), found.name)
 
 
 def _run_seen(version: VersionId, run: pb.Run) -> RunSeen:

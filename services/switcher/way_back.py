@@ -72,6 +72,10 @@ def unreadable(change: Change, fronts: Sequence[Front]) -> list[str]:
     """Live fronts that cannot read back what the change leaves, and why; one sentence each."""
     if not change.to_read_back:
         return []
+    return _blind(fronts)
+
+
+def _blind(fronts: Iterable[Front]) -> list[str]:
     return [
         f"the front {front.front} cannot read what a rollback would return to: {front.way_back_problem}"
         for front in fronts
@@ -119,11 +123,12 @@ def staleness(target: RunSeen, active: RunSeen) -> Staleness | None:
 
 @dataclass(frozen=True, slots=True)
 class RowsDiffering:
-    """How many keys of two versions differ, of all keys of both, and when they were compared."""
+    """How many keys of two versions differ, of all keys of both, when they were compared, and the comparison's name."""
 
     keys: int
     share: float
     compare_time: datetime
+    comparison: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +145,18 @@ class Readiness:
     fresh_until: datetime | None = None
 
 
-def readiness(state: State, now: datetime, runs: Mapping[int, RunSeen], differing: RowsDiffering | None) -> Readiness:
+def readiness(
+    state: State,
+    now: datetime,
+    runs: Mapping[int, RunSeen],
+    differing: RowsDiffering | None,
+    fronts: Iterable[Front] = (),
+) -> Readiness:
     """Whether a rollback would be accepted, and what readers would come back to.
 
     `runs` holds those of the route to restore and of the active version; `differing` is what is known of the rows of
-    the two active versions.
+    the two active versions; `fronts` tell what they said when the present route was proposed to them. A front that
+    could not read the way back then does not make a rollback impossible: it may be able to now, and is asked by it.
     """
     target = state.way_back
     try:
@@ -159,6 +171,7 @@ def readiness(state: State, now: datetime, runs: Mapping[int, RunSeen], differin
     assert state.route is not None, "a way back is the one from a route"
     named = [runs[version] for version in sorted(target.versions) if version in runs]
     told = [problem for run in named if (problem := run_problem(state.job, run))]
+    told += _blind(fronts)
     told += [run.retention for run in named if run.retention]
     losing = [run.retention_time for run in named if run.retention_time is not None]
     back, active = runs.get(target.active_version), runs.get(state.route.active_version)

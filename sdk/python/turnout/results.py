@@ -479,11 +479,15 @@ class Staleness:
 
 @dataclass(frozen=True, slots=True)
 class RowsDiffering:
-    """Keys whose rows differ, or that only one of two versions has, and their share (0 to 1) of all keys of both."""
+    """Keys whose rows differ, or that only one of two versions has, and their share (0 to 1) of all keys of both.
+
+    comparison: the id of the comparison that told it, which has samples of the rows; None from an older switcher.
+    """
 
     keys: int
     share: float
     compare_time: datetime | None
+    comparison: str | None
 
 
 @dataclass(frozen=True, slots=True)

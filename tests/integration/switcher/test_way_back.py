@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.switcher.conftest import V1, V2, MakeFront, Switcher, refused
 from tests.integration.switcher.replayer import ReplayerOnDemand
+from tests.support.eventually import eventually
 from turnout.replayer.v1 import replayer_pb2
 from turnout.switcher.v1 import switcher_pb2 as pb
 
@@ -144,6 +145,27 @@ async def test_giving_up_a_split_does_not_wait_for_a_front_that_cannot(
     assert good.routes[change.route.name].epoch == 3
 
 
+async def test_readiness_tells_which_fronts_cannot_read_it_back(switcher: Switcher, make_front: MakeFront) -> None:
+    front, blind = await make_front("front-1"), await make_front("front-blind")
+    await switcher.cut_over(1)
+    blind.prepares = False
+    change = asyncio.create_task(switcher.cut_over(2))
+    proposal = await blind.until_proposed(2)
+    await blind.report(proposal.proposal, pb.Report.PREPARED)
+    await change
+    await blind.report(proposal.proposal, pb.Report.PREPARED, "carrier-punctuality v1 has no table")
+    told = "the front front-blind cannot read what a rollback would return to: carrier-punctuality v1 has no table"
+
+    async def known() -> bool:
+        ready = await switcher.readiness()
+        return (ready.possible, list(ready.problems)) == (True, [told])
+
+    await eventually(known)
+    await blind.goodbye()
+    assert not (await switcher.readiness()).problems, "who is gone is asked for nothing"
+    assert front.ended_with is None
+
+
 async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDemand) -> None:
     assert (await refused(switcher.readiness())).reason == "ROUTE_NOT_FOUND"
     await switcher.cut_over(1)
@@ -164,6 +186,7 @@ async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDema
     assert ready.HasField("protected_until")
     assert not ready.HasField("rows_differing")
     found = replayer_pb2.Comparison(
+        name="jobs/carrier-punctuality/comparisons/0123456789ab",
         old_version=V1,
         new_version=V2,
         state=replayer_pb2.Comparison.FINISHED,
@@ -184,6 +207,7 @@ async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDema
     replayer.comparisons = [unaligned, unfinished, itself, found]
     differing = (await switcher.readiness()).rows_differing
     assert (differing.keys, differing.share) == (20, 0.2)
+    assert differing.comparison == found.name
     assert differing.compare_time.ToDatetime(UTC) == datetime(2026, 1, 2, tzinfo=UTC)
     replayer.runs[RUN].state = replayer_pb2.Run.STOPPED
     replayer.runs[RUN].retention_risk.message = "flights/0 loses records in two days."

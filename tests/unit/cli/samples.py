@@ -239,7 +239,7 @@ READINESS = RollbackReadiness(
     weights={1: 9_000, 2: 1_000},
     staleness=Staleness(12_034, timedelta(minutes=3)),
     lag=12_100,
-    rows_differing=RowsDiffering(41, 0.0012, NOON),
+    rows_differing=RowsDiffering(41, 0.0012, NOON, "c-1"),
     protected_until=NOON + timedelta(days=1),
     fresh_until=NOON + timedelta(days=5),
 )

@@ -384,7 +384,9 @@ def test_rollback_readiness() -> None:
         arms=[switcher_pb2.Arm(version=1, weight=10_000)],
         staleness=switcher_pb2.Staleness(offsets=3, event_time=Duration(seconds=2)),
         lag=4,
-        rows_differing=switcher_pb2.RowsDiffering(keys=5, share=0.5, compare_time=STAMP),
+        rows_differing=switcher_pb2.RowsDiffering(
+            keys=5, share=0.5, compare_time=STAMP, comparison="jobs/a/comparisons/c-1"
+        ),
         protected_until=STAMP,
         fresh_until=STAMP,
     )
@@ -396,7 +398,7 @@ def test_rollback_readiness() -> None:
         weights={1: 10_000},
         staleness=results.Staleness(3, timedelta(seconds=2)),
         lag=4,
-        rows_differing=results.RowsDiffering(5, 0.5, T),
+        rows_differing=results.RowsDiffering(5, 0.5, T, "c-1"),
         protected_until=T,
         fresh_until=T,
     )

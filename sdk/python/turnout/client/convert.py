@@ -282,8 +282,17 @@ def route(message: switcher_pb2.Route) -> results.Route:
     )
 
 
+def _rows_differing(message: switcher_pb2.RowsDiffering) -> results.RowsDiffering:
+    return results.RowsDiffering(
+        keys=message.keys,
+        share=message.share,
+        compare_time=_time_of(message, "compare_time"),
+        comparison=message.comparison.rpartition("/")[2] or None,
+    )
+
+
 def rollback_readiness(message: switcher_pb2.RollbackReadiness) -> results.RollbackReadiness:
-    stale, differing = message.staleness, message.rows_differing
+    stale = message.staleness
     return results.RollbackReadiness(
         job=split_job(message.name),
         possible=message.possible,
@@ -294,9 +303,7 @@ def rollback_readiness(message: switcher_pb2.RollbackReadiness) -> results.Rollb
         if message.HasField("staleness")
         else None,
         lag=message.lag,
-        rows_differing=results.RowsDiffering(differing.keys, differing.share, _time_of(differing, "compare_time"))
-        if message.HasField("rows_differing")
-        else None,
+        rows_differing=_rows_differing(message.rows_differing) if message.HasField("rows_differing") else None,
         protected_until=_time_of(message, "protected_until"),
         fresh_until=_time_of(message, "fresh_until"),
     )

@@ -59,7 +59,7 @@ def readiness_view(readiness: RollbackReadiness) -> RenderableType:
 
 
 def _staleness_text(readiness: RollbackReadiness | None) -> str:
-    """`; 12 offsets and 3.0 s behind; 4 keys differ (0.2 %), compared 2026-..`, as far as it is known."""
+    """`; 12 offsets and 3.0 s behind; 4 keys differ (0.2 %), compared 2026-.. by ..`, as far as it is known."""
     if readiness is None or readiness.version is None:
         return ""
     parts = []
@@ -70,7 +70,8 @@ def _staleness_text(readiness: RollbackReadiness | None) -> str:
     if readiness.rows_differing is not None:
         differing = readiness.rows_differing
         share = percent(round(differing.share * 10_000))
-        parts.append(f"{plural(differing.keys, 'key')} differ ({share}), compared {moment(differing.compare_time)}")
+        by = f" by comparison {differing.comparison}" if differing.comparison else ""
+        parts.append(f"{plural(differing.keys, 'key')} differ ({share}), compared {moment(differing.compare_time)}{by}")
     return "".join(f"; {part}" for part in parts)
 
 

@@ -1001,7 +1001,9 @@ class RollbackReadiness(google.protobuf.message.Message):
     """Offsets that its run still has to read to the end of the log."""
     @property
     def problems(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Why it would not, or what readers would miss afterwards, one sentence an item; empty = nothing speaks against it."""
+        """Why it would not, or what readers would miss afterwards, one sentence an item; empty = nothing speaks against it.
+        What a front can read is known of live fronts, from when the present route was proposed to them.
+        """
 
     @property
     def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Arm]:
@@ -1078,10 +1080,13 @@ class RowsDiffering(google.protobuf.message.Message):
     KEYS_FIELD_NUMBER: builtins.int
     SHARE_FIELD_NUMBER: builtins.int
     COMPARE_TIME_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
     keys: builtins.int
     """Keys whose rows differ, or that only one of the two has."""
     share: builtins.float
     """Share of all keys of both, 0 to 1."""
+    comparison: builtins.str
+    """The comparison, with samples of the rows: "jobs/{job}/comparisons/{comparison}"."""
     @property
     def compare_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When they were compared."""
@@ -1092,9 +1097,10 @@ class RowsDiffering(google.protobuf.message.Message):
         keys: builtins.int = ...,
         share: builtins.float = ...,
         compare_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        comparison: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["compare_time", b"compare_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["compare_time", b"compare_time", "keys", b"keys", "share", b"share"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["compare_time", b"compare_time", "comparison", b"comparison", "keys", b"keys", "share", b"share"]) -> None: ...
 
 global___RowsDiffering = RowsDiffering
 
