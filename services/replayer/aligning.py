@@ -170,6 +170,7 @@ class Hold:
         self._names = sorted({old.name, new.name})
         self._began_s: float | None = None
         self._ends_s = 0.0  # monotonic
+        self._until: datetime | None = None  # the same moment by PostgreSQL's clock
         self._connection: Any = None
 
     @contextlib.asynccontextmanager
@@ -181,7 +182,7 @@ class Hold:
             dsn,
             application_name="turnout alignment",
             command_timeout_s=self.within_s + 1.0,
-            settings={"synchronous_commit": "off", "lock_timeout": str(max(1, int(self.within_s * 1000)))},
+            settings={"synchronous_commit": "off", "lock_timeout": _milliseconds(timedelta(seconds=self.within_s))},
         )
         try:
             yield
@@ -222,12 +223,15 @@ class Hold:
         self._began_s = None
 
     async def _hold_all(self) -> dict[VersionId, Positions]:
-        await self._connection.execute(QUERIES.hold_free_positions, self._names, self._id, self._left)
+        # Once, before anybody is waited for: else what is held last would be held for that time longer.
+        self._until = await self._connection.fetchval("select clock_timestamp() + $1::interval", self._left)
+        await self._connection.execute(QUERIES.hold_free_positions, self._names, self._id, self._until)
         await self._hint()
         for row in await self._look():
             if not row["held"]:
+                await self._connection.execute(QUERIES.limit_lock_waits, _milliseconds(self._left))
                 held = await self._connection.fetchval(
-                    QUERIES.hold_position, row["version"], row["topic"], row["partition"], self._id, self._left
+                    QUERIES.hold_position, row["version"], row["topic"], row["partition"], self._id, self._until
                 )
                 if held is None:
                     raise _HeldByAnotherError
@@ -262,6 +266,11 @@ class Hold:
     @property
     def _left(self) -> timedelta:
         return timedelta(seconds=self._ends_s - time.monotonic())
+
+
+def _milliseconds(limit: timedelta) -> str:
+    """For PostgreSQL, to which 0 is no limit at all."""
+    return str(max(1, int(limit.total_seconds() * 1000)))
 
 
 def _tp(row: Any) -> TopicPartition:

@@ -269,13 +269,16 @@ with free as (
     where version = any($1::text[]) and hold_until < clock_timestamp()
     for update skip locked
 )
-update serving.positions p set hold_by = $2, hold_at = p.next_offset, hold_until = clock_timestamp() + $3
+update serving.positions p set hold_by = $2, hold_at = p.next_offset, hold_until = $3
 from free f
 where p.version = f.version and p.topic = f.topic and p.partition = f.partition;
 
+-- name: limit_lock_waits
+select set_config('lock_timeout', $1, false);
+
 -- name: hold_position
 -- The same for one position, waiting for the transaction that moves it. No row = another comparison holds it.
-update serving.positions set hold_by = $4, hold_at = next_offset, hold_until = clock_timestamp() + $5
+update serving.positions set hold_by = $4, hold_at = next_offset, hold_until = $5
 where version = $1 and topic = $2 and partition = $3 and hold_until < clock_timestamp()
 returning true;
 

@@ -10,11 +10,13 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 from confluent_kafka import Producer
 
+from services.replayer.aligning import Hold
 from services.replayer.protocol import TopicPartition
 from tests.integration.replayer.registry import Registered
 from tests.integration.replayer.replayers import replica
@@ -25,6 +27,7 @@ from tests.support.topics import Record
 from tests.support.workers import worker_pids
 from turnout import testing
 from turnout.errors import TurnoutError
+from turnout.names import parse_version
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
 EXPECTED = {
@@ -169,6 +172,40 @@ async def test_a_run_that_does_not_come_to_the_cut_holds_nobody_for_longer_than_
     finally:
         for pid in frozen:
             os.kill(pid, signal.SIGCONT)
+
+
+async def test_who_waits_for_a_transaction_holds_for_no_longer_than_it_may(stage: Stage) -> None:
+    both = await moving(stage)
+    hold = Hold(parse_version(both.old.name), parse_version(both.new.name), 20.0)
+    ends: list[datetime] = []
+
+    async def held(_: object) -> None:
+        rows = await stage.query("select hold_until from serving.positions where hold_by is not null")
+        ends.extend(row["hold_until"] for row in rows)
+
+    async def waits() -> bool:
+        found = await stage.query(
+            "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock' "
+            "and application_name = 'turnout alignment'"
+        )
+        return bool(found)
+
+    async with hold.connected(stage.postgres):
+        connection = await asyncpg.connect(stage.postgres)
+        moving_on = connection.transaction()
+        await moving_on.start()
+        await connection.execute(
+            "update serving.positions set next_offset = next_offset where version = $1", both.old.name
+        )
+        holding = asyncio.create_task(hold.at_one_cut(held))
+        await eventually(waits)
+        waited = await connection.fetchval("select clock_timestamp()")
+        await asyncio.sleep(0.5)  # so much longer it would be held
+        await moving_on.commit()
+        await connection.close()
+        await holding
+    assert ends
+    assert max(ends) <= waited + timedelta(seconds=20)
 
 
 async def _move_on(stage: Stage, version: Registered) -> None:
