@@ -161,17 +161,38 @@ async def test_a_key_that_is_refused_is_its_callers_alone(
     reads = begin(gathered, 1, 2, 3, 4)
     await asked(statements, [1])
     statements.let_go()
-    for number in (2, 3, 4, 5):
+    for number in (2, 3, 4, 5, 6):
 
         async def so_many(number: int = number) -> bool:
             return len(statements.asked) == number
 
         await eventually(so_many)
         statements.let_go()
-    assert statements.asked[1:] == [[2, 3, 4], [2], [3], [4]]
+    assert statements.asked[1:] == [[2, 3, 4], [2], [3, 4], [3], [4]]
     answers = await asyncio.gather(*reads, return_exceptions=True)
     assert [answers[0], answers[1], answers[3]] == [2, 4, 8]
     assert isinstance(answers[2], ValueError)
+
+
+async def test_a_key_that_is_refused_among_many_costs_few_statements() -> None:
+    asked: list[int] = []
+    refused = 700
+
+    async def many(keys: Sequence[int], _deadline: Deadline) -> Sequence[int]:
+        asked.append(len(keys))
+        await asyncio.sleep(0)
+        if refused in keys:
+            raise ValueError(f"{refused} cannot be asked for")
+        return keys
+
+    async def one(key: int, deadline: Deadline) -> int:
+        return (await many([key], deadline))[0]
+
+    reads = begin(Gathering(one, many, (Unavailable,)), *range(gathering.KEYS_MAX + 1))
+    answers = await asyncio.gather(*reads, return_exceptions=True)
+    assert [at for at, answer in enumerate(answers) if answer != at] == [refused]
+    assert asked[:2] == [1, gathering.KEYS_MAX]
+    assert len(asked) == 2 + 2 * 10, "two halves of each size down to one key"
 
 
 async def test_a_slow_statement_holds_nobody_up(statements: Statements, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,14 @@
 """The keeper writes one write at a time, the last one with what there is at the end."""
 
 import asyncio
+import errno
 import threading
+from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
+from tests.support.eventually import eventually
 from tests.unit.reading.test_routing import commit, split
 from turnout.clock import SystemClock
 from turnout.reading.freshness import Limits
@@ -114,4 +119,55 @@ async def test_what_waits_for_the_disk_is_told_when_it_is_there(tmp_path: Path) 
     assert not told.is_set()
     file.go.set()
     await asyncio.wait_for(told.wait(), 30)
+    await keeper.stop()
+
+
+async def test_routes_that_were_vouched_for_in_the_future_are_not_served_by(tmp_path: Path) -> None:
+    clock = SystemClock()
+    file = RoutesFile(tmp_path / "routes.json")
+    file.store(StoredRoutes(RoutingTable().with_snapshot(9, []), clock.now() + timedelta(seconds=30)))
+    front = Front("front-1", clock, Limits(active_s=60, experiment_s=15))
+    keeper = RoutesKeeper(front, file, clock, every_s=3)
+    keeper.start()
+    keeper.vouch_stored()
+    assert front.table.revision == 9
+    assert not front.ready, "the clock was set back, by nobody knows how much"
+    await keeper.stop()
+
+
+class FullFile(RoutesFile):
+    """A disk that is full, until it is not."""
+
+    full = True
+
+    def store(self, routes: StoredRoutes) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().store(routes)
+
+
+async def test_a_full_disk_is_said_to_keep_changes_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clock = SystemClock()
+    front = Front("front-1", clock, Limits(active_s=60, experiment_s=15))
+    file = FullFile(tmp_path / "routes.json")
+    keeper = RoutesKeeper(front, file, clock, every_s=3)
+    keeper.start()
+    front.vouched(clock.monotonic_s())
+    told: list[str] = []
+    keeper.when_stored(lambda: told.append("of a session that has ended"))
+
+    async def said() -> bool:
+        return "does not say DRAINED" in caplog.text
+
+    await eventually(said)
+    assert "1 changes wait: [Errno 28] No space left on device" in caplog.text
+    keeper.forget_waiting()
+    keeper.when_stored(lambda: told.append("of this one"))
+    file.full = False
+    keeper.changed()
+
+    async def stored() -> bool:
+        return told == ["of this one"]
+
+    await eventually(stored)
     await keeper.stop()

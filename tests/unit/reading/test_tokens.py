@@ -38,7 +38,7 @@ def parsed(raw: bytes) -> ReadToken:
 def test_behind_is_behind_in_some_partition_of_a_topic_that_is_read(seen: Vector, there: Vector) -> None:
     token = parsed(token_of("j", 1, at(seen)))
     read = {topic for topic, _ in there}
-    late = any(there.get(place, 0) < offset for place, offset in seen.items() if place[0] in read)
+    late = any(there.get(place, 0) < offset for place, offset in seen.items() if place[0] in read or not read)
     assert bool(behind(token, at(there))) == late
 
 
@@ -56,6 +56,11 @@ def test_a_session_of_answers_goes_up_only(answers: list[Vector]) -> None:
     for place, offset in highest.items():
         if offset:
             assert behind(seen, at({**highest, place: offset - 1}))
+
+
+def test_a_version_without_positions_is_behind_whoever_has_seen_one() -> None:
+    assert behind(parsed(token_of("j", 1, at({("a", 0): 7}))), []).startswith("no position of it is recorded")
+    assert not behind(parsed(token_of("j", 1, at({("a", 0): 0}))), [])
 
 
 def test_an_epoch_that_was_seen_stays_seen() -> None:

@@ -7,7 +7,7 @@ then the next one is sent beside it.
 
 Callers share a statement and nothing else: one that leaves, by its deadline or because it is cancelled, takes nothing
 from the others; when all have left, the statement is given up; and where PostgreSQL refuses a statement for what is in
-it, each key is asked for alone, so that only the caller whose key it was is told.
+it, each half is asked for alone, down to the key, so that only the caller whose key it was is told.
 """
 
 import asyncio
@@ -130,14 +130,14 @@ class Gathering(Generic[Key, Answer]):
 
     async def _run(self, waiters: Sequence[_Waiter[Key, Answer]]) -> None:
         try:
-            if len(waiters) == 1:
-                await self._alone(waiters[0])
-            else:
-                await self._together(waiters)
+            await self._together(waiters)
         finally:
             self._ended()
 
     async def _together(self, waiters: Sequence[_Waiter[Key, Answer]]) -> None:
+        if len(waiters) == 1:
+            await self._alone(waiters[0])
+            return
         last = max((one.deadline for one in waiters), key=lambda deadline: deadline.left_s)
         try:
             answers = await self._many([one.key for one in waiters], last)
@@ -146,9 +146,11 @@ class Gathering(Generic[Key, Answer]):
                 if not one.answer.done():
                     one.answer.set_exception(error)
         except Exception:
-            for one in waiters:
-                if not one.answer.done():
-                    await self._alone(one)
+            there = [one for one in waiters if not one.answer.done()]
+            middle = len(there) // 2
+            for half in (there[:middle], there[middle:]):
+                if half := [one for one in half if not one.answer.done()]:
+                    await self._together(half)
         else:
             for one, answer in zip(waiters, answers, strict=True):
                 if not one.answer.done():

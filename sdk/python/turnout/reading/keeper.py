@@ -37,6 +37,7 @@ class RoutesKeeper:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         self._given_up = False
+        self._given_up_stored = asyncio.Event()
         self._stored_vouched_s: float | None = None
         self._changes = 0
         self._waiting: list[tuple[int, Callable[[], None]]] = []  # for that many changes to be on disk
@@ -57,11 +58,24 @@ class RoutesKeeper:
             log.warning("%s", error.message)
             stored = None
         if stored is not None:
-            # The wall clock counts only here, across two processes; a clock set back must not prolong anything.
-            age_s = max(0.0, (self._clock.now() - stored.vouched_at).total_seconds())
             self._front.table = stored.table
-            self._stored_vouched_s = None if stored.vouched_at == _NEVER else self._clock.monotonic_s() - age_s
+            self._stored_vouched_s = self._vouched_s(stored.vouched_at)
         self._task = asyncio.create_task(self._run(self._file), name="keep routes")
+
+    def _vouched_s(self, at: datetime) -> float | None:
+        """When the stored routes were vouched for, on the monotonic clock; None where they may not be served by.
+
+        The wall clock counts only here, across two processes. One that was set back tells no age: then there is none
+        that would let them be served for too long.
+        """
+        age_s = (self._clock.now() - at).total_seconds()
+        if age_s < 0:
+            log.warning(
+                "the stored routes were vouched for in %.0f s from now: the clock was set back, so their age is not "
+                "known, and nothing is served by them.",
+                -age_s,
+            )
+        return None if at == _NEVER or age_s < 0 else self._clock.monotonic_s() - age_s
 
     def vouch_stored(self) -> None:
         """Let the front serve by what was stored, as long as that may be; where it has newer routes nothing changes."""
@@ -70,20 +84,24 @@ class RoutesKeeper:
 
     async def give_up(self) -> None:
         """Store that nobody vouches for the routes any more; returns when that is on disk."""
+        if self._file is None:
+            return
         self._given_up = True
-        stored = asyncio.Event()
-        self.when_stored(stored.set)
         self._due.set()
-        await stored.wait()
+        await self._given_up_stored.wait()
 
     def when_stored(self, tell: Callable[[], None]) -> None:
-        """Call `tell` once everything up to now is on disk: at once without a file; never, where the disk refuses."""
+        """Call `tell` once everything up to now is on disk: at once without a file; while the disk refuses, not yet."""
         if self._file is None:
             tell()
             return
         self._changes += 1
         self._waiting.append((self._changes, tell))
         self._due.set()
+
+    def forget_waiting(self) -> None:
+        """Nobody is to be told any more: the session has ended that would have passed it on."""
+        self._waiting.clear()
 
     async def stop(self) -> None:
         """Store what there is once more, after the write that may be under way: a thread cannot be cancelled."""
@@ -112,13 +130,20 @@ class RoutesKeeper:
     async def _store(self, file: RoutesFile) -> None:
         age_s = self._front.age_s
         if age_s is not None:
-            self._stored_at_s, changes = self._clock.monotonic_s(), self._changes
-            vouched_at = _NEVER if self._given_up else self._clock.now() - timedelta(seconds=age_s)
+            self._stored_at_s, changes, given_up = self._clock.monotonic_s(), self._changes, self._given_up
+            vouched_at = _NEVER if given_up else self._clock.now() - timedelta(seconds=age_s)
             try:
                 await asyncio.to_thread(file.store, StoredRoutes(self._front.table, vouched_at))
             except OSError as error:
-                log.warning("the routes cannot be stored for a restart: %s", error)
+                log.warning(
+                    "the routes cannot be stored for a restart, and until they can, this front does not say DRAINED of "
+                    "a change, so that the tables before it are kept; %d changes wait: %s",
+                    len(self._waiting),
+                    error,
+                )
                 return
+            if given_up:
+                self._given_up_stored.set()
             self._tell(changes)
 
     def _tell(self, changes: int) -> None:

@@ -2,7 +2,7 @@
 
 A token holds the newest epoch and the highest position of each partition that its reader has seen. A version satisfies
 it when its positions are nowhere behind. Only partitions of topics that the version reads count: a version that reads
-other topics has nothing to say about those.
+other topics has nothing to say about those. One without any positions has not shown that it has come anywhere.
 
 It also holds the newest *group* that its reader has seen: routes of several jobs that were committed in one step. That
 is carried over to the reads of other jobs, whose routes must then be from after that step, too.
@@ -114,6 +114,8 @@ def behind(token: ReadToken, positions: Sequence[Position]) -> str:
 
     FailedPrecondition (TOKEN_OF_ANOTHER_TOPIC) when a topic was made anew since: its offsets count other records.
     """
+    if not positions and any(any(told.next_offsets) for told in token.topics):
+        return "no position of it is recorded, and the token has seen some"
     where = {(one.topic, one.partition): one.next_offset for one in positions}
     ids = {one.topic: one.topic_id for one in positions}
     for told in token.topics:

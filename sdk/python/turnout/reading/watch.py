@@ -181,6 +181,7 @@ class RouteWatch:
                 self._session_open = None
                 call.cancel()
                 self._front.in_flight.forget_waiting()
+                self._keeper.forget_waiting()
                 await session.end()
 
     def _received(self, session: _Session, message: switcher_pb2.WatchRoutesResponse, hello_s: float) -> None:
