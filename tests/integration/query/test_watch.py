@@ -250,8 +250,25 @@ async def test_a_broken_route_in_a_snapshot_leaves_the_other_jobs_alone(
     switcher.commit("bad", broken)
     front = await make_front()
     assert plain((await front.get(i(1))).row) == [1, "one"]
-    assert (await refused(front.get(i(1), job="k")))[1] == "JOB_NOT_ROUTED"
+    assert (await refused(front.get(i(1), job="k")))[1] == "ROUTE_UNREADABLE"
     assert switcher.said("bad") == []
+
+
+async def test_a_job_whose_newest_route_is_broken_is_not_answered_by_the_one_before(
+    front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
+) -> None:
+    for job in ("j", "k"):
+        await serving.numbers(1, {1: job}, job=job)
+        await adopt(switcher, front, route(job, 1, active=1))
+    broken = route("k", 2, active=1)
+    broken.arms[0].weight = 1
+    switcher.commit("bad", broken)
+    await eventually(reported(switcher, "bad", ["NACK"]))
+    assert (await refused(front.get(i(1), job="k")))[:2] == (UNAVAILABLE, "ROUTE_UNREADABLE")
+    assert plain((await front.get(i(1))).row) == [1, "j"], "one job's fault stays its own"
+    assert plain((await front.get(i(1), job="k", version=1)).row) == [1, "k"]
+    await adopt(switcher, front, route("k", 3, active=1))
+    assert (await front.get(i(1), job="k")).served.epoch == 3
 
 
 async def test_heartbeats_come_thrice_a_lease_and_keep_the_routes_fresh(

@@ -26,6 +26,8 @@ class Front:
         self.in_flight = InFlight()
         self.latency = ReadLatency(clock.monotonic_s())
         self.exposures = Exposures()
+        self.unreadable: set[str] = set()
+        """Jobs whose newest route was sent and cannot be served by; the table has the one before, or none."""
         self._clock = clock
         self._limits = limits
         self._fresh_at_s: float | None = None
@@ -67,8 +69,9 @@ class Front:
         """Whether any route takes part in an experiment."""
         return any(one.route.experiment is not None for one in self.table.committed.values())
 
-    def routes(self) -> tuple[RoutingTable, bool]:
-        """The table for a routed read, and whether splits are followed. Unavailable while the front is not ready."""
+    def routes(self, job: str) -> tuple[RoutingTable, bool]:
+        """The table for a routed read of the job, and whether splits are followed. Unavailable while the front is not
+        ready, and where the job's newest route cannot be served by."""
         if self._left:
             raise Unavailable("STOPPING", "This front is stopping; ask another one.", metadata={"front": self.name})
         age_s = self.age_s
@@ -87,6 +90,13 @@ class Front:
                 f"{self._limits.active_s:g} s; try another front, and see whether the switcher runs.",
                 metadata={"front": self.name, "age_s": f"{age_s:.3f}"},
             )
+        if job in self.unreadable:
+            raise Unavailable(
+                "ROUTE_UNREADABLE",
+                f"This front cannot serve by the newest route of {job}, and its log says why; try another front, and "
+                f"see whether this one is of an older release than the switcher.",
+                metadata={"front": self.name, "job": job},
+            )
         return self.table, freshness is Freshness.FRESH
 
     @contextmanager
@@ -95,7 +105,7 @@ class Front:
 
         All by one table, hence under one epoch. A pinned version needs no fresh table. NotFound; Unavailable.
         """
-        table, split = (self.table, True) if pinned else self.routes()
+        table, split = (self.table, True) if pinned else self.routes(job)
         resolver = table.resolver(job, pinned=pinned, split=split, passed_over=passed_over)
         with self.in_flight.read(job, resolver.epoch):
             yield resolver

@@ -277,7 +277,7 @@ class Reads:
         if (keys is None) == (not request.unit):
             raise InvalidInput("UNIT_OR_KEY", "Give either the unit or the row's key that the route is to be told for.")
         unit = request.unit or await self._unit_of_row(request, keys, deadline)
-        table, split = self._front.routes()
+        table, split = self._front.routes(request.job)
         resolution = table.resolve(request.job, unit, Units.CALLER if keys is None else Units.KEY, split=split)
         route = table.routed(request.job)
         hashed = unit_hash(route.salt, unit)

@@ -203,6 +203,7 @@ class RouteWatch:
     # --- presence ---
 
     def _snapshot(self, session: _Session, snapshot: switcher_pb2.Snapshot, hello_s: float) -> None:
+        self._front.unreadable.clear()
         routes = [one for one in map(self._readable, snapshot.routes) if one is not None]
         self._front.table = self._front.table.with_snapshot(snapshot.revision, routes)
         self._front.exposures.use_keys({one.number: one.key for one in snapshot.exposure_keys})
@@ -218,12 +219,15 @@ class RouteWatch:
         session.run(self._beat(session))
 
     def _readable(self, message: switcher_pb2.RouteCommitted) -> Committed | None:
-        """The route; where it is not one to serve by, the one that the front has: one job's fault stays its own."""
+        """The route; where it is not one to serve by, the one that the front has, and answers by no more: one job's
+        fault stays its own."""
         try:
             return committed_of(message)
         except (ValueError, TurnoutError) as error:
             log.warning("the switcher sent a route that cannot be served by: %s", error)
-            return self._front.table.committed.get(message.route.name.removeprefix("jobs/").removesuffix("/route"))
+            job = _job_of(message.route)
+            self._front.unreadable.add(job)
+            return self._front.table.committed.get(job)
 
     def _vouched(self, session: _Session, sent_s: float) -> None:
         session.heard()
@@ -293,6 +297,7 @@ class RouteWatch:
             step = step_of(message)
         except (ValueError, TurnoutError) as error:
             log.warning("the switcher committed a route that cannot be served by: %s", error)
+            self._front.unreadable.update(_job_of(one) for one in (message.route, *message.others))
             session.report(message.proposal, _Report.NACK, str(error))
             return
         with self._tracer.start_as_current_span(
@@ -305,6 +310,7 @@ class RouteWatch:
             },
         ):
             self._front.table = self._front.table.with_commit(*step)
+            self._front.unreadable.difference_update(one.route.job for one in step)
             self._serving(session, message.proposal, [one.route for one in step])
         self._keeper.changed()
 
@@ -325,3 +331,7 @@ class RouteWatch:
 
         for route in routes:
             self._front.in_flight.when_drained(route.job, route.epoch, partial(drained, route.job))
+
+
+def _job_of(route: switcher_pb2.Route) -> str:
+    return route.name.removeprefix("jobs/").removesuffix("/route")

@@ -30,7 +30,8 @@ class QueryStub(object):
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
-    ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
+    ROUTE_UNREADABLE, ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED
+    (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
@@ -83,7 +84,8 @@ class QueryServicer(object):
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
-    ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
+    ROUTE_UNREADABLE, ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED
+    (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
@@ -185,7 +187,8 @@ class Query(object):
 
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
-    ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED (reason OVERLOADED) when the front has more to do than it takes.
+    ROUTE_UNREADABLE, ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED
+    (reason OVERLOADED) when the front has more to do than it takes.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
