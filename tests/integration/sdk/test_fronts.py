@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import pytest
 
 from deploy.local.ports import free_port
 from tests.integration.sdk.servers import Script, serving
+from tests.support.eventually import eventually
 from turnout import errors
 from turnout.client import Client
 from turnout.errors import InvalidInput, ResourceExhausted, Unavailable
@@ -14,6 +21,31 @@ from turnout.query.v1 import query_pb2 as pb
 ANSWER = pb.GetResponse(served=pb.ServedVersion(version=1, epoch=3, columns=["k"], cause=pb.ServedVersion.ROUTED))
 PAGE = pb.ScanResponse(served=ANSWER.served, columns=[pb.Column(int64_values=[7])])
 AWAY = Unavailable("ROUTE_STALE", "This front last heard from the switcher 61 s ago.")
+
+_SERVER = """
+import asyncio
+from tests.integration.sdk.servers import serving
+from tests.integration.sdk.test_fronts import ANSWER, Script
+
+async def main():
+    async with serving(Script(Get=[ANSWER])) as target:
+        print(target, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def process_of_a_front() -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
+    """A front in a process of its own: HOST:PORT, and the process."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", _SERVER, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        yield (await process.stdout.readline()).decode().strip(), process
+    finally:
+        process.kill()
+        await process.wait()
 
 
 @pytest.fixture
@@ -51,6 +83,43 @@ async def test_a_front_that_is_gone_costs_no_read() -> None:
     async with serving(good) as target, Client(targets={"query": [gone, target]}) as client:
         assert (await client.get("j", 1)).epoch == 3
         assert [read.version async for read in client.scan("j")] == [1]
+
+
+async def test_a_front_that_falls_silent_costs_no_read(in_order: None) -> None:
+    other = Script(Get=[ANSWER])
+    async with (
+        process_of_a_front() as (first, process),
+        serving(other) as second,
+        Client(targets={"query": [first, second]}) as client,
+    ):
+        assert (await client.get("j", 1)).epoch == 3
+        assert not other.requests["Get"]
+        process.send_signal(signal.SIGSTOP)  # its connections stay, and nothing is refused
+        reads = await asyncio.gather(*(client.get("j", 1, version=1 + n, timeout_s=8) for n in range(5)))
+        assert [read.epoch for read in reads] == [3] * 5
+        assert (await client.get("j", 1, timeout_s=8)).epoch == 3
+    assert len(other.requests["Get"]) == 6
+
+
+async def test_a_front_that_is_slow_is_not_given_up(in_order: None) -> None:
+    slow, silent = Script(Get=[None]), Script(Get=[None])
+    async with serving(slow) as a, serving(silent) as b, Client(targets={"query": [a, b]}) as client:
+        with pytest.raises(errors.DeadlineExceeded):
+            await client.get("j", 1, timeout_s=0.5)
+
+        async def cancelled() -> bool:
+            return slow.cancelled["Get"] == silent.cancelled["Get"] == 1
+
+        await eventually(cancelled)
+    assert (len(slow.requests["Get"]), len(silent.requests["Get"])) == (1, 1)
+
+
+async def test_a_change_is_never_asked_of_two_at_a_time(in_order: None) -> None:
+    slow, other = Script(CutOverRoute=[None]), Script(CutOverRoute=[None])
+    async with serving(slow) as a, serving(other) as b, Client(targets={"switcher": [a, b]}) as client:
+        with pytest.raises(errors.DeadlineExceeded):
+            await client.cut_over("j", 1, timeout_s=0.5)
+    assert (len(slow.requests["CutOverRoute"]), len(other.requests["CutOverRoute"])) == (1, 0)
 
 
 async def test_two_fronts_that_cannot_are_asked_once_each() -> None:

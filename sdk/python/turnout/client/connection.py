@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 import grpc
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from turnout import errors
 from turnout.channel import connect
+from turnout.client.either import either
 from turnout.client.places import Places
 from turnout.errors import InvalidInput, TurnoutError, Unavailable
 from turnout.query.v1.query_pb2_grpc import QueryStub
@@ -36,6 +37,7 @@ CHANGE_S = 60.0  # a change of a route waits for every front
 LONG_S = 120.0
 
 _FIRST_CONTACT_S = 2.0  # a target that never answered is most likely not there: say so soon
+_SILENT_S = 1.0  # after which another target is asked as well
 _BACKOFF_S = 0.05
 _BACKOFF_S_MAX = 1.0
 
@@ -60,6 +62,8 @@ _SICK = ("POSTGRES_UNAVAILABLE", "ROUTES_UNKNOWN", "ROUTE_STALE", "STARTING", "S
 
 # Methods that change nothing, by how their names begin.
 _READS = ("Get", "List", "Watch", "Estimate", "Check", "Compare")
+# Those of them that cost little enough to be asked of two targets.
+_OF_TWO = ("Get", "BatchGet", "List", "ExplainRoute")
 # gRPC has no status of its own for a name without an address; its resolvers say one of these.
 _UNRESOLVED = re.compile("DNS resolution failed|name resolution|Name or service not known|Domain name not found", re.I)
 
@@ -120,10 +124,12 @@ class Connections:
         timeout_s: float | None,
         default_s: float,
         at_once: Collection[str] = (),
+        waits_s: float = 0.0,
     ) -> M:
         """One request, one answer. `timeout_s`: the caller's own deadline; `default_s`: the method's.
 
-        at_once: reasons that are raised at once, not tried again.
+        at_once: reasons that are raised at once, not tried again. waits_s: what a target may wait on purpose before it
+        answers, half of the deadline at most.
         """
 
         async def attempt(target: str, left_s: float) -> M:
@@ -131,7 +137,9 @@ class Connections:
             assert isinstance(response, answer)
             return response
 
-        return await self._retried(service, method, attempt, self.deadline_s(timeout_s, default_s), at_once)
+        deadline_s = self.deadline_s(timeout_s, default_s)
+        patience_s = _patience_s(deadline_s, waits_s) if method.startswith(_OF_TWO) else None
+        return await self._retried(service, method, attempt, deadline_s, at_once, patience_s)
 
     async def upload(
         self,
@@ -245,28 +253,38 @@ class Connections:
         attempt: Callable[[str, float], Awaitable[T]],
         deadline_s: float,
         at_once: Collection[str] = (),
+        patience_s: float | None = None,
     ) -> T:
         """The result of an attempt on a target. UNAVAILABLE is tried again, unless for a reason that is told at once.
 
         Where there are several targets once, at once, and on another one: who asks them all in turn brings down the
-        last. Where there is one, until the deadline, with pauses.
+        last. That is asked as well when the first has said nothing for `patience_s`. Where there is one, until the
+        deadline, with pauses.
         """
         places = self._of(service)
         started = time.monotonic()
-        target = places.first(started)
+        first = places.first(started)
         if len(places) == 1:
-            return await self._until(service, target, method, attempt, deadline_s, at_once)
-        try:
-            return await self._tried(places, target, attempt, deadline_s)
-        except grpc.aio.AioRpcError as error:
-            left_s = deadline_s - (time.monotonic() - started)
-            if error.code() not in _GONE or left_s <= 0 or _reason(error) in at_once:
+            return await self._until(service, first, method, attempt, deadline_s, at_once)
+
+        def left_s() -> float:
+            return deadline_s - (time.monotonic() - started)
+
+        async def on(target: str) -> T:
+            try:
+                return await self._tried(places, target, attempt, max(left_s(), 0.001))
+            except grpc.aio.AioRpcError as error:
                 raise self._error(error, service, target, method, deadline_s) from None
-        target = places.other(target, time.monotonic())
-        try:
-            return await self._tried(places, target, attempt, left_s)
-        except grpc.aio.AioRpcError as error:
-            raise self._error(error, service, target, method, deadline_s) from None
+
+        def on_another(silent: bool) -> Coroutine[Any, Any, T]:
+            if silent:
+                places.failed(first, time.monotonic())  # is it slow only, its next answer takes that back
+            return on(places.other(first, time.monotonic()))
+
+        def again(error: BaseException) -> bool:
+            return isinstance(error, Unavailable) and error.reason not in at_once and left_s() > 0
+
+        return await either(on(first), on_another, again=again, patience_s=patience_s)
 
     async def _tried(
         self, places: Places, target: str, attempt: Callable[[str, float], Awaitable[T]], left_s: float
@@ -343,6 +361,12 @@ class Connections:
                 f"cannot be reached. Mend the name, or how this machine looks names up.",
             )
         return kind("NOT_RUNNING", f"There is no Turnout at {target}; start one with `turnout dev`.")
+
+
+def _patience_s(deadline_s: float, waits_s: float) -> float:
+    """How long to wait for one target, so that another one has time left: half of it, if that is less than usual."""
+    waits_s = min(waits_s, deadline_s / 2)
+    return min(waits_s + _SILENT_S, (waits_s + deadline_s) / 2)
 
 
 async def _begun(call: Any) -> tuple[Any, Any]:

@@ -14,6 +14,7 @@ from turnout.query.v1 import query_pb2
 from turnout.results import Batch, Explanation, Read
 
 _MOMENT_S = 0.001
+_WAITS_S = 2.0  # a front at most, with a read that would be behind its token
 
 
 class FrontReads:
@@ -36,7 +37,13 @@ class FrontReads:
             job=alike.job, key=key, unit=asked.unit, version=alike.version, token=alike.token
         )
         answer = await self._connections.unary(
-            "query", "Get", request, query_pb2.GetResponse, timeout_s=max(within_s, _MOMENT_S), default_s=QUICK_S
+            "query",
+            "Get",
+            request,
+            query_pb2.GetResponse,
+            timeout_s=max(within_s, _MOMENT_S),
+            default_s=QUICK_S,
+            waits_s=_WAITS_S if alike.token else 0.0,
         )
         row = answer.row if answer.HasField("row") else None
         return convert.read(answer.served, row, answer.token, answer.exposure_id)
@@ -72,6 +79,7 @@ class FrontReads:
             timeout_s=timeout_s,
             default_s=QUICK_S,
             at_once=at_once,
+            waits_s=_WAITS_S if request.token else 0.0,
         )
         return reads_of(answer, split_job(request.job), keys, request.token), answer.token
 
