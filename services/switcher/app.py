@@ -29,6 +29,7 @@ from services.switcher.replayer_client import ReplayerClient
 from services.switcher.requests import RequestStore
 from services.switcher.rows import CHANNEL, MIGRATIONS
 from services.switcher.servicer import Parts, SwitcherServicer
+from services.switcher.shadow_store import ShadowStore
 from services.switcher.store import RouteStore
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
@@ -104,6 +105,7 @@ class SwitcherApp(ServiceApp):
             Watch(fronts, feed, keys),
             fronts,
             ExperimentParts(experiments, Experiments(experiments, store, changes), ledger, keys),
+            ShadowStore(pool),
         )
 
     async def stop(self) -> None:

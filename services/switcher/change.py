@@ -23,7 +23,7 @@ from services.switcher.records import ChangeRecord, CommandKind, GateAnswer, Int
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.requests import Answered, RequestStore
 from services.switcher.store import NOT_PREPARED, Committed, Decided, RouteStore, Terms
-from services.switcher.switch import Change, Conduct, CutOver, RollBack, SetTraffic, decide
+from services.switcher.switch import Change, Conduct, CutOver, RollBack, SetShadow, SetTraffic, decide
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
 from services.switcher.way_back import way_back_gate
@@ -39,7 +39,7 @@ _ANSWER_MARGIN_S = 0.5  # left of the caller's deadline for the answer
 _COMMITS_MAX = 3  # attempts, each after all fronts were prepared: fronts may come and go
 
 
-RouteCommand = SetTraffic | CutOver | RollBack | Conduct
+RouteCommand = SetTraffic | CutOver | RollBack | Conduct | SetShadow
 """The commands that change a route."""
 Order = tuple[str, RouteCommand]
 """What is asked of a job."""
@@ -55,7 +55,7 @@ class Neighbours:
 
 
 class Changes:
-    """Carries out SetTraffic, CutOver and RollBack, of one route or of several."""
+    """Carries out SetTraffic, CutOver, RollBack and SetShadow, of one route or of several."""
 
     def __init__(
         self,

@@ -22,12 +22,15 @@ from services.switcher.records import (
     RouteRecord,
     View,
 )
+from services.switcher.shadow_report import ShadowTally
 from services.switcher.switch import CutOver, RollBack, etag_of
 from services.switcher.way_back import Readiness
 from turnout.errors import InvalidInput
 from turnout.names import parse_route, route_name
-from turnout.reading.route_proto import experiment_message
+from turnout.reading.route_proto import experiment_message, shadow_message
 from turnout.routing import Route
+from turnout.shadow import ShadowReport
+from turnout.shadow_proto import NUMBERS, counts_message, counts_of
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 MAY_SERVE_MAX = timedelta(days=30)
@@ -41,10 +44,13 @@ ChangeRequest = (
     | pb.RollBackRouteRequest
     | pb.CutOverRoutesRequest
     | pb.RollBackRoutesRequest
+    | pb.SetShadowRequest
 )
 """The requests that change routes."""
 JOBS_MAX = 100
 """Most jobs that are changed together."""
+TALLIES_MAX = 1000
+"""Most counts of shadows that are told together."""
 
 
 def intent_of(command: CommandKind, request: ChangeRequest) -> Intent:
@@ -182,6 +188,40 @@ def readiness_message(job: str, ready: Readiness) -> pb.RollbackReadiness:
     )
 
 
+def shadow_tallies_of(request: pb.RecordShadowCountsRequest) -> list[ShadowTally]:
+    """What a front has compared; InvalidInput where it says too much, or a count below 0."""
+    if len(request.tallies) > TALLIES_MAX:
+        raise InvalidInput(
+            "INVALID_TALLIES", f"The request holds {len(request.tallies)} counts, more than {TALLIES_MAX}."
+        )
+    tallies = []
+    for one in request.tallies:
+        counts = counts_of(one.counts)
+        every = [*(getattr(counts, name) for name in NUMBERS), *counts.columns.values(), *counts.left_out.values()]
+        if min(every) < 0:
+            raise InvalidInput("INVALID_TALLIES", f"A count of the shadow of {one.name} is below 0.")
+        tally = ShadowTally(parse_route(one.name), one.epoch, one.version, one.active_version, one.sequence, counts)
+        tallies.append(tally)
+    return tallies
+
+
+def shadow_report_message(report: ShadowReport) -> pb.ShadowReport:
+    """What is said of a shadow."""
+    return pb.ShadowReport(
+        name=route_name(report.job),
+        shadow=None if report.share is None else pb.Shadow(version=report.version, share=report.share),
+        version=report.version,
+        active_version=report.active_version,
+        counts=counts_message(report.counts),
+        compared_share=report.compared_share,
+        e_value=report.e_value,
+        threshold=report.threshold,
+        verdict=pb.ShadowReport.Verdict.Value(report.verdict.value),
+        sentence=report.sentence,
+        update_time=_timestamp(report.update_time),
+    )
+
+
 def release_message(version: str, time: datetime | None, undrained: list[str], view_pending: bool) -> pb.Release:
     """How far a release is."""
     return pb.Release(
@@ -305,6 +345,7 @@ def _route_message(
         group=group,
         owner=route.owner,
         experiment=None if route.experiment is None else experiment_message(route.experiment),
+        shadow=shadow_message(route.shadow),
     )
 
 

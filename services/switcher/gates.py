@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.switcher.records import GateAnswer
-from services.switcher.switch import COMPARISON, ROLLBACK, GateQuestion
+from services.switcher.switch import COMPARISON, ROLLBACK, SCHEMA, GateQuestion
 from turnout.errors import FailedPrecondition, Violation
 from turnout.names import VersionId
 
@@ -25,9 +25,11 @@ def answers_to(question: GateQuestion, said: Sequence[Said], overridden: frozens
     """The answer of every gate to a question: one that is missing has failed. `overridden` are to be passed over.
 
     What is said beyond the known gates, or twice, counts as well: a change passes nothing that anybody says no to. A
-    comparison counts only where it is demanded.
+    comparison counts only where it is demanded, and of a version that is to answer nobody only the schema.
     """
     heard = [one for one in said if one.gate != COMPARISON or question.comparison]
+    if question.schema_only:
+        heard = [one for one in heard if one.gate == SCHEMA]
     answered = {one.gate for one in heard}
     missing = [Said(gate, False, (_NO_ANSWER,)) for gate in question.gates if gate not in answered]
     return tuple(answer(question.candidate, one, overridden) for one in [*heard, *missing])
@@ -72,7 +74,7 @@ def _sentence(job: str, gate: GateAnswer) -> str:
     failure = {
         "catch-up": "is not caught up",
         "coverage": "does not cover what readers have now",
-        "schema": "does not fit the present schema",
+        SCHEMA: "does not fit the present schema",
         COMPARISON: "differs from what readers have now in a way that is not proven to be meant",
         ROLLBACK: "could not be rolled back",
     }.get(gate.gate, f"does not pass the gate {gate.gate}")

@@ -178,8 +178,11 @@ on conflict (front, job, version) do update set epoch = excluded.epoch, drained 
 
 -- name: serve_all_routes
 insert into switcher.served_versions (front, job, version, epoch)
-select $1, job, (arm ->> 0)::integer, epoch
-from switcher.routes, jsonb_array_elements(route -> 'arms') as arm where epoch > 0
+select $1, job, version, epoch
+from switcher.routes, lateral (
+    select (arm ->> 0)::integer as version from jsonb_array_elements(route -> 'arms') as arm
+    union select (route -> 'shadow' ->> 0)::integer where route ? 'shadow'
+) as named where epoch > 0
 on conflict (front, job, version) do update set epoch = excluded.epoch, drained = false
 where served_versions.epoch < excluded.epoch
 
@@ -235,3 +238,24 @@ where p.state <> 'OPEN' and p.create_time < now() - $1::interval
 
 -- name: forget_requests
 delete from switcher.requests where create_time < now() - $1::interval
+
+-- name: record_shadow
+-- Nothing for an epoch whose route has no such shadow, and nothing older than what is there.
+insert into switcher.shadow_tallies as t
+    (job, epoch, version, active_version, source, front, sequence, counts)
+select $1, $2, $3, $4, $5, $6, $7, $8 from switcher.route_changes c
+where c.job = $1 and c.epoch = $2 and (c.route -> 'shadow' ->> 0)::integer = $3
+    and (c.route ->> 'active_version')::integer = $4
+on conflict (job, epoch, source) do update
+set sequence = excluded.sequence, counts = excluded.counts, update_time = clock_timestamp()
+where t.sequence < excluded.sequence
+
+-- name: last_shadow
+select version, active_version from switcher.shadow_tallies where job = $1 order by number desc limit 1
+
+-- name: shadow_tallies
+select counts, update_time from switcher.shadow_tallies
+where job = $1 and version = $2 and active_version = $3 order by number
+
+-- name: forget_shadows
+delete from switcher.shadow_tallies where update_time < clock_timestamp() - interval '90 days'

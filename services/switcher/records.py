@@ -9,6 +9,7 @@ from typing import Any
 
 from services.switcher.switch import State
 from turnout.routing import Arm, Experiment, Interval, Route, Units
+from turnout.shadow import Shadow
 
 
 class CommandKind(Enum):
@@ -21,6 +22,7 @@ class CommandKind(Enum):
     STOP_EXPERIMENT = "STOP_EXPERIMENT"
     ABORT = "ABORT"  # a guardrail took a candidate off the route
     STEP = "STEP"  # a bandit moved its weights
+    SET_SHADOW = "SET_SHADOW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,8 @@ def route_to_json(route: Route) -> str:
         kept["owner"] = route.owner
     if route.experiment:
         kept["experiment"] = _experiment_to_json(route.experiment)
+    if route.shadow:
+        kept["shadow"] = [route.shadow.version, route.shadow.share]
     return json.dumps(kept)
 
 
@@ -192,6 +196,7 @@ def route_from_json(job: str, text: str) -> Route:
         intervals=tuple(Interval(*interval) for interval in kept["intervals"]),
         owner=kept.get("owner", ""),
         experiment=_experiment_from_json(kept["experiment"]) if "experiment" in kept else None,
+        shadow=Shadow(*kept["shadow"]) if "shadow" in kept else None,
     )
 
 

@@ -16,11 +16,13 @@ from services.switcher.presence import FrontStore
 from services.switcher.readiness import RollbackReadiness
 from services.switcher.records import CommandKind
 from services.switcher.releases import ReleaseStore
+from services.switcher.shadow_store import ShadowStore
 from services.switcher.store import RouteStore
-from services.switcher.switch import CutOver, Reinstate, Release, RollBack, SetTraffic
+from services.switcher.switch import CutOver, Reinstate, Release, RollBack, SetShadow, SetTraffic
 from services.switcher.watch import Watch
 from turnout.errors import NotFound, Unavailable
 from turnout.names import parse_route, parse_version
+from turnout.shadow import Shadow
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -37,6 +39,7 @@ class Parts:
     watch: Watch
     fronts: FrontStore
     experiments: ExperimentParts
+    shadows: ShadowStore
 
 
 class SwitcherServicer(ExperimentMethods):
@@ -91,6 +94,22 @@ class SwitcherServicer(ExperimentMethods):
     async def RollBackRoutes(self, request: pb.RollBackRoutesRequest, context: Context) -> pb.RollBackRoutesResponse:
         changes = await self._change(CommandKind.ROLL_BACK, convert.orders_of(request), request, context)
         return pb.RollBackRoutesResponse(route_changes=changes)
+
+    async def SetShadow(self, request: pb.SetShadowRequest, context: Context) -> pb.RouteChange:
+        shadow = Shadow(request.shadow.version, request.shadow.share) if request.HasField("shadow") else None
+        command = SetShadow(shadow, tuple(request.override_gates), request.etag, request.override_owner)
+        order = parse_route(request.name), command
+        return await self._change_one(CommandKind.SET_SHADOW, order, request, context)
+
+    async def GetShadow(self, request: pb.GetShadowRequest, context: Context) -> pb.ShadowReport:
+        return convert.shadow_report_message(await self._parts.shadows.report(parse_route(request.name)))
+
+    async def RecordShadowCounts(
+        self, request: pb.RecordShadowCountsRequest, context: Context
+    ) -> pb.RecordShadowCountsResponse:
+        front, source = text(request.front, "front", ID_MAX), text(request.source, "source", ID_MAX)
+        await self._parts.shadows.record(front, source, convert.shadow_tallies_of(request))
+        return pb.RecordShadowCountsResponse()
 
     async def GetRollbackReadiness(
         self, request: pb.GetRollbackReadinessRequest, context: Context

@@ -204,6 +204,7 @@ class RouteStore:
             await connection.execute(SQL.forget_leases)
             await connection.execute(SQL.forget_proposals, proposals)
             await connection.execute(SQL.forget_requests, requests)
+            await connection.execute(SQL.forget_shadows)
 
 
 def not_prepared(jobs: Sequence[str], complaint: str) -> Aborted:
@@ -236,7 +237,7 @@ async def _refuse_moved(connection: Any, change: Change) -> RouteRecord:
     record = await read_route(connection, route.job)
     if record.state.epoch != route.epoch - 1:
         raise stale(route.job, record.state.epoch)
-    for version in sorted(route.versions & record.state.released):
+    for version in sorted(route.named & record.state.released):
         raise released_error(route.job, version)
     return record
 
@@ -287,5 +288,5 @@ async def _write(connection: Any, made: _Made, change: Change, record: ChangeRec
         *(gates_to_json(record.gates), json.dumps(record.warnings), route_json(route)),
         *(record.rollback_version, record.protected_until, record.commit_time, record.group),
     )
-    await connection.execute(SQL.serve_route, route.job, route.epoch, sorted(route.versions))
+    await connection.execute(SQL.serve_route, route.job, route.epoch, sorted(route.named))
     await follow(connection, before, record)

@@ -22,6 +22,8 @@ Release        no                     the version is released: no later command 
 Reinstate      no                     no longer released; a way back that names it can be taken again
 Conduct        yes                    what the route's owner, an experiment or a rollout, makes of it: its arms,
                                       its experiment, and who owns it from then on; gates as for SetTraffic
+SetShadow      yes                    fronts read a candidate beside the active version, or none any more; the
+                                      gate "schema". Who answers stays as it is
 Withdraw       no                     the candidate of a rollout has no unit, its control is active again if the
                                       candidate was, and the rollout owns nothing; no gate, and an emergency
 =============  =====================  =========================================================================
@@ -29,6 +31,8 @@ Withdraw       no                     the candidate of a rollout has no unit, it
 While somebody owns the route, SetTraffic and CutOver are refused unless they say that they go over the owner's head.
 SetTraffic among the arms that are there lets the experiment go on; everything else, a RollBack too, ends it: what
 stands on the route is the truth, and the experiment's own state follows it in the same transaction.
+
+A shadow goes on, whatever the weights, until another version becomes active. SetShadow lets an experiment go on.
 
 A cutover asks the gates of its version also when that has a share already: from then on it is what every other
 version is measured by, and nobody is left on the old one to notice. What is asked for already: nothing changes.
@@ -44,10 +48,12 @@ from typing import NoReturn
 from services.switcher.intervals import redraw, whole
 from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
 from turnout.routing import HASHES, WHOLE, Arm, Experiment, Route
+from turnout.shadow import Shadow
 
 COMPARISON = "comparison"
+SCHEMA = "schema"
 ROLLBACK = "rollback"
-ALWAYS_ASKED = ("catch-up", "coverage", "schema")
+ALWAYS_ASKED = ("catch-up", "coverage", SCHEMA)
 """The gates that the replayer is asked for every version that is to get more."""
 GATES = (*ALWAYS_ASKED, COMPARISON, ROLLBACK)
 """Every gate: comparison only where it is demanded, rollback (whether there is a way back) only of a cutover."""
@@ -134,6 +140,16 @@ class Conduct:
 
 
 @dataclass(frozen=True, slots=True)
+class SetShadow:
+    """Let fronts read this version beside the active one for this share of the reads; None = no version any more."""
+
+    shadow: Shadow | None
+    override_gates: tuple[str, ...] = ()
+    etag: str = ""
+    override_owner: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Leave a candidate without a unit, with the control active, and the route without this owner; asks no gate."""
 
@@ -142,23 +158,27 @@ class Withdraw:
     owner: str
 
 
-Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct | Withdraw
+Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct | SetShadow | Withdraw
 
 
 @dataclass(frozen=True, slots=True)
 class GateQuestion:
     """Gates to ask for a candidate version against a baseline; None = it is the job's first.
 
-    comparison: a stored comparison of the two is demanded; of a first version there is none.
+    comparison: a stored comparison of the two is demanded; of a first version there is none. schema_only: no other gate
+    matters, because the candidate is to answer nobody.
     """
 
     candidate: int
     baseline: int | None
     comparison: bool = False
+    schema_only: bool = False
 
     @property
     def gates(self) -> tuple[str, ...]:
         """The gates that must be answered."""
+        if self.schema_only:
+            return (SCHEMA,)
         return (*ALWAYS_ASKED, COMPARISON) if self.comparison else ALWAYS_ASKED
 
 
@@ -234,6 +254,8 @@ def decide(state: State, command: Command, now: datetime, protection: timedelta)
             return MarkReinstated(command.version) if released else Nothing()
         case Conduct():
             return _conduct(state, command)
+        case SetShadow():
+            return _set_shadow(state, command)
         case Withdraw():
             return _withdraw(state, command)
 
@@ -263,6 +285,35 @@ def _conduct(state: State, command: Conduct) -> Change | Nothing:
     # Without its own experiment until it has the arms for it: each step makes a route that may be served.
     conducted = replace(without_owner(route), owner=command.owner, salt=command.salt or route.salt)
     return _reweighed(state, conducted, serving, asked, command.experiment)
+
+
+def _set_shadow(state: State, command: SetShadow) -> Change | Nothing:
+    overridden = _known_gates(command.override_gates)
+    route, shadow = _existing(state, command.etag), command.shadow
+    _refuse_owned(route, command.override_owner)
+    if shadow is not None:
+        _refuse_released(state, {_valid_shadow(route, shadow).version: 0})
+    if shadow == route.shadow:
+        return Nothing()
+    other = shadow is not None and (route.shadow is None or route.shadow.version != shadow.version)
+    gates = (GateQuestion(shadow.version, route.active_version, schema_only=True),) if shadow and other else ()
+    changed = replace(route, epoch=route.epoch + 1, shadow=shadow)
+    return Change(changed, state.way_back, state.protected_until, gates, overridden)
+
+
+def _valid_shadow(route: Route, shadow: Shadow) -> Shadow:
+    if _valid_version(shadow.version) == route.active_version:
+        raise InvalidInput(
+            "INVALID_SHADOW",
+            f"v{shadow.version} is the active version of {route.job}: choose a candidate to compare with it.",
+        )
+    if not 1 <= shadow.share <= WHOLE:
+        raise InvalidInput(
+            "INVALID_SHADOW",
+            f"The share of the reads is {shadow.share}; it is in basis points, 1 to {WHOLE}. To end the shadow, "
+            "leave it out.",
+        )
+    return shadow
 
 
 def _serving(route: Route, weights: Mapping[int, int], experiment: Experiment | None) -> dict[int, int]:
@@ -338,7 +389,7 @@ def _cut_over(state: State, command: CutOver, now: datetime, protection: timedel
     drawn, warnings = _redrawn(back, {version: WHOLE}, version)
     gates = (asked.of(version, route.active_version),)
     owned = replace(drawn, owner=command.owner)
-    return Change(owned, back, now + protection, gates, asked.overridden, warnings, moves_on=True)
+    return Change(owned, replace(back, shadow=None), now + protection, gates, asked.overridden, warnings, moves_on=True)
 
 
 def _withdraw(state: State, command: Withdraw) -> Change | Nothing:
@@ -371,7 +422,13 @@ def _redrawn(
         share = redrawn.compacted / HASHES
         warnings = (f"The interval map was compacted; {share:.3%} of the units changed version for it.",)
     changed = replace(
-        route, epoch=epoch, active_version=active, arms=arms, intervals=redrawn.intervals, experiment=experiment
+        route,
+        epoch=epoch,
+        active_version=active,
+        arms=arms,
+        intervals=redrawn.intervals,
+        experiment=experiment,
+        shadow=route.shadow if active == route.active_version else None,  # it was compared with that one
     )
     return changed, warnings
 
@@ -403,6 +460,9 @@ def _release(state: State, command: Release, now: datetime) -> MarkReleased | No
         todo = "cut over to another version" if active else "give its traffic to the active version"
         role = "is the active version" if active else f"has {state.route.weight(version) / 100:g} % of the units"
         _in_use("VERSION_IN_USE", named, f"{named} {role}; {todo} first.")
+    if state.route and version in state.route.named:
+        told = f"Fronts compare {named} with the active version; stop that first (`turnout shadow stop {state.job}`)."
+        _in_use("VERSION_IN_USE", named, told)
     back = state.way_back
     until = state.protected_until
     if back and version in back.versions and until and now < until and not command.forgo_rollback:

@@ -11,7 +11,7 @@ from core import config
 from core.rpc import interceptors
 from services.replayer import metrics
 from turnout.reading import metrics as front
-from turnout.reading import reads
+from turnout.reading import reads, shadows
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = sorted(
@@ -60,6 +60,7 @@ def test_every_metric_is_documented_as_it_is() -> None:
         (metrics.UNTOLD, "gauge", "{partition}"),
         (interceptors.REFUSED, "counter", "{call}"),
         (reads.STAND_INS, "counter", "{read}"),
+        (shadows.READS, "counter", "{read}"),
     }
     fronts = {(front.AGE, "gauge", "s"), (front.FRESHNESS, "gauge", "1"), (front.REVISION, "gauge", "1")}
     assert documented == told | others | fronts

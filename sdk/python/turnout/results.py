@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from turnout.contract import Contract
 from turnout.log_range import LogRange
 from turnout.schema import JobDefinition
+from turnout.shadow import Shadow
 
 
 class VersionState(enum.StrEnum):
@@ -65,6 +66,7 @@ class Command(enum.StrEnum):
     STOP_EXPERIMENT = "STOP_EXPERIMENT"
     ABORT = "ABORT"  # a guardrail took a candidate off the route
     STEP = "STEP"  # a bandit moved its weights
+    SET_SHADOW = "SET_SHADOW"
 
 
 class Cause(enum.StrEnum):
@@ -450,7 +452,8 @@ class Route:
 
     rollback_version: what roll_back would return to; None = nothing. view: None while it is not known. group: number of
     the step in which it last changed together with the routes of other jobs; 0 = never. owner: name of the experiment
-    or rollout that alone changes it; None = anybody may. experiment: id of the one that it takes part in.
+    or rollout that alone changes it; None = anybody may. experiment: id of the one that it takes part in. shadow: the
+    candidate that is compared with what readers get.
     """
 
     job: str
@@ -467,6 +470,7 @@ class Route:
     group: int = 0
     owner: str | None = None
     experiment: str | None = None
+    shadow: Shadow | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from uuid import UUID
 
 import mmh3
 
+from turnout.shadow import Shadow
+
 HASHES = 2**32
 """Number of unit hashes: intervals cover [0, HASHES)."""
 WHOLE = 10_000
@@ -99,6 +101,7 @@ class Route:
     owner: str = ""
     """Name of the experiment or rollout that alone changes the route; "" = anybody may."""
     experiment: Experiment | None = None
+    shadow: Shadow | None = None
     lows: tuple[int, ...] = field(init=False, repr=False, compare=False)
     sole: int | None = field(init=False, repr=False, compare=False)
     """The version that owns every interval; None where there are several."""
@@ -106,14 +109,20 @@ class Route:
     def __post_init__(self) -> None:
         _check_arms(self)
         _check_intervals(self)
+        _check_shadow(self)
         object.__setattr__(self, "lows", tuple(interval.low for interval in self.intervals))
         owners = {interval.version for interval in self.intervals}
         object.__setattr__(self, "sole", owners.pop() if len(owners) == 1 else None)
 
     @property
     def versions(self) -> frozenset[int]:
-        """Every version that the route names; a front must be able to read all of them."""
+        """Every version that may answer; a front must be able to read all of them."""
         return frozenset(arm.version for arm in self.arms)
+
+    @property
+    def named(self) -> frozenset[int]:
+        """Every version that the route names, the shadow's too, which a front need not be able to read."""
+        return self.versions if self.shadow is None else self.versions | {self.shadow.version}
 
     def weight(self, version: int) -> int:
         """The version's share in basis points; 0 where the route does not name it."""
@@ -140,6 +149,11 @@ def held_out(experiment: Experiment, unit: str) -> bool:
     if not experiment.holdout:
         return False
     return unit_hash(experiment.holdout_salt, unit) < experiment.holdout * HASHES // WHOLE
+
+
+def shadowed(job: str, shadow: Shadow, unit: str) -> bool:
+    """Whether the reads of a unit are compared with the candidate: by a hash of its own, independent of the split."""
+    return unit_hash(f"jobs/{job}/shadow", unit) < shadow.share * HASHES // WHOLE
 
 
 def unit_of_key(values: Iterable[object]) -> str:
@@ -254,3 +268,11 @@ def _check_intervals(route: Route) -> None:
         raise ValueError(f"intervals of the route of {route.job} end at {end} instead of {HASHES}")
     if owners != {arm.version for arm in route.arms if arm.weight}:
         raise ValueError(f"intervals of the route of {route.job} do not belong to its arms: {sorted(owners)}")
+
+
+def _check_shadow(route: Route) -> None:
+    shadow = route.shadow
+    if shadow is None:
+        return
+    if shadow.version < 1 or shadow.version == route.active_version or not 1 <= shadow.share <= WHOLE:
+        raise ValueError(f"the shadow of the route of {route.job} is no candidate with a share of its reads: {shadow}")

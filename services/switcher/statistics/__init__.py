@@ -10,6 +10,7 @@ replica or by an audit, gives the same number.
     harm       does the candidate err more often than the active version? (abort)
     promotion  is the candidate no worse than a margin allows? (promote)
     bandit     which weights would a Thompson sampler give?
+    paired     does a shadowed candidate differ more often than the active version from itself?
     decision   all of them put together: a verdict on each candidate, with its sentence
 
 A *stratum* is an epoch of the route, within which the designed shares did not change. Pooling over changing shares

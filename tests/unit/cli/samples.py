@@ -60,6 +60,7 @@ from turnout.results import (
     ViewState,
 )
 from turnout.schema import Column, ColumnType, DerivedColumn, Index, JobDefinition, JobKind, Merge, TopicSource
+from turnout.shadow import Shadow, ShadowCounts, ShadowReport, ShadowVerdict
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 JOB = "carrier-punctuality"
@@ -243,6 +244,30 @@ READINESS = RollbackReadiness(
     protected_until=NOON + timedelta(days=1),
     fresh_until=NOON + timedelta(days=5),
 )
+SHADOWED = replace(ROUTE, shadow=Shadow(2, 500))
+SHADOW = ShadowReport(
+    job=JOB,
+    version=2,
+    active_version=1,
+    share=500,
+    counts=ShadowCounts(
+        compared=1204,
+        equal=1166,
+        only_candidate_differs=38,
+        only_active_differs=3,
+        active_differs=3,
+        only_active=2,
+        columns={"on_time": 36},
+        left_out={"BEHIND": 18, "CHANGED": 31},
+    ),
+    compared_share=1204 / 1253,
+    e_value=1.04e6,
+    threshold=20.0,
+    verdict=ShadowVerdict.DIFFERS,
+    sentence="v2 differs more often than v1 from itself: of 1,204 compared reads 38 differed in v2 alone.",
+    update_time=NOON,
+)
+
 CUT_OVER = RouteChange(
     route=replace(
         ROUTE,

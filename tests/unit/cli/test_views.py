@@ -26,9 +26,11 @@ from turnout.cli.views.experiments import decisions_view, experiment_view, exper
 from turnout.cli.views.jobs import job_view, jobs_view, version_view
 from turnout.cli.views.routes import change_view, changes_view, explanation_view, readiness_view, route_view
 from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
+from turnout.cli.views.shadows import shadow_view
 from turnout.cli.views.tables import read_view, rows_view
 from turnout.results import Audit, Command, RunState, Staleness, Throttle, ThrottleReason, VersionState
 from turnout.schema import Column, ColumnType, Merge, difference
+from turnout.shadow import ShadowCounts
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 CHANGED = msgspec.structs.replace(
@@ -131,6 +133,14 @@ VIEWS: dict[str, RenderableType] = {
         )
     ),
     "change-cutover": change_view(samples.CUT_OVER),
+    "change-shadow": change_view(
+        replace(samples.CUT_OVER, route=samples.SHADOWED, command=Command.SET_SHADOW, gates=(), warnings=())
+    ),
+    "route-shadow": route_view(samples.SHADOWED),
+    "shadow": shadow_view(samples.SHADOW),
+    "shadow-none": shadow_view(
+        replace(samples.SHADOW, share=None, counts=ShadowCounts(), compared_share=None, update_time=None)
+    ),
     "change-traffic": change_view(
         replace(
             samples.CUT_OVER,

@@ -20,6 +20,7 @@ import turnout.errors
 import turnout.experiments
 import turnout.log_range
 import turnout.results
+import turnout.shadow
 from turnout.client import Client, basis_points
 from turnout.client.session import Session
 from turnout.errors import InvalidInput, TurnoutError
@@ -41,7 +42,7 @@ def surface() -> Iterator[str]:
             yield f"Session: {kind} {name}{inspect.signature(method)}"
     for cls in _classes(turnout.errors):
         yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
-    modules = (turnout.contract, turnout.log_range, turnout.results, turnout.experiments)
+    modules = (turnout.contract, turnout.log_range, turnout.results, turnout.experiments, turnout.shadow)
     for cls in (cls for module in modules for cls in _classes(module)):
         if issubclass(cls, ValueError):
             yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
@@ -73,7 +74,7 @@ def test_every_method_says_what_it_does() -> None:
 
 
 def test_results_are_frozen() -> None:
-    for cls in (*_classes(turnout.results), *_classes(turnout.experiments)):
+    for cls in (*_classes(turnout.results), *_classes(turnout.experiments), *_classes(turnout.shadow)):
         if not issubclass(cls, enum.Enum):
             assert cls.__dataclass_params__.frozen, cls  # type: ignore[attr-defined]
 

@@ -30,6 +30,7 @@ from services.switcher.switch import (
     Reinstate,
     Release,
     RollBack,
+    SetShadow,
     SetTraffic,
     State,
     decide,
@@ -41,6 +42,7 @@ from turnout.names import VersionId
 from turnout.reading.inflight import InFlight
 from turnout.reading.routing import Committed, RoutingTable
 from turnout.routing import WHOLE, Route, resolve
+from turnout.shadow import Shadow
 
 JOB = "flights"
 FRONTS = ("a", "b", "c")
@@ -115,6 +117,10 @@ class Switching(RuleBasedStateMachine):
         if route is not None and route.active_version != version:
             pairs = ((route.active_version, WHOLE - weight), (version, weight))
             self._propose(operator, SetTraffic(pairs, over))
+
+    @rule(operator=operators, version=versions, ends=st.booleans(), over=overrides)
+    def shadow(self, operator: str, version: int, ends: bool, over: tuple[str, ...]) -> None:
+        self._propose(operator, SetShadow(None if ends else Shadow(version, 500), over))
 
     @rule(operator=operators)
     def abort(self, operator: str) -> None:
@@ -192,7 +198,7 @@ class Switching(RuleBasedStateMachine):
         try:
             if change.route.epoch != self.state.epoch + 1:
                 raise stale(JOB, self.state.epoch)
-            for version in sorted(change.route.versions & self.state.released):
+            for version in sorted(change.route.named & self.state.released):
                 raise released_error(JOB, version)
         except TurnoutError:
             return
@@ -215,7 +221,7 @@ class Switching(RuleBasedStateMachine):
             assert all(change.route.weight(v) == 0 for v in VERSIONS if v != before.active_version)
         for front in self.fronts.values():
             front.unheard.append(Committed(self.revision, f"p{change.route.epoch}", change.route))
-            for version in change.route.versions:
+            for version in change.route.named:
                 front.served[version] = change.route.epoch
 
     def _fronts(self, epoch: int) -> list[Front]:
@@ -383,9 +389,9 @@ class Switching(RuleBasedStateMachine):
     def _drop(self, version: int) -> None:
         for front in self.fronts.values():
             route = front.table.route(JOB)
-            assert self._is_stale(front) or route is None or version not in route.versions
+            assert self._is_stale(front) or route is None or version not in route.named
             assert all(read != version for _, read in front.open_reads)
-        assert self.state.route is None or version not in self.state.route.versions
+        assert self.state.route is None or version not in self.state.route.named
         assert version in self.state.released
         self.dropped.add(version)
 
@@ -408,7 +414,7 @@ class Switching(RuleBasedStateMachine):
 
     @invariant()
     def no_route_names_what_is_released_or_gone(self) -> None:
-        named = self.state.route.versions if self.state.route else frozenset()
+        named = self.state.route.named if self.state.route else frozenset()
         assert not named & self.state.released
         assert not named & self.dropped
 

@@ -24,6 +24,7 @@ from turnout.cli.commands import (
     produce,
     read,
     run,
+    shadow,
     show,
     traffic,
     versions,
@@ -50,6 +51,7 @@ run.register(app)
 capacity.register(app)
 traffic.register(app)
 compare.register(app)
+shadow.register(app)
 audit.register(app)
 experiment.register(app)
 decisions.register(app)

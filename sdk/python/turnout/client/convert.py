@@ -18,6 +18,8 @@ from turnout.log_range_proto import from_proto as range_from_proto
 from turnout.query.v1 import query_pb2
 from turnout.registry.v1 import registry_pb2
 from turnout.replayer.v1 import replayer_pb2
+from turnout.shadow import Shadow, ShadowReport, ShadowVerdict
+from turnout.shadow_proto import counts_of
 from turnout.switcher.v1 import switcher_pb2
 
 T = TypeVar("T")
@@ -279,6 +281,23 @@ def route(message: switcher_pb2.Route) -> results.Route:
         group=message.group,
         owner=message.owner or None,
         experiment=message.experiment.name.rpartition("/")[2] or None,
+        shadow=Shadow(message.shadow.version, message.shadow.share) if message.HasField("shadow") else None,
+    )
+
+
+def shadow_report(message: switcher_pb2.ShadowReport) -> ShadowReport:
+    return ShadowReport(
+        job=split_job(message.name),
+        version=message.version,
+        active_version=message.active_version,
+        share=message.shadow.share if message.HasField("shadow") else None,
+        counts=counts_of(message.counts),
+        compared_share=message.compared_share if message.HasField("compared_share") else None,
+        e_value=message.e_value,
+        threshold=message.threshold,
+        verdict=ShadowVerdict(switcher_pb2.ShadowReport.Verdict.Name(message.verdict)),
+        sentence=message.sentence,
+        update_time=_time_of(message, "update_time"),
     )
 
 

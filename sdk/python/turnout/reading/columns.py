@@ -73,13 +73,16 @@ class Table:
         return InvalidInput("INVALID_KEY", f"The key of {self.version} is {key}{what}.")
 
 
-def table_of_catalog(version: VersionId, name: str, rows: Iterable[Mapping[str, Any]]) -> Table:
-    """The table that rows of the query `columns_of_table` describe.
+def table_of_catalog(
+    version: VersionId, name: str, rows: Iterable[Mapping[str, Any]], *, hidden: bool = False
+) -> Table:
+    """The table that rows of the query `columns_of_table` describe. hidden: as it is, with the columns that no reader
+    sees, and rows that do not exist for them.
 
     FailedPrecondition (TABLE_UNREADABLE) when it has no key, or one of a type that no key of the contract has.
     """
     rows = list(rows)
-    shown = [_column(row) for row in rows if not is_hidden(row["name"])]
+    shown = [_column(row) for row in rows if hidden or not is_hidden(row["name"])]
     keyed = sorted((row for row in rows if row["key_position"] is not None), key=lambda row: int(row["key_position"]))
     key = tuple(_column(row) for row in keyed)
     if not key:
@@ -87,7 +90,7 @@ def table_of_catalog(version: VersionId, name: str, rows: Iterable[Mapping[str, 
     for column in key:
         if column.kind not in _KEY_KINDS or is_hidden(column.name):
             raise _unreadable(version, f"its key column {column.name} ({column.postgres}) cannot be asked for")
-    tombstones = any(row["name"] == DELETED_COLUMN and row["type"] == "boolean" for row in rows)
+    tombstones = not hidden and any(row["name"] == DELETED_COLUMN and row["type"] == "boolean" for row in rows)
     return Table(version, name, int(rows[0]["relation"]), tuple(shown), key, tombstones)
 
 

@@ -15,6 +15,7 @@ from turnout.reading.neighbours import RegistryVersions, SwitcherRoutes
 from turnout.reading.outcomes import Outcomes
 from turnout.reading.reads import Reads
 from turnout.reading.routes_file import RoutesFile
+from turnout.reading.shadows import Shadows
 from turnout.reading.table import Tables
 from turnout.reading.watch import RouteWatch
 
@@ -51,7 +52,9 @@ class ReadPath:
         self._watch = RouteWatch(self.front, self._tables, self._keeper, self._link, clock, address)
         self._metrics = FrontMetrics(self.front, attributes)
         self.outcomes = Outcomes(self.front, self.front.exposures, self._link)
-        self.reads = Reads(self.front, self._tables, SwitcherRoutes(self.front, self._link), RegistryVersions(registry))
+        self._shadows = Shadows(self.front, Tables(postgres, hidden=True, connections_max=1), self._link)
+        routes, versions = SwitcherRoutes(self.front, self._link), RegistryVersions(registry)
+        self.reads = Reads(self.front, self._tables, routes, versions, self._shadows)
 
     async def start(self) -> None:
         """Begin to watch, and give the switcher a moment to send its routes before stored ones are served.
@@ -62,6 +65,7 @@ class ReadPath:
         self._metrics.start()
         await self._watch.start(_ROUTES_WITHIN_S)
         self.outcomes.start()
+        await self._shadows.start()
 
     async def leave(self) -> None:
         """Say goodbye to the switcher, so that no change waits for this front. Reads that have begun go on, and so do
@@ -72,6 +76,7 @@ class ReadPath:
         """Tell what was seen, end the watch, store the routes, and close the connections to PostgreSQL."""
         self._metrics.stop()
         await self.outcomes.stop()
+        await self._shadows.stop()
         await self._watch.stop()
         await self._keeper.stop()
         await self._tables.close()

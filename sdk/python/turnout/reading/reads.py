@@ -16,10 +16,12 @@ from turnout.reading.front import Front
 from turnout.reading.positions import Positions
 from turnout.reading.routing import Cause, Resolution, Resolver
 from turnout.reading.scans import taken_in_time
+from turnout.reading.shadows import LOOKED_MAX, Answers, Shadows
 from turnout.reading.table import Found, Page, TableMissing, TableMoved, TableReader, Tables, Values
 from turnout.reading.tokens import behind, token_of
 from turnout.reading.values import Keys
-from turnout.routing import Interval, Units, unit_hash, unit_of_key
+from turnout.routing import Interval, Route, Units, unit_hash, unit_of_key
+from turnout.shadow import Shadow
 from turnout.telemetry import meter
 
 KEYS_MAX = 10_000
@@ -146,8 +148,9 @@ class Waits:
 class Reads:
     """The read path of a front."""
 
-    def __init__(self, front: Front, tables: Tables, routes: Routes, registry: Registry) -> None:
+    def __init__(self, front: Front, tables: Tables, routes: Routes, registry: Registry, shadows: Shadows) -> None:
         self._front = front
+        self._shadows = shadows
         self._tables = tables
         self._routes = routes
         self._registry = registry
@@ -176,6 +179,10 @@ class Reads:
             else:
                 served, row = await self._not_behind(request, attempt, lambda answer: [answer[0]], deadline)
         exposure_id = exposing.answered(row is not None)
+        if (shadowed := self._shadowed(request, served)) is not None:
+            units = [request.unit] if request.unit else []
+            answers = Answers(served.table, served.positions, keys.of(served.table), [row], units)
+            self._shadows.answered(*shadowed, answers)
         return (replace(served, exposure_id=exposure_id) if exposure_id else served), row
 
     async def batch(
@@ -221,7 +228,18 @@ class Reads:
                 groups = await self._not_behind(
                     request, attempt, lambda groups: [one.served for one in groups], deadline
                 )
+        for one in groups:
+            if (shadowed := self._shadowed(request, one.served)) is not None:
+                self._shadows.answered(*shadowed, _answers(one, keys.of(one.served.table), request.unit, units))
         return _exposed(exposing, groups, each=bool(units) or not request.unit)
+
+    def _shadowed(self, request: Request, served: Served) -> tuple[Route, Shadow] | None:
+        """The route and its shadow, if this answer is one of the active version that is to be compared with it."""
+        route, resolution = self._front.table.route(request.job), served.resolution
+        if route is None or route.shadow is None or resolution.cause is Cause.PINNED:
+            return None
+        answered_by = resolution.version, resolution.epoch
+        return (route, route.shadow) if answered_by == (route.active_version, route.epoch) else None
 
     async def _group(
         self, job: str, resolution: Resolution, keys: Keys, places: Sequence[int], deadline: Deadline
@@ -415,6 +433,15 @@ def _scan_rows(limit: int) -> int:
 
 def _order(table: Table, order_by: Sequence[tuple[str, bool]]) -> list[tuple[Column, bool]]:
     return [(table.column(name), descending) for name, descending in order_by]
+
+
+def _answers(group: Group, keys: Sequence[Values], unit: str, units: Sequence[str]) -> Answers:
+    """What one version answered of a batch, of as many keys as a shadow looks at. unit, units: those of the batch."""
+    served, picked = group.served, range(0, len(group.places), 1 + (len(group.places) - 1) // LOOKED_MAX)
+    places = [group.places[at] for at in picked]
+    own_units = [units[place] for place in places] if units else [unit] * len(places) if unit else []
+    rows = [group.found.row(at) for at in picked]
+    return Answers(served.table, served.positions, [keys[place] for place in places], rows, own_units)
 
 
 def _places(

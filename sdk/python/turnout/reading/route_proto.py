@@ -6,6 +6,7 @@ from turnout.names import parse_route, route_name
 from turnout.reading.latency import ReadLoad
 from turnout.reading.routing import Committed
 from turnout.routing import Arm, Experiment, Interval, Route, Units
+from turnout.shadow import Shadow
 from turnout.switcher.v1 import switcher_pb2
 
 _UNITS = {switcher_pb2.UNITS_KEY: Units.KEY, switcher_pb2.UNITS_CALLER: Units.CALLER}
@@ -22,6 +23,7 @@ def route_of(message: switcher_pb2.Route) -> Route:
         intervals=tuple(Interval(one.low, one.high, one.version, one.acquired_epoch) for one in message.intervals),
         owner=message.owner,
         experiment=_experiment_of(message.experiment) if message.HasField("experiment") else None,
+        shadow=Shadow(message.shadow.version, message.shadow.share) if message.HasField("shadow") else None,
     )
 
 
@@ -37,6 +39,11 @@ def _experiment_of(message: switcher_pb2.RouteExperiment) -> Experiment:
         overrides=tuple((one.unit, one.version) for one in message.overrides),
         slow_us=message.slow.ToMicroseconds(),
     )
+
+
+def shadow_message(shadow: Shadow | None) -> switcher_pb2.Shadow | None:
+    """The shadow as the route carries it."""
+    return None if shadow is None else switcher_pb2.Shadow(version=shadow.version, share=shadow.share)
 
 
 def experiment_message(experiment: Experiment) -> switcher_pb2.RouteExperiment:
@@ -99,5 +106,6 @@ def committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:
             ],
             owner=route.owner,
             experiment=None if route.experiment is None else experiment_message(route.experiment),
+            shadow=shadow_message(route.shadow),
         ),
     )

@@ -66,6 +66,11 @@ class Found:
     columns: Sequence[Sequence[Any]]
     order: Sequence[int | None]
 
+    def row(self, place: int) -> Values | None:
+        """The row of the key at a place."""
+        row = self.order[place]
+        return None if row is None else tuple(column[row] for column in self.columns)
+
     @property
     def rows(self) -> list[Values | None]:
         """The row of each key."""
@@ -178,10 +183,15 @@ class TableReader:
 
 
 class Tables:
-    """A reader for each version that was asked for, made from the catalog; and the connections that they share."""
+    """A reader for each version that was asked for, made from the catalog; and the connections that they share.
 
-    def __init__(self, dsn: str) -> None:
+    hidden: the tables as they are, with the columns that no reader sees, for who compares rows.
+    """
+
+    def __init__(self, dsn: str, *, hidden: bool = False, connections_max: int = _CONNECTIONS_MAX) -> None:
         self._dsn = dsn
+        self._hidden = hidden
+        self._connections_max = connections_max
         self._opened: Pool | None = None
         self._scans = ScanPlaces()
         self._readers: dict[VersionId, TableReader] = {}
@@ -192,7 +202,7 @@ class Tables:
             self._dsn,
             application_name="turnout query",
             min_size=0,
-            max_size=_CONNECTIONS_MAX,
+            max_size=self._connections_max,
             settings={
                 "default_transaction_read_only": "on",
                 # Every scan ends by itself before, unless this process is frozen.
@@ -235,7 +245,8 @@ class Tables:
                 if not rows:
                     self._readers.pop(version, None)
                     raise TableMissing(version)
-                reader = TableReader(self._pool, self._scans, table_of_catalog(version, name, rows))
+                table = table_of_catalog(version, name, rows, hidden=self._hidden)
+                reader = TableReader(self._pool, self._scans, table)
                 if warm:
                     await reader.warm(connection, deadline.left_s)
         self._readers.pop(version, None)

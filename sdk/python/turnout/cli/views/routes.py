@@ -20,6 +20,7 @@ _COMMANDS = {
     Command.STOP_EXPERIMENT: "stop",
     Command.ABORT: "abort",
     Command.STEP: "step",
+    Command.SET_SHADOW: "shadow",
 }
 
 
@@ -34,6 +35,8 @@ def route_view(route: Route, readiness: RollbackReadiness | None = None) -> Rend
     ]
     if route.owner is not None:
         pairs.append(("owner", f"{route.owner}, which moves the weights"))
+    if route.shadow is not None:
+        pairs.append(("shadow", f"v{route.shadow.version}, compared for {percent(route.shadow.share)} of the reads"))
     if readiness is None or route.rollback_version is None:
         return facts(pairs)
     return Group(facts(pairs), *_problems(readiness))
@@ -140,6 +143,10 @@ def _what_happened(change: RouteChange) -> str:
         done = f"{route.job} now reads {weights_text(route.weights)}"
     elif change.command is Command.CUT_OVER:
         done = f"{route.job} is cut over to v{route.active_version}"
+    elif change.command is Command.SET_SHADOW:
+        shadow = route.shadow
+        told = "nothing" if shadow is None else f"v{shadow.version} for {percent(shadow.share)} of its reads"
+        done = f"{route.job} is compared with {told}"
     else:
         done = f"{route.job} is rolled back to {weights_text(route.weights)}"
     together = ", in one step with other jobs" if change.group else ""

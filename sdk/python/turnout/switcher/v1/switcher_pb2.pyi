@@ -141,6 +141,7 @@ class Route(google.protobuf.message.Message):
     GROUP_FIELD_NUMBER: builtins.int
     OWNER_FIELD_NUMBER: builtins.int
     EXPERIMENT_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "jobs/{job}/route"."""
     epoch: builtins.int
@@ -181,6 +182,10 @@ class Route(google.protobuf.message.Message):
     def experiment(self) -> global___RouteExperiment:
         """The experiment that the fronts take part in; absent = none."""
 
+    @property
+    def shadow(self) -> global___Shadow:
+        """The candidate that fronts read beside the active version; absent = none."""
+
     def __init__(
         self,
         *,
@@ -198,11 +203,34 @@ class Route(google.protobuf.message.Message):
         group: builtins.int = ...,
         owner: builtins.str = ...,
         experiment: global___RouteExperiment | None = ...,
+        shadow: global___Shadow | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["experiment", b"experiment", "rollback_protected_until", b"rollback_protected_until", "update_time", b"update_time", "view", b"view"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "arms", b"arms", "epoch", b"epoch", "etag", b"etag", "experiment", b"experiment", "group", b"group", "intervals", b"intervals", "name", b"name", "owner", b"owner", "rollback_protected_until", b"rollback_protected_until", "rollback_version", b"rollback_version", "salt", b"salt", "update_time", b"update_time", "view", b"view"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["experiment", b"experiment", "rollback_protected_until", b"rollback_protected_until", "shadow", b"shadow", "update_time", b"update_time", "view", b"view"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "arms", b"arms", "epoch", b"epoch", "etag", b"etag", "experiment", b"experiment", "group", b"group", "intervals", b"intervals", "name", b"name", "owner", b"owner", "rollback_protected_until", b"rollback_protected_until", "rollback_version", b"rollback_version", "salt", b"salt", "shadow", b"shadow", "update_time", b"update_time", "view", b"view"]) -> None: ...
 
 global___Route = Route
+
+@typing.final
+class Shadow(google.protobuf.message.Message):
+    """A candidate whose rows fronts compare with those that the active version has answered."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    version: builtins.int
+    """Number of the version."""
+    share: builtins.int
+    """Share of the reads, by a hash of their unit, in basis points, 1 to 10000."""
+    def __init__(
+        self,
+        *,
+        version: builtins.int = ...,
+        share: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["share", b"share", "version", b"version"]) -> None: ...
+
+global___Shadow = Shadow
 
 @typing.final
 class RouteExperiment(google.protobuf.message.Message):
@@ -402,6 +430,8 @@ class RouteChange(google.protobuf.message.Message):
         """A guardrail took a candidate off the route."""
         STEP: RouteChange._Command.ValueType  # 7
         """A bandit moved its weights."""
+        SET_SHADOW: RouteChange._Command.ValueType  # 8
+        """SetShadow."""
 
     class Command(_Command, metaclass=_CommandEnumTypeWrapper):
         """What was asked."""
@@ -422,6 +452,8 @@ class RouteChange(google.protobuf.message.Message):
     """A guardrail took a candidate off the route."""
     STEP: RouteChange.Command.ValueType  # 7
     """A bandit moved its weights."""
+    SET_SHADOW: RouteChange.Command.ValueType  # 8
+    """SetShadow."""
 
     ROUTE_FIELD_NUMBER: builtins.int
     COMMAND_FIELD_NUMBER: builtins.int
@@ -2787,3 +2819,332 @@ class ReplayDecisionResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["equal", b"equal", "recomputed", b"recomputed"]) -> None: ...
 
 global___ReplayDecisionResponse = ReplayDecisionResponse
+
+@typing.final
+class SetShadowRequest(google.protobuf.message.Message):
+    """Request of SetShadow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
+    OVERRIDE_GATES_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    OVERRIDE_OWNER_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    etag: builtins.str
+    """Etag of the route that the change rests on; empty = whatever it is now."""
+    request_id: builtins.str
+    """Unique id of this request; a repeat returns the first answer."""
+    validate_only: builtins.bool
+    """Only check: the gate is asked, nothing changes."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    override_owner: builtins.bool
+    """Also while an experiment or a rollout owns the route; either goes on."""
+    @property
+    def shadow(self) -> global___Shadow:
+        """The shadow; absent = none any more."""
+
+    @property
+    def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of gates to pass over; the audit keeps them."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        shadow: global___Shadow | None = ...,
+        override_gates: collections.abc.Iterable[builtins.str] | None = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+        validate_only: builtins.bool = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+        override_owner: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["shadow", b"shadow"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "override_owner", b"override_owner", "reason", b"reason", "request_id", b"request_id", "shadow", b"shadow", "validate_only", b"validate_only"]) -> None: ...
+
+global___SetShadowRequest = SetShadowRequest
+
+@typing.final
+class GetShadowRequest(google.protobuf.message.Message):
+    """Request of GetShadow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___GetShadowRequest = GetShadowRequest
+
+@typing.final
+class ShadowReport(google.protobuf.message.Message):
+    """What was compared of a candidate, with the active version that it was last beside."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Verdict:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[ShadowReport._Verdict.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: ShadowReport._Verdict.ValueType  # 0
+        """Never sent."""
+        NOT_SHOWN: ShadowReport._Verdict.ValueType  # 1
+        """It is not shown to differ more often."""
+        DIFFERS: ShadowReport._Verdict.ValueType  # 2
+        """It differs more often than the active version from itself."""
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """What is said of a candidate."""
+
+    VERDICT_UNSPECIFIED: ShadowReport.Verdict.ValueType  # 0
+    """Never sent."""
+    NOT_SHOWN: ShadowReport.Verdict.ValueType  # 1
+    """It is not shown to differ more often."""
+    DIFFERS: ShadowReport.Verdict.ValueType  # 2
+    """It differs more often than the active version from itself."""
+
+    NAME_FIELD_NUMBER: builtins.int
+    SHADOW_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    ACTIVE_VERSION_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    COMPARED_SHARE_FIELD_NUMBER: builtins.int
+    E_VALUE_FIELD_NUMBER: builtins.int
+    THRESHOLD_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    UPDATE_TIME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    version: builtins.int
+    """Number of the candidate."""
+    active_version: builtins.int
+    """Number of the active version."""
+    compared_share: builtins.float
+    """Compared reads of those that were sampled and not answered before, 0 to 1; absent where none was."""
+    e_value: builtins.float
+    """Evidence that the candidate differs more often than the active version from itself."""
+    threshold: builtins.float
+    """Where it speaks."""
+    verdict: global___ShadowReport.Verdict.ValueType
+    """What is said of the candidate."""
+    sentence: builtins.str
+    """Why, with its numbers."""
+    @property
+    def shadow(self) -> global___Shadow:
+        """The shadow on the route; absent = it has been stopped."""
+
+    @property
+    def counts(self) -> global___ShadowCounts:
+        """What all fronts have compared of the two, in all epochs."""
+
+    @property
+    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When a front last told of it; absent where none has."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        shadow: global___Shadow | None = ...,
+        version: builtins.int = ...,
+        active_version: builtins.int = ...,
+        counts: global___ShadowCounts | None = ...,
+        compared_share: builtins.float | None = ...,
+        e_value: builtins.float = ...,
+        threshold: builtins.float = ...,
+        verdict: global___ShadowReport.Verdict.ValueType = ...,
+        sentence: builtins.str = ...,
+        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_compared_share", b"_compared_share", "compared_share", b"compared_share", "counts", b"counts", "shadow", b"shadow", "update_time", b"update_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_compared_share", b"_compared_share", "active_version", b"active_version", "compared_share", b"compared_share", "counts", b"counts", "e_value", b"e_value", "name", b"name", "sentence", b"sentence", "shadow", b"shadow", "threshold", b"threshold", "update_time", b"update_time", "verdict", b"verdict", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_compared_share", b"_compared_share"]) -> typing.Literal["compared_share"] | None: ...
+
+global___ShadowReport = ShadowReport
+
+@typing.final
+class ShadowCounts(google.protobuf.message.Message):
+    """Sampled reads by what became of them. The first that is compared of a key counts, once a front and epoch."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ColumnsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class LeftOutEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    COMPARED_FIELD_NUMBER: builtins.int
+    EQUAL_FIELD_NUMBER: builtins.int
+    ONLY_CANDIDATE_DIFFERS_FIELD_NUMBER: builtins.int
+    ONLY_ACTIVE_DIFFERS_FIELD_NUMBER: builtins.int
+    ACTIVE_DIFFERS_FIELD_NUMBER: builtins.int
+    ONLY_ACTIVE_FIELD_NUMBER: builtins.int
+    ONLY_CANDIDATE_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    compared: builtins.int
+    """Reads that were compared."""
+    equal: builtins.int
+    """Of them: the candidate had the same row."""
+    only_candidate_differs: builtins.int
+    """Of them: the candidate differed, and the active version did not from itself."""
+    only_active_differs: builtins.int
+    """Of them: the active version, read again, differed from itself, and the candidate did not."""
+    active_differs: builtins.int
+    """Of them: the active version, read again, differed from itself."""
+    only_active: builtins.int
+    """Of them: only the active version had a row."""
+    only_candidate: builtins.int
+    """Of them: only the candidate had a row."""
+    @property
+    def columns(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Rows that differ, by column."""
+
+    @property
+    def left_out(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Reads that were not compared, by the reason."""
+
+    def __init__(
+        self,
+        *,
+        compared: builtins.int = ...,
+        equal: builtins.int = ...,
+        only_candidate_differs: builtins.int = ...,
+        only_active_differs: builtins.int = ...,
+        active_differs: builtins.int = ...,
+        only_active: builtins.int = ...,
+        only_candidate: builtins.int = ...,
+        columns: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        left_out: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_differs", b"active_differs", "columns", b"columns", "compared", b"compared", "equal", b"equal", "left_out", b"left_out", "only_active", b"only_active", "only_active_differs", b"only_active_differs", "only_candidate", b"only_candidate", "only_candidate_differs", b"only_candidate_differs"]) -> None: ...
+
+global___ShadowCounts = ShadowCounts
+
+@typing.final
+class RecordShadowCountsRequest(google.protobuf.message.Message):
+    """Request of RecordShadowCounts."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FRONT_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    TALLIES_FIELD_NUMBER: builtins.int
+    front: builtins.str
+    """Id of the front, as in its hello."""
+    source: builtins.str
+    """Another one for each start of a front."""
+    @property
+    def tallies(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ShadowTally]:
+        """What it has compared; at most 1000."""
+
+    def __init__(
+        self,
+        *,
+        front: builtins.str = ...,
+        source: builtins.str = ...,
+        tallies: collections.abc.Iterable[global___ShadowTally] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["front", b"front", "source", b"source", "tallies", b"tallies"]) -> None: ...
+
+global___RecordShadowCountsRequest = RecordShadowCountsRequest
+
+@typing.final
+class ShadowTally(google.protobuf.message.Message):
+    """What a front has compared of two versions in one epoch of a route since it started."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    ACTIVE_VERSION_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    epoch: builtins.int
+    """Epoch of the route."""
+    version: builtins.int
+    """Number of the candidate."""
+    active_version: builtins.int
+    """Number of the active version."""
+    sequence: builtins.int
+    """Grows with every change of the counts."""
+    @property
+    def counts(self) -> global___ShadowCounts:
+        """The counts."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        epoch: builtins.int = ...,
+        version: builtins.int = ...,
+        active_version: builtins.int = ...,
+        sequence: builtins.int = ...,
+        counts: global___ShadowCounts | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["counts", b"counts"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "counts", b"counts", "epoch", b"epoch", "name", b"name", "sequence", b"sequence", "version", b"version"]) -> None: ...
+
+global___ShadowTally = ShadowTally
+
+@typing.final
+class RecordShadowCountsResponse(google.protobuf.message.Message):
+    """Answer of RecordShadowCounts, after the commit."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___RecordShadowCountsResponse = RecordShadowCountsResponse

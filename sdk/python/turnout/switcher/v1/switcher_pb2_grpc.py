@@ -143,6 +143,21 @@ class SwitcherStub(object):
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetDecisionRequest.SerializeToString,
                 response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Decision.FromString,
                 _registered_method=True)
+        self.SetShadow = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/SetShadow',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.SetShadowRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.FromString,
+                _registered_method=True)
+        self.GetShadow = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/GetShadow',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetShadowRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ShadowReport.FromString,
+                _registered_method=True)
+        self.RecordShadowCounts = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/RecordShadowCounts',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordShadowCountsRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordShadowCountsResponse.FromString,
+                _registered_method=True)
         self.ReplayDecision = channel.unary_unary(
                 '/turnout.switcher.v1.Switcher/ReplayDecision',
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionRequest.SerializeToString,
@@ -325,6 +340,31 @@ class SwitcherServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetShadow(self, request, context):
+        """SetShadow lets fronts read a candidate beside the active version for a share of the reads, and compare: nobody is
+        answered by it. It asks the gate "schema". It ends when another version becomes active. Errors as for SetTraffic;
+        INVALID_ARGUMENT (reason INVALID_SHADOW).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetShadow(self, request, context):
+        """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
+        table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordShadowCounts(self, request, context):
+        """RecordShadowCounts stores what a front has compared since it started. A repeat, or an older one, changes nothing.
+        It is meant for fronts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReplayDecision(self, request, context):
         """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
         FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
@@ -440,6 +480,21 @@ def add_SwitcherServicer_to_server(servicer, server):
                     servicer.GetDecision,
                     request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetDecisionRequest.FromString,
                     response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Decision.SerializeToString,
+            ),
+            'SetShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetShadow,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.SetShadowRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.SerializeToString,
+            ),
+            'GetShadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetShadow,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetShadowRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ShadowReport.SerializeToString,
+            ),
+            'RecordShadowCounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordShadowCounts,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordShadowCountsRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordShadowCountsResponse.SerializeToString,
             ),
             'ReplayDecision': grpc.unary_unary_rpc_method_handler(
                     servicer.ReplayDecision,
@@ -1018,6 +1073,87 @@ class Switcher(object):
             '/turnout.switcher.v1.Switcher/GetDecision',
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetDecisionRequest.SerializeToString,
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.Decision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/SetShadow',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.SetShadowRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetShadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/GetShadow',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetShadowRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ShadowReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordShadowCounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/RecordShadowCounts',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordShadowCountsRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordShadowCountsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -182,6 +182,31 @@ class SwitcherStub:
     ]
     """GetDecision reads one decision with its whole record."""
 
+    SetShadow: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.SetShadowRequest,
+        turnout.switcher.v1.switcher_pb2.RouteChange,
+    ]
+    """SetShadow lets fronts read a candidate beside the active version for a share of the reads, and compare: nobody is
+    answered by it. It asks the gate "schema". It ends when another version becomes active. Errors as for SetTraffic;
+    INVALID_ARGUMENT (reason INVALID_SHADOW).
+    """
+
+    GetShadow: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetShadowRequest,
+        turnout.switcher.v1.switcher_pb2.ShadowReport,
+    ]
+    """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
+    table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
+    """
+
+    RecordShadowCounts: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.RecordShadowCountsRequest,
+        turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse,
+    ]
+    """RecordShadowCounts stores what a front has compared since it started. A repeat, or an older one, changes nothing.
+    It is meant for fronts.
+    """
+
     ReplayDecision: grpc.UnaryUnaryMultiCallable[
         turnout.switcher.v1.switcher_pb2.ReplayDecisionRequest,
         turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse,
@@ -353,6 +378,31 @@ class SwitcherAsyncStub:
         turnout.switcher.v1.switcher_pb2.Decision,
     ]
     """GetDecision reads one decision with its whole record."""
+
+    SetShadow: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.SetShadowRequest,
+        turnout.switcher.v1.switcher_pb2.RouteChange,
+    ]
+    """SetShadow lets fronts read a candidate beside the active version for a share of the reads, and compare: nobody is
+    answered by it. It asks the gate "schema". It ends when another version becomes active. Errors as for SetTraffic;
+    INVALID_ARGUMENT (reason INVALID_SHADOW).
+    """
+
+    GetShadow: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetShadowRequest,
+        turnout.switcher.v1.switcher_pb2.ShadowReport,
+    ]
+    """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
+    table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
+    """
+
+    RecordShadowCounts: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.RecordShadowCountsRequest,
+        turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse,
+    ]
+    """RecordShadowCounts stores what a front has compared since it started. A repeat, or an older one, changes nothing.
+    It is meant for fronts.
+    """
 
     ReplayDecision: grpc.aio.UnaryUnaryMultiCallable[
         turnout.switcher.v1.switcher_pb2.ReplayDecisionRequest,
@@ -567,6 +617,37 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Decision, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Decision]]:
         """GetDecision reads one decision with its whole record."""
+
+    @abc.abstractmethod
+    def SetShadow(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.SetShadowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
+        """SetShadow lets fronts read a candidate beside the active version for a share of the reads, and compare: nobody is
+        answered by it. It asks the gate "schema". It ends when another version becomes active. Errors as for SetTraffic;
+        INVALID_ARGUMENT (reason INVALID_SHADOW).
+        """
+
+    @abc.abstractmethod
+    def GetShadow(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.GetShadowRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ShadowReport, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ShadowReport]]:
+        """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
+        table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
+        """
+
+    @abc.abstractmethod
+    def RecordShadowCounts(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.RecordShadowCountsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse]]:
+        """RecordShadowCounts stores what a front has compared since it started. A repeat, or an older one, changes nothing.
+        It is meant for fronts.
+        """
 
     @abc.abstractmethod
     def ReplayDecision(
