@@ -25,7 +25,7 @@ from turnout.errors import TurnoutError
 
 _CAUGHT_WITHIN_S: Final = 4.0  # a worker, a transaction that writes rows, or its commit
 _FENCED_WITHIN_S: Final = 30.0
-_WIDENED_WITHIN_S: Final = 30.0
+_WIDENED_WITHIN_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +238,11 @@ class Injector:
         """Widen the topic of orders. Its runs are paused and resumed, which looks at the topic at once; otherwise it
         is looked at twice a minute."""
         admin, client, orders = self._world.admin, self._world.client, self._topics.names[ORDERS]
+        asked = [NewPartitions(orders, PARTITIONS_WIDENED)]
 
         async def widened() -> bool:
             with contextlib.suppress(KafkaException):  # Kafka may be away, or have widened it without an answer
-                for future in admin.create_partitions([NewPartitions(orders, PARTITIONS_WIDENED)]).values():
+                for future in admin.create_partitions(asked, operation_timeout=5, request_timeout=5).values():
                     await asyncio.wrap_future(future)
             with contextlib.suppress(KafkaException):
                 return await asyncio.to_thread(count_partitions, admin, orders) == PARTITIONS_WIDENED
