@@ -220,7 +220,7 @@ async def _measure(plan: Plan, data_dir: Path | None) -> dict[str, Any]:
         topic = topic_of(stack.kafka, plan.records)
         job, source = job_file(plan.mode, topic, stack.directory)
         await _serve(stack, job, source, plan.records)
-        async with front(stack) as target, _readers(target, job, plan.reads_per_s) as reads:
+        async with front(stack) as served, _readers(served.target, job, plan.reads_per_s) as reads:
             bench = Bench(stack, plan, reads, job, source)
             await bench.run()
         return bench.result()

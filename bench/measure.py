@@ -3,25 +3,23 @@
 import asyncio
 import contextlib
 import os
-import re
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from bench.memory import resident_mib
 from bench.stack import Stack
 from bench.workload import PARTITIONS, job_file
 from turnout.results import Run, RunState
-from turnout.tasks import end
+from turnout.tasks import beside
 
 _LOOK_S: Final = 0.02
 _MEMORY_S: Final = 0.25  # the system keeps the peak
 _GIVE_UP_S: Final = 300.0  # without a single commit
-_PEAK: Final = re.compile(r"VmHWM:\s+(\d+) kB")
 
 # Records committed, and whether somebody has begun to read.
 _HAND_POSITIONS: Final = (
@@ -159,12 +157,10 @@ async def _memory(stack: Stack) -> AsyncIterator[list[float]]:
         while True:
             for pid in stack.workers():
                 with suppress(OSError):
-                    found = _PEAK.search(Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
-                    if found is not None:
-                        peaks.append(int(found[1]) / 1024)
+                    peaks.append(resident_mib(pid, peak=True))
             await asyncio.sleep(_MEMORY_S)
 
-    async with _beside(sample()):
+    async with beside(sample()):
         yield peaks
 
 
@@ -200,15 +196,5 @@ async def _watched(stack: Stack, run: Run) -> AsyncIterator[Told]:
                 if seen.state is RunState.REPLAYING and seen.eta is not None:
                     told.append((time.monotonic(), seen.progress, seen.eta.total_seconds()))
 
-    async with _beside(watch()):
+    async with beside(watch()):
         yield told
-
-
-@asynccontextmanager
-async def _beside(work: Awaitable[None]) -> AsyncIterator[None]:
-    """Does something meanwhile, and gives it up at the end."""
-    task = asyncio.ensure_future(work)
-    try:
-        yield
-    finally:
-        await end(task)

@@ -7,7 +7,6 @@ row. The resident memory of the front, which is a process of its own, and of thi
 import argparse
 import asyncio
 import json
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,20 +19,20 @@ import uvloop
 
 from bench.arguments import at_least_one
 from bench.goals import at_most, status
-from bench.reads.world import Front, Table, front, live_table
-from bench.stack import Stack, running
+from bench.memory import resident_mib
+from bench.reads.world import Table, live_table
+from bench.stack import Front, Stack, front, running
 from bench.workload import say
 from turnout.client import Client
 from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
-from turnout.tasks import end
+from turnout.tasks import beside
 
 GOALS: Final = {"front_growth_mib": at_most(64), "client_growth_mib": at_most(64)}
 _LOOK_S: Final = 0.05
 _SCAN_S: Final = 120.0
 _FILL_S: Final = 1_800.0
 _FIRST_ROWS: Final = 1_000
-_RESIDENT: Final = re.compile(r"VmRSS:\s+(\d+) kB")
 
 _HIDDEN: Final = r"""
 select string_agg(quote_ident(attname), ', ') from pg_attribute
@@ -54,28 +53,19 @@ class Grown:
     client_mib: float = 0.0
 
 
-def _resident_mib(pid: int | str) -> float:
-    found = _RESIDENT.search(Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
-    assert found is not None
-    return int(found[1]) / 1024
-
-
 @asynccontextmanager
 async def _watched(front_pid: int, grown: Grown) -> AsyncIterator[None]:
     """Looks at the memory meanwhile."""
-    before = _resident_mib(front_pid), _resident_mib("self")
+    before = resident_mib(front_pid), resident_mib("self")
 
     async def look() -> None:
         while True:
-            grown.front_mib = max(grown.front_mib, _resident_mib(front_pid) - before[0])
-            grown.client_mib = max(grown.client_mib, _resident_mib("self") - before[1])
+            grown.front_mib = max(grown.front_mib, resident_mib(front_pid) - before[0])
+            grown.client_mib = max(grown.client_mib, resident_mib("self") - before[1])
             await asyncio.sleep(_LOOK_S)
 
-    looking = asyncio.create_task(look())
-    try:
+    async with beside(look()):
         yield
-    finally:
-        await end(looking)
 
 
 async def _stream(target: str, table: Table, rows: int, form: pb.ScanRequest.Format.ValueType) -> int:

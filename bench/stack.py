@@ -85,13 +85,21 @@ async def _execute(server: str, statement: str) -> None:
         await connection.close()
 
 
+@dataclass(frozen=True)
+class Front:
+    """A front's target and process id."""
+
+    target: str
+    pid: int
+
+
 @asynccontextmanager
-async def front(stack: Stack, options: Sequence[str] = ()) -> AsyncIterator[str]:
-    """One more front, in a process of its own, as on a cluster: its target."""
+async def front(stack: Stack) -> AsyncIterator[Front]:
+    """One more front, in a process of its own, as on a cluster."""
     others = [word for name in ("registry", "replayer", "switcher") for word in (f"--{name}", stack.target)]
     directory = stack.directory / f"front-{secrets.token_hex(4)}"
-    async with _services(stack.kafka, stack.postgres, directory, ["query", *others, *options]) as (target, _):
-        yield target
+    async with _services(stack.kafka, stack.postgres, directory, ["query", *others]) as (target, pid):
+        yield Front(target, pid)
 
 
 @asynccontextmanager

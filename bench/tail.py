@@ -23,7 +23,7 @@ from bench.goals import at_most, status
 from bench.stack import Stack, running
 from bench.workload import PARTITIONS, create_topic, ends, job_file, orders, produce, say
 from turnout.results import Run, RunState
-from turnout.tasks import end
+from turnout.tasks import beside
 
 GOALS: Final = {"p99_ms": at_most(150), "after_p99_ms": at_most(150)}
 TICK_S: Final = 0.005
@@ -150,11 +150,8 @@ async def _commits(tail: Tail) -> AsyncIterator[list[int]]:
                 sizes.append(now - done)
             done = now
 
-    task = asyncio.create_task(watch())
-    try:
+    async with beside(watch()):
         yield sizes
-    finally:
-        await end(task)
 
 
 async def backlog(tail: Tail, count: int) -> dict[str, Any]:

@@ -16,8 +16,8 @@ import uvloop
 from bench.arguments import above_zero, at_least_one
 from bench.goals import Goal, at_most, status
 from bench.reads.resolving import resolve_us
-from bench.reads.world import Loader, Table, bare, front, live_table, loader
-from bench.stack import Stack, running
+from bench.reads.world import Loader, Table, bare, live_table, loader
+from bench.stack import Stack, front, running
 from bench.workload import say
 
 RATIOS: Final = {

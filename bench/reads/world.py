@@ -69,25 +69,6 @@ async def live_table(stack: Stack, partitions: int, rows: int) -> Table:
     return Table(job, Place(run.table, f"jobs/{job}/versions/{version}"), rows, partitions)
 
 
-@dataclass(frozen=True)
-class Front:
-    """A front: its target and process id."""
-
-    target: str
-    pid: int
-
-
-@asynccontextmanager
-async def front(stack: Stack) -> AsyncIterator[Front]:
-    """A front in a process of its own."""
-    target = f"{HOST}:{free_port()}"
-    arguments = ("services", "query", "--listen", target, "--switcher", stack.target, "--registry", stack.target)
-    more = ("--kafka", stack.kafka, "--data-dir", str(stack.directory / f"front-{secrets.token_hex(3)}"))
-    async with _process(stack, *arguments, *more) as process:
-        await _listening(target)
-        yield Front(target, process.pid)
-
-
 @asynccontextmanager
 async def bare(stack: Stack, place: Place) -> AsyncIterator[str]:
     """The bare server for that table: its target."""

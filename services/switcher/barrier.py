@@ -15,7 +15,7 @@ from services.switcher.presence import FrontStore
 from services.switcher.records import Adoption, ChangeRecord
 from services.switcher.store import Committed, RouteStore, not_prepared
 from turnout.errors import TurnoutError
-from turnout.tasks import end
+from turnout.tasks import beside
 
 _RENEWALS_A_LIFETIME = 4
 
@@ -50,11 +50,8 @@ class Barrier:
     @asynccontextmanager
     async def proposing(self, proposal: str) -> AsyncIterator[None]:
         """While the block runs, the proposal has a live proposer: replicas leave it alone."""
-        renewing = asyncio.create_task(self._renew(proposal), name=f"renew {proposal}")
-        try:
+        async with beside(self._renew(proposal), f"renew {proposal}"):
             yield
-        finally:
-            await end(renewing)
 
     async def _renew(self, proposal: str) -> None:
         lifetime = timedelta(seconds=self._limits.proposal_s)

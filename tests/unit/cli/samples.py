@@ -25,6 +25,7 @@ from turnout.experiments import (
     Verdict,
 )
 from turnout.log_range import LogRange, PartitionOffset
+from turnout.readiness import RollbackReadiness, RowsDiffering, Staleness
 from turnout.results import (
     Adoption,
     AppliedPosition,
@@ -44,14 +45,11 @@ from turnout.results import (
     RetentionRisk,
     Retirement,
     RetirementStep,
-    RollbackReadiness,
     Route,
     RouteChange,
     RowDifference,
-    RowsDiffering,
     Run,
     RunState,
-    Staleness,
     Throttle,
     ThrottleReason,
     Version,

@@ -28,7 +28,8 @@ from turnout.cli.views.routes import change_view, changes_view, explanation_view
 from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
 from turnout.cli.views.shadows import shadow_view
 from turnout.cli.views.tables import read_view, rows_view
-from turnout.results import Audit, Command, RunState, Staleness, Throttle, ThrottleReason, VersionState
+from turnout.readiness import Staleness
+from turnout.results import Audit, Command, RunState, Throttle, ThrottleReason, VersionState
 from turnout.schema import Column, ColumnType, Merge, difference
 from turnout.shadow import ShadowCounts
 

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from turnout import results
+from turnout import readiness, results
 from turnout.client import convert
 from turnout.client.values import to_value
 from turnout.contract import Contract, Expected, ExpectedColumn
@@ -390,15 +390,15 @@ def test_rollback_readiness() -> None:
         protected_until=STAMP,
         fresh_until=STAMP,
     )
-    assert convert.rollback_readiness(message) == results.RollbackReadiness(
+    assert convert.rollback_readiness(message) == readiness.RollbackReadiness(
         job="a",
         possible=True,
         problems=("p",),
         version=1,
         weights={1: 10_000},
-        staleness=results.Staleness(3, timedelta(seconds=2)),
+        staleness=readiness.Staleness(3, timedelta(seconds=2)),
         lag=4,
-        rows_differing=results.RowsDiffering(5, 0.5, T, "c-1"),
+        rows_differing=readiness.RowsDiffering(5, 0.5, T, "c-1"),
         protected_until=T,
         fresh_until=T,
     )

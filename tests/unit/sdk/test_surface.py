@@ -19,6 +19,7 @@ import turnout.contract
 import turnout.errors
 import turnout.experiments
 import turnout.log_range
+import turnout.readiness
 import turnout.results
 import turnout.shadow
 from turnout.client import Client, basis_points
@@ -42,7 +43,14 @@ def surface() -> Iterator[str]:
             yield f"Session: {kind} {name}{inspect.signature(method)}"
     for cls in _classes(turnout.errors):
         yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"
-    modules = (turnout.contract, turnout.log_range, turnout.results, turnout.experiments, turnout.shadow)
+    modules = (
+        turnout.contract,
+        turnout.log_range,
+        turnout.results,
+        turnout.experiments,
+        turnout.shadow,
+        turnout.readiness,
+    )
     for cls in (cls for module in modules for cls in _classes(module)):
         if issubclass(cls, ValueError):
             yield f"{cls.__name__}({', '.join(base.__name__ for base in cls.__bases__)})"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from turnout.tasks import end
+from turnout.tasks import beside, end
 
 
 async def test_it_waits_until_they_have_ended() -> None:
@@ -59,3 +59,24 @@ async def test_to_be_cancelled_ends_the_waiting() -> None:
 
 async def test_nothing_is_ended_at_once() -> None:
     await end(None)
+
+
+async def test_what_is_done_beside_a_block_ends_with_it() -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        try:
+            done.append("begun")
+            await asyncio.Event().wait()
+        finally:
+            done.append("given up")
+
+    async def block() -> None:
+        async with beside(work(), "work"):
+            await asyncio.sleep(0)
+            assert done == ["begun"]
+            raise ValueError("the block failed")
+
+    with pytest.raises(ValueError, match="the block"):
+        await block()
+    assert done == ["begun", "given up"]

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from turnout import contract_proto, results
+from turnout import contract_proto, readiness, results
 from turnout.client.calls import split_job, split_version
 from turnout.client.values import from_row, from_value
 from turnout.definition_proto import from_proto
@@ -301,8 +301,8 @@ def shadow_report(message: switcher_pb2.ShadowReport) -> ShadowReport:
     )
 
 
-def _rows_differing(message: switcher_pb2.RowsDiffering) -> results.RowsDiffering:
-    return results.RowsDiffering(
+def _rows_differing(message: switcher_pb2.RowsDiffering) -> readiness.RowsDiffering:
+    return readiness.RowsDiffering(
         keys=message.keys,
         share=message.share,
         compare_time=_time_of(message, "compare_time"),
@@ -310,15 +310,15 @@ def _rows_differing(message: switcher_pb2.RowsDiffering) -> results.RowsDifferin
     )
 
 
-def rollback_readiness(message: switcher_pb2.RollbackReadiness) -> results.RollbackReadiness:
+def rollback_readiness(message: switcher_pb2.RollbackReadiness) -> readiness.RollbackReadiness:
     stale = message.staleness
-    return results.RollbackReadiness(
+    return readiness.RollbackReadiness(
         job=split_job(message.name),
         possible=message.possible,
         problems=tuple(message.problems),
         version=message.version or None,
         weights={arm.version: arm.weight for arm in message.arms},
-        staleness=results.Staleness(stale.offsets, stale.event_time.ToTimedelta())
+        staleness=readiness.Staleness(stale.offsets, stale.event_time.ToTimedelta())
         if message.HasField("staleness")
         else None,
         lag=message.lag,

@@ -10,7 +10,8 @@ from turnout.client import convert
 from turnout.client.calls import Calls, new_request_id, pages, route_name
 from turnout.client.connection import CHANGE_S, QUICK_S
 from turnout.errors import InvalidInput
-from turnout.results import RollbackReadiness, Route, RouteChange
+from turnout.readiness import RollbackReadiness
+from turnout.results import Route, RouteChange
 from turnout.switcher.v1 import switcher_pb2
 
 

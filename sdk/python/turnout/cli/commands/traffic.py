@@ -23,7 +23,8 @@ from turnout.cli.exits import ExitCode, usage
 from turnout.cli.invocation import command
 from turnout.cli.session import Session
 from turnout.cli.views.routes import change_view, readiness_view, route_view
-from turnout.results import RollbackReadiness, Route, RouteChange
+from turnout.readiness import RollbackReadiness
+from turnout.results import Route, RouteChange
 
 
 def register(app: typer.Typer) -> None:

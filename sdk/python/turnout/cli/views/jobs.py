@@ -13,7 +13,8 @@ from turnout.cli.views.definitions import definition_view
 from turnout.cli.views.phrases import state, weights_text
 from turnout.cli.views.routes import route_view, share_of
 from turnout.cli.views.runs import run_view
-from turnout.results import Job, RetirementStep, RollbackReadiness, Route, Run, RunState, Version
+from turnout.readiness import RollbackReadiness
+from turnout.results import Job, RetirementStep, Route, Run, RunState, Version
 
 _STEPS = {
     RetirementStep.RELEASE: "the switcher is asked to let nobody name it",

@@ -10,7 +10,8 @@ from rich.text import Text
 from turnout.cli.output import facts, table
 from turnout.cli.quantities import ABSENT, moment, percent, plural, span
 from turnout.cli.views.phrases import lines, state, weights_text
-from turnout.results import Command, Explanation, Gate, RollbackReadiness, Route, RouteChange, View, ViewState
+from turnout.readiness import RollbackReadiness
+from turnout.results import Command, Explanation, Gate, Route, RouteChange, View, ViewState
 
 _COMMANDS = {
     Command.SET_TRAFFIC: "traffic",
