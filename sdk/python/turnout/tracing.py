@@ -8,15 +8,20 @@ import grpc
 from opentelemetry import propagate, trace
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
+from turnout.telemetry import remote_context
+
 
 def _traced(details: grpc.aio.ClientCallDetails) -> tuple[Span, grpc.aio.ClientCallDetails]:
+    """The span of a call, in the trace that its metadata name, else in the caller's present one."""
     method = details.method.decode() if isinstance(details.method, bytes) else details.method
-    span = trace.get_tracer("turnout.client").start_span(method.lstrip("/"), kind=SpanKind.CLIENT)
+    metadata = grpc.aio.Metadata(*(details.metadata or ()))
+    named = metadata.get("traceparent")
+    parent = remote_context(str(named)) if named else None
+    span = trace.get_tracer("turnout.client").start_span(method.lstrip("/"), context=parent, kind=SpanKind.CLIENT)
     carrier: dict[str, str] = {}
     propagate.inject(carrier, context=trace.set_span_in_context(span))
-    metadata = grpc.aio.Metadata(*(details.metadata or ()))
     for key, value in carrier.items():
-        metadata.add(key, value)
+        metadata[key] = value
     return span, details._replace(metadata=metadata)  # type: ignore[attr-defined]  # a named tuple, typed as a class
 
 
