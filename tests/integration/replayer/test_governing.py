@@ -141,9 +141,13 @@ async def test_a_copy_goes_behind_everything_else_on_the_machine_once_there_are_
 
     async def stepped_back() -> bool:
         # The process first, then its group: between the two only one of them has.
-        processes = all(os.getpriority(os.PRIO_PROCESS, pid) == NICE for pid in copying)
-        return processes and all(
-            group.read_text(encoding="ascii").endswith(f"nice {NICE}\n") for group in groups if group.exists()
+        threads = [int(thread.name) for pid in copying for thread in Path(f"/proc/{pid}/task").iterdir()]
+        behind = all(os.getpriority(os.PRIO_PROCESS, thread) == NICE for thread in threads)
+        batch = all(os.sched_getscheduler(thread) == os.SCHED_BATCH for thread in threads)
+        return (
+            behind
+            and batch
+            and all(group.read_text(encoding="ascii").endswith(f"nice {NICE}\n") for group in groups if group.exists())
         )
 
     await eventually(stepped_back, 30)
