@@ -141,4 +141,6 @@ async def test_dev_runs_until_ctrl_c_and_is_found_from_below(postgres: str, kafk
         if started.returncode is None:
             os.killpg(started.pid, signal.SIGKILL)
             await started.wait()
-    assert "There is no Turnout at" in (await program.run("show", code=6)).err
+    assert f"The stack of {tmp_path}, " in (await program.run("show", code=6)).err
+    elsewhere = await program.run("show", "--target", f"127.0.0.1:{free_port()}", code=6)
+    assert "There is no Turnout at" in elsewhere.err

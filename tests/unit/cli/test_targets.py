@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +44,61 @@ def test_the_nearest_dev_stack_counts(tmp_path: Path) -> None:
     assert targets((), {}, below).addresses == _all("127.0.0.1:7422")
 
 
+def _stopped(folder: Path, pid: object) -> None:
+    (folder / ".turnout").mkdir(parents=True)
+    (folder / ".turnout" / "stack.lock").write_text(f"{pid}\n")
+
+
+def _ended() -> int:
+    """The id of a process that is no more."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+@pytest.mark.parametrize("pid", ["", "nonsense", "-1", "0", "ended"])
+def test_a_stack_that_does_not_run_is_not_passed_over_for_somebody_elses(pid: str, tmp_path: Path) -> None:
+    """Neither for one of a folder above, nor for the default address."""
+    _dev(tmp_path)
+    folder = tmp_path / "mine"
+    _stopped(folder, _ended() if pid == "ended" else pid)
+    below = folder / "a"
+    below.mkdir()
+    for asked in (lambda: targets((), {}, below), lambda: kafka("", None, {}, below)):
+        with pytest.raises(CommandError, match=f"The stack of {re.escape(str(folder))}, .* does not run") as caught:
+            asked()
+        assert (caught.value.code, caught.value.reason) == (ExitCode.UNAVAILABLE, "DEV_STACK_DOWN")
+        assert f"`turnout dev` in {folder}" in caught.value.next_step
+    assert targets(("h:1",), {}, below).addresses == _all("h:1")
+    assert targets((), {"TURNOUT_TARGET": "h:2"}, below).addresses == _all("h:2")
+    assert kafka("k:1", None, {}, below).brokers == "k:1"
+
+
+def test_a_stack_that_is_starting(tmp_path: Path) -> None:
+    _stopped(tmp_path, os.getpid())
+    with pytest.raises(CommandError, match="is starting or stopping") as caught:
+        targets((), {}, tmp_path)
+    assert "once `turnout dev` says that Turnout is ready" in caught.value.next_step
+
+
+def test_a_stack_that_was_killed_left_its_file_behind(tmp_path: Path) -> None:
+    _dev(tmp_path, pids={"stack": _ended()})
+    with pytest.raises(CommandError, match="does not run"):
+        targets((), {}, tmp_path)
+
+
+def test_a_stack_that_runs(tmp_path: Path) -> None:
+    _dev(tmp_path, pids={"stack": os.getpid()})
+    (tmp_path / ".turnout" / "stack.lock").write_text(f"{os.getpid()}\n")
+    assert targets((), {}, tmp_path).addresses == _all("127.0.0.1:7411")
+
+
+def test_a_folder_that_merely_holds_results_is_no_stack(tmp_path: Path) -> None:
+    (tmp_path / ".turnout" / "demo").mkdir(parents=True)
+    (tmp_path / ".turnout" / "demo.json").write_text("{}")
+    assert targets((), {}, tmp_path).addresses == _all(DEFAULT_TARGET)
+
+
 def test_single_services(tmp_path: Path) -> None:
     found = targets(("h:1", "query=q:2"), {}, tmp_path).addresses
     assert found == {**_all("h:1"), "query": "q:2"}
@@ -69,7 +128,7 @@ def test_what_is_no_target(option: str, said: str, tmp_path: Path) -> None:
     assert caught.value.code is ExitCode.USAGE
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"target": 1}', "nonsense"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"target": 1}', '{"target": "h:1", "pids": []}', "nonsense"])
 def test_a_dev_file_that_is_none(text: str, tmp_path: Path) -> None:
     _dev(tmp_path).write_text(text)
     with pytest.raises(CommandError, match="is not what `turnout dev` writes"):

@@ -1,8 +1,12 @@
-"""Where the services and Kafka are: options, then the environment, then what `turnout dev` wrote, then the default."""
+"""Where the services and Kafka are: options, then the environment, then what `turnout dev` wrote, then the default.
+
+A folder whose stack does not run is not passed over: whatever answers elsewhere is somebody else's.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +18,10 @@ SERVICES = ("registry", "replayer", "switcher", "query")
 DEFAULT_TARGET = "127.0.0.1:7400"
 TARGET_VARIABLE = "TURNOUT_TARGET"
 KAFKA_VARIABLE = "TURNOUT_KAFKA"
-DEV_FILE = Path(".turnout") / "dev.json"
+DEV_FOLDER = Path(".turnout")
+DEV_FILE = DEV_FOLDER / "dev.json"  # there while the stack runs
+STACK_LOCK = DEV_FOLDER / "stack.lock"  # there once a stack has been started; holds the process that does
+STACK_DOWN = "DEV_STACK_DOWN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +58,56 @@ class DevStack:
 
 
 def find_dev_stack(directory: Path) -> DevStack | None:
-    """The dev.json of the directory or of the nearest parent that has one."""
+    """The stack of the directory or of the nearest parent that has one. UNAVAILABLE when it does not run."""
     for folder in (directory, *directory.parents):
         path = folder / DEV_FILE
         if path.is_file():
             return _read_dev_stack(path)
+        lock = folder / STACK_LOCK
+        if lock.is_file():
+            raise _does_not_run(folder, starting=_is_alive(_pid_in(lock)))
     return None
+
+
+def _pid_in(lock: Path) -> int | None:
+    try:
+        return int(lock.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_alive(pid: int | None) -> bool:
+    if pid is None or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+def _does_not_run(folder: Path, *, starting: bool) -> CommandError:
+    if starting:
+        said, step = "is starting or stopping", "Repeat this once `turnout dev` says that Turnout is ready"
+    else:
+        said, step = "does not run", f"Start it with `turnout dev` in {folder}"
+    return CommandError(
+        ExitCode.UNAVAILABLE,
+        STACK_DOWN,
+        f"The stack of {folder}, with its data in {folder / DEV_FOLDER}, {said}.",
+        next_step=f"{step}; or name other services with --target HOST:PORT, another Kafka with --kafka HOST:PORT.",
+    )
 
 
 def _read_dev_stack(path: Path) -> DevStack:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         config = found.get("kafka_config")
+        stack = found["pids"]["stack"] if "pids" in found else None
+        if stack is not None and not _is_alive(int(stack)):  # it was killed, and could take nothing back
+            raise _does_not_run(path.parent.parent, starting=False)
         return DevStack(path, str(found["target"]), found["kafka"], Path(config) if config else None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise CommandError(
@@ -74,7 +119,10 @@ def _read_dev_stack(path: Path) -> DevStack:
 
 
 def targets(options: Sequence[str], environment: Mapping[str, str], directory: Path) -> Targets:
-    """The services' addresses. Options and TURNOUT_TARGET (commas between) are [SERVICE=]HOST:PORT."""
+    """The services' addresses. Options and TURNOUT_TARGET (commas between) are [SERVICE=]HOST:PORT.
+
+    UNAVAILABLE when neither is given and the stack of the directory does not run.
+    """
     if options:
         return Targets(_addresses(options, "--target"), "--target")
     variable = environment.get(TARGET_VARIABLE, "")

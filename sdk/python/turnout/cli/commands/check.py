@@ -16,7 +16,7 @@ from turnout.cli import kafka
 from turnout.cli.commands.apply import active_definition, differences_document, refused
 from turnout.cli.commands.parameters import JobFileArgument, KafkaConfigOption, KafkaOption
 from turnout.cli.document import document
-from turnout.cli.exits import ExitCode
+from turnout.cli.exits import CommandError, ExitCode
 from turnout.cli.invocation import command
 from turnout.cli.kafka import SampledRecord
 from turnout.cli.output import heading, table
@@ -24,7 +24,7 @@ from turnout.cli.quantities import plural
 from turnout.cli.sample_child import Transformed
 from turnout.cli.sample_process import SampleProcess
 from turnout.cli.session import Session
-from turnout.cli.targets import KafkaClient
+from turnout.cli.targets import STACK_DOWN, KafkaClient
 from turnout.cli.views.definitions import definition_view, differences_view
 from turnout.cli.views.phrases import value_text
 from turnout.errors import DeadlineExceeded, TurnoutError, Unavailable
@@ -93,6 +93,10 @@ async def _active(session: Session, new: JobDefinition) -> _Active:
         async with session.client() as client:
             version, old = await active_definition(client, new.job)
     except (Unavailable, DeadlineExceeded) as error:
+        return _Active(None, (), error.message)
+    except CommandError as error:
+        if error.reason != STACK_DOWN:
+            raise
         return _Active(None, (), error.message)
     except TurnoutError as error:
         return _Active(None, (), f"the services refused to tell: {error.message}")
