@@ -29,19 +29,19 @@ def _all(address: str) -> dict[str, str]:
 def test_option_then_variable_then_dev_stack_then_default(tmp_path: Path) -> None:
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
-    assert targets((), {}, below).addresses == _all(DEFAULT_TARGET)
+    assert targets((), {}, below) == _all(DEFAULT_TARGET)
     _dev(tmp_path)
-    assert targets((), {}, below).addresses == _all("127.0.0.1:7411")
+    assert targets((), {}, below) == _all("127.0.0.1:7411")
     environment = {"TURNOUT_TARGET": "10.0.0.1:1"}
-    assert targets((), environment, below).addresses == _all("10.0.0.1:1")
-    assert targets(("10.0.0.2:2",), environment, below).addresses == _all("10.0.0.2:2")
+    assert targets((), environment, below) == _all("10.0.0.1:1")
+    assert targets(("10.0.0.2:2",), environment, below) == _all("10.0.0.2:2")
 
 
 def test_the_nearest_dev_stack_counts(tmp_path: Path) -> None:
     _dev(tmp_path)
     below = tmp_path / "a"
     _dev(below, target="127.0.0.1:7422")
-    assert targets((), {}, below).addresses == _all("127.0.0.1:7422")
+    assert targets((), {}, below) == _all("127.0.0.1:7422")
 
 
 def _stopped(folder: Path, pid: object) -> None:
@@ -69,8 +69,10 @@ def test_a_stack_that_does_not_run_is_not_passed_over_for_somebody_elses(pid: st
             asked()
         assert (caught.value.code, caught.value.reason) == (ExitCode.UNAVAILABLE, "DEV_STACK_DOWN")
         assert f"`turnout dev` in {folder}" in caught.value.next_step
-    assert targets(("h:1",), {}, below).addresses == _all("h:1")
-    assert targets((), {"TURNOUT_TARGET": "h:2"}, below).addresses == _all("h:2")
+    with pytest.raises(CommandError, match="does not run"):
+        targets(("query=h:1",), {}, below)
+    assert targets(("h:1",), {}, below) == _all("h:1")
+    assert targets((), {"TURNOUT_TARGET": "h:2"}, below) == _all("h:2")
     assert kafka("k:1", None, {}, below).brokers == "k:1"
 
 
@@ -90,24 +92,37 @@ def test_a_stack_that_was_killed_left_its_file_behind(tmp_path: Path) -> None:
 def test_a_stack_that_runs(tmp_path: Path) -> None:
     _dev(tmp_path, pids={"stack": os.getpid()})
     (tmp_path / ".turnout" / "stack.lock").write_text(f"{os.getpid()}\n")
-    assert targets((), {}, tmp_path).addresses == _all("127.0.0.1:7411")
+    assert targets((), {}, tmp_path) == _all("127.0.0.1:7411")
 
 
 def test_a_folder_that_merely_holds_results_is_no_stack(tmp_path: Path) -> None:
     (tmp_path / ".turnout" / "demo").mkdir(parents=True)
     (tmp_path / ".turnout" / "demo.json").write_text("{}")
-    assert targets((), {}, tmp_path).addresses == _all(DEFAULT_TARGET)
+    assert targets((), {}, tmp_path) == _all(DEFAULT_TARGET)
 
 
 def test_single_services(tmp_path: Path) -> None:
-    found = targets(("h:1", "query=q:2"), {}, tmp_path).addresses
+    found = targets(("h:1", "query=q:2"), {}, tmp_path)
     assert found == {**_all("h:1"), "query": "q:2"}
-    assert targets((), {"TURNOUT_TARGET": "registry=a:1, replayer=b:2,switcher=c:3,query=d:4"}, tmp_path).addresses == {
+    assert targets((), {"TURNOUT_TARGET": "registry=a:1, replayer=b:2,switcher=c:3,query=d:4"}, tmp_path) == {
         "registry": "a:1",
         "replayer": "b:2",
         "switcher": "c:3",
         "query": "d:4",
     }
+
+
+def test_services_that_one_source_does_not_name_are_looked_for_in_the_next(tmp_path: Path) -> None:
+    assert targets(("query=q:1",), {}, tmp_path) == {**_all(DEFAULT_TARGET), "query": "q:1"}
+    _dev(tmp_path)
+    assert targets(("query=q:1",), {}, tmp_path) == {**_all("127.0.0.1:7411"), "query": "q:1"}
+    environment = {"TURNOUT_TARGET": "registry=r:1,query=not:1"}
+    assert targets(("query=q:1",), environment, tmp_path) == {
+        **_all("127.0.0.1:7411"),
+        "registry": "r:1",
+        "query": "q:1",
+    }
+    assert targets(("query=q:1",), {"TURNOUT_TARGET": "h:1"}, tmp_path) == {**_all("h:1"), "query": "q:1"}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +134,6 @@ def test_single_services(tmp_path: Path) -> None:
         ("h:65536", "is not an address"),
         ("h:x", "is not an address"),
         ("regisrty=h:1", "did you mean registry"),
-        ("query=h:1", "names no address for registry, replayer, switcher"),
     ],
 )
 def test_what_is_no_target(option: str, said: str, tmp_path: Path) -> None:

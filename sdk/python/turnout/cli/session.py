@@ -33,7 +33,7 @@ class Session:
         from turnout.client import Client  # imports grpc, which help and mistakes need not wait for
 
         found = targets.targets(self.target, os.environ, Path.cwd())
-        async with Client(targets=found.addresses, actor=self.actor, timeout_s=self.timeout_s) as client:
+        async with Client(targets=found, actor=self.actor, timeout_s=self.timeout_s) as client:
             try:
                 yield client
             except NotFound as error:

@@ -25,14 +25,6 @@ STACK_DOWN = "DEV_STACK_DOWN"
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
-    """An address for every service. `source` says where they come from, for errors."""
-
-    addresses: Mapping[str, str]
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
 class KafkaClient:
     """Properties for librdkafka, some of which may be secret."""
 
@@ -118,30 +110,32 @@ def _read_dev_stack(path: Path) -> DevStack:
         ) from None
 
 
-def targets(options: Sequence[str], environment: Mapping[str, str], directory: Path) -> Targets:
-    """The services' addresses. Options and TURNOUT_TARGET (commas between) are [SERVICE=]HOST:PORT.
+def targets(options: Sequence[str], environment: Mapping[str, str], directory: Path) -> dict[str, str]:
+    """The address of each service. Options and TURNOUT_TARGET (commas between) are [SERVICE=]HOST:PORT; a service that
+    one source does not name is looked for in the next.
 
-    UNAVAILABLE when neither is given and the stack of the directory does not run.
+    UNAVAILABLE when the stack of the directory would have to name one, and does not run.
     """
-    if options:
-        return Targets(_addresses(options, "--target"), "--target")
     variable = environment.get(TARGET_VARIABLE, "")
-    if variable:
-        return Targets(_addresses(variable.split(","), TARGET_VARIABLE), TARGET_VARIABLE)
-    dev = find_dev_stack(directory)
-    if dev is not None:
-        return Targets(_addresses([dev.target], str(dev.path)), str(dev.path))
-    return Targets(_addresses([DEFAULT_TARGET], "default"), "the default")
+    found = _addresses(options, "--target")
+    if len(found) < len(SERVICES) and variable:
+        found = _addresses(variable.split(","), TARGET_VARIABLE) | found
+    if len(found) < len(SERVICES):
+        dev = find_dev_stack(directory)
+        rest = _addresses([DEFAULT_TARGET], "default") if dev is None else _addresses([dev.target], str(dev.path))
+        found = rest | found
+    return found
 
 
 def _addresses(texts: Sequence[str], source: str) -> dict[str, str]:
-    every = ""
+    """The address of each service that is named; an address without a service is for all that are not."""
+    every: dict[str, str] = {}
     single: dict[str, str] = {}
     for text in texts:
         service, separator, address = text.strip().rpartition("=")
         _check_address(address, source)
         if not separator:
-            every = address
+            every = dict.fromkeys(SERVICES, address)
         elif service in SERVICES:
             single[service] = address
         else:
@@ -149,13 +143,7 @@ def _addresses(texts: Sequence[str], source: str) -> dict[str, str]:
                 f"{source}: there is no service {service!r}{did_you_mean(service, SERVICES)} "
                 f"Services are {', '.join(SERVICES)}."
             )
-    missing = [service for service in SERVICES if service not in single]
-    if not every and missing:
-        raise usage(
-            f"{source} names no address for {', '.join(missing)}: give one HOST:PORT for all, or "
-            f"SERVICE=HOST:PORT for each."
-        )
-    return {service: single.get(service, every) for service in SERVICES}
+    return every | single
 
 
 def _check_address(address: str, source: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -27,10 +28,10 @@ def complete_job(incomplete: str) -> list[str]:
         return []
 
 
-async def _jobs(found: targets.Targets) -> list[str]:
+async def _jobs(found: Mapping[str, str]) -> list[str]:
     from turnout.client import Client
 
-    async with Client(targets=found.addresses, timeout_s=_COMPLETION_S) as client:
+    async with Client(targets=found, timeout_s=_COMPLETION_S) as client:
         return [job.job async for job in client.list_jobs()]
 
 
