@@ -23,12 +23,13 @@ class RollbackReadiness:
         state = record.state
         if state.route is None:
             raise NotFound("ROUTE_NOT_FOUND", f"{job} has no route yet: its first cutover creates it.")
-        if state.way_back is None:
+        back = state.open_way_back
+        if back is None:
             return readiness(state, record.now, {}, None)
-        active, target = state.route.active_version, state.way_back.active_version
+        active, target = state.route.active_version, back.active_version
         fronts, seen, differing = await asyncio.gather(
             self._fronts.fronts(record.proposal),
-            self._replayer.runs(job, state.way_back.versions | {active}),
+            self._replayer.runs(job, back.versions | {active}),
             self._replayer.rows_differing(job, active, target),
         )
         return readiness(state, record.now, {run.version: run for run in seen}, differing, fronts)

@@ -438,7 +438,8 @@ def _roll_back(state: State, command: RollBack) -> Change:
     target = state.way_back
     if target is None:
         raise _nothing_to_return_to(route)
-    _refuse_released(state, {arm.version: arm.weight for arm in target.arms})
+    if closed := sorted(target.versions & state.released):
+        raise _way_back_closed(state.job, closed[0])
     return Change(replace(target, epoch=route.epoch + 1), None, None, emergency=True)
 
 
@@ -448,6 +449,15 @@ def _nothing_to_return_to(route: Route) -> FailedPrecondition:
         f"There is no cutover of {route.job} to roll back: v{route.active_version} is its first version, or "
         "the last cutover was rolled back already. To serve another version, cut over to it.",
     )
+
+
+def _way_back_closed(job: str, version: int) -> FailedPrecondition:
+    named = f"v{version} of {job}"
+    message = (
+        f"There is nothing to roll {job} back to any more: the way back leads over v{version}, which is being retired. "
+        f"While its table exists, `turnout unretire {job} v{version}` opens it again; or cut over to another version."
+    )
+    return FailedPrecondition("VERSION_RELEASED", message, violations=(Violation("VERSION_RELEASED", named, message),))
 
 
 def _release(state: State, command: Release, now: datetime) -> MarkReleased | Nothing:

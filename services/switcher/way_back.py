@@ -133,7 +133,7 @@ class RowsDiffering:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What a rollback would do now. `target`: the route that it would restore; None = there is nothing to return to."""
+    """What a rollback would do now. `target`: the route that it would restore; None = it would be refused."""
 
     possible: bool
     problems: tuple[str, ...]
@@ -158,16 +158,12 @@ def readiness(
     the two active versions; `fronts` tell what they said when the present route was proposed to them. A front that
     could not read the way back then does not make a rollback impossible: it may be able to now, and is asked by it.
     """
-    target = state.way_back
     try:
         decide(state, RollBack(), now, timedelta())
     except TurnoutError as error:
-        if target is None or state.route is None:
-            return Readiness(False, (error.message,))
-        refused: tuple[str, ...] = (error.message,)
-    else:
-        refused = ()
-    assert target is not None, "a rollback without a way back is refused"
+        return Readiness(False, (error.message,))
+    target = state.open_way_back
+    assert target is not None, "a rollback without an open way back is refused"
     assert state.route is not None, "a way back is the one from a route"
     named = [runs[version] for version in sorted(target.versions) if version in runs]
     told = [problem for run in named if (problem := run_problem(state.job, run))]
@@ -176,8 +172,8 @@ def readiness(
     losing = [run.retention_time for run in named if run.retention_time is not None]
     back, active = runs.get(target.active_version), runs.get(state.route.active_version)
     return Readiness(
-        possible=not refused,
-        problems=(*refused, *told),
+        possible=True,
+        problems=tuple(told),
         target=target,
         staleness=staleness(back, active) if back is not None and active is not None else None,
         lag=back.lag if back is not None else 0,

@@ -221,5 +221,5 @@ async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDema
     assert ready.fresh_until.ToDatetime(UTC) == datetime(2026, 1, 3, tzinfo=UTC)
     await switcher.release(V1, forgo_rollback=True)
     gone = await switcher.readiness()
-    assert not gone.possible
+    assert (gone.possible, gone.version, gone.HasField("protected_until")) == (False, 0, False)
     assert "is being retired" in gone.problems[0]

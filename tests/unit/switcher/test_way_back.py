@@ -1,5 +1,6 @@
 """Whether one could come back, and how stale that would be."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from services.switcher.switch import Change, CutOver, Release, RollBack, SetTraf
 from services.switcher.way_back import (
     ALIVE,
     Applied,
+    Readiness,
     RunSeen,
     readiness,
     refuse_unreadable,
@@ -105,9 +107,6 @@ def test_readiness_says_what_speaks_against_it() -> None:
     possible, problems = ready_of(MOVED, at(1, 5, state="STOPPED"), at(2, 9))
     assert possible, "a rollback resumes a stopped run"
     assert problems == ("the run of flights v1 is STOPPED, so that its table goes stale; resume it",)
-    possible, problems = ready_of(LEFT, at(1, 5), at(2, 9))
-    assert not possible
-    assert "is being retired" in problems[0]
 
 
 def test_readiness_in_figures() -> None:
@@ -119,6 +118,15 @@ def test_readiness_in_figures() -> None:
     assert (ready.staleness.offsets, ready.staleness.event_time) == (7, timedelta(seconds=90))
     assert (ready.lag, ready.fresh_until, ready.protected_until) == (70, crossing, NOW + DAY)
     assert "soon" in ready.problems
+
+
+def test_a_forgone_way_back_is_no_way_back() -> None:
+    """Nothing is said of where it led to, how stale that is or until when it is protected: it is given up."""
+    ready = readiness(LEFT, NOW, {1: at(1, 5), 2: at(2, 9)}, None)
+    assert replace(ready, problems=()) == Readiness(False, ())
+    [why] = ready.problems
+    assert "nothing to roll flights back to any more" in why
+    assert "`turnout unretire flights v1`" in why
 
 
 def test_a_forgone_way_back_is_ready_again_once_reinstated() -> None:

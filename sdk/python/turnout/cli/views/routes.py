@@ -46,11 +46,10 @@ def route_view(route: Route, readiness: RollbackReadiness | None = None) -> Rend
 def readiness_view(readiness: RollbackReadiness) -> RenderableType:
     """Whether a rollback would be accepted, and what readers would return to."""
     job, version = readiness.job, readiness.version
-    if version is None:
+    if not readiness.possible or version is None:
         return Text(f"{job} cannot be rolled back: {readiness.problems[0] if readiness.problems else ABSENT}")
-    able = "can" if readiness.possible else "cannot"
     pairs: list[tuple[str, str | Text]] = [
-        ("rollback", f"{job} {able} be rolled back now, to {weights_text(readiness.weights)}"),
+        ("rollback", f"{job} can be rolled back now, to {weights_text(readiness.weights)}"),
         ("stale", _staleness_text(readiness).removeprefix("; ") or "not known"),
         ("lag", f"{readiness.lag:,} offsets to the end of the log"),
         ("protected", f"until {moment(readiness.protected_until)}" if readiness.protected_until else "no"),
