@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from turnout import errors
 from turnout.cli import failures
-from turnout.cli.exits import ExitCode, Reason
+from turnout.cli.exits import CommandError, ExitCode, Reason
 from turnout.cli.suggestions import did_you_mean
-from turnout.errors import FailedPrecondition, TurnoutError, Violation
+from turnout.errors import FailedPrecondition, NotFound, TurnoutError, Violation
 
 CODES = {
     "InvalidInput": ExitCode.USAGE,
@@ -88,6 +92,55 @@ def test_a_deadline_can_be_lengthened() -> None:
 def test_subjects_as_a_person_writes_them(name: str, said: str) -> None:
     (reason,) = failures.reasons((Violation("t", name, "d"),))
     assert reason.subject == said
+
+
+def _known(**jobs: Sequence[int]) -> Any:
+    """A client that knows these jobs and their versions."""
+
+    class Known:
+        async def list_jobs(self) -> AsyncIterator[Any]:
+            for job in jobs:
+                yield SimpleNamespace(job=job)
+
+        async def list_versions(self, job: str) -> AsyncIterator[Any]:
+            for number in jobs[job]:
+                yield SimpleNamespace(number=number)
+
+    return Known()
+
+
+def _explained(error: NotFound, named: Mapping[str, Sequence[int | None]]) -> CommandError:
+    return asyncio.run(failures.explained(_known(orders=(1, 2), invoices=(1,)), error, named))
+
+
+def test_one_of_several_jobs_is_mistyped() -> None:
+    shown = _explained(NotFound("JOB_NOT_FOUND", "x"), {"orders": [2], "invoises": [1]})
+    assert (shown.reason, shown.message) == (
+        "JOB_NOT_FOUND",
+        "There is no job 'invoises'; did you mean invoices?",
+    )
+
+
+def test_everything_that_is_mistyped_is_said_at_once() -> None:
+    named = {"order": [2], "invoices": [7], "orders": [1]}
+    shown = _explained(NotFound("JOB_NOT_FOUND", "x"), named)
+    assert (shown.code, shown.reason) == (ExitCode.NOT_FOUND, "NOT_FOUND")
+    assert shown.reasons == (
+        Reason("JOB_NOT_FOUND", "order", "There is no job 'order'; did you mean orders?"),
+        Reason("VERSION_NOT_FOUND", "invoices", "There is no version v7 of invoices. Its versions: v1."),
+    )
+
+
+def test_of_several_jobs_the_one_without_a_route_is_named() -> None:
+    error = NotFound("ROUTE_NOT_FOUND", "invoices has no route yet.", metadata={"job": "invoices"})
+    shown = _explained(error, {"orders": (), "invoices": ()})
+    assert shown.message == "invoices has no route yet."
+    assert "`turnout cutover invoices vN`" in shown.next_step
+
+
+def test_a_version_that_the_command_does_not_name() -> None:
+    shown = _explained(NotFound("VERSION_NOT_FOUND", "x"), {"orders": [None]})
+    assert (shown.message, shown.next_step) == ("There is no version of orders.", "Its versions: v1, v2.")
 
 
 def test_a_fault_of_the_program_says_how_to_see_more() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from turnout import errors
@@ -33,6 +33,7 @@ _CODES: dict[type[TurnoutError], ExitCode] = {
     errors.ServerError: ExitCode.INTERNAL,
 }
 VERSION_MISMATCH = "VERSION_MISMATCH"
+VERSION_NOT_FOUND = "VERSION_NOT_FOUND"
 
 
 def of_client(error: TurnoutError) -> CommandError:
@@ -88,35 +89,61 @@ def _subject(name: str) -> str:
     return parts[1] if parts[0] == "jobs" and len(parts) >= 2 else name
 
 
-async def explained(client: Client, error: NotFound, job: str, versions: Sequence[int | None]) -> CommandError:
+Named = Mapping[str, Sequence[int | None]]
+"""The jobs that a command names, with the versions that it names of each."""
+
+
+async def explained(client: Client, error: NotFound, named: Named) -> CommandError:
     """What is not there, what there is instead, and how to get it. Asks the services, whose failure changes nothing."""
     plain = of_client(error)
     try:
         known = [one.job async for one in client.list_jobs()]
-        if job not in known:
-            return CommandError(
-                plain.code,
-                "JOB_NOT_FOUND",
-                f"There is no job {job!r}{did_you_mean(job, known)}",
-                next_step=_jobs_there(job, known),
-            )
-        numbers = sorted([one.number async for one in client.list_versions(job)])
-        wrong = [one for one in versions if one is not None and one not in numbers]
-        if error.reason == "VERSION_NOT_FOUND" or wrong:
-            there = ", ".join(f"v{number}" for number in numbers) or "none yet"
-            return CommandError(
-                plain.code,
-                "VERSION_NOT_FOUND",
-                f"There is no version {f'v{wrong[0]} ' if wrong else ''}of {job}.",
-                next_step=f"Its versions: {there}.",
-            )
+        missing = {job: await _missing(client, plain, job, versions, known) for job, versions in named.items()}
     except TurnoutError:
         return plain
+    found = {job: one for job, one in missing.items() if one is not None}
+    if found:
+        return next(iter(found.values())) if len(found) == 1 else _all_missing(plain.code, found)
+    job = next(iter(named)) if len(named) == 1 else error.metadata.get("job", "JOB")
     if error.reason in ("ROUTE_NOT_FOUND", "JOB_NOT_ROUTED"):
         plain.next_step = f"`turnout cutover {job} vN` makes a version serve readers; `turnout show {job}` lists them."
     elif error.reason == "RUN_NOT_FOUND":
         plain.next_step = "`turnout apply FILE` with the file of this version starts its run."
     return plain
+
+
+async def _missing(
+    client: Client, plain: CommandError, job: str, versions: Sequence[int | None], known: list[str]
+) -> CommandError | None:
+    """The error where there is no such job, or not such a version of it; None where both are there."""
+    if job not in known:
+        said = f"There is no job {job!r}{did_you_mean(job, known)}"
+        return CommandError(plain.code, "JOB_NOT_FOUND", said, next_step=_jobs_there(job, known))
+    asked = [one for one in versions if one is not None]
+    if not asked and plain.reason != VERSION_NOT_FOUND:
+        return None
+    numbers = sorted([one.number async for one in client.list_versions(job)])
+    wrong = [one for one in asked if one not in numbers]
+    if not wrong and (asked or plain.reason != VERSION_NOT_FOUND):
+        return None
+    there = ", ".join(f"v{number}" for number in numbers) or "none yet"
+    return CommandError(
+        plain.code,
+        VERSION_NOT_FOUND,
+        f"There is no version {f'v{wrong[0]} ' if wrong else ''}of {job}.",
+        next_step=f"Its versions: {there}.",
+    )
+
+
+def _all_missing(code: ExitCode, found: Mapping[str, CommandError]) -> CommandError:
+    """Of several jobs everything that is not there, so that one need not mend them one by one."""
+    named = {one.reason for one in found.values()}
+    return CommandError(
+        code,
+        named.pop() if len(named) == 1 else "NOT_FOUND",
+        "Several of what is named are not there; nothing was done.",
+        reasons=tuple(Reason(one.reason, job, f"{one.message} {one.next_step}".strip()) for job, one in found.items()),
+    )
 
 
 def _jobs_there(job: str, known: list[str]) -> str:

@@ -15,6 +15,7 @@ from turnout.cli.targets import KafkaClient
 from turnout.errors import NotFound
 
 if TYPE_CHECKING:
+    from turnout.cli.failures import Named
     from turnout.client import Client
 
 
@@ -28,20 +29,22 @@ class Session:
     timeout_s: float | None
 
     @asynccontextmanager
-    async def client(self, job: str = "", *versions: int | None) -> AsyncIterator[Client]:
-        """The client. With the `job` and `versions` of the command, what is not found is explained by what there is."""
+    async def client(self, job: str = "", *versions: int | None, named: Named | None = None) -> AsyncIterator[Client]:
+        """The client. With the `job` and `versions` of the command, or with all that are `named`, what is not found is
+        explained by what there is."""
         from turnout.client import Client  # imports grpc, which help and mistakes need not wait for
 
         found = targets.targets(self.target, os.environ, Path.cwd())
+        asked = named or ({job: versions} if job else {})
         async with Client(targets=found, actor=self.actor, timeout_s=self.timeout_s) as client:
             try:
                 yield client
             except NotFound as error:
-                if not job:
+                if not asked:
                     raise
                 from turnout.cli.failures import explained
 
-                raise await explained(client, error, job, versions) from None
+                raise await explained(client, error, asked) from None
 
     def kafka(self, bootstrap: str, config: Path | None) -> KafkaClient:
         """How to reach Kafka."""

@@ -85,7 +85,7 @@ async def cutover(
     if len(versions) > 1:
         if override_owner:
             raise usage("--override-owner is of one job's cutover: what owns a route is its own matter.")
-        async with session.client() as client:
+        async with session.client(named={job: [number] for job, number in versions.items()}) as client:
             changes = await client.cut_over_many(
                 versions, override_gates=overridden, require_gates=required, reason=reason
             )
@@ -121,7 +121,7 @@ async def rollback(
         async with session.client(jobs[0]) as client:
             _tell(session, [await client.roll_back(jobs[0], reason=reason)])
     else:
-        async with session.client() as client:
+        async with session.client(named=dict.fromkeys(jobs, ())) as client:
             _tell(session, await client.roll_back_many(jobs, reason=reason))
     return ExitCode.OK
 
