@@ -101,6 +101,9 @@ def test_every_command_has_help_and_takes_the_shared_options(name: str, capsys: 
         assert option in said
 
 
+EXPERIMENT = ("experiment", "create", "j", "rounding", "v1=95", "v2=5")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -122,6 +125,22 @@ def test_every_command_has_help_and_takes_the_shared_options(name: str, capsys: 
         (["read", "j", "--scan", "--order-by", "a:down"], "is not an order"),
         (["compare", "j", "v1"], "Name two versions"),
         (["compare", "j", "v1", "--resume", "0123456789ab"], "leave out the versions"),
+        (["compare", "j", "--resume", "0123456789ab", "--sample", "10"], "--hold, --allow-unaligned and --range-rows"),
+        (["compare", "j", "--resume", "0123456789ab", "--hold", "2s"], "--hold, --allow-unaligned and --range-rows"),
+        (["compare", "j", "--resume", "0123456789ab", "--allow-unaligned"], "--hold, --allow-unaligned and"),
+        (["compare", "j", "--resume", "0123456789ab", "--range-rows", "9"], "--hold, --allow-unaligned and"),
+        (["check", ".", "--kafka", "127.0.0.1:1"], "are for --sample N"),
+        (["read", "j", "UA", "--unit", "u", "--version", "v1"], "--version names the version that --unit would choose"),
+        (["read", "j", "--scan", "--limit", "1000001"], "with -o json they come one by one"),
+        (["read", "j", "--scan", "--limit", "100000001", "-o", "text"], "it is at most 100000000."),
+        (
+            [*EXPERIMENT, "--floor", "5"],
+            "--floor is of a bandit: choose its rule (--bandit thompson or --bandit epsilon",
+        ),
+        ([*EXPERIMENT, "--objective", "errors", "--every", "1h"], "--objective, --every are of a bandit"),
+        ([*EXPERIMENT, "--bandit-units", "5"], "--bandit-units is of a bandit"),
+        ([*EXPERIMENT, "--bandit", "thompson", "--epsilon", "0.1"], "thompson has none; leave it out"),
+        ([*EXPERIMENT, "--harm", "slow"], "Without --slow TIME no answer is slow"),
         (["compare", "j", "v1", "v2", "--range-rows", "0"], "'--range-rows': it is at least 1."),
         (["compare", "j", "v1", "v2", "--expect", "a=lots"], "'lots' is no share"),
         (["audit", "missing.py"], "does not exist"),

@@ -1,4 +1,7 @@
-"""Limits that more than one service goes by."""
+"""Limits that more than one part goes by."""
+
+SCAN_ROWS_MAX = 100_000_000
+"""Most rows of a scan."""
 
 READ_S_MAX = 120.0
 """Longest read, in seconds: a front lets no statement of a read go on for longer, whatever deadline its caller gave.

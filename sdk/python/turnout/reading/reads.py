@@ -13,6 +13,7 @@ from turnout.reading.columns import Column, Table
 from turnout.reading.deadline import Deadline
 from turnout.reading.exposing import Exposing
 from turnout.reading.front import Front
+from turnout.reading.limits import SCAN_ROWS_MAX
 from turnout.reading.positions import Positions
 from turnout.reading.routing import Cause, Resolution, Resolver
 from turnout.reading.scans import taken_in_time
@@ -26,7 +27,6 @@ from turnout.telemetry import meter
 
 KEYS_MAX = 10_000
 SCAN_ROWS_DEFAULT = 1000
-SCAN_ROWS_MAX = 100_000_000
 
 STAND_INS = "turnout.reads.stand_ins"
 

@@ -16,7 +16,7 @@ from turnout.cli import kafka
 from turnout.cli.commands.apply import active_definition, differences_document, refused
 from turnout.cli.commands.parameters import JobFileArgument, KafkaConfigOption, KafkaOption
 from turnout.cli.document import document
-from turnout.cli.exits import CommandError, ExitCode
+from turnout.cli.exits import CommandError, ExitCode, usage
 from turnout.cli.invocation import command
 from turnout.cli.kafka import SampledRecord
 from turnout.cli.output import heading, table
@@ -74,6 +74,8 @@ async def check(
     kafka_config: KafkaConfigOption = None,
 ) -> int:
     """Load a job file and show its table, what differs from the active version, and rows of sample records."""
+    if not sample and (kafka_address or kafka_config is not None):
+        raise usage("--kafka and --kafka-config are for --sample N: give that too, or leave them out.")
     client = session.kafka(kafka_address, kafka_config) if sample else None
     try:
         loaded = await load_apart(file)

@@ -20,6 +20,8 @@ from turnout.cli.session import Session
 from turnout.cli.views.comparisons import comparison_view, comparisons_view, differs, progress_text
 from turnout.results import Comparison
 
+SAMPLE = 10
+
 
 def register(app: typer.Typer) -> None:
     command(app, "compare")(compare)
@@ -63,8 +65,11 @@ async def compare(
     ] = None,
     same: Annotated[bool, typer.Option("--same", help="Nothing may differ.")] = False,
     sample: Annotated[
-        int, typer.Option("--sample", min=1, max=1000, metavar="N", help="Most differing rows to show.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            "--sample", min=1, max=1000, metavar="N", help=f"Most differing rows to show; {SAMPLE} unless told."
+        ),
+    ] = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 when the tables differ.")] = False,
     hold: Annotated[
         str | None,
@@ -84,8 +89,12 @@ async def compare(
     judged_by = contract_of(contract, expect or [], may_differ or [], tolerance or [], share_max, same=same)
     within = None if hold is None else arguments.duration(hold)
     if resume is not None:
-        if old is not None or judged_by is not None:
-            raise usage("--resume goes on with what was asked then: leave out the versions and the contract.")
+        asked_then = (old, judged_by, sample, within, range_rows)
+        if allow_unaligned or any(one is not None for one in asked_then):
+            raise usage(
+                "--resume goes on with what was asked then: leave out the versions and the contract, --sample, --hold, "
+                "--allow-unaligned and --range-rows."
+            )
         async with session.client(job) as client:
             return _answer(session, await _shown(session, client.resuming_comparison(job, resume)), exit_code)
     if old is None or new is None:
@@ -97,7 +106,7 @@ async def compare(
             first,
             second,
             contract=judged_by,
-            sample_size=sample,
+            sample_size=SAMPLE if sample is None else sample,
             allow_unaligned=allow_unaligned,
             align_within=within,
             range_rows=range_rows or 0,

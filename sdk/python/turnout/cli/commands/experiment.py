@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, TypeVar
@@ -90,8 +90,11 @@ async def create(
         typer.Option("--bandit", metavar="RULE", help="Weights that learn: thompson or epsilon-greedy."),
     ] = None,
     objective: Annotated[
-        str, typer.Option("--objective", metavar="WHAT", help="Of the bandit: conversions, rewards or errors.")
-    ] = "conversions",
+        str | None,
+        typer.Option(
+            "--objective", metavar="WHAT", help="Of the bandit: conversions (unless told), rewards or errors."
+        ),
+    ] = None,
     floor: Annotated[
         str | None, typer.Option("--floor", metavar="PERCENT", help="Of the bandit: no arm falls below.")
     ] = None,
@@ -128,11 +131,23 @@ async def create(
         harms=_harms(harm),
         errors=_harms(error),
     )
+    if slow is None and "slow" in (*(harm or ()), *(error or ())):
+        raise usage("Without --slow TIME no answer is slow: say from when on it is, or leave that harm out.")
+    of_bandit = {
+        "--objective": objective,
+        "--floor": floor,
+        "--step": step,
+        "--every": every,
+        "--gamma": gamma,
+        "--epsilon": epsilon,
+        "--bandit-units": bandit_units,
+    }
+    _refuse_without_bandit(bandit, of_bandit)
     learning = None
     if bandit is not None:
         learning = Bandit(
             rule=_choice(BanditRule, bandit, "--bandit"),
-            objective=_choice(BanditObjective, objective, "--objective"),
+            objective=_choice(BanditObjective, objective or "conversions", "--objective"),
             floor=_share(floor),
             step_max=_share(step),
             every=_time(every),
@@ -252,6 +267,17 @@ async def resume(session: Session, job: JobArgument, experiment: ExperimentArgum
     async with session.client(job) as client:
         found = await client.resume_experiment(job, experiment, reason=reason)
     session.output.answer(document(found), Text(f"{experiment} on {job} is {found.state}."))
+
+
+def _refuse_without_bandit(rule: str | None, of_bandit: Mapping[str, object]) -> None:
+    """Options of a bandit, by name, that would be ignored: without one, or of the other rule."""
+    given = [name for name, value in of_bandit.items() if value is not None]
+    if rule is None and given:
+        are = "is of a bandit" if len(given) == 1 else "are of a bandit"
+        rules = " or ".join(f"--bandit {one.value.lower().replace('_', '-')}" for one in BanditRule)
+        raise usage(f"{', '.join(given)} {are}: choose its rule ({rules}), or leave that out.")
+    if "--epsilon" in given and rule == "thompson":
+        raise usage("--epsilon is of --bandit epsilon-greedy: thompson has none; leave it out.")
 
 
 def _time(text: str | None) -> timedelta | None:

@@ -20,6 +20,7 @@ from turnout.cli.session import Session
 from turnout.cli.suggestions import did_you_mean
 from turnout.cli.views.routes import explanation_view
 from turnout.cli.views.tables import read_view, rows_view, served_text
+from turnout.reading.limits import SCAN_ROWS_MAX
 from turnout.results import Read
 from turnout.schema import JobDefinition
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from turnout.client import Client
 
 SCAN_ROWS = 100
-SCAN_ROWS_MAX = 1_000_000
+TEXT_ROWS_MAX = 1_000_000  # that are held to be aligned
 UnitOption = Annotated[
     str | None, typer.Option("--unit", metavar="U", help="What readers are split by, such as a user id.")
 ]
@@ -58,12 +59,18 @@ async def read(
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", min=1, max=SCAN_ROWS_MAX, metavar="N", help=f"With --scan: most rows; {SCAN_ROWS} unless told."
+            "--limit",
+            min=1,
+            max=SCAN_ROWS_MAX,
+            metavar="N",
+            help=f"With --scan: most rows, {SCAN_ROWS} unless told; up to {TEXT_ROWS_MAX:,} as text.",
         ),
     ] = None,
 ) -> int:
     """Read one row by its key, or many with --scan, from the version that the route gives."""
     number = arguments.version_number(version) if version is not None else None
+    if unit is not None and number is not None:
+        raise usage("--version names the version that --unit would choose: give one of them.")
     if scan:
         if key or named_key:
             raise usage("--scan reads many rows: leave out the key, or leave out --scan.")
@@ -121,6 +128,8 @@ def _named(definition: JobDefinition, texts: dict[str, str]) -> dict[str, KeyVal
 async def _scan(
     session: Session, job: str, unit: str | None, version: int | None, orders: list[tuple[str, bool]], limit: int
 ) -> int:
+    if limit > TEXT_ROWS_MAX and not session.output.is_json:
+        raise usage(f"As text at most {TEXT_ROWS_MAX:,} rows are shown: with -o json they come one by one.")
     names = [f"-{column}" if descending else column for column, descending in orders]
     reads: list[Read] = []
     async with session.client(job, version) as client:
@@ -137,7 +146,7 @@ async def _scan(
     if reads:
         said = f"{plural(len(reads), 'row')} of {served_text(reads[0])}"
         if len(reads) == limit:
-            said += f"; there may be more, --limit shows up to {SCAN_ROWS_MAX:,}"
+            said += f"; there may be more, --limit shows up to {TEXT_ROWS_MAX:,}"
         view = Group(view, Text(said, style="dim"))
     session.output.say(view)
     return ExitCode.OK
