@@ -30,7 +30,7 @@ class Settings:
     """What a process needs to know. Durations are in seconds."""
 
     listen: str
-    kafka: KafkaConfig
+    kafka: KafkaConfig | None  # None = not told; the replayer alone needs it
     postgres: str = field(repr=False)  # DSN, with a password
     data_dir: Path
     registry_target: str
@@ -45,6 +45,12 @@ class Settings:
     process: int = 0  # which of several behind one port this is, from 1; 0 = it is alone
     instance: str = field(default_factory=_unique_name)  # unique among live processes: front, replica
 
+    @property
+    def brokers(self) -> KafkaConfig:
+        """How the replayer reaches Kafka."""
+        assert self.kafka is not None, "a replayer is not started without"
+        return self.kafka
+
 
 def parse(arguments: list[str]) -> tuple[list[str], Settings]:
     """The services to run and their settings; InvalidInput says what is missing."""
@@ -54,8 +60,8 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
     )
     parser.add_argument("service", nargs="*", choices=[*SERVICES, []], help="services to run (default: all four)")
     parser.add_argument("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="default: %(default)s")
-    kafka = parser.add_mutually_exclusive_group(required=True)
-    kafka.add_argument("--kafka", metavar="HOST:PORT", help="bootstrap servers, plain text")
+    kafka = parser.add_mutually_exclusive_group()
+    kafka.add_argument("--kafka", metavar="HOST:PORT", help="bootstrap servers, plain text; for the replayer")
     kafka.add_argument("--kafka-config", type=Path, metavar="FILE", help="client properties, key=value lines")
     parser.add_argument("--data-dir", type=Path, default=Path(".turnout"), help="default: %(default)s")
     for name in ("registry", "replayer", "switcher"):
@@ -95,12 +101,15 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
     if missing:
         flags = " and ".join(f"--{name} HOST:PORT" for name in sorted(missing))
         parser.error(f"{' and '.join(services)} alone must be told where to find the others: give {flags}")
+    kafka_config = _kafka(given)
+    if kafka_config is None and "replayer" in services:
+        parser.error("the replayer must be told where Kafka is: give --kafka HOST:PORT or --kafka-config FILE")
     postgres = os.environ.get(POSTGRES_VARIABLE)
     if not postgres:
         raise InvalidInput("POSTGRES_MISSING", f"Set {POSTGRES_VARIABLE} to the URL of a PostgreSQL database.")
     settings = Settings(
         listen=given.listen,
-        kafka=KafkaConfig.of_bootstrap(given.kafka) if given.kafka else KafkaConfig.of_file(given.kafka_config),
+        kafka=kafka_config,
         postgres=postgres,
         data_dir=given.data_dir / f"process-{given.process}" if given.process else given.data_dir,
         registry_target=given.registry or given.listen,
@@ -115,6 +124,12 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
         process=given.process,
     )
     return services, settings
+
+
+def _kafka(given: argparse.Namespace) -> KafkaConfig | None:
+    if given.kafka:
+        return KafkaConfig.of_bootstrap(given.kafka)
+    return KafkaConfig.of_file(given.kafka_config) if given.kafka_config is not None else None
 
 
 def _positive(text: str) -> float:

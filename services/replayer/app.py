@@ -34,7 +34,7 @@ class ReplayerApp(ServiceApp):
 
     def __init__(self, settings: Settings) -> None:
         clock = SystemClock()
-        topics = Topics(settings.kafka)
+        topics = Topics(settings.brokers)
         ends = EndsWatch(topics)
         self._store = Store(settings.postgres)
         self._presence = Presence(settings.postgres, self._store, settings.instance, settings.run_lease_s, clock)

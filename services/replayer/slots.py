@@ -210,7 +210,7 @@ class Slots:
             owner=owner_name(settings.instance, run.version.job, run.version.number, slot.number, next(_births)),
             artifact_dir=str(code),
             definition_json=encode(run.definition).decode(),
-            kafka=settings.kafka.properties,
+            kafka=settings.brokers.properties,
             postgres=settings.postgres,
             table=run.table,
             lease_s=settings.run_lease_s,

@@ -24,6 +24,15 @@ def test_a_service_alone_finds_the_others() -> None:
     assert settings.switcher_target == "s:7400"
 
 
+def test_only_a_replayer_needs_kafka(capsys: pytest.CaptureFixture[str]) -> None:
+    _, settings = config.parse(["query", "--switcher", "s:7400", "--registry", "r:7400"])
+    assert settings.kafka is None
+    for refused in (["replayer", "--registry", "r:1", "--switcher", "s:1"], []):
+        with pytest.raises(SystemExit):
+            config.parse(refused)
+        assert "give --kafka HOST:PORT or --kafka-config FILE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "flags"),
     [
