@@ -283,7 +283,9 @@ def _check(asked: Question) -> None:
         raise InvalidInput("INVALID_RANGE_ROWS", f"range_rows is {asked.range_rows}; give rows, or 0 for the default.")
     if not 0 <= asked.align_within_s <= WITHIN_MAX_S:
         raise InvalidInput(
-            "INVALID_ALIGN_WITHIN", f"align_within is {asked.align_within_s:g} s; give up to {WITHIN_MAX_S:g} s."
+            "INVALID_ALIGN_WITHIN",
+            f"The runs may be held for 0 s to {WITHIN_MAX_S:g} s, until both stand at one cut (align_within); "
+            f"{asked.align_within_s:g} s were asked for.",
         )
 
 

@@ -310,8 +310,8 @@ def _valid_shadow(route: Route, shadow: Shadow) -> Shadow:
     if not 1 <= shadow.share <= WHOLE:
         raise InvalidInput(
             "INVALID_SHADOW",
-            f"The share of the reads is {shadow.share}; it is in basis points, 1 to {WHOLE}. To end the shadow, "
-            "leave it out.",
+            f"The share of the reads is {shadow.share / 100:g} %; it must be 0.01 % to 100 % (1 to {WHOLE} basis "
+            "points). To end the shadow, leave it out.",
         )
     return shadow
 
@@ -549,14 +549,14 @@ def _valid_weights(pairs: tuple[tuple[int, int], ...]) -> Mapping[int, int]:
         if not 0 <= weight <= WHOLE:
             raise InvalidInput(
                 "INVALID_WEIGHTS",
-                f"v{version} has the weight {weight}; a weight is in basis points, 0 to {WHOLE}.",
+                f"v{version} has the weight {weight / 100:g} %; it must be 0 % to 100 % (0 to {WHOLE} basis points).",
             )
         weights[version] = weight
     total = sum(weights.values())
     if total != WHOLE:
         raise InvalidInput(
             "INVALID_WEIGHTS",
-            f"The weights sum to {total} basis points ({total / 100:g} %) instead of {WHOLE} (100 %).",
+            f"The weights sum to {total / 100:g} % instead of 100 % ({WHOLE} basis points).",
         )
     return weights
 

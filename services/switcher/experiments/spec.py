@@ -144,7 +144,7 @@ def _of_arms(spec: Spec) -> list[str]:
     if any(version < 1 for version in versions):
         told.append("Versions count from 1.")
     if any(not 0 <= arm.weight <= WHOLE for arm in spec.arms) or sum(spec.weights.values()) != WHOLE:
-        told.append(f"The weights must be 0 to {WHOLE} basis points and sum to {WHOLE} (100 %).")
+        told.append(f"Each weight must be 0 % to 100 %, and all sum to 100 % ({WHOLE} basis points).")
     elif not spec.arms[0].weight:
         told.append(f"v{spec.control} is the active version and needs a weight: nothing can be compared without it.")
     named = set(spec.weights) | {version for _, version in spec.overrides}
@@ -159,7 +159,7 @@ def _of_arms(spec: Spec) -> list[str]:
 def _of_units(spec: Spec) -> list[str]:
     told = []
     if not 0 <= spec.holdout <= WHOLE // 2:
-        told.append(f"The holdout is {spec.holdout} basis points; it may be 0 to {WHOLE // 2} (50 %).")
+        told.append(f"The holdout is {spec.holdout / 100:g} %; it must be 0 % to 50 % ({WHOLE // 2} basis points).")
     if len(spec.overrides) > OVERRIDES_MAX:
         told.append(f"{len(spec.overrides)} overrides came, at most {OVERRIDES_MAX} are kept.")
     units = [unit for unit, _ in spec.overrides]

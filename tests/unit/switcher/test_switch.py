@@ -203,11 +203,11 @@ def test_the_present_etag_lets_a_change_pass() -> None:
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        (((1, 9000), (2, 900)), "sum to 9900 basis points"),
-        ((), "sum to 0 basis points"),
+        (((1, 9000), (2, 900)), "sum to 99 % instead of 100 %"),
+        ((), "sum to 0 % instead of 100 %"),
         (((1, 5000), (1, 5000)), "v1 is named twice"),
-        (((1, 10500), (2, -500)), "v1 has the weight 10500"),
-        (((2, -500), (1, 10500)), "v2 has the weight -500"),
+        (((1, 10500), (2, -500)), "v1 has the weight 105 %; it must be"),
+        (((2, -500), (1, 10500)), "v2 has the weight -5 %; it must be"),
     ],
 )
 def test_weights_that_cannot_be(weights: tuple[tuple[int, int], ...], said: str) -> None:

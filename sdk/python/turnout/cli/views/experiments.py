@@ -39,7 +39,7 @@ def experiment_view(found: Experiment) -> RenderableType:
         ("since", f"{moment(found.create_time)} by {found.claimed_actor or ABSENT}"),
     ]
     if found.reason:
-        pairs.append(("reason", found.reason))
+        pairs.append(("started for", found.reason))
     pairs.append(("counts by", _units_text(found)))
     if found.bandit is not None:
         pairs.append(("bandit", f"{found.bandit.rule.lower()}, by {found.bandit.objective.lower()}"))
@@ -139,11 +139,12 @@ def experiments_view(found: Sequence[Experiment]) -> RenderableType:
             state(one.state),
             weights_text(one.weights),
             moment(one.create_time).removesuffix(" UTC"),
-            one.end_reason or one.reason or ABSENT,
+            one.reason or ABSENT,
+            one.end_reason or ABSENT,
         )
         for one in found
     ]
-    return table(("job", "experiment", "state", "as it began", "since (UTC)", "reason"), rows)
+    return table(("job", "experiment", "state", "as it began", "since (UTC)", "started for", "ended because"), rows)
 
 
 def standing_line(found: Experiment) -> str:
