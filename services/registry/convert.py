@@ -7,16 +7,16 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from core.domain import definitions
 from core.domain.text import ID_MAX, text
 from services.registry.records import Job, RequestKey, Version
 from services.registry.retirement import Retirement, Step
 from turnout import log_range_proto
-from turnout.definition_proto import check_projection, to_proto
+from turnout.definition_proto import to_proto
 from turnout.errors import InvalidInput
-from turnout.log_range import LogRange, LogRangeError
 from turnout.names import job_name, parse_job
 from turnout.registry.v1 import registry_pb2
-from turnout.schema import JobDefinition, SchemaError, decode
+from turnout.schema import JobDefinition, decode
 
 _Retirement = registry_pb2.Retirement
 
@@ -68,25 +68,11 @@ def _retirement_message(retirement: Retirement) -> registry_pb2.Retirement:
 def definition(header: registry_pb2.CreateVersionHeader) -> JobDefinition:
     """The definition. InvalidInput when it is none, says two things, or is of another job."""
     job = parse_job(header.parent)
-    try:
-        found = check_projection(header.definition)
-    except SchemaError as error:
-        raise InvalidInput("INVALID_DEFINITION", f"The definition is refused: {error}.") from None
+    found = definitions.definition(header.definition)
     if found.job != job:
         raise InvalidInput(
             "INVALID_DEFINITION", f"The definition is of job {found.job}, but the version is to be of job {job}."
         )
-    return found
-
-
-def log_range(header: registry_pb2.CreateVersionHeader, read: JobDefinition) -> LogRange | None:
-    """The range of the log, None = all of it. InvalidInput when it makes no sense for the topics that are read."""
-    try:
-        found = log_range_proto.from_proto(header.log_range)
-        if found is not None:
-            found.check_topics([source.topic for source in read.topics])
-    except LogRangeError as error:
-        raise InvalidInput("INVALID_RANGE", f"The range of the log is refused: {error}.") from None
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 
-from core.domain import paging
+from core.domain import definitions, paging
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.registry import convert
 from services.registry.convert import job_message, request_key, version_message
@@ -74,7 +74,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
                     raise InvalidInput("HEADER_TWICE", "Only the first message of CreateVersion holds a header.")
                 upload.take(part.chunk)
             # Only now: a client that still writes when the call ends loses the status that ended it.
-            log_range = convert.log_range(header, definition)
+            log_range = definitions.log_range(header.log_range, definition)
             await self._store.job(job)
             code = Code(encode(definition).decode(), header.artifact_digest, upload.content(), log_range)
             now = self._clock.now()

@@ -116,13 +116,14 @@ def create_upkeep_indexes(definition: JobDefinition, table: str) -> tuple[str, .
     return tuple(statements)
 
 
-def create_indexes(definition: JobDefinition, table: str) -> tuple[str, ...]:
+def create_indexes(definition: JobDefinition, table: str, *, concurrently: bool = True) -> tuple[str, ...]:
     """The declared indexes, each to be run on its own outside a transaction, after the copy. CONCURRENTLY, so that the
-    live tail goes on; one that failed half-way is left invalid and is to be dropped first (`index_name`)."""
+    live tail goes on; one that failed half-way is left invalid and is to be dropped first (`index_name`). Otherwise for
+    a transaction, to try them."""
+    how = "concurrently if not exists " if concurrently else ""
     where = " where not _deleted" if has_tombstones(definition) else ""
     return tuple(
-        f"create index concurrently if not exists "
-        f"{quoted(index_name(table, number))} on {serving(table)} ({_names(index.columns)}){where}"
+        f"create index {how}{quoted(index_name(table, number))} on {serving(table)} ({_names(index.columns)}){where}"
         for number, index in enumerate(definition.indexes)
     )
 

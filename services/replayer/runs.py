@@ -3,15 +3,12 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
-
-import asyncpg
 
 from core.domain.text import ID_MAX, text
 from core.kafka import TopicInfo
-from services.replayer import ddl
 from services.replayer.admission import Admission
 from services.replayer.budget import PRIORITY_MAX
+from services.replayer.creation import create_table
 from services.replayer.fleet import Fleet
 from services.replayer.protocol import TopicPartition
 from services.replayer.ranges import Extent, within
@@ -139,7 +136,7 @@ class Runs:
         async with store.transaction() as connection:
             stored = await store.insert(connection, run)
             if stored is not None:
-                await _create_table(connection, run.definition, run.table)
+                await create_table(connection, run.definition, run.table)
                 await store.insert_positions(connection, run.version, extents)
         return stored if stored is not None else await store.get(run.version)
 
@@ -245,26 +242,3 @@ def check_priority(priority: int) -> None:
         raise InvalidInput(
             "INVALID_PRIORITY", f"priority is {priority}; give -{PRIORITY_MAX} to {PRIORITY_MAX}, where more is sooner."
         )
-
-
-async def _create_table(connection: Any, definition: JobDefinition, table: str) -> None:
-    try:
-        types: dict[str, str] = {}
-        question = ddl.derived_types(definition)
-        if question is not None:
-            # Prepared, so that text which is more than an expression is refused.
-            types = dict(await (await connection.prepare(question)).fetchrow())
-        await connection.execute(ddl.create_table(definition, table, types))
-        for statement in ddl.create_upkeep_indexes(definition, table):
-            await connection.execute(statement)
-    except (asyncpg.SyntaxOrAccessError, asyncpg.DataError, asyncpg.FeatureNotSupportedError) as error:
-        raise FailedPrecondition(
-            "TABLE_REFUSED",
-            f"PostgreSQL refuses the table of {definition.job}: {_words(error)}. Mend the columns or derived "
-            f"expressions of the job and register a new version.",
-        ) from None
-
-
-def _words(error: asyncpg.PostgresError) -> str:
-    """What PostgreSQL says, without its hint, which names what only the statement has, and its full stop."""
-    return str(error.args[0]).rstrip(".")

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 
+from core.domain import definitions
 from core.domain.paging import from_token, page_size, to_token
 from services.replayer import convert
 from services.replayer.admission import Admission
@@ -19,6 +20,7 @@ from services.replayer.comparison_convert import (
     parse_comparison,
     versions_of,
 )
+from services.replayer.definition_check import problems_of
 from services.replayer.drop import Drops
 from services.replayer.estimate import Wish, estimate_run
 from services.replayer.fleet import Fleet
@@ -59,6 +61,15 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         check_priority(request.priority)
         wish = Wish(request.rate_limit, request.priority)
         return convert.estimate_message(await estimate_run(self._around, version, self._clock.now(), wish))
+
+    async def CheckDefinition(
+        self, request: replayer.CheckDefinitionRequest, context: Context
+    ) -> replayer.CheckDefinitionResponse:
+        definition = definitions.definition(request.definition)
+        log_range = definitions.log_range(request.log_range, definition)
+        found = await problems_of(self._around, definition, log_range, self._clock.now())
+        problems = [replayer.DefinitionProblem(reason=one.reason, message=one.message) for one in found]
+        return replayer.CheckDefinitionResponse(problems=problems)
 
     async def StartRun(self, request: replayer.StartRunRequest, context: Context) -> replayer.Run:
         version = parse_version(request.version)

@@ -250,6 +250,14 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class DefinitionProblem:
+    """Something that would refuse a run of a version. reason: as the error of its start would have it."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What a run would read, write, take and wait for. records: an upper bound.
 

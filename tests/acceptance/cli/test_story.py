@@ -187,9 +187,14 @@ async def test_a_part_of_the_log(program: Program, orders: Orders) -> None:
     assert f"{JOB}: created v3\n" in (await program.run("apply", orders.code(1), "--watch")).out
 
     gone = await program.run("apply", orders.code(1), "--from", f"{orders.topic}/0={ends[0] + 1}", code=4)
-    assert "created v4; its replay did not start: The log does not hold" in gone.err
+    assert "Error: The log does not hold" in gone.err
     assert f"the log begins at 0 and ends at {ends[0]:,}" in gone.err
-    assert "Apply the file with another --from or --until: it becomes a new version." in gone.err
+    assert "Nothing was stored." in gone.err
+    assert "Apply the file with another --from or --until." in gone.err
+    audited = await program.run("audit", orders.code(2), "--from", f"{orders.topic}/0={ends[0] + 1}", code=4)
+    assert "Error: The log does not hold" in audited.err
+    newest = (await program.run("show", JOB, "-o", "json")).document["job"]["newest_version"]
+    assert newest == 3, "what is refused takes no number"
     assert "has no zone" in (await program.run("apply", orders.code(1), "--from", "2026-03-01", code=2)).err
     assert "does not read: it reads" in (await program.run("apply", orders.code(1), "--from", "x/0=1", code=2)).err
 
@@ -255,6 +260,23 @@ async def test_a_run_that_cannot_go_on_says_so_everywhere(program: Program, orde
     assert (await program.run("apply", orders.code(2), "--no-watch")).out == again.out
     cutover = await program.run("cutover", JOB, "v2", code=4)
     assert f"`turnout run watch {JOB} v2` shows when it has caught up, or what its run needs" in cutover.err
+
+
+async def test_what_postgresql_refuses_is_said_before_a_version_is_stored(program: Program, orders: Orders) -> None:
+    await orders.produce(50)
+    good = (await program.run("check", orders.code(1))).out
+    assert "PostgreSQL takes the table, its derived columns and its indexes." in good
+    wrong = program.directory / "wrong.py"
+    text = orders.code(1).read_text()
+    wrong.write_text(text.replace('on_malformed="fail")', 'on_malformed="fail", derived={"mean": "cents / nothing"})'))
+    checked = await program.run("check", wrong, code=1)
+    assert "TABLE_REFUSED: PostgreSQL refuses the table of" in checked.out
+    assert 'column "nothing" does not exist' in checked.out
+    refused = await program.run("apply", wrong, code=4)
+    assert 'column "nothing" does not exist' in refused.err
+    assert "Nothing was stored.\nNext:  Mend the file and apply it again." in refused.err
+    assert "There is no job yet." in (await program.run("show")).out
+    assert f"{JOB}: created v1" in (await program.run("apply", orders.code(1), "--watch")).out
 
 
 async def test_data_cannot_command_a_terminal(program: Program, orders: Orders) -> None:

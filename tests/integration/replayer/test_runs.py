@@ -8,7 +8,9 @@ import pytest
 
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
+from turnout import definition_proto, log_range_proto
 from turnout.errors import FailedPrecondition, InvalidInput, NotFound
+from turnout.log_range import LogRange, PartitionOffset
 from turnout.registry.v1 import registry_pb2
 from turnout.replayer.v1 import replayer_pb2 as replayer
 
@@ -92,6 +94,43 @@ async def test_what_cannot_be_started(stage: Stage) -> None:
     assert error.reason == "TABLE_REFUSED"
     assert 'column "no_such_column" does not exist. Mend' in error.message
     assert (await refused(stage.get(wrong.name))).reason == "RUN_NOT_FOUND"
+
+
+async def test_what_would_refuse_a_run_is_known_before_there_is_a_version(stage: Stage) -> None:
+    topic = await stage.kafka.create(1)
+
+    async def problems(source: str, log_range: LogRange | None = None) -> dict[str, str]:
+        definition = stage.registry.register(source, 1).job.definition
+        request = replayer.CheckDefinitionRequest(
+            definition=definition_proto.to_proto(definition), log_range=log_range_proto.to_proto(log_range)
+        )
+        answer = await stage.call("CheckDefinition", request)
+        return {one.reason: one.message for one in answer.problems}
+
+    assert await problems(aggregate_source(topic)) == {}
+    wrong = aggregate_source("test-no-such-topic", share="no_such_column + 1")
+    found = await problems(wrong)
+    assert found.keys() == {"TABLE_REFUSED", "TOPIC_NOT_FOUND"}
+    assert 'column "no_such_column" does not exist. Mend' in found["TABLE_REFUSED"]
+    many = "".join(f"    n{n}: Sum[int] = 0\n" for n in range(33))  # PostgreSQL indexes 32 at most
+    named = ", ".join(f"'n{n}'" for n in range(33))
+    indexed = aggregate_source(topic, columns=many, options=f", indexes=[({named})]")
+    assert "more than 32 columns" in (await problems(indexed))["INDEX_REFUSED"]
+    beyond = LogRange(start_offsets=(PartitionOffset(topic, 0, 7),))
+    assert "ends at 0" in (await problems(aggregate_source(topic), beyond))["RANGE_NOT_RETAINED"]
+    nothing_left = "select relname from pg_class join pg_namespace n on n.oid = relnamespace where relname ~ '^check__'"
+    assert await stage.query(nothing_left) == []
+
+
+async def test_a_definition_that_is_none_is_not_checked(stage: Stage) -> None:
+    empty = replayer.CheckDefinitionRequest()
+    assert (await refused(stage.call("CheckDefinition", empty))).reason == "INVALID_DEFINITION"
+    definition = stage.registry.register(aggregate_source("t"), 1).job.definition
+    of_another = replayer.CheckDefinitionRequest(
+        definition=definition_proto.to_proto(definition),
+        log_range=log_range_proto.to_proto(LogRange(start_offsets=(PartitionOffset("other", 0, 7),))),
+    )
+    assert (await refused(stage.call("CheckDefinition", of_another))).reason == "INVALID_RANGE"
 
 
 async def test_pause_resume_stop(stage: Stage) -> None:

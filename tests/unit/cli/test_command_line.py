@@ -221,11 +221,11 @@ def test_check_without_services_shows_the_table(capsys: pytest.CaptureFixture[st
     assert _run("check", file, "--target", "127.0.0.1:1") == ExitCode.OK
     text = capsys.readouterr().out
     assert "primary key (carrier, month)" in text
-    assert "Not compared with the active version" in text
+    assert "Not tried in PostgreSQL, and not compared with the active version: " in text
     assert _run("check", file, "--target", "127.0.0.1:1", "-o", "json") == ExitCode.OK
     found = json.loads(capsys.readouterr().out)
     assert found["definition"]["job"] == "carrier-punctuality"
-    assert found["active_version"] is None
+    assert (found["active_version"], found["problems"]) == (None, None)
 
 
 def test_the_version_of_the_program(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from turnout.client.comparisons import ComparisonCalls
-from turnout.client.job_files import JobFileCalls
-from turnout.client.replayer import ReplayerCalls
+from turnout.client.job_files import JobFileCalls, refuse_run
 from turnout.contract import Contract
 from turnout.errors import DeadlineExceeded, FailedPrecondition, TurnoutError
 from turnout.job.artifact import marked
@@ -31,7 +30,7 @@ class _Twins:
     numbers: tuple[int, ...]
 
 
-class AuditCalls(JobFileCalls, ReplayerCalls, ComparisonCalls):
+class AuditCalls(JobFileCalls, ComparisonCalls):
     """The audit, which takes several of the client's methods."""
 
     async def audit(
@@ -49,11 +48,13 @@ class AuditCalls(JobFileCalls, ReplayerCalls, ComparisonCalls):
         The copies are versions of the job, which take two numbers, run behind other copies, and are retired and dropped
         at the end, however that comes. They differ in a comment and in how many workers they have. log_range: must end;
         None = all that is in the log by now. told: hears what is being done. timeout_s: of all of it, None = no limit.
-        FailedPrecondition (AUDIT_FAILED, AUDIT_EMPTY) when one of the two cannot be computed, or has no row;
+        FailedPrecondition (AUDIT_FAILED, AUDIT_EMPTY) when one of the two cannot be computed, or has no row; the reason
+        of `check_definition`, and no number taken, when neither could be begun;
         `turnout.job.JobDefinitionError` when the file is refused.
         """
         bounded = _bounded(log_range)
         loaded = await load_apart(path)
+        refuse_run(loaded.definition.job, await self.check_definition(loaded.definition, bounded))
         await self._job_of(loaded, None)
         said = told or (lambda _: None)
         numbers: list[int] = []

@@ -11,9 +11,13 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from turnout.client import convert
 from turnout.client.calls import Calls, duration_of, job_name, new_request_id, pages, run_name, version_name
 from turnout.client.connection import LONG_S, QUICK_S
+from turnout.definition_proto import to_proto as definition_to_proto
 from turnout.errors import InvalidInput
+from turnout.log_range import LogRange
+from turnout.log_range_proto import to_proto as range_to_proto
 from turnout.replayer.v1 import replayer_pb2
-from turnout.results import Capacity, Estimate, GateCheck, Run
+from turnout.results import Capacity, DefinitionProblem, Estimate, GateCheck, Run
+from turnout.schema import JobDefinition
 
 _CAPACITY = "capacity"
 
@@ -47,6 +51,28 @@ class ReplayerCalls(Calls):
                 default_s=LONG_S,
             )
         )
+
+    async def check_definition(
+        self, definition: JobDefinition, log_range: LogRange | None = None, *, timeout_s: float | None = None
+    ) -> tuple[DefinitionProblem, ...]:
+        """What would refuse the run of a version with this definition and range of the log, before there is one: its
+        topics, its range, and its table and indexes, which PostgreSQL is asked to create and which are rolled back.
+
+        Empty = nothing that can be known before. InvalidInput (INVALID_RANGE) where the range names a topic that the
+        job does not read.
+        """
+        request = replayer_pb2.CheckDefinitionRequest(
+            definition=definition_to_proto(definition), log_range=range_to_proto(log_range)
+        )
+        answer = await self._connections.unary(
+            "replayer",
+            "CheckDefinition",
+            request,
+            replayer_pb2.CheckDefinitionResponse,
+            timeout_s=timeout_s,
+            default_s=LONG_S,
+        )
+        return tuple(DefinitionProblem(one.reason, one.message) for one in answer.problems)
 
     async def start_run(
         self,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 _STANDING_STILL = (RunState.PAUSED, RunState.STOPPED, RunState.FAILED)
-_TABLE_REFUSED = ("TABLE_REFUSED", "INDEX_REFUSED")
+REFUSED_BY_POSTGRES = ("TABLE_REFUSED", "INDEX_REFUSED")
 _RANGE_REFUSED = ("RANGE_NOT_RETAINED", "RANGE_NOT_FOUND", "RANGE_INCOMPLETE", "RANGE_BACKWARDS")
 
 
@@ -106,9 +106,11 @@ async def apply(
         raise usage("--no-run starts nothing: leave out --workers, --rate, --priority and --watch.")
     async with session.client() as client:
         try:
-            applied = await client.apply(file, log_range=log_range, expected_number=expected)
+            applied = await client.apply(file, log_range=log_range, expected_number=expected, to_run=not no_run)
         except JobDefinitionError as error:
             raise refused(error) from None
+        except FailedPrecondition as error:
+            raise _not_stored(error) from None
         done = applied.version
         run = None
         try:
@@ -166,6 +168,16 @@ def _same_command(file: Path, start: str | None, end: str | None) -> str:
     return " ".join([f"turnout apply {file}", *(f"{name} {text}" for name, text in options)])
 
 
+def _not_stored(error: FailedPrecondition) -> CommandError:
+    """The error of what was refused before a version was stored."""
+    failure = of_client(error)
+    if error.reason in REFUSED_BY_POSTGRES:
+        failure.next_step = "Mend the file and apply it again."
+    elif error.reason in _RANGE_REFUSED:
+        failure.next_step = "Apply the file with another --from or --until."
+    return failure
+
+
 def _not_started(applied: Applied, again: str, error: TurnoutError, no_run: bool) -> CommandError:
     """The error of what came after the version was stored: that stays, so it is said too."""
     job, number = applied.version.job, f"v{applied.version.number}"
@@ -178,7 +190,7 @@ def _not_started(applied: Applied, again: str, error: TurnoutError, no_run: bool
         missing = "its replay did not start"
     stored = f"created {number}" if applied.created else f"{number} is registered"
     failure.message = f"{job}: {stored}; {missing}: {failure.message}"
-    if error.reason in _TABLE_REFUSED:
+    if error.reason in REFUSED_BY_POSTGRES:
         failure.next_step = "Mend the file and apply it again: changed, it becomes a new version."
     elif error.reason in _RANGE_REFUSED:
         failure.next_step = "Apply the file with another --from or --until: it becomes a new version."

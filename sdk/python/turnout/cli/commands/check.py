@@ -13,7 +13,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from turnout.cli import kafka
-from turnout.cli.commands.apply import active_definition, differences_document, refused
+from turnout.cli.commands.apply import REFUSED_BY_POSTGRES, active_definition, differences_document, refused
 from turnout.cli.commands.parameters import JobFileArgument, KafkaConfigOption, KafkaOption
 from turnout.cli.document import document
 from turnout.cli.exits import CommandError, ExitCode, usage
@@ -30,6 +30,7 @@ from turnout.cli.views.phrases import value_text
 from turnout.errors import DeadlineExceeded, TurnoutError, Unavailable
 from turnout.job import JobDefinitionError
 from turnout.loading import LoadedJob, load_apart
+from turnout.results import DefinitionProblem
 from turnout.schema import ColumnDifference, JobDefinition, difference
 
 SAMPLE_MAX = 10_000
@@ -41,11 +42,15 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Active:
-    """How the file differs from the active version. version: None = nothing is active, or `unknown` says why not."""
+    """What the services say of the file: how it differs from the active version, and what would refuse its run.
+
+    version: None = nothing is active, or `unknown` says why not. problems: None = unknown.
+    """
 
     version: int | None
     differences: tuple[ColumnDifference, ...]
     unknown: str
+    problems: tuple[DefinitionProblem, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,13 @@ async def check(
     except JobDefinitionError as error:
         raise refused(error) from None
     active = await _active(session, loaded.definition)
+    refused_table = any(one.reason in REFUSED_BY_POSTGRES for one in active.problems or ())
     sampled = None
     if client is not None:
         sampled = await asyncio.to_thread(_sample, file, client, loaded.definition, sample)
     session.output.answer(_document(loaded, active, sampled), *_view(loaded.definition, active, sampled))
-    return ExitCode.NOT_SO if any(one.result.failure for one in sampled or ()) else ExitCode.OK
+    fails = refused_table or any(one.result.failure for one in sampled or ())
+    return ExitCode.NOT_SO if fails else ExitCode.OK
 
 
 async def _active(session: Session, new: JobDefinition) -> _Active:
@@ -94,6 +101,7 @@ async def _active(session: Session, new: JobDefinition) -> _Active:
     try:
         async with session.client() as client:
             version, old = await active_definition(client, new.job)
+            problems = await client.check_definition(new)
     except (Unavailable, DeadlineExceeded) as error:
         return _Active(None, (), error.message)
     except CommandError as error:
@@ -102,7 +110,7 @@ async def _active(session: Session, new: JobDefinition) -> _Active:
         return _Active(None, (), error.message)
     except TurnoutError as error:
         return _Active(None, (), f"the services refused to tell: {error.message}")
-    return _Active(version, difference(old, new) if old is not None else (), "")
+    return _Active(version, difference(old, new) if old is not None else (), "", problems)
 
 
 def _sample(file: Path, client: KafkaClient, definition: JobDefinition, per_partition: int) -> list[Sampled]:
@@ -121,6 +129,7 @@ def _document(loaded: LoadedJob, active: _Active, sampled: list[Sampled] | None)
         "active_version": active.version,
         "active_unknown": active.unknown or None,
         "column_differences": [differences_document(one) for one in active.differences],
+        "problems": None if active.problems is None else [document(one) for one in active.problems],
         "sample": None if sampled is None else [_sampled_document(one) for one in sampled],
     }
 
@@ -139,14 +148,28 @@ def _sampled_document(one: Sampled) -> dict[str, object]:
 def _view(definition: JobDefinition, active: _Active, sampled: list[Sampled] | None) -> list[RenderableType]:
     parts: list[RenderableType] = [definition_view(definition)]
     if active.unknown:
-        parts.append(Text(f"Not compared with the active version: {active.unknown}", style="yellow"))
+        told = f"Not tried in PostgreSQL, and not compared with the active version: {active.unknown}"
+        parts.append(Text(told, style="yellow"))
     elif active.version is not None:
         parts.append(differences_view(active.differences, active.version))
     else:
         parts.append(Text("No version of this job is active yet."))
+    if active.problems is not None:
+        parts.append(problems_view(active.problems))
     if sampled is not None:
         parts.append(sample_view(sampled))
     return parts
+
+
+def problems_view(problems: Sequence[DefinitionProblem]) -> RenderableType:
+    """What would refuse a run; what PostgreSQL refuses is the file's fault."""
+    at_fault = [one.reason in REFUSED_BY_POSTGRES for one in problems]
+    taken = [] if any(at_fault) else [Text("PostgreSQL takes the table, its derived columns and its indexes.")]
+    told = [
+        Text(f"{one.reason}: {one.message}", style="red" if fault else "yellow")
+        for one, fault in zip(problems, at_fault, strict=True)
+    ]
+    return Group(*taken, *told)
 
 
 def sample_view(sampled: Sequence[Sampled]) -> RenderableType:

@@ -14,6 +14,7 @@ import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import sys
 import turnout.query.v1.query_pb2
+import turnout.registry.v1.registry_pb2
 import typing
 
 if sys.version_info >= (3, 10):
@@ -557,6 +558,77 @@ class EstimateRunResponse(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_table_bytes", b"_table_bytes"]) -> typing.Literal["table_bytes"] | None: ...
 
 global___EstimateRunResponse = EstimateRunResponse
+
+@typing.final
+class CheckDefinitionRequest(google.protobuf.message.Message):
+    """Request of CheckDefinition."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DEFINITION_FIELD_NUMBER: builtins.int
+    LOG_RANGE_FIELD_NUMBER: builtins.int
+    @property
+    def definition(self) -> turnout.registry.v1.registry_pb2.Definition:
+        """The definition, as for Registry.CreateVersion."""
+
+    @property
+    def log_range(self) -> turnout.registry.v1.registry_pb2.LogRange:
+        """The part of the log that the table is to be made of; absent = all of it."""
+
+    def __init__(
+        self,
+        *,
+        definition: turnout.registry.v1.registry_pb2.Definition | None = ...,
+        log_range: turnout.registry.v1.registry_pb2.LogRange | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["definition", b"definition", "log_range", b"log_range"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["definition", b"definition", "log_range", b"log_range"]) -> None: ...
+
+global___CheckDefinitionRequest = CheckDefinitionRequest
+
+@typing.final
+class CheckDefinitionResponse(google.protobuf.message.Message):
+    """Answer of CheckDefinition."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROBLEMS_FIELD_NUMBER: builtins.int
+    @property
+    def problems(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DefinitionProblem]:
+        """What would refuse the run; empty = nothing that can be known before."""
+
+    def __init__(
+        self,
+        *,
+        problems: collections.abc.Iterable[global___DefinitionProblem] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["problems", b"problems"]) -> None: ...
+
+global___CheckDefinitionResponse = CheckDefinitionResponse
+
+@typing.final
+class DefinitionProblem(google.protobuf.message.Message):
+    """Something that would refuse a run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    reason: builtins.str
+    """Stable reason, as the error of StartRun has it, such as TABLE_REFUSED or RANGE_NOT_RETAINED; INDEX_REFUSED, for which a
+    run fails after its copy.
+    """
+    message: builtins.str
+    """What is wrong, and what to do about it."""
+    def __init__(
+        self,
+        *,
+        reason: builtins.str = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "reason", b"reason"]) -> None: ...
+
+global___DefinitionProblem = DefinitionProblem
 
 @typing.final
 class StartRunRequest(google.protobuf.message.Message):

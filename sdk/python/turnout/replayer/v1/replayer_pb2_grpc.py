@@ -42,6 +42,11 @@ class ReplayerStub(object):
                 request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.EstimateRunRequest.SerializeToString,
                 response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.EstimateRunResponse.FromString,
                 _registered_method=True)
+        self.CheckDefinition = channel.unary_unary(
+                '/turnout.replayer.v1.Replayer/CheckDefinition',
+                request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckDefinitionRequest.SerializeToString,
+                response_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckDefinitionResponse.FromString,
+                _registered_method=True)
         self.StartRun = channel.unary_unary(
                 '/turnout.replayer.v1.Replayer/StartRun',
                 request_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.StartRunRequest.SerializeToString,
@@ -142,6 +147,15 @@ class ReplayerServicer(object):
 
     def EstimateRun(self, request, context):
         """EstimateRun tells what a run of a version would read and write; it starts nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckDefinition(self, request, context):
+        """CheckDefinition tells what would refuse the run of a version with this definition and range of the log, before there
+        is such a version: its topics, its range, and its table and indexes, which PostgreSQL is asked to create and which are
+        rolled back. Nothing is stored. INVALID_ARGUMENT (reason INVALID_DEFINITION, INVALID_RANGE) where it is no definition.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,6 +310,11 @@ def add_ReplayerServicer_to_server(servicer, server):
                     request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.EstimateRunRequest.FromString,
                     response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.EstimateRunResponse.SerializeToString,
             ),
+            'CheckDefinition': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckDefinition,
+                    request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckDefinitionRequest.FromString,
+                    response_serializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckDefinitionResponse.SerializeToString,
+            ),
             'StartRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StartRun,
                     request_deserializer=turnout_dot_replayer_dot_v1_dot_replayer__pb2.StartRunRequest.FromString,
@@ -417,6 +436,33 @@ class Replayer(object):
             '/turnout.replayer.v1.Replayer/EstimateRun',
             turnout_dot_replayer_dot_v1_dot_replayer__pb2.EstimateRunRequest.SerializeToString,
             turnout_dot_replayer_dot_v1_dot_replayer__pb2.EstimateRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckDefinition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.replayer.v1.Replayer/CheckDefinition',
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckDefinitionRequest.SerializeToString,
+            turnout_dot_replayer_dot_v1_dot_replayer__pb2.CheckDefinitionResponse.FromString,
             options,
             channel_credentials,
             insecure,

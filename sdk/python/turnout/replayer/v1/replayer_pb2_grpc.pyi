@@ -30,6 +30,15 @@ class ReplayerStub:
     ]
     """EstimateRun tells what a run of a version would read and write; it starts nothing."""
 
+    CheckDefinition: grpc.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.CheckDefinitionRequest,
+        turnout.replayer.v1.replayer_pb2.CheckDefinitionResponse,
+    ]
+    """CheckDefinition tells what would refuse the run of a version with this definition and range of the log, before there
+    is such a version: its topics, its range, and its table and indexes, which PostgreSQL is asked to create and which are
+    rolled back. Nothing is stored. INVALID_ARGUMENT (reason INVALID_DEFINITION, INVALID_RANGE) where it is no definition.
+    """
+
     StartRun: grpc.UnaryUnaryMultiCallable[
         turnout.replayer.v1.replayer_pb2.StartRunRequest,
         turnout.replayer.v1.replayer_pb2.Run,
@@ -172,6 +181,15 @@ class ReplayerAsyncStub:
         turnout.replayer.v1.replayer_pb2.EstimateRunResponse,
     ]
     """EstimateRun tells what a run of a version would read and write; it starts nothing."""
+
+    CheckDefinition: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.replayer.v1.replayer_pb2.CheckDefinitionRequest,
+        turnout.replayer.v1.replayer_pb2.CheckDefinitionResponse,
+    ]
+    """CheckDefinition tells what would refuse the run of a version with this definition and range of the log, before there
+    is such a version: its topics, its range, and its table and indexes, which PostgreSQL is asked to create and which are
+    rolled back. Nothing is stored. INVALID_ARGUMENT (reason INVALID_DEFINITION, INVALID_RANGE) where it is no definition.
+    """
 
     StartRun: grpc.aio.UnaryUnaryMultiCallable[
         turnout.replayer.v1.replayer_pb2.StartRunRequest,
@@ -317,6 +335,17 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.replayer.v1.replayer_pb2.EstimateRunResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.EstimateRunResponse]]:
         """EstimateRun tells what a run of a version would read and write; it starts nothing."""
+
+    @abc.abstractmethod
+    def CheckDefinition(
+        self,
+        request: turnout.replayer.v1.replayer_pb2.CheckDefinitionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.CheckDefinitionResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.CheckDefinitionResponse]]:
+        """CheckDefinition tells what would refuse the run of a version with this definition and range of the log, before there
+        is such a version: its topics, its range, and its table and indexes, which PostgreSQL is asked to create and which are
+        rolled back. Nothing is stored. INVALID_ARGUMENT (reason INVALID_DEFINITION, INVALID_RANGE) where it is no definition.
+        """
 
     @abc.abstractmethod
     def StartRun(
