@@ -228,6 +228,12 @@ async def test_readers_move_and_the_old_version_goes(program: Program, orders: O
         return bool(shown["version"]["state"] == wanted)
 
     await eventually(lambda: state("RETIRED"), 60, every_s=0.2)
+    for by_number in (("--key", "user=user-1"), ("--scan", "--limit", "1")):
+        retired = await program.run("read", JOB, *by_number, "--version", "v1")
+        assert f"{JOB} v1 is RETIRED: no reader is led to it" in retired.err
+        assert "can be read by its number until 2" in retired.err
+    pinned = await program.run("read", JOB, "--key", "user=user-1", "--version", "v1", "-o", "json")
+    assert pinned.document["version_state"] == "RETIRED"
     assert "`turnout unretire` takes it back" in (await program.run("show", JOB)).out
     assert f"`turnout unretire {JOB} v1`" in (await program.run("run", "watch", JOB, "v1", code=1)).err
     assert "is taken back" in (await program.run("unretire", JOB, "v1")).out

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from tests.unit.cli import samples
 from tests.unit.cli.samples import JOB, rendered
+from turnout.cli.commands.check import problems_view
 from turnout.cli.exits import CommandError, ExitCode, Reason
 from turnout.cli.output import error_text
 from turnout.cli.views.capacity import capacity_view
@@ -27,9 +28,9 @@ from turnout.cli.views.jobs import job_view, jobs_view, version_view
 from turnout.cli.views.routes import change_view, changes_view, explanation_view, readiness_view, route_view
 from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
 from turnout.cli.views.shadows import shadow_view
-from turnout.cli.views.tables import read_view, rows_view
+from turnout.cli.views.tables import read_view, retired_text, rows_view
 from turnout.readiness import Staleness
-from turnout.results import Audit, Command, RunState, Throttle, ThrottleReason, VersionState
+from turnout.results import Audit, Command, DefinitionProblem, RunState, Throttle, ThrottleReason, VersionState
 from turnout.schema import Column, ColumnType, Merge, difference
 from turnout.shadow import ShadowCounts
 
@@ -174,6 +175,14 @@ VIEWS: dict[str, RenderableType] = {
     "read-nothing": read_view(replace(samples.READ, row=None)),
     "rows": rows_view([samples.ROW, samples.ROW]),
     "rows-none": rows_view([]),
+    "retired": Text(retired_text(samples.VERSIONS[1])),
+    "problems-none": problems_view(()),
+    "problems": problems_view(
+        (
+            DefinitionProblem("TABLE_REFUSED", 'PostgreSQL refuses the table of totals: column "x" does not exist.'),
+            DefinitionProblem("TOPIC_NOT_FOUND", "There is no topic orders."),
+        )
+    ),
     "comparison": comparison_view(samples.COMPARISON),
     "comparison-unaligned": comparison_view(
         replace(

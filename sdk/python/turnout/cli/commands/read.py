@@ -19,9 +19,9 @@ from turnout.cli.quantities import plural
 from turnout.cli.session import Session
 from turnout.cli.suggestions import did_you_mean
 from turnout.cli.views.routes import explanation_view
-from turnout.cli.views.tables import read_view, rows_view, served_text
+from turnout.cli.views.tables import read_view, retired_text, rows_view, served_text
 from turnout.reading.limits import SCAN_ROWS_MAX
-from turnout.results import Read
+from turnout.results import Read, Version, VersionState
 from turnout.schema import JobDefinition
 
 if TYPE_CHECKING:
@@ -80,17 +80,27 @@ async def read(
     if bool(key) == bool(named_key):
         raise usage("Name one row, by the values of its key or by --key COLUMN=VALUE; or read many with --scan.")
     async with session.client(job, number) as client:
-        definition = await _definition(client, job, number)
-        values = _key(definition, key or [], named_key or [])
+        read_from = await _version(client, job, number)
+        values = _key(read_from.definition, key or [], named_key or [])
         found = await client.get(job, values, unit=unit, version=number)
-    session.output.answer(document(found), read_view(found))
+    answer = document(found)
+    assert isinstance(answer, dict)
+    session.output.answer({**answer, "version_state": read_from.state if number else None}, read_view(found))
+    _tell_if_retired(session, read_from)
     return ExitCode.OK if found.row is not None else ExitCode.NOT_FOUND
 
 
-async def _definition(client: Client, job: str, version: int | None) -> JobDefinition:
-    """That tells the types of the key, which all versions behind a route share."""
+async def _version(client: Client, job: str, version: int | None) -> Version:
+    """The version that is named, else the active one. It tells the types of the key, which all versions behind a route
+    share."""
     number = version if version is not None else (await client.route(job)).active_version
-    return (await client.get_version(job, number)).definition
+    return await client.get_version(job, number)
+
+
+def _tell_if_retired(session: Session, version: Version) -> None:
+    """A table that stays to be looked at for a while looks like any other."""
+    if version.state is not VersionState.REGISTERED:
+        session.output.note(retired_text(version))
 
 
 def _key(definition: JobDefinition, texts: list[str], named: list[str]) -> dict[str, KeyValue]:
@@ -133,6 +143,8 @@ async def _scan(
     names = [f"-{column}" if descending else column for column, descending in orders]
     reads: list[Read] = []
     async with session.client(job, version) as client:
+        if version is not None:
+            _tell_if_retired(session, await client.get_version(job, version))
         found = client.scan(job, order_by=names, limit=limit, unit=unit, version=version)
         async with aclosing(found) as rows:
             async for one in rows:

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from turnout.cli.output import facts, table
-from turnout.cli.quantities import count
+from turnout.cli.quantities import count, moment
 from turnout.cli.views.phrases import value_text
-from turnout.results import AppliedPosition, Cause, Read
+from turnout.results import AppliedPosition, Cause, Read, Version
 
 _CAUSES = {
     Cause.ROUTED: "as routed",
@@ -32,6 +32,16 @@ def read_view(read: Read) -> RenderableType:
 def served_text(read: Read) -> str:
     """`v2 (as routed), epoch 5`."""
     return f"v{read.version} ({_CAUSES[read.cause]})" + (f", epoch {read.epoch}" if read.epoch else "")
+
+
+def retired_text(version: Version) -> str:
+    """That a version is no longer kept up to date, and until when its table can be looked at."""
+    drop_time = version.retirement.drop_time if version.retirement is not None else None
+    until = f" until {moment(drop_time)}, when it is dropped" if drop_time is not None else " until it is dropped"
+    return (
+        f"{version.job} v{version.number} is {version.state}: no reader is led to it, its table is as its run left it "
+        f"and can be read by its number{until}. `turnout unretire {version.job} v{version.number}` takes that back."
+    )
 
 
 def positions_text(positions: Sequence[AppliedPosition]) -> str:
