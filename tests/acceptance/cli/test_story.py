@@ -54,6 +54,12 @@ async def serving(program: Program, orders: Orders) -> None:
 
 
 async def test_from_a_csv_file_to_a_row(program: Program, topic: str) -> None:
+    bad = program.directory / "bad.jsonl"
+    bad.write_text('{"n": 1}\n' * 20 + "not JSON\n")
+    malformed = await program.run("produce", topic, bad, code=1)
+    assert "line 21: not a JSON object" in malformed.err
+    assert "nothing has been produced" in malformed.err
+
     data = program.directory / "flights.csv"
     data.write_text("carrier,delay,tail\n" + "UA,20,N1\nUA,,\nAA,-3,N2\n" * 100)
     made = (await program.run("produce", topic, data, "--key", "tail", "--partitions", "3", "-o", "json")).document
@@ -61,6 +67,8 @@ async def test_from_a_csv_file_to_a_row(program: Program, topic: str) -> None:
     assert sum(made["records_by_partition"].values()) == 300
     again = await program.run("produce", topic, data, "--key", "tail")
     assert again.out.startswith(f"Produced 300 records to {topic} at {program.environment['TURNOUT_KAFKA']} in ")
+    rest = await program.run("produce", topic, data, "--from-line", "302")
+    assert rest.out.startswith(f"Produced 0 records to {topic}")
     refused = await program.run("produce", topic, data, "--partitions", "5", code=4)
     assert "has 3 partitions, not 5" in refused.err
     assert "did you mean tail?" in (await program.run("produce", topic, data, "--key", "tial", code=2)).err

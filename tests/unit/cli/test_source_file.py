@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,29 @@ def test_json_lines_are_sent_as_they_are(name: str, tmp_path: Path) -> None:
 def test_a_malformed_file_is_named_with_its_line(name: str, text: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=said):
         _read(_written(tmp_path, name, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("a.csv", 'n,t\n1,a\n2,"b\nb"\n3,c\n'), ("a.jsonl", 'not JSON\n{"n": 1, "t": "a"}\n\n{"n": 3, "t": "c"}\n')],
+)
+def test_lines_before_the_one_to_begin_with_are_left_out(name: str, text: str, tmp_path: Path) -> None:
+    source = source_file(_written(tmp_path, name, text))
+    found = [(record.line, json.loads(record.value)) for record in Reading(source, "", from_line=3)]
+    last = {"n": 3, "t": "c"}
+    assert found == ([(4, {"n": 2, "t": "b\nb"}), (5, last)] if name == "a.csv" else [(4, last)])
+
+
+def test_it_can_be_read_again(tmp_path: Path) -> None:
+    reading = Reading(source_file(_written(tmp_path, "a.jsonl", '{"n": 1}\n{"n": 2}\n')), "")
+    assert list(reading) == list(reading)
+
+
+def test_what_can_be_read_only_once_is_refused(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    with pytest.raises(CommandError, match="is no regular file"):
+        source_file(pipe)
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.csv", "tail,n\nx,1\n"), ("a.jsonl", '{"tail": "x", "n": 1}\n')])

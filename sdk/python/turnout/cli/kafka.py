@@ -168,6 +168,7 @@ class Sender:
         self._topic = topic
         self._failure: Any = None
         self.sent = 0
+        self.last_line = 0  # of the file, that was handed over
         self.acknowledged = 0
         self.by_partition: dict[int, int] = {}
         self._producer = self._library.Producer(
@@ -182,8 +183,8 @@ class Sender:
             }
         )
 
-    def send(self, key: bytes | None, value: bytes) -> None:
-        """Hand over one record; waits while too many are on their way."""
+    def send(self, key: bytes | None, value: bytes, line: int) -> None:
+        """Hand over the record of a line; waits while too many are on their way."""
         while True:
             try:
                 self._producer.produce(self._topic, value=value, key=key, on_delivery=self._delivered)
@@ -193,7 +194,7 @@ class Sender:
                 self._check()
             except self._library.KafkaException as error:
                 raise self._refused(error.args[0]) from None
-        self.sent += 1
+        self.sent, self.last_line = self.sent + 1, line
         if self.sent % 1000 == 0:
             self._producer.poll(0)
             self._check()

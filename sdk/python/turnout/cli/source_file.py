@@ -19,6 +19,7 @@ from turnout.cli.suggestions import did_you_mean
 # As in JSON: no leading zeros, so that a code such as 007 stays a text.
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?", re.ASCII)
+MALFORMED = "MALFORMED_FILE"
 _KINDS = (".jsonl", ".ndjson", ".json", ".csv")
 
 
@@ -46,6 +47,8 @@ def source_file(path: Path) -> SourceFile:
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     kind = suffixes[-1] if suffixes else ""
+    if not path.is_file():
+        raise usage(f"{path} is no regular file: it is read twice, first to see that all of it can be sent.")
     if kind not in _KINDS:
         raise usage(
             f"{path.name}: the name does not tell what the file holds; it must end in {', '.join(_KINDS)}, "
@@ -55,11 +58,15 @@ def source_file(path: Path) -> SourceFile:
 
 
 class Reading:
-    """The records of a file, read once; `bytes_read` of the file on disk so far."""
+    """The records of a file from a line on, each time that it is iterated over; `bytes_read` of it on disk so far.
 
-    def __init__(self, source: SourceFile, key_field: str) -> None:
+    Lines before `from_line` are not looked at, but that the kinds of a CSV file's columns are told by all of it.
+    """
+
+    def __init__(self, source: SourceFile, key_field: str, from_line: int = 1) -> None:
         self._source = source
         self._key_field = key_field
+        self._from_line = from_line
         self._raw: IO[bytes] | None = None
 
     @property
@@ -88,6 +95,8 @@ class Reading:
         encode = msgspec.json.Encoder().encode
         key_at = header.index(self._key_field) if self._key_field else -1
         for cells in reader:
+            if reader.line_num < self._from_line:
+                continue
             if len(cells) != len(header):
                 if not cells:
                     continue
@@ -101,7 +110,7 @@ class Reading:
     def _of_json_lines(self, text: Iterable[str]) -> Iterator[Record]:
         decode = msgspec.json.Decoder(dict[str, Any]).decode
         for number, line in enumerate(text, 1):
-            if not line.strip():
+            if number < self._from_line or not line.strip():
                 continue
             try:
                 value = decode(line)
@@ -124,9 +133,9 @@ class Reading:
     def _bad(self, line: int, what: str) -> CommandError:
         return CommandError(
             ExitCode.NOT_SO,
-            "MALFORMED_FILE",
+            MALFORMED,
             f"{self._source.path}, line {line}: {what}.",
-            next_step="Mend the line; the records before it have been produced.",
+            next_step="Mend the line and repeat this; nothing has been produced.",
         )
 
 
@@ -142,7 +151,7 @@ def _text(source: SourceFile, raw: IO[bytes]) -> io.TextIOWrapper:
 
 
 def _unreadable(source: SourceFile, error: Exception) -> CommandError:
-    return CommandError(ExitCode.NOT_SO, "MALFORMED_FILE", f"{source.path} cannot be read: {error}.")
+    return CommandError(ExitCode.NOT_SO, MALFORMED, f"{source.path} cannot be read: {error}.")
 
 
 # --- the types of CSV columns: a column is numeric only if all of its cells are ---------------------------------------

@@ -13,11 +13,12 @@ from rich.text import Text
 
 from turnout.cli.arguments import COUNT_MAX, PARTITIONS_MAX
 from turnout.cli.commands.parameters import KafkaConfigOption, KafkaOption
+from turnout.cli.exits import CommandError
 from turnout.cli.invocation import command
 from turnout.cli.kafka import Sender, ensure_topic
 from turnout.cli.quantities import plural, rate
 from turnout.cli.session import Session
-from turnout.cli.source_file import Reading, source_file
+from turnout.cli.source_file import MALFORMED, Reading, source_file
 
 PARTITIONS = 4
 _SHOW_EVERY_RECORDS = 2000
@@ -53,24 +54,34 @@ def produce(
     limit: Annotated[
         int | None, typer.Option("--rate", min=1, max=COUNT_MAX, metavar="N", help="Limit in records a second.")
     ] = None,
+    from_line: Annotated[
+        int, typer.Option("--from-line", min=1, metavar="N", help="Leave out the lines before; they were sent before.")
+    ] = 1,
     kafka_address: KafkaOption = "",
     kafka_config: KafkaConfigOption = None,
 ) -> None:
     """Send the records of a file to a Kafka topic, in the file's order, with the present time."""
     source = source_file(file)
     client = session.kafka(kafka_address, kafka_config)
-    reading = Reading(source, key)
+    reading = Reading(source, key, from_line)
+    with _bar(session, source.bytes_total, "looked at") as bar:
+        _look_at_all(reading, bar)
     count, created = ensure_topic(client, topic, partitions, PARTITIONS)
     if created:
         session.output.say(Text(f"Created the topic {topic}: {plural(count, 'partition')}, records are kept."))
     sender = Sender(client, topic)
     started = time.monotonic()
     try:
-        with _bar(session, source.bytes_total) as bar:
+        with _bar(session, source.bytes_total, "produced") as bar:
             _send_all(sender, reading, limit, bar)
     except KeyboardInterrupt:
         sender.finish()
-        session.output.note(f"Stopped; {plural(sender.acknowledged, 'record')} were produced.")
+        session.output.note(f"Stopped; {_so_far(sender)}.")
+        raise
+    except CommandError as error:
+        if error.reason == MALFORMED:  # it was not when it was looked at
+            sender.finish()
+            error.next_step = f"The file has changed meanwhile; {_so_far(sender)}."
         raise
     spent_s = time.monotonic() - started
     per_s = sender.acknowledged / spent_s if spent_s > 0 else 0.0
@@ -95,18 +106,36 @@ def produce(
 class _Bar:
     """Progress by the share of the file that has been read."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
+    def __init__(self, progress: Progress, task: TaskID, done: str) -> None:
         self._progress = progress
         self._task = task
+        self._done = done
 
     def show(self, bytes_read: int, records: int) -> None:
-        self._progress.update(self._task, completed=bytes_read, records=plural(records, "record"))
+        self._progress.update(self._task, completed=bytes_read, records=f"{plural(records, 'record')} {self._done}")
+
+
+def _look_at_all(reading: Reading, bar: _Bar | None) -> None:
+    """A line that cannot be sent is found before any is: what was sent before it would be sent twice."""
+    for number, _ in enumerate(reading, 1):
+        if bar is not None and number % _SHOW_EVERY_RECORDS == 0:
+            bar.show(reading.bytes_read, number)
+
+
+def _so_far(sender: Sender) -> str:
+    """What was sent, and how to go on behind it."""
+    if not sender.last_line:
+        return "nothing was produced"
+    return (
+        f"{plural(sender.acknowledged, 'record')} were produced, up to line {sender.last_line:,}: "
+        f"--from-line {sender.last_line + 1} goes on"
+    )
 
 
 def _send_all(sender: Sender, reading: Reading, per_s: int | None, bar: _Bar | None) -> None:
     started = time.monotonic()
     for record in reading:
-        sender.send(record.key, record.value)
+        sender.send(record.key, record.value, record.line)
         if per_s is not None:
             ahead_s = sender.sent / per_s - (time.monotonic() - started)
             if ahead_s > 0.01:
@@ -117,7 +146,8 @@ def _send_all(sender: Sender, reading: Reading, per_s: int | None, bar: _Bar | N
 
 
 class _Drawn(AbstractContextManager[_Bar]):
-    def __init__(self, session: Session, bytes_total: int) -> None:
+    def __init__(self, session: Session, bytes_total: int, done: str) -> None:
+        self._done = done
         self._progress = Progress(
             TextColumn("{task.fields[records]}"),
             BarColumn(30),
@@ -126,15 +156,15 @@ class _Drawn(AbstractContextManager[_Bar]):
             console=session.output.console,
             transient=True,
         )
-        self._task = self._progress.add_task("", total=bytes_total, records="0 records")
+        self._task = self._progress.add_task("", total=bytes_total, records="")
 
     def __enter__(self) -> _Bar:
         self._progress.start()
-        return _Bar(self._progress, self._task)
+        return _Bar(self._progress, self._task, self._done)
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
 
-def _bar(session: Session, bytes_total: int) -> AbstractContextManager[_Bar | None]:
-    return _Drawn(session, bytes_total) if session.output.interactive else nullcontext()
+def _bar(session: Session, bytes_total: int, done: str) -> AbstractContextManager[_Bar | None]:
+    return _Drawn(session, bytes_total, done) if session.output.interactive else nullcontext()
