@@ -2,9 +2,9 @@
 
 The row of slot P is FACTOR times the applied position of partition P, where FACTOR belongs to the version that answers;
 so an answer that mixes versions, or rows and positions of two instants, is seen. Commands come as lines on standard
-input, `full SECONDS` (as fast as it goes; answers with reads a second, as a line of text on standard error) and
-`at RATE` (so many a second, each begun when it is due, until the next command; 0 = none). Every read of `at` is written
-to standard output as `RECORD` says.
+input: `full SECONDS` (as fast as it goes, each client a read after the other; answers with reads a second, as a line of
+text on standard error) and `at RATE` (so many a second, each begun when it is due, until the next command; 0 = none).
+Every read of `at` is written to standard output as `RECORD` says.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from turnout.errors import TurnoutError
 CLIENTS: Final = 8  # each likes one front the most
 
 _READ_S: Final = 5.0
-_IN_FLIGHT_FULL: Final = 64
 _WRITE_S: Final = 0.05
 
 
@@ -41,8 +40,8 @@ class Reader:
         self._records = bytearray()
         self._running: set[asyncio.Task[None]] = set()
 
-    async def _one(self, due_s: float) -> None:
-        slot, client = self._rng.randrange(PARTITIONS), self._rng.choice(self._clients)
+    async def _one(self, client: Client, due_s: float) -> None:
+        slot = self._rng.randrange(PARTITIONS)
         begun_s = time.monotonic()
         epoch = version = 0
         try:
@@ -57,17 +56,21 @@ class Reader:
         self._records += struct.pack(RECORD, due_s, begun_s, time.monotonic(), epoch, version, result)
 
     async def full(self, seconds: float) -> float:
-        """Reads a second, as many as it gets; nothing of them is written."""
+        """Reads a second, as many as it gets; nothing of them is written.
+
+        A client's reads come singly, as those of `at` mostly do: many at once would share calls, cost a fraction, and
+        say nothing about how many single ones there may be.
+        """
         end_s, reads = time.monotonic() + seconds, 0
 
-        async def again() -> None:
+        async def again(client: Client) -> None:
             nonlocal reads
             while time.monotonic() < end_s:
-                await self._one(0.0)
+                await self._one(client, 0.0)
                 reads += 1
 
         begin_s = time.monotonic()
-        await asyncio.gather(*(again() for _ in range(_IN_FLIGHT_FULL)))
+        await asyncio.gather(*(again(client) for client in self._clients))
         self._records.clear()
         return reads / (time.monotonic() - begin_s)
 
@@ -78,7 +81,7 @@ class Reader:
             due_s += 1 / per_s
             if (wait_s := due_s - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
-            task = asyncio.create_task(self._one(due_s))
+            task = asyncio.create_task(self._one(self._rng.choice(self._clients), due_s))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
