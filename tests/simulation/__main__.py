@@ -1,5 +1,8 @@
 """`python -m tests.simulation --seed N [--rounds R]`: simulations of switching, each from its seed alone.
 
+`--every-step` takes one change after another instead, in a calm world, and kills each process at each step of it, or
+freezes it (`--freeze`).
+
 Needs a PostgreSQL to run the product's statements on: TURNOUT_TEST_POSTGRES, or else one is started. A failing seed is
 named with what did not hold; the same seed fails in the same way.
 """
@@ -12,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -19,6 +23,7 @@ from deploy.local.stack import LocalStack
 from tests.simulation.database import simulated_database
 from tests.simulation.postgres import Real
 from tests.simulation.simulation import plan_of, run
+from tests.simulation.stepwise import COURSES, FROZEN_S, halted_at, steps_of
 
 
 def _rounds(real: Real, first: int, rounds: int) -> int:
@@ -39,6 +44,24 @@ def _rounds(real: Real, first: int, rounds: int) -> int:
     return 1 if failed else 0
 
 
+def _every_step(real: Real, seed: int, freeze_s: float, courses: Sequence[str]) -> int:
+    failed, runs, began_s = 0, 0, time.perf_counter()
+    for name in courses:
+        outcome, steps = steps_of(real, COURSES[name], seed)
+        for violation in outcome.violations:
+            failed += 1
+            print(f"{name}, nobody halted: {violation}", file=sys.stderr, flush=True)
+        for at in steps:
+            halted = halted_at(real, COURSES[name], seed, at, freeze_s)
+            failed += bool(halted.violations)
+            for violation in halted.violations[:3]:
+                print(f"{name}, {at[0]} at step {at[1]}: {violation}", file=sys.stderr, flush=True)
+        runs += len(steps)
+        print(f"{name}: {len(steps)} steps, {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
+    print(json.dumps({"steps": runs, "failed": failed, "seconds": round(time.perf_counter() - began_s)}))
+    return 1 if failed else 0
+
+
 async def _dsn(stack: AsyncExitStack) -> str:
     if given := os.environ.get("TURNOUT_TEST_POSTGRES"):
         return given
@@ -46,11 +69,14 @@ async def _dsn(stack: AsyncExitStack) -> str:
     return (await stack.enter_async_context(LocalStack(Path(directory)))).postgres
 
 
-async def _main(first: int, rounds: int) -> int:
+async def _main(given: argparse.Namespace) -> int:
     async with AsyncExitStack() as stack:
         real = Real(await stack.enter_async_context(simulated_database(await _dsn(stack))))
         stack.callback(real.close)
-        return _rounds(real, first, rounds)
+        if given.every_step:
+            freeze_s = FROZEN_S if given.freeze else 0.0
+            return _every_step(real, given.seed, freeze_s, given.course or list(COURSES))
+        return _rounds(real, given.seed, given.rounds)
 
 
 def main() -> int:
@@ -58,8 +84,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="the first seed (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=1, metavar="R", help="how many seeds (default: %(default)s)")
-    given = parser.parse_args()
-    return asyncio.run(_main(given.seed, given.rounds))
+    parser.add_argument("--every-step", action="store_true", help="halt each process at each step of some changes")
+    parser.add_argument("--freeze", action="store_true", help="with --every-step: freeze it for a while, not kill it")
+    parser.add_argument("--course", choices=COURSES, action="append", help="with --every-step: this change only")
+    return asyncio.run(_main(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from services.switcher.records import route_from_json
-from tests.simulation.loop import EPOCH
 from tests.simulation.postgres import Session
 from turnout.names import VersionId
 from turnout.routing import WHOLE, Route, resolve
@@ -155,51 +154,56 @@ class Checks:
 
     # --- at the end, when everything runs and reaches everything ---
 
-    def settled(self) -> None:
+    def unsettled(self) -> list[str]:
+        """What has not come to its end yet."""
+        return [*self._routes_under_way(), *self._retirements_under_way()]
+
+    def _routes_under_way(self) -> Iterator[str]:
         fetch: Callable[..., list[Any]] = self.world.real.fetch
         for row in fetch("select job, epoch, view_epoch, view_due_epoch, wake_epoch from switcher.routes"):
             if row["view_epoch"] < row["view_due_epoch"]:
-                self.fail(f"the view of {row['job']} is pending still")
+                yield f"the view of {row['job']} is pending still"
             if row["wake_epoch"]:
-                self.fail(f"the runs of {row['job']} were never woken")
+                yield f"the runs of {row['job']} were never woken"
             for host in self.world.fronts:
                 front = host.front
                 epoch = 0 if front is None else front.table.epoch(row["job"])
                 if front is None or epoch != row["epoch"] or not front.ready:
-                    self.fail(f"{host.name} is at epoch {epoch} of {row['job']}, not {row['epoch']}")
+                    yield f"{host.name} is at epoch {epoch} of {row['job']}, not {row['epoch']}"
         for row in fetch("select proposal from switcher.proposals where state = 'OPEN'"):
-            self.fail(f"the proposal {row['proposal']} is open still")
-        for row in fetch(
+            yield f"the proposal {row['proposal']} is open still"
+
+    def _retirements_under_way(self) -> Iterator[str]:
+        for row in self._versions():
+            version = VersionId(row["job"], row["number"])
+            gone = version not in self.world.tables.runs or version in self.world.tables.dropped
+            if row["released"] != (row["state"] != "REGISTERED"):
+                yield f"{version} is {row['state']} and {'' if row['released'] else 'not '}released"
+            if gone != (row["state"] == "DROPPED") and version in self.world.tables.runs:
+                yield f"{version} is {row['state']} and its table is {'gone' if gone else 'there'}"
+            if row["step"] not in (None, "DONE"):
+                yield f"the retirement of {version} stands at {row['step']}: {row['waiting_for']}"
+
+    def _versions(self) -> list[Any]:
+        return self.world.real.fetch(
+            "select v.job, v.number, v.state, r.step, r.waiting_for, "
+            "(v.job, v.number) in (select job, version from switcher.released_versions) as released "
+            "from registry.versions v left join registry.retirements r using (job, number)"
+        )
+
+    def ended(self) -> None:
+        """What must hold of the whole, looked at once it has come to its end."""
+        for row in self.world.real.fetch(
             "select request_id, count(*) as n from switcher.route_changes group by request_id, job having count(*) > 1"
         ):
             if row["request_id"]:
                 self.fail(f"the request {row['request_id']} was carried out {row['n']} times")
-        self._retirements()
         for process in self.world.processes:
             for fault in process.faults:
                 self.fail(f"{process.name}: {type(fault).__name__}: {fault}")
         for deadlock in self.world.server.deadlocks:
             self.fail(deadlock)
 
-    def _retirements(self) -> None:
-        rows = self.world.real.fetch(
-            "select v.job, v.number, v.state, r.step, r.waiting_for, "
-            "(v.job, v.number) in (select job, version from switcher.released_versions) as released "
-            "from registry.versions v left join registry.retirements r using (job, number)"
-        )
-        for row in rows:
-            version = VersionId(row["job"], row["number"])
-            gone = version not in self.world.tables.runs or version in self.world.tables.dropped
-            if row["released"] != (row["state"] != "REGISTERED"):
-                self.fail(f"{version} is {row['state']} and {'' if row['released'] else 'not '}released")
-            if gone != (row["state"] == "DROPPED") and version in self.world.tables.runs:
-                self.fail(f"{version} is {row['state']} and its table is {'gone' if gone else 'there'}")
-            if row["state"] == "RETIRING" or row["step"] in ("DRAIN", "DROP"):
-                self.fail(f"the retirement of {version} stands at {row['step']}: {row['waiting_for']}")
-
 
 def _names(route: Route | None, version: VersionId) -> bool:
     return route is not None and version.number in route.versions
-
-
-assert EPOCH.tzinfo is not None

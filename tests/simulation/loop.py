@@ -26,7 +26,8 @@ class Process:
 
     name: str
     skew_s: float = 0.0
-    crash_at: int = 0  # the step at which it is killed; 0 = at none
+    crash_at: int = 0  # the step at which it is killed, or frozen; 0 = at none
+    freeze_s: float = 0.0  # for how long it is frozen at that step; 0 = it is killed
     steps: int = 0
     alive: bool = True
     frozen: bool = False
@@ -189,12 +190,16 @@ class Loop(asyncio.BaseEventLoop):
                 put_back()
 
     async def step(self) -> None:
-        """A step of the present process: where it may be killed."""
+        """A step of the present process: where it may be killed, or frozen."""
         process = current()
         process.steps += 1
         if process.alive and process.steps == process.crash_at:
-            self.kill(process)
-            await self.create_future()
+            if process.freeze_s:
+                self.freeze(process, process.freeze_s)
+                await asyncio.sleep(0)
+            else:
+                self.kill(process)
+                await self.create_future()
 
     def finish(self, processes: list[Process]) -> None:
         """End all that is left of the processes, so that nothing is collected half-run."""

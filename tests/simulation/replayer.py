@@ -25,15 +25,14 @@ class Tables:
     dropped: set[VersionId] = field(default_factory=set)
     views: dict[str, tuple[int, int]] = field(default_factory=dict)  # of a job: epoch, version
     before_drop: list[Any] = field(default_factory=list)
+    moody: bool = True  # whether the replayer now and then refuses, and is slow
 
     def make(self, version: VersionId) -> None:
         """A table with one row, which tells its version, and its run."""
         name = table_name(version.job, version.number)
         self.real.execute(
-            f'create table serving."{name}" (k text primary key, version bigint not null);'
-            f"insert into serving.\"{name}\" values ('k', {version.number})"
-        )
-        self.real.execute(
+            f'create table if not exists serving."{name}" (k text primary key, version bigint not null);'
+            f"insert into serving.\"{name}\" values ('k', {version.number}) on conflict do nothing;"
             "insert into serving.positions (version, topic, partition, start_offset, next_offset) "
             f"values ('{version.name}', 'log', 0, 0, 1)"
         )
@@ -41,12 +40,13 @@ class Tables:
 
     def tick(self, rng: random.Random) -> None:
         """The runs that are not stopped read on, each at a speed of its own."""
-        for version, state in self.runs.items():
-            if state == pb.Run.TAILING and rng.random() < 0.5:
-                self.real.execute(
-                    f"update serving.positions set next_offset = next_offset + {rng.randint(1, 5)} "
-                    f"where version = '{version.name}'"
-                )
+        tailing = [version for version, state in self.runs.items() if state == pb.Run.TAILING]
+        read = {version.name: rng.randint(1, 5) for version in tailing if rng.random() < 0.5}
+        self.real.execute(
+            "update serving.positions set next_offset = next_offset + read.records "
+            "from unnest($1::text[], $2::bigint[]) as read (version, records) where positions.version = read.version",
+            *(list(read), list(read.values())),
+        )
 
     def drop(self, version: VersionId) -> None:
         for check in self.before_drop:
@@ -70,8 +70,8 @@ class Replayer:
 
     async def CheckGates(self, request: pb.CheckGatesRequest, context: Any) -> pb.CheckGatesResponse:
         run = self._tables.runs.get(parse_version(request.candidate))
-        passed = run == pb.Run.TAILING and self._rng.random() < 0.95
-        if self._rng.random() < 0.2:  # the evidence takes its time, while fronts come and go
+        passed = run == pb.Run.TAILING and not self._chance(0.05)
+        if self._chance(0.2):  # the evidence takes its time, while fronts come and go
             await asyncio.sleep(self._rng.uniform(0.0, 0.8))
         response = pb.CheckGatesResponse()
         for gate in GATES:
@@ -102,7 +102,7 @@ class Replayer:
         epoch, shown = self._tables.views.get(version.job, (0, 0))
         if epoch > request.epoch and shown != version.number:
             return pb.MoveViewResponse(moved=False, waiting_for="the view follows a later epoch already")
-        if self._rng.random() < 0.1:
+        if self._chance(0.1):
             return pb.MoveViewResponse(moved=False, waiting_for="a session holds a lock on the view")
         self._tables.views[version.job] = (max(epoch, request.epoch), version.number)
         return pb.MoveViewResponse(moved=True)
@@ -118,6 +118,9 @@ class Replayer:
             raise FailedPrecondition("TABLE_IN_USE", f"The view shows {version}.")
         self._tables.drop(version)
         return pb.DropTableResponse()
+
+    def _chance(self, share: float) -> bool:
+        return self._tables.moody and self._rng.random() < share
 
     def _run(self, name: str) -> tuple[VersionId, int]:
         version = parse_run(name)

@@ -8,7 +8,7 @@ import logging
 import random
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from tests.simulation.checks import Violation
@@ -18,8 +18,9 @@ from tests.simulation.people import Operator, Reader
 from tests.simulation.postgres import Real
 from tests.simulation.world import FrontHost, Host, World
 
-_SETTLE_S = 9.0  # longer than a silent front may serve, and than a claim lives
-_BACK_S = 4.5  # longer than anybody is frozen or away
+_SETTLE_S = 12.0  # in which all must come to rest: longer than a silent front may serve, and than a claim lives
+_BACK_S = 4.5  # longer than anybody is frozen
+_LOOK_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a simulation goes. `crash_at`: a process by its name, and the step at which it is killed."""
+    """How a simulation goes. `crash_at`: a process by its name, and the step at which it is killed, or frozen for
+    `freeze_s` where that is not 0."""
 
     seed: int
     chaos_s: float = 6.0
@@ -51,6 +53,7 @@ class Plan:
     notice_loss: float = 0.1
     database_slow: float = 0.02
     crash_at: dict[str, int] = field(default_factory=dict)
+    freeze_s: float = 0.0
 
 
 def plan_of(seed: int) -> Plan:
@@ -144,39 +147,45 @@ class Trouble:
         self._world.network.reset_streams(self._live()[1])
 
 
-def run(real: Real, plan: Plan) -> Outcome:
+Scenario = Callable[[World, Plan, random.Random], Coroutine[None, None, None]]
+"""What happens in a world, from its beginning until all must be well."""
+
+
+def run(real: Real, plan: Plan, scenario: Scenario | None = None) -> Outcome:
     """Carry out a plan. A loop that runs already stands still meanwhile."""
     outer = asyncio._get_running_loop()
     asyncio._set_running_loop(None)
     try:
-        return _run(real, plan)
+        return _run(real, plan, scenario or _chaos)
     finally:
         asyncio._set_running_loop(outer)
 
 
-def _run(real: Real, plan: Plan) -> Outcome:
+def _run(real: Real, plan: Plan, scenario: Scenario) -> Outcome:
     rng = random.Random(f"run-{plan.seed}")
     world = World(real, random.Random(rng.random()), jobs={"alpha": 5, "beta": 3})
-    world.crash_at, world.crash_chance = plan.crash_at, plan.crash_chance
+    world.crash_at, world.freeze_s, world.crash_chance = plan.crash_at, plan.freeze_s, plan.crash_chance
     world.prepare_database()
     logging.disable(logging.CRITICAL)
     with world.product(), warnings.catch_warnings():
         try:
-            world.loop.run_until_complete(_scenario(world, plan, rng))
+            world.loop.run_until_complete(scenario(world, plan, rng))
         except Violation:
             pass
         finally:
             seconds = world.loop.time()
             world.close()
             logging.disable(logging.NOTSET)
+    if real.failed is not None:
+        raise RuntimeError("the real database failed, so that nothing was shown") from real.failed
     steps = {process.name: process.steps for process in world.processes}
     told = repr((seconds, steps, world.checks.counts, world.server.commits, world.checks.violations))
     trace = zlib.crc32(told.encode())
     return Outcome(plan.seed, tuple(world.checks.violations), world.checks.counts, steps, seconds, trace)
 
 
-async def _scenario(world: World, plan: Plan, rng: random.Random) -> None:
-    _set_up(world, plan, rng)
+async def _chaos(world: World, plan: Plan, rng: random.Random) -> None:
+    set_up(world, plan, rng)
     loop = world.loop
     outside = Process("outside")
     world.processes.append(outside)
@@ -200,14 +209,13 @@ async def _scenario(world: World, plan: Plan, rng: random.Random) -> None:
     await asyncio.wait([watch, loop.spawn(None, _all(work))], return_when=asyncio.FIRST_COMPLETED)
     if world.checks.violations:
         raise Violation
-    restarts.cancel()
-    await _settle(world, random.Random(rng.random()))
-    world.checks.settled()
-    watch.cancel()
-    log.cancel()
+    await settle(world, random.Random(rng.random()))
+    for task in (restarts, watch, log):
+        task.cancel()
 
 
-def _set_up(world: World, plan: Plan, rng: random.Random) -> None:
+def set_up(world: World, plan: Plan, rng: random.Random) -> None:
+    """Start every process of a plan."""
     for number in range(plan.fronts):
         world.hosts.append(FrontHost(f"front-{number}", "query", rng.uniform(-0.2, 0.2)))
     counts = {"switcher": plan.switchers, "registry": plan.registries, "replayer": 1}
@@ -251,8 +259,9 @@ async def _watch_violations(world: World) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _settle(world: World, rng: random.Random) -> None:
-    """Everything runs and reaches everything: what was begun comes to its end."""
+async def settle(world: World, rng: random.Random) -> None:
+    """Everything reaches everything, and whoever dies is started again: what was begun comes to its end, and then all
+    must be well."""
     world.network.faults, world.network.cut, world.notice_loss = Faults(), set(), 0.0
     for stream in list(world.network.streams):
         stream.joined()
@@ -261,15 +270,24 @@ async def _settle(world: World, rng: random.Random) -> None:
     world.crash_chance = 0.0
     for process in world.processes:
         process.crash_at = 0
-    await asyncio.sleep(_BACK_S)  # who is frozen, and a database that is down, come back
-    for host in world.hosts:
-        world.start(host)
-    await asyncio.sleep(_SETTLE_S)
+    await _until(world, _BACK_S, lambda: [process.name for process in world.processes if process.frozen])
+    left = await _until(world, _SETTLE_S, world.checks.unsettled)
+    for what in [] if world.checks.violations else left:
+        world.checks.fail(what)
     if world.checks.violations:
         raise Violation
     process = Process("last reader")
     world.processes.append(process)
     await world.loop.spawn(process, _read_at_last(world, rng))
+    world.checks.ended()
+
+
+async def _until(world: World, within_s: float, left: Callable[[], list[str]]) -> list[str]:
+    """Wait until nothing is left, or the time is over, or something did not hold; what is left then."""
+    until_s = world.loop.time() + within_s
+    while (last := left()) and world.loop.time() < until_s and not world.checks.violations:
+        await asyncio.sleep(_LOOK_S)
+    return last
 
 
 async def _read_at_last(world: World, rng: random.Random) -> None:

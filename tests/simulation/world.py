@@ -130,6 +130,7 @@ class World:
     prepared: set[tuple[str, VersionId]] = field(default_factory=set)
     notice_loss: float = 0.1
     crash_at: dict[str, int] = field(default_factory=dict)  # of a process by its name
+    freeze_s: float = 0.0  # for how long that one is frozen instead of killed
     crash_chance: float = 0.0
 
     def __post_init__(self) -> None:
@@ -153,9 +154,10 @@ class World:
     # --- processes ---
 
     def process(self, name: str, skew_s: float = 0.0) -> Process:
-        process = Process(name, skew_s, self.crash_at.get(name, 0))
+        process = Process(name, skew_s, self.crash_at.get(name, 0), self.freeze_s)
         if not process.crash_at and self.crash_chance and self._faults.random() < self.crash_chance:
             process.crash_at = self._faults.randrange(1, 600)
+            process.freeze_s = self._faults.choice([0.0, 0.0, 0.5, 4.0])
         self.processes.append(process)
         return process
 
@@ -272,19 +274,15 @@ class World:
 
     def prepare_database(self) -> None:
         """Empty tables, then the jobs and their versions, of which the last has no table."""
-        for schema in ("switcher", "registry"):
-            rows = self.real.fetch(
-                "select format('%I.%I', schemaname, tablename) as name from pg_tables "
-                "where schemaname = $1 and tablename not in ('migrations', 'revision')",
-                schema,
-            )
-            self.real.execute(f"truncate {', '.join(row['name'] for row in rows)} cascade")
+        filled = self.real.fetch(
+            "select format('%I.%I', schemaname, tablename) as name from pg_tables "
+            "where (schemaname in ('switcher', 'registry') or schemaname = 'serving' and tablename = 'positions') "
+            "and tablename not in ('migrations', 'revision') "
+            "and pg_relation_size(format('%I.%I', schemaname, tablename)::regclass) > 0 order by name"
+        )
+        if filled:
+            self.real.execute(f"truncate {', '.join(row['name'] for row in filled)} cascade")
         self.real.execute("update switcher.revision set value = 0")
-        self.real.execute("delete from serving.positions")
-        for row in self.real.fetch(
-            "select tablename from pg_tables where schemaname = 'serving' and tablename not in ('positions')"
-        ):
-            self.real.execute(f'drop table serving."{row["tablename"]}"')
         self.real.execute("insert into registry.artifacts values ('none', '', now()) on conflict do nothing")
         for job, versions in self.jobs.items():
             self.real.execute(f"insert into registry.jobs values ('{job}', '', {versions + 1}, now())")

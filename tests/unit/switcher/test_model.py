@@ -2,17 +2,20 @@
 
 The machine stands for what the shells do with the rules: a proposal is decided on a state that may be old by the time
 it is committed, fronts hear of commits late, twice or by a snapshot, leases end, reads last, and each step of a
-retirement may be made again after a crash.
+retirement may be made again after a crash. Two jobs change alone or in one step; readers bring the tokens of what they
+have seen to any front. Versions of one of the jobs are retired.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from services.registry import retirement as saga
 from services.registry.lifecycle import State as Life
@@ -25,6 +28,7 @@ from services.switcher.switch import (
     Change,
     Command,
     CutOver,
+    Decision,
     MarkReinstated,
     MarkReleased,
     Reinstate,
@@ -39,12 +43,16 @@ from services.switcher.switch import (
 )
 from turnout.errors import FailedPrecondition, TurnoutError
 from turnout.names import VersionId
+from turnout.query.v1.query_pb2 import ReadToken
 from turnout.reading.inflight import InFlight
+from turnout.reading.positions import Position
 from turnout.reading.routing import Committed, RoutingTable
+from turnout.reading.tokens import behind, carried_over, group_of, merged, parse_token, token_of
 from turnout.routing import WHOLE, Route, resolve
 from turnout.shadow import Shadow
 
-JOB = "flights"
+JOB = "flights"  # whose versions are retired, too
+JOBS = (JOB, "trains")
 FRONTS = ("a", "b", "c")
 VERSIONS = (1, 2, 3, 4)
 WITHOUT_TABLE = 4
@@ -52,6 +60,8 @@ MAY_SERVE = timedelta(seconds=10)
 PROTECTION = timedelta(seconds=30)
 
 fronts = st.sampled_from(FRONTS)
+jobs = st.sampled_from(JOBS)
+units = st.sampled_from([f"u{n}" for n in range(50)])
 versions = st.sampled_from(VERSIONS)
 operators = st.sampled_from(("ann", "bob"))
 overrides = st.sampled_from([(), GATES])
@@ -65,22 +75,33 @@ class Query:
     name: str
     table: RoutingTable = field(default_factory=RoutingTable)
     reads: InFlight = field(default_factory=InFlight)
-    open_reads: list[tuple[object, int]] = field(default_factory=list)  # with the version that is read
-    unheard: list[Committed] = field(default_factory=list)
+    open_reads: list[tuple[object, VersionId]] = field(default_factory=list)  # with the version that is read
+    unheard: list[tuple[Committed, ...]] = field(default_factory=list)  # each what was committed in one step
     live: bool = True
     silent_since: datetime | None = None
     prepared: bool = False
     nack: str | None = None
-    serving: dict[int, datetime] = field(default_factory=dict)
-    served: dict[int, int] = field(default_factory=dict)  # undrained: version -> the newest epoch that names it
+    serving: dict[str, datetime] = field(default_factory=dict)  # by proposal
+    served: dict[VersionId, int] = field(default_factory=dict)  # undrained, with the newest epoch that names it
 
 
 @dataclass
 class Open:
-    """A proposal, and on which state it was decided."""
+    """A proposal of changes, each decided on some state of its route."""
 
-    change: Change
+    changes: tuple[Change, ...]
     emergency: bool
+
+
+@dataclass
+class Reader:
+    """Who reads on, as `turnout.client.session.Session`; with what was really answered."""
+
+    tokens: dict[str, bytes] = field(default_factory=dict)
+    group: int = 0  # the newest that it knows of by its tokens
+    groups: set[int] = field(default_factory=set)
+    epochs: dict[str, int] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)
 
 
 class Switching(RuleBasedStateMachine):
@@ -89,69 +110,103 @@ class Switching(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = datetime(2030, 1, 1, tzinfo=UTC)
-        self.state = State(JOB)
+        self.states = {job: State(job) for job in JOBS}
         self.revision = 0
-        self.history: dict[int, Route] = {}
+        self.committed: dict[str, Committed] = {}  # the newest of each job
+        self.history: dict[tuple[str, int], Route] = {}  # by job and epoch
+        self.steps: list[tuple[Committed, ...]] = []
+        self.groups: dict[int, dict[str, int]] = {}  # of a step of several jobs: the epoch of each
+        self.offsets = dict.fromkeys([(job, version) for job in JOBS for version in VERSIONS], 1)
+        self.readers = (Reader(), Reader())
         self.fronts = {name: Query(name) for name in FRONTS}
         self.proposal: Open | None = None
-        self.seen: dict[str, State] = {}  # an operator's own, maybe old, picture
+        self.seen: dict[str, dict[str, State]] = {}  # an operator's own, maybe old, picture
         self.lives = dict.fromkeys(VERSIONS, Life.REGISTERED)
         self.retirements: dict[int, Retirement] = {}
         self.stopped: set[int] = set()
         self.dropped: set[int] = set()
         self.view = 0
 
+    @initialize(begun=st.booleans())
+    def begin(self, begun: bool) -> None:
+        """Most of the time there are routes already: the very beginning is a state of its own."""
+        if begun:
+            self.cut_over_at_once(JOBS, 1, FRONTS[0], JOBS, "u1")
+            self.hear(FRONTS[0])
+
     # --- operators ---
 
     @rule(operator=operators)
     def look(self, operator: str) -> None:
-        self.seen[operator] = self.state
+        self.seen[operator] = dict(self.states)
 
-    @rule(operator=operators, version=versions, over=overrides)
-    def cut_over(self, operator: str, version: int, over: tuple[str, ...]) -> None:
-        self._propose(operator, CutOver(version, over))
+    @rule(operator=operators, job=jobs, version=versions, over=overrides)
+    def cut_over(self, operator: str, job: str, version: int, over: tuple[str, ...]) -> None:
+        self._propose(operator, {job: CutOver(version, over)})
 
-    @rule(operator=operators, version=versions, weight=weights, over=overrides)
-    def split(self, operator: str, version: int, weight: int, over: tuple[str, ...]) -> None:
-        route = self.seen.get(operator, self.state).route
+    @rule(operator=operators, asked=st.tuples(versions, versions), over=overrides)
+    def cut_over_together(self, operator: str, asked: tuple[int, int], over: tuple[str, ...]) -> None:
+        self._propose(operator, {job: CutOver(version, over) for job, version in zip(JOBS, asked, strict=True)})
+
+    @rule(operator=operators, job=jobs, version=versions, weight=weights, over=overrides)
+    def split(self, operator: str, job: str, version: int, weight: int, over: tuple[str, ...]) -> None:
+        route = self._seen(operator, job).route
         if route is not None and route.active_version != version:
             pairs = ((route.active_version, WHOLE - weight), (version, weight))
-            self._propose(operator, SetTraffic(pairs, over))
+            self._propose(operator, {job: SetTraffic(pairs, over)})
 
     @rule(operator=operators, version=versions, ends=st.booleans(), over=overrides)
     def shadow(self, operator: str, version: int, ends: bool, over: tuple[str, ...]) -> None:
-        self._propose(operator, SetShadow(None if ends else Shadow(version, 500), over))
+        self._propose(operator, {JOB: SetShadow(None if ends else Shadow(version, 500), over)})
 
-    @rule(operator=operators)
-    def abort(self, operator: str) -> None:
-        route = self.seen.get(operator, self.state).route
+    @rule(operator=operators, job=jobs)
+    def abort(self, operator: str, job: str) -> None:
+        route = self._seen(operator, job).route
         if route is not None:
-            self._propose(operator, SetTraffic(((route.active_version, WHOLE),)))
+            self._propose(operator, {job: SetTraffic(((route.active_version, WHOLE),))})
             if self.proposal is not None and self.proposal.emergency:
                 self.answer_all()
                 self.commit(overdue=True)
 
-    @rule(operator=operators)
-    def roll_back(self, operator: str) -> None:
-        self._propose(operator, RollBack())
+    @rule(operator=operators, chosen=st.sampled_from([(JOB,), ("trains",), JOBS]))
+    def roll_back(self, operator: str, chosen: tuple[str, ...]) -> None:
+        self._propose(operator, {job: RollBack() for job in chosen})
 
-    def _propose(self, operator: str, command: Command) -> None:
+    def _seen(self, operator: str, job: str) -> State:
+        return self.seen.get(operator, self.states)[job]
+
+    def _propose(self, operator: str, asked: Mapping[str, Command]) -> None:
         try:
-            decision = decide(self.seen.get(operator, self.state), command, self.now, PROTECTION)
-            if not isinstance(decision, Change):
-                return
-            for question in decision.gates:
-                passed = question.candidate not in self.stopped | self.dropped | {WITHOUT_TABLE}
-                said = [Said(gate, passed, ("it is so",)) for gate in ALWAYS_ASKED]
-                refuse_failed(JOB, answers_to(question, said, decision.overridden))
-            if decision.route.epoch != self.state.epoch + 1:
-                raise stale(JOB, self.state.epoch)
+            decided = [self._decided(operator, job, command) for job, command in asked.items()]
         except TurnoutError:
             return
-        if self.proposal is None:
-            self.proposal = Open(decision, decision.emergency)
+        changes = tuple(change for change in decided if isinstance(change, Change))
+        emergency = all(change.emergency for change in changes)
+        if changes and (self.proposal is None or (emergency and not self.proposal.emergency)):
+            self.proposal = Open(changes, emergency)
             for front in self.fronts.values():
                 front.prepared, front.nack = False, None
+
+    def _decided(self, operator: str, job: str, command: Command) -> Decision:
+        decision = decide(self._seen(operator, job), command, self.now, PROTECTION)
+        if isinstance(decision, Change):
+            for question in decision.gates:
+                passed = question.candidate not in self._missing(job) | (self.stopped if job == JOB else set())
+                said = [Said(gate, passed, ("it is so",)) for gate in ALWAYS_ASKED]
+                refuse_failed(job, answers_to(question, said, decision.overridden))
+            self._refuse_moved(decision)
+        return decision
+
+    def _refuse_moved(self, change: Change) -> None:
+        route, state = change.route, self.states[change.route.job]
+        if route.epoch != state.epoch + 1:
+            raise stale(route.job, state.epoch)
+        for version in sorted(route.named & state.released):
+            raise released_error(route.job, version)
+
+    def _missing(self, job: str) -> set[int]:
+        """The versions of a job that have no table."""
+        return {WITHOUT_TABLE, *(self.dropped if job == JOB else ())}
 
     # --- the barrier ---
 
@@ -160,8 +215,8 @@ class Switching(RuleBasedStateMachine):
     def answer(self, name: str) -> None:
         front, wanted = self.fronts[name], self.proposal
         assert wanted is not None
-        missing = wanted.change.route.versions & (self.dropped | {WITHOUT_TABLE})
-        front.prepared, front.nack = not missing, f"no table of {sorted(missing)}" if missing else None
+        missing = [one.route.job for one in wanted.changes if one.route.versions & self._missing(one.route.job)]
+        front.prepared, front.nack = not missing, f"no table of {missing}" if missing else None
 
     @precondition(lambda self: self.proposal)
     @rule()
@@ -169,18 +224,28 @@ class Switching(RuleBasedStateMachine):
         for name in FRONTS:
             self.answer(name)
 
-    @precondition(lambda self: not self.proposal)
-    @rule(version=versions, deaf=st.sampled_from([None, *FRONTS]))
-    def cut_over_at_once(self, version: int, deaf: str | None) -> None:
-        """A whole cutover, of which one front may hear only later."""
+    @rule(
+        chosen=st.sampled_from([(JOB,), (JOB,), ("trains",), JOBS]),
+        version=versions,
+        deaf=fronts,
+        read=st.tuples(jobs, jobs),
+        unit=units,
+    )
+    def cut_over_at_once(
+        self, chosen: tuple[str, ...], version: int, deaf: str, read: tuple[str, str], unit: str
+    ) -> None:
+        """A whole cutover. One front reads meanwhile, one hears of it late; who has read by it reads there, too."""
+        self.proposal = None  # whoever had asked for that is not heard of any more
+        hearing = [name for name in FRONTS if name != deaf]
+        self.begin_read(hearing[1], chosen[0], unit)
         self.look("ann")
-        self._propose("ann", CutOver(version, GATES))
+        self._propose("ann", {job: CutOver(version, GATES) for job in chosen})
         if self.proposal is not None:
             self.answer_all()
             self.commit(overdue=True)
-            for name in FRONTS:
-                if name != deaf:
-                    self.hear(name)
+            for name in hearing:
+                self.hear(name)
+            self.read_on(0, (hearing[0], deaf), read, unit, reaches=True)
 
     @precondition(lambda self: self.proposal)
     @rule(overdue=st.booleans())
@@ -188,43 +253,50 @@ class Switching(RuleBasedStateMachine):
         """As the store does it: all that may have changed is looked at again."""
         wanted = self.proposal
         assert wanted is not None
-        ready = readiness(self._fronts(0), emergency=wanted.emergency, overdue=overdue)
+        ready = readiness(self._fronts(""), emergency=wanted.emergency, overdue=overdue)
         if ready.verdict is Verdict.WAIT:
             return
         self.proposal = None
         if ready.verdict is Verdict.CANCEL:
             return
-        change = wanted.change
         try:
-            if change.route.epoch != self.state.epoch + 1:
-                raise stale(JOB, self.state.epoch)
-            for version in sorted(change.route.named & self.state.released):
-                raise released_error(JOB, version)
+            for change in wanted.changes:
+                self._refuse_moved(change)
         except TurnoutError:
             return
-        self._committed(change, wanted.emergency)
-
-    def _committed(self, change: Change, emergency: bool) -> None:
-        before = self.state.route
-        self.revision += 1
-        self.state = replace(
-            self.state, route=change.route, way_back=change.way_back, protected_until=change.protected_until
-        )
-        self.history[change.route.epoch] = change.route
-        self.view = change.route.active_version
         live = [front for front in self.fronts.values() if front.live]
-        if not emergency:
-            assert all(front.prepared for front in live)
-        else:
-            assert not live or any(front.prepared for front in live)
-        if emergency and before is not None and change.route.active_version == before.active_version:
-            assert all(change.route.weight(v) == 0 for v in VERSIONS if v != before.active_version)
-        for front in self.fronts.values():
-            front.unheard.append(Committed(self.revision, f"p{change.route.epoch}", change.route))
-            for version in change.route.named:
-                front.served[version] = change.route.epoch
+        assert all(front.prepared for front in live) or (wanted.emergency and any(front.prepared for front in live))
+        self._committed(wanted.changes)
 
-    def _fronts(self, epoch: int) -> list[Front]:
+    def _committed(self, changes: Sequence[Change]) -> None:
+        self.revision += 1
+        proposal, group = f"p{self.revision}", self.revision if len(changes) > 1 else 0
+        for change in changes:
+            self._write(change, proposal, group)
+        step = tuple(self.committed[change.route.job] for change in changes)
+        self.steps.append(step)
+        if group:
+            self.groups[group] = {change.route.job: change.route.epoch for change in changes}
+        for front in self.fronts.values():
+            front.unheard.append(step)
+
+    def _write(self, change: Change, proposal: str, group: int) -> None:
+        route, job = change.route, change.route.job
+        state = self.states[job]
+        if change.emergency and state.route is not None and route.active_version == state.route.active_version:
+            assert all(route.weight(version) == 0 for version in VERSIONS if version != route.active_version)
+        self.states[job] = replace(state, route=route, way_back=change.way_back, protected_until=change.protected_until)
+        self.history[job, route.epoch] = route
+        before = self.committed.get(job)
+        kept = before.group if before is not None else 0
+        self.committed[job] = Committed(self.revision, proposal, route, group or kept)
+        if job == JOB:
+            self.view = route.active_version
+        for front in self.fronts.values():
+            for version in route.named:
+                front.served[VersionId(job, version)] = route.epoch
+
+    def _fronts(self, proposal: str) -> list[Front]:
         return [
             Front(
                 front=front.name,
@@ -233,7 +305,7 @@ class Switching(RuleBasedStateMachine):
                 may_serve_for=MAY_SERVE,
                 prepared=front.prepared,
                 nack=front.nack,
-                serving_at=front.serving.get(epoch),
+                serving_at=front.serving.get(proposal),
             )
             for front in self.fronts.values()
         ]
@@ -246,21 +318,20 @@ class Switching(RuleBasedStateMachine):
         if front.unheard and front.live:
             self._adopt(front, front.unheard.pop(0))
 
-    @rule(name=fronts, epoch=st.integers(1, 30))
-    def hear_again(self, name: str, epoch: int) -> None:
-        front, route = self.fronts[name], self.history.get(epoch)
-        if front.live and route is not None and epoch <= front.table.epoch(JOB):
-            self._adopt(front, Committed(0, f"p{epoch}", route))
+    @rule(name=fronts, which=st.integers(0, 30))
+    def hear_again(self, name: str, which: int) -> None:
+        front, step = self.fronts[name], self.steps[which] if which < len(self.steps) else ()
+        if step and front.live and all(one.route.epoch <= front.table.epoch(one.route.job) for one in step):
+            self._adopt(front, step)
 
     @rule(name=fronts)
     def connect(self, name: str) -> None:
         """A new stream: the snapshot has everything."""
         front = self.fronts[name]
         front.live, front.silent_since, front.unheard = True, None, []
-        routes = [Committed(self.revision, f"p{self.state.epoch}", self.state.route)] if self.state.route else []
-        front.table = front.table.with_snapshot(self.revision, routes)
-        if self.state.route:
-            self._serving(front, self.state.route)
+        front.table = front.table.with_snapshot(self.revision, self.committed.values())
+        for proposal in {one.proposal for one in self.committed.values()}:
+            self._serving(front, proposal, [one.route for one in self.committed.values() if one.proposal == proposal])
 
     @rule(name=fronts)
     def disconnect(self, name: str) -> None:
@@ -277,32 +348,42 @@ class Switching(RuleBasedStateMachine):
                     context.__exit__(None, None, None)  # type: ignore[attr-defined]
                 front.open_reads.clear()
 
-    def _adopt(self, front: Query, committed: Committed) -> None:
-        before = front.table.epoch(JOB)
-        front.table = front.table.with_commit(committed)
-        assert front.table.epoch(JOB) >= before
-        self._serving(front, committed.route)
+    def _adopt(self, front: Query, step: tuple[Committed, ...]) -> None:
+        before = {job: front.table.epoch(job) for job in JOBS}
+        front.table = front.table.with_commit(*step)
+        assert all(front.table.epoch(job) >= before[job] for job in JOBS)
+        self._serving(front, step[0].proposal, [one.route for one in step])
 
-    def _serving(self, front: Query, route: Route) -> None:
-        front.serving.setdefault(route.epoch, self.now)
-        front.reads.when_drained(JOB, route.epoch, lambda: self._drained(front, route.epoch))
+    def _serving(self, front: Query, proposal: str, routes: Sequence[Route]) -> None:
+        front.serving.setdefault(proposal, self.now)
+        left = {route.job for route in routes}
 
-    def _drained(self, front: Query, epoch: int) -> None:
-        if front.live:
-            front.served = {version: newest for version, newest in front.served.items() if newest >= epoch}
+        def drained(job: str) -> None:
+            left.discard(job)
+            if not left and front.live:
+                self._drained(front, proposal)
 
-    @rule(name=fronts, unit=st.sampled_from([f"u{n}" for n in range(50)]))
-    def begin_read(self, name: str, unit: str) -> None:
+        for route in routes:
+            front.reads.when_drained(route.job, route.epoch, partial(drained, route.job))
+
+    def _drained(self, front: Query, proposal: str) -> None:
+        newest = {job: one.route.epoch for job, one in self.committed.items() if one.proposal == proposal}
+        front.served = {
+            version: epoch for version, epoch in front.served.items() if epoch >= newest.get(version.job, 0)
+        }
+
+    @rule(name=fronts, job=jobs, unit=units)
+    def begin_read(self, name: str, job: str, unit: str) -> None:
         front = self.fronts[name]
-        route = front.table.route(JOB)
+        route = front.table.route(job)
         if route is None or self._is_stale(front):
             return
-        version = front.table.resolve(JOB, unit).version
+        version = front.table.resolve(job, unit).version
         assert version == resolve(route, unit)
-        assert version not in self.dropped
-        context = front.reads.read(JOB, route.epoch)
+        assert version not in self._missing(job)
+        context = front.reads.read(job, route.epoch)
         context.__enter__()
-        front.open_reads.append((context, version))
+        front.open_reads.append((context, VersionId(job, version)))
 
     @rule(name=fronts)
     def end_read(self, name: str) -> None:
@@ -312,6 +393,58 @@ class Switching(RuleBasedStateMachine):
 
     def _is_stale(self, front: Query) -> bool:
         return front.silent_since is not None and self.now - front.silent_since >= MAY_SERVE
+
+    # --- readers ---
+
+    @rule(job=jobs, version=versions, records=st.integers(1, 3))
+    def apply(self, job: str, version: int, records: int) -> None:
+        self.offsets[job, version] += records
+
+    @rule(
+        who=st.integers(0, 1),
+        where=st.tuples(fronts, fronts),
+        read=st.tuples(jobs, jobs),
+        unit=units,
+        reaches=st.booleans(),
+    )
+    def read_on(self, who: int, where: tuple[str, str], read: tuple[str, str], unit: str, reaches: bool) -> None:
+        """One job and then one, maybe at two fronts. reaches: whether a front can ask the switcher for a route."""
+        for name, job in zip(where, read, strict=True):
+            self._read_on(self.fronts[name], self.readers[who], job, unit, reaches)
+
+    def _read_on(self, front: Query, reader: Reader, job: str, unit: str, reaches: bool) -> None:
+        """A read that brings what its reader has seen."""
+        token = parse_token(carried_over(reader.tokens.get(job, b""), job, reader.group), job)
+        if token is not None and (front.table.epoch(job) < token.epoch or front.table.revision < token.group):
+            if not reaches or job not in self.committed:
+                return  # ROUTE_BEHIND_TOKEN
+            fetched = replace(self.committed[job], revision=front.table.revision, proposal="")
+            front.table = front.table.with_commit(fetched)
+        if front.table.route(job) is not None and not self._is_stale(front):
+            for passed_over in (False, True):
+                if self._answered(reader, front.table, job, unit, token, passed_over=passed_over):
+                    return
+
+    def _answered(
+        self, reader: Reader, table: RoutingTable, job: str, unit: str, token: ReadToken | None, *, passed_over: bool
+    ) -> bool:
+        """Whether a version may answer: the one of the unit, or the active one in its place (`passed_over`)."""
+        route = table.routed(job)
+        over = route.versions - {route.active_version} if passed_over else frozenset()
+        resolution = table.resolver(job, pinned=0, split=True, passed_over=over).of(unit)
+        offset = self.offsets[job, resolution.version]
+        positions = [Position("log", "id", 0, offset, None)]
+        if token is not None and behind(token, positions):
+            return False
+        answer = token_of(job, resolution.epoch, positions, token, group=resolution.group)
+        assert all(resolution.epoch >= self.groups[group].get(job, 0) for group in reader.groups)
+        assert resolution.epoch >= reader.epochs.get(job, 0)
+        assert offset >= reader.offsets.get(job, 0)
+        reader.epochs[job], reader.offsets[job] = resolution.epoch, offset
+        reader.groups |= {resolution.group} if resolution.group else set()
+        reader.tokens[job] = merged(reader.tokens.get(job, b""), answer)
+        reader.group = max(reader.group, group_of(answer))
+        return True
 
     # --- retirement ---
 
@@ -363,9 +496,9 @@ class Switching(RuleBasedStateMachine):
             case Call.RELEASE:
                 return self._release(version, forgo=found.forgo_rollback)
             case Call.REINSTATE:
-                decision = decide(self.state, Reinstate(version), self.now, PROTECTION)
-                if isinstance(decision, MarkReinstated):
-                    self.state = replace(self.state, released=self.state.released - {version})
+                state = self.states[JOB]
+                if isinstance(decide(state, Reinstate(version), self.now, PROTECTION), MarkReinstated):
+                    self.states[JOB] = replace(state, released=state.released - {version})
             case Call.STOP_RUN:
                 self.stopped.add(version)
             case Call.RESUME_RUN:
@@ -375,14 +508,16 @@ class Switching(RuleBasedStateMachine):
         return Done()
 
     def _release(self, version: int, *, forgo: bool) -> Outcome:
+        state = self.states[JOB]
         try:
-            decision = decide(self.state, Release(version, forgo), self.now, PROTECTION)
+            decision = decide(state, Release(version, forgo), self.now, PROTECTION)
         except TurnoutError as error:
             return Failed(error)
         if isinstance(decision, MarkReleased):
-            self.state = replace(self.state, released=self.state.released | {version})
+            self.states[JOB] = replace(state, released=state.released | {version})
+        named = VersionId(JOB, version)
         undrained = tuple(
-            front.name for front in self.fronts.values() if version in front.served and not self._is_stale(front)
+            front.name for front in self.fronts.values() if named in front.served and not self._is_stale(front)
         )
         return Released(undrained, not undrained, self.view == version)
 
@@ -390,9 +525,10 @@ class Switching(RuleBasedStateMachine):
         for front in self.fronts.values():
             route = front.table.route(JOB)
             assert self._is_stale(front) or route is None or version not in route.named
-            assert all(read != version for _, read in front.open_reads)
-        assert self.state.route is None or version not in self.state.route.named
-        assert version in self.state.released
+            assert all(read != VersionId(JOB, version) for _, read in front.open_reads)
+        state = self.states[JOB]
+        assert state.route is None or version not in state.route.named
+        assert version in state.released
         self.dropped.add(version)
 
     def _store(self, version: int, change: saga.Change | None) -> None:
@@ -409,23 +545,24 @@ class Switching(RuleBasedStateMachine):
     @invariant()
     def every_front_serves_what_was_committed(self) -> None:
         for front in self.fronts.values():
-            route = front.table.route(JOB)
-            assert route is None or route == self.history[route.epoch]
+            for job, known in front.table.committed.items():
+                assert known.route == self.history[job, known.route.epoch]
 
     @invariant()
     def no_route_names_what_is_released_or_gone(self) -> None:
-        named = self.state.route.named if self.state.route else frozenset()
-        assert not named & self.state.released
-        assert not named & self.dropped
+        for job, state in self.states.items():
+            named = state.route.named if state.route else frozenset()
+            assert not named & state.released
+            assert job != JOB or not named & self.dropped
 
     @invariant()
     def adoption_is_told_only_when_it_is_so(self) -> None:
-        epoch = self.state.epoch
-        told = self._fronts(epoch)
-        if epoch and adopted(told):
-            behind = {front.name for front in self.fronts.values() if front.table.epoch(JOB) < epoch}
-            may_serve = {name for name in behind if not self._is_stale(self.fronts[name])}
-            assert may_serve <= set(not_counted(told))
+        for job, one in self.committed.items():
+            told = self._fronts(one.proposal)
+            if adopted(told):
+                behind = {front.name for front in self.fronts.values() if front.table.epoch(job) < one.route.epoch}
+                may_serve = {name for name in behind if not self._is_stale(self.fronts[name])}
+                assert may_serve <= set(not_counted(told))
 
     @invariant()
     def what_is_gone_stays_gone(self) -> None:
