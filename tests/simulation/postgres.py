@@ -28,6 +28,7 @@ _OF_ROUTES = re.compile(r"(insert into|update|delete from) switcher\.(routes|rou
 IDLE_IN_TRANSACTION_S = 4.0
 _NOTIFY = "pg_notify("  # done by the simulation, which tells its listeners itself
 _OF_THE_MACHINE = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.InsufficientResourcesError)
+_ACTS = re.compile(r"\b(insert|update|delete|share|lock|pg_notify|nextval)\b")
 _real_s = time.monotonic  # while a simulation runs, the module's gives its time
 _SETTLE_S = 0.005  # of real time, after which a statement that does not end is asked whether it waits for a lock
 PREPARE = f"""
@@ -45,11 +46,69 @@ def _tells_time(sql: str) -> bool:
     return any(part in sql.lower() for part in ("clock_timestamp()", "now()", "insert into"))
 
 
+@functools.cache
+def _looks_only(sql: str) -> bool:
+    """Whether a statement changes nothing and takes no lock that anybody waits for."""
+    return "serving." not in sql and _ACTS.search(sql.lower()) is None
+
+
+class _Preceded(asyncio.Protocol):
+    """Between a connection and asyncpg: takes the answers to statements that were sent before one of asyncpg's, so that
+    both need one round trip. Messages are a byte, their length from there on, and their content."""
+
+    def __init__(self, asyncpgs: Any) -> None:
+        self.asyncpgs = asyncpgs
+        self._owed = 0
+        self._taken = b""
+
+    def precede(self, sql: str) -> None:
+        """Send this now; nobody looks at its answer."""
+        message = sql.encode() + b"\0"
+        self._owed += 1
+        self._transport.write(b"Q" + (len(message) + 4).to_bytes(4) + message)
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self.asyncpgs.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._owed:
+            self.asyncpgs.data_received(data)
+            return
+        self._taken += data
+        while self._owed and len(self._taken) >= 5:
+            end = 1 + int.from_bytes(self._taken[1:5])
+            if len(self._taken) < end:
+                return
+            assert self._taken[:1] != b"E", f"the database refused: {self._taken[:end]!r}"
+            self._owed -= self._taken[:1] == b"Z"  # ready for the next one
+            self._taken = self._taken[end:]
+        if self._taken and not self._owed:
+            data, self._taken = self._taken, b""
+            self.asyncpgs.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return bool(self.asyncpgs.eof_received())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.asyncpgs.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self.asyncpgs.pause_writing()
+
+    def resume_writing(self) -> None:
+        self.asyncpgs.resume_writing()
+
+
 class _RealLoop(asyncio.SelectorEventLoop):
     """A loop in real time."""
 
     def time(self) -> float:
         return _real_s()
+
+    async def create_connection(self, protocol_factory: Any, *args: Any, **options: Any) -> Any:
+        transport, protocol = await super().create_connection(lambda: _Preceded(protocol_factory()), *args, **options)
+        return transport, protocol.asyncpgs
 
 
 class Real:
@@ -163,6 +222,8 @@ class Session:
     open: bool = False
     closed: bool = False
     aborted: bool = False  # its transaction takes nothing but a rollback
+    looks_only: bool = True  # its transaction has changed and locked nothing
+    due: str = ""  # the end of such a one, which nobody can see and is sent with the next statement
     notify: bool = False
     touched_routes: bool = False
     replies: int = 0
@@ -197,6 +258,11 @@ class Session:
             self.begin = ""
             request.reply(None, None)
             return
+        if request.method == "commit" and self.looks_only and not self.aborted:
+            self.due, self.open, self.now = request.method, False, ""
+            self._answer(request, None, None)
+            self.server.ended(self, committed=True)
+            return
         if _NOTIFY in request.sql:
             self.notify = True
             if self.open:
@@ -206,6 +272,7 @@ class Session:
         if request.method in ("commit", "rollback"):
             work = self.connection.execute(request.method)
         else:
+            self.looks_only = self.looks_only and _looks_only(request.sql)
             self.touched_routes = self.touched_routes or bool(_OF_ROUTES.search(request.sql))
             work = getattr(self.connection, request.method)(request.sql, *request.args)
         task = self.server.real.loop.create_task(work)
@@ -214,15 +281,16 @@ class Session:
 
     def _tell_time(self, request: _Request) -> None:
         """Begin the transaction that is to be begun, and let the database know the time where it will be asked."""
-        first, now = [], self.server.loop.now().isoformat()
+        first, now = [self.due] if self.due else [], self.server.loop.now().isoformat()
+        self.due = ""
         if self.begin:
             first.append(self.begin)
-            self.begin, self.open = "", True
+            self.begin, self.open, self.looks_only = "", True, True
         if now != self.now and not self.aborted and _tells_time(request.sql):
             first.append(f"set simulated.now = '{now}'")
             self.now = now
         if first:
-            self.server.real.run(self.connection.execute("; ".join(first)))
+            self.connection._transport.get_protocol().precede("; ".join(first))
 
     def look(self) -> bool:
         """Whether what was waiting has ended, and was answered."""
@@ -274,7 +342,7 @@ class Session:
             # Not by ending the session: it would be told of that before the server has given up its locks.
             self.server.real.cancel(self.waiting[1], self.pid)
             self.waiting = None
-        if self.open:
+        if self.open or self.due:
             self.server.real.run(self.connection.execute("rollback"))
         self.server.real.give_back(self.connection)
         self.server.closed(self)

@@ -257,7 +257,7 @@ async def _restart(world: World) -> None:
 
 
 def _plan(seed: int) -> Plan:
-    return Plan(seed=seed, fronts=2, switchers=2, registries=1, notice_loss=0.0, database_slow=0.0)
+    return Plan(seed=seed, fronts=2, switchers=2, registries=1, crash_chance=0.0, notice_loss=0.0, database_slow=0.0)
 
 
 def steps_of(real: Real, course: Course, seed: int) -> tuple[Outcome, list[tuple[str, int]]]:
