@@ -9,6 +9,10 @@ Of each hand a line is kept: when it came how far. Positions move in leaps, a ba
 from leap to leap, and one over a window that cuts leaps in two is off by as much. Older leaps are thinned out, as many
 as can be told apart at that distance: a line has some dozens of points however long the run takes.
 
+A worker gathers a batch for up to two seconds. So it is no standstill that positions have not moved for that long, and
+nothing is known of a line that is shorter than one such batch. It begins with small ones, each record of which costs
+more, and makes them larger as fast as it may: once there are larger ones, what the small ones took is left out.
+
 The whole line counts, the newer part the more: a short window is noisy, while the mean of the whole run is slow to
 believe that anything has changed. Where the last stretches are unlike everything before them, the line begins anew
 there: another job began to write, an index grew out of memory, Kafka was away. What the service knows to change the
@@ -28,6 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from services.replayer.engine.batch import AGE_MAX_S
 from services.replayer.progress import target_of
 from services.replayer.protocol import TopicPartition
 from services.replayer.run import Position, Run, Sample
@@ -38,6 +43,11 @@ AT_END_S: Final = 2.0  # what comes within this time may be missing at any momen
 NEVER_AFTER_S: Final = 3.0  # of measuring; a run that has just begun is not hopeless yet
 
 _GAP_S: Final = 1.0  # between two samples: more was not measured, and does not count
+_LEAP_S_MAX: Final = AGE_MAX_S + 0.5  # the next one is not late before: gathered, and written
+_KNOWN_S: Final = AGE_MAX_S - 0.25  # a batch gathered for as long as it may, as samples show it
+_GROWS_S: Final = 10.0  # batches have their size by then
+_GROWN: Final = 2.0  # so many times larger than another one is a batch of another size
+_KEPT_S: Final = 0.5  # of a line at least, however small the batches were: less cannot be told from samples
 _POINTS_MAX: Final = 96
 _THIN: Final = 0.02  # of a point's age: points that lie closer than that are not told apart
 _BLOCK_S: Final = 1.5  # the shortest stretch that has a rate of its own; several leaps
@@ -69,11 +79,13 @@ UNKNOWN: Final = Forecast()
 
 @dataclass(slots=True)
 class _Point:
-    """Active seconds, and the offsets that the hand has moved and the end of its log has moved by then."""
+    """Active seconds, and the offsets that the hand has moved and the end of its log has moved by then; leap: of those
+    that the hand has moved, the last ones."""
 
     at_s: float
     moved: int
     arrived: int
+    leap: int
 
 
 class Line:
@@ -89,20 +101,31 @@ class Line:
         """It stood there then. `measured`: whether all the time since the point before was watched."""
         before, self._before = self._before, (at_s, position, end)
         if before is None or self._newest is None:
-            self._newest = _Point(at_s, 0, 0)
+            self._newest = _Point(at_s, 0, 0, 0)
             return
         newest = self._newest
         if not measured:
             return
         moved, arrived = max(0, position - before[1]), max(0, end - before[2])
-        newest = _Point(newest.at_s + at_s - before[0], newest.moved + moved, newest.arrived + arrived)
+        newest = _Point(newest.at_s + at_s - before[0], newest.moved + moved, newest.arrived + arrived, moved)
         self._newest = newest
         if moved:
             self._points.append(newest)
             self._leaps += 1
+            self._leave_out_small_batches()
             if len(self._points) > _POINTS_MAX:
                 self._thin()
         self._begin_anew_after_a_change()
+
+    def _leave_out_small_batches(self) -> None:
+        points = self._points
+        if points[-1].at_s - points[0].at_s > _GROWS_S:
+            return
+        largest = max(point.leap for point in points)
+        # What lies between two points is the leap of the second one.
+        while len(points) > 2 and points[1].leap * _GROWN < largest and points[-1].at_s - points[1].at_s >= _KEPT_S:
+            del points[0]
+            self._leaps -= 1
 
     def _thin(self) -> None:
         last = self._points[-1]
@@ -114,13 +137,14 @@ class Line:
         self._points = kept if len(kept) < _POINTS_MAX else kept[::2] + ([last] if len(kept) % 2 == 0 else [])
 
     def _line(self) -> list[_Point]:
-        """From the first leap to the last one, or to now when the next leap is overdue."""
+        """From the first leap to the last one, and as long after it as the next one is late."""
         points, newest = self._points, self._newest
         if len(points) < 2 or newest is None:
             return []
         usual_s = (points[-1].at_s - points[0].at_s) / max(1, self._leaps - 1)
-        if newest.at_s - points[-1].at_s > 2 * usual_s + 0.5:
-            return [*points, newest]
+        late_s = newest.at_s - points[-1].at_s - 2 * usual_s - _LEAP_S_MAX
+        if late_s > 0:
+            return [*points, _Point(points[-1].at_s + late_s, newest.moved, newest.arrived, 0)]
         return points
 
     def _begin_anew_after_a_change(self) -> None:
@@ -175,6 +199,8 @@ class Line:
         if not line or line[-1].moved <= line[0].moved:
             return None
         span_s, moved = line[-1].at_s - line[0].at_s, line[-1].moved - line[0].moved
+        if span_s < _KNOWN_S:
+            return None
         count = max(1, min(_BLOCKS_MAX, int(span_s / _BLOCK_S)))
         edges = [line[0].moved + moved * n / count for n in range(count + 1)]
         leaps = [next(group) for _, group in itertools.groupby(line, key=lambda p: p.moved)]

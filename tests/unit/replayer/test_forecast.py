@@ -15,7 +15,7 @@ from services.replayer.forecast import NEVER_AFTER_S, UNKNOWN, Forecast, Line, T
 from services.replayer.run import Sample
 from services.replayer.states import State
 from tests.unit.replayer.made import at, run, sample
-from tests.unit.replayer.simulated import Hand, Replay
+from tests.unit.replayer.simulated import BatchedReplay, Costs, Hand, Replay
 
 SHARE_FROM = 0.1  # of the way
 WITHIN = 0.2  # of the time that is left
@@ -48,7 +48,7 @@ class Told:
         )
 
 
-def told(replay: Replay) -> list[Told]:
+def told(replay: Replay | BatchedReplay) -> list[Told]:
     """Everything said on the way, from a tenth of it on."""
     track, said, s = Track(), [], 0.0
     for one, _ in replay.samples():
@@ -110,6 +110,68 @@ def test_a_rate_that_changes_is_followed_soon(factor: float, seed: int) -> None:
 def test_the_truth_is_within_the_spread(name: str) -> None:
     said = [one for seed in SEEDS for one in told_of(name, seed)]
     assert sum(one.inside for one in said) >= 0.85 * len(said)
+
+
+COSTS = {  # of the jobs of `python -m bench replay`, in their order of size
+    "append": Costs(260_000, 250_000),
+    "aggregate": Costs(220_000, 120_000, keys=100_000),
+    "fold": Costs(130_000, 130_000, keys=100_000),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_a_replay_of_some_seconds_begins_with_small_batches_and_goes_on_with_large_ones(name: str) -> None:
+    """Twelve to twenty seconds long, with a batch every two: less can be known than of a long one, and it was off by
+    four times what was left while the small batches counted as well as the large ones, and the gathering of a large one
+    as a standstill."""
+    worst = []
+    for seed in SEEDS:
+        for phase_s in (0.0, 0.1, 0.2):
+            said = told(BatchedReplay(COSTS[name], seed, phase_s=phase_s))
+            known = [one for one in said if one.forecast.eta_s is not None]
+            assert known[0].share < 0.35
+            errors = [abs((one.forecast.eta_s or 0.0) - one.truth_s) / max(one.truth_s, 5.0) for one in known]
+            worst.append(max(errors))
+    assert sorted(worst)[len(worst) // 2] < 0.35
+    assert max(worst) < 1.1
+
+
+def test_a_batch_that_is_being_gathered_is_no_standstill() -> None:
+    line = Line()
+    for n in range(21):
+        line.add(n * 0.25, n * 10_000, 10**6, measured=True)
+    known = line.seconds_for(100_000, 0)
+    for n in range(1, 9):
+        line.add(5.0 + n * 0.25, 200_000, 10**6, measured=True)
+        assert line.seconds_for(100_000, 0) == known
+    for n in range(9, 40):
+        line.add(5.0 + n * 0.25, 200_000, 10**6, measured=True)
+    later = line.seconds_for(100_000, 0)
+    assert known is not None
+    assert later is not None
+    assert later[0] > 1.5 * known[0]
+
+
+def test_what_the_first_small_batches_took_is_left_out_once_there_are_larger_ones() -> None:
+    line = Line()
+    offset = 0
+    for n in range(8):
+        offset += 1_000
+        line.add(n * 0.25, offset, 10**7, measured=True)
+    for n in range(8, 20):
+        offset += 50_000
+        line.add(n * 0.25, offset, 10**7, measured=True)
+    seconds = line.seconds_for(1_000_000, 0)
+    assert seconds is not None
+    assert seconds[0] == pytest.approx(1_000_000 / 200_000, rel=0.01)
+
+
+def test_later_a_large_batch_does_not_make_the_line_forget() -> None:
+    line, offset = Line(), 0
+    for n in range(60):
+        offset += 20_000 if n == 58 else 1_000
+        line.add(n * 0.25, offset, 10**7, measured=True)
+    assert line.known_s > 14.0
 
 
 def test_the_spread_is_no_wider_than_it_helps() -> None:
