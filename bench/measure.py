@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -42,6 +42,8 @@ class Measured:
     working_s: float
     rss_mib: float = 0.0
     eta_errors: Sequence[float] = ()
+    eta_worst: str = ""
+    eta_known_from: float = 0.0
 
     @property
     def per_s(self) -> float:
@@ -63,6 +65,7 @@ def median(measured: Sequence[Measured]) -> Measured:
         statistics.median(one.working_s for one in measured),
         max(one.rss_mib for one in measured),
         [error for one in measured for error in one.eta_errors],
+        eta_known_from=max(one.eta_known_from for one in measured),
     )
 
 
@@ -140,6 +143,8 @@ async def ours(stack: Stack, mode: str, topic: str, records: int, workers: int) 
         observed.done_s - observed.begun_s,
         max(peak_mib, default=0.0),
         eta_errors(told, observed.done_s),
+        eta_worst(told, observed.done_s),
+        told[0][1] if told else 1.0,
     )
 
 
@@ -177,12 +182,21 @@ def eta_errors(told: Told, ended_s: float) -> list[float]:
 
     Towards the end, of `ETA_FLOOR_S` seconds: positions move about once a second, so that a forecast is no finer.
     """
-    errors = []
+    return [error for error, _ in _judged(told, ended_s)]
+
+
+def eta_worst(told: Told, ended_s: float) -> str:
+    """The worst forecast with what it said and what was true, for whoever wants to know why."""
+    error, text = max(_judged(told, ended_s), default=(0.0, ""))
+    return f"worst forecast {text}, off by {error:.2f}" if text else "no forecast"
+
+
+def _judged(told: Told, ended_s: float) -> Iterator[tuple[float, str]]:
     for at_s, share, eta_s in told:
         left_s = ended_s - at_s
         if share >= ETA_FROM and left_s > 0:
-            errors.append(abs(eta_s - left_s) / max(left_s, ETA_FLOOR_S))
-    return errors
+            error = abs(eta_s - left_s) / max(left_s, ETA_FLOOR_S)
+            yield error, f"at {share:.0%} of the way: {eta_s:.1f} s, and {left_s:.1f} s were left"
 
 
 @asynccontextmanager

@@ -84,7 +84,7 @@ async def _hand_and_ours(stack: Stack, topic: str, given: argparse.Namespace, re
                 for side, one in pair.items():
                     results.measured.setdefault((side, mode, workers), []).append(one)
                 rates = ", ".join(f"{side} {one.steady_per_s:,.0f}/s" for side, one in pair.items())
-                say(f"round {number} of {given.repeat}, {mode}, {workers} workers: {rates}")
+                say(f"round {number} of {given.repeat}, {mode}, {workers} workers: {rates}; {pair['ours'].eta_worst}")
 
 
 async def _peers(stack: Stack, topic: str, given: argparse.Namespace, results: Results) -> None:
@@ -123,7 +123,9 @@ async def _long(stack: Stack, given: argparse.Namespace, results: Results) -> No
     topic = await asyncio.to_thread(topic_of, stack.kafka, records)
     for mode in given.modes:
         one = await measure.ours(stack, mode, topic, records, max(given.workers))
-        say(f"{mode} of {records:,} records: {one.steady_per_s:,.0f}/s, {one.rss_mib:.0f} MiB a worker")
+        say(
+            f"{mode} of {records:,} records: {one.steady_per_s:,.0f}/s, {one.rss_mib:.0f} MiB a worker; {one.eta_worst}"
+        )
         results.measured.setdefault(("long", mode, max(given.workers)), []).append(one)
 
 
@@ -156,9 +158,15 @@ def summary(results: Results, given: argparse.Namespace) -> dict[str, Any]:
     answer["two_workers_vs_one"] = min((gain for gain in gains.values() if gain), default=None)
     answer["two_workers_vs_one_by_mode"] = gains
     answer.update(_memory(results, most))
-    errors = [error for (side, *_), all_of in results.measured.items() for one in all_of for error in one.eta_errors
-              if side == ("long" if given.linearity else "ours")]  # fmt: skip
+    forecast = [
+        one
+        for (side, *_), all_of in results.measured.items()
+        for one in all_of
+        if side == ("long" if given.linearity else "ours")
+    ]
+    errors = [error for one in forecast for error in one.eta_errors]
     answer["eta_error_worst"] = round(max(errors), 3) if errors else None
+    answer["eta_known_from"] = round(max((one.eta_known_from for one in forecast), default=1.0), 2)
     first = given.modes[0]
     answer["records_per_s"] = round(results.of("ours", first, most).steady_per_s)
     return answer

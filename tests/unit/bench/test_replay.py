@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from bench.measure import ETA_FLOOR_S, Measured, eta_errors, median
+from bench.measure import ETA_FLOOR_S, Measured, eta_errors, eta_worst, median
 from bench.peers import PeerResult
 from bench.replay import GOALS, Results, ratio, summary
 from bench.workload import MODES
@@ -16,7 +16,7 @@ from bench.workload import MODES
 def measured(steady_per_s: float, rss_mib: float = 100.0, errors: tuple[float, ...] = ()) -> Measured:
     """A replay of a million records whose start took a second."""
     working_s = 1e6 / steady_per_s
-    return Measured(1_000_000, working_s + 1.0, working_s, rss_mib, errors)
+    return Measured(1_000_000, working_s + 1.0, working_s, rss_mib, errors, eta_known_from=0.07)
 
 
 def peer(steady_per_s: float) -> PeerResult:
@@ -46,6 +46,7 @@ def test_the_answer_holds_ratios_of_steady_rates_with_most_workers(results: Resu
     assert answer["two_workers_vs_one"] == 2.0
     assert answer["rss_mib_per_worker_max"] == 150
     assert answer["eta_error_worst"] == 0.3
+    assert answer["eta_known_from"] == 0.07
     assert answer["records_per_s"] == 180_000
     assert GOALS.keys() <= answer.keys()
     json.dumps(answer)
@@ -84,6 +85,12 @@ def test_forecasts_count_from_a_tenth_of_the_way_on_beside_what_was_left() -> No
 def test_shortly_before_the_end_a_forecast_is_judged_beside_some_seconds() -> None:
     assert eta_errors([(59.0, 0.9, 2.0)], 60.0) == pytest.approx([1 / ETA_FLOOR_S])
     assert eta_errors([(61.0, 1.0, 0.0)], 60.0) == []
+
+
+def test_the_worst_forecast_is_told_with_the_truth() -> None:
+    told = [(0.0, 0.05, 1000.0), (10.0, 0.5, 45.0), (20.0, 0.7, 60.0)]
+    assert eta_worst(told, 60.0) == "worst forecast at 70% of the way: 60.0 s, and 40.0 s were left, off by 0.50"
+    assert eta_worst(told[:1], 60.0) == eta_worst([], 60.0) == "no forecast"
 
 
 def test_nothing_is_compared_with_what_is_not_known() -> None:
