@@ -210,6 +210,10 @@ async def test_a_part_of_the_log(program: Program, orders: Orders) -> None:
 async def test_readers_move_and_the_old_version_goes(program: Program, orders: Orders) -> None:
     await serving(program, orders)
     await program.run("apply", orders.code(2), "--watch")
+    typos = (await program.run("cutover", f"{JOB}=v9", "order-total=v1", code=3)).err
+    assert f"There is no job 'order-total'; did you mean {JOB}?" in typos
+    assert f"There is no version v9 of {JOB}. Its versions: v1, v2." in typos
+    assert f"did you mean {JOB}?" in (await program.run("rollback", JOB, "order-total", code=3)).err
     await program.run("traffic", "set", JOB, "v1=87.5", "v2=12.5", "--reason", "a look")
     assert "v1 87.5 %, v2 12.5 %" in (await program.run("traffic", "show", JOB)).out
     unit = ("--unit", "user-17")
