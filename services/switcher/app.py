@@ -85,13 +85,16 @@ class SwitcherApp(ServiceApp):
         limits = Limits(timedelta(seconds=settings.rollback_protection_s))
         store, pending, releases = RouteStore(pool), PendingStore(pool), ReleaseStore(pool, limits.protection)
         fronts = FrontStore(pool, timedelta(seconds=settings.reader_lease_s))
-        replayer = ReplayerClient(channel)
+        replayer, shadows = ReplayerClient(channel), ShadowStore(pool)
         views, wakes = Views(store, pending, replayer), Wakes(pending, replayer)
         self._feed = feed = Feed(store, hint)
         await feed.begin()
         self._run("feed", feed.run())
         self._run("reconcile", Reconcile(store, views, wakes).run())
-        barrier, neighbours = Barrier(store, fronts, hint, limits), Neighbours(replayer, views, wakes)
+        barrier, neighbours = (
+            Barrier(store, fronts, hint, limits),
+            Neighbours(replayer, shadows, views, wakes),
+        )
         changes = Changes(store, RequestStore(pool), barrier, neighbours, hint, limits)
         experiments = ExperimentStore(pool)
         keys, ledger = await experiments.keys(), Ledger(pool)
@@ -105,7 +108,7 @@ class SwitcherApp(ServiceApp):
             Watch(fronts, feed, keys),
             fronts,
             ExperimentParts(experiments, Experiments(experiments, store, changes), ledger, keys),
-            ShadowStore(pool),
+            shadows,
         )
 
     async def stop(self) -> None:

@@ -19,11 +19,14 @@ from services.switcher.convert import change_message, decode_changes, encode_cha
 from services.switcher.feed import POLL_IN_FLIGHT_S
 from services.switcher.gates import refuse_failed
 from services.switcher.hint import Hint
+from services.switcher.questions import GateQuestion
 from services.switcher.records import ChangeRecord, CommandKind, GateAnswer, Intent, RouteRecord, View
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.requests import Answered, RequestStore
+from services.switcher.shadow_report import shadow_gate
+from services.switcher.shadow_store import ShadowStore
 from services.switcher.store import NOT_PREPARED, Committed, Decided, RouteStore, Terms
-from services.switcher.switch import Change, Conduct, CutOver, RollBack, SetShadow, SetTraffic, decide
+from services.switcher.switch import Change, Conduct, CutOver, RequireGates, RollBack, SetShadow, SetTraffic, decide
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
 from services.switcher.way_back import way_back_gate
@@ -39,7 +42,7 @@ _ANSWER_MARGIN_S = 0.5  # left of the caller's deadline for the answer
 _COMMITS_MAX = 3  # attempts, each after all fronts were prepared: fronts may come and go
 
 
-RouteCommand = SetTraffic | CutOver | RollBack | Conduct | SetShadow
+RouteCommand = SetTraffic | CutOver | RollBack | Conduct | SetShadow | RequireGates
 """The commands that change a route."""
 Order = tuple[str, RouteCommand]
 """What is asked of a job."""
@@ -47,15 +50,16 @@ Order = tuple[str, RouteCommand]
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """What a change asks of the replayer, and follows up there."""
+    """What a change asks of the replayer, and follows up there; and what fronts have said of shadows."""
 
     replayer: ReplayerClient
+    shadows: ShadowStore
     views: Views
     wakes: Wakes
 
 
 class Changes:
-    """Carries out SetTraffic, CutOver, RollBack and SetShadow, of one route or of several."""
+    """Carries out SetTraffic, CutOver, RollBack, SetShadow and RequireGates, of one route or of several."""
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class Changes:
         self._requests = requests
         self._barrier = barrier
         self._replayer = neighbours.replayer
+        self._shadows = neighbours.shadows
         self._views = neighbours.views
         self._wakes = neighbours.wakes
         self._hint = hint
@@ -190,10 +195,18 @@ class Changes:
     async def _gates(self, change: Change, fronts: Sequence[Front]) -> tuple[GateAnswer, ...]:
         job = change.route.job
         left = change.way_back.versions - {change.route.active_version} if change.way_back and change.moves_on else ()
-        asked, runs = await asyncio.gather(
-            self._replayer.gates(job, change.gates, change.overridden), self._replayer.runs(job, left)
+        asked, shadows, runs = await asyncio.gather(
+            self._replayer.gates(job, change.gates, change.overridden),
+            asyncio.gather(*(self._shadow(change, question) for question in change.gates)),
+            self._replayer.runs(job, left),
         )
-        return asked + way_back_gate(change, runs, fronts)
+        return asked + tuple(one for some in shadows for one in some) + way_back_gate(change, runs, fronts)
+
+    async def _shadow(self, change: Change, question: GateQuestion) -> tuple[GateAnswer, ...]:
+        if not question.shadow or question.baseline is None:
+            return ()
+        said = await self._shadows.between(change.route.job, question.candidate, question.baseline)
+        return (shadow_gate(change.route.job, question.candidate, said, change.overridden),)
 
     async def _committed(
         self, decided: Sequence[Decided], unchanged: Sequence[ChangeRecord], intent: Intent

@@ -45,6 +45,7 @@ ChangeRequest = (
     | pb.CutOverRoutesRequest
     | pb.RollBackRoutesRequest
     | pb.SetShadowRequest
+    | pb.RequireGatesRequest
 )
 """The requests that change routes."""
 JOBS_MAX = 100
@@ -346,6 +347,7 @@ def _route_message(
         owner=route.owner,
         experiment=None if route.experiment is None else experiment_message(route.experiment),
         shadow=shadow_message(route.shadow),
+        required_gates=route.required_gates,
     )
 
 

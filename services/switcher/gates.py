@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.switcher.questions import COMPARISON, ROLLBACK, SCHEMA, SHADOW, GateQuestion
 from services.switcher.records import GateAnswer
-from services.switcher.switch import COMPARISON, ROLLBACK, SCHEMA, GateQuestion
 from turnout.errors import FailedPrecondition, Violation
 from turnout.names import VersionId
 
@@ -76,6 +76,7 @@ def _sentence(job: str, gate: GateAnswer) -> str:
         "coverage": "does not cover what readers have now",
         SCHEMA: "does not fit the present schema",
         COMPARISON: "differs from what readers have now in a way that is not proven to be meant",
+        SHADOW: "is not shown to answer live reads as readers are answered now",
         ROLLBACK: "could not be rolled back",
     }.get(gate.gate, f"does not pass the gate {gate.gate}")
     return f"v{gate.version} of {job} {failure}: {first}{more}."

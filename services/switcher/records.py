@@ -23,6 +23,7 @@ class CommandKind(Enum):
     ABORT = "ABORT"  # a guardrail took a candidate off the route
     STEP = "STEP"  # a bandit moved its weights
     SET_SHADOW = "SET_SHADOW"
+    REQUIRE_GATES = "REQUIRE_GATES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,8 @@ def route_to_json(route: Route) -> str:
         kept["experiment"] = _experiment_to_json(route.experiment)
     if route.shadow:
         kept["shadow"] = [route.shadow.version, route.shadow.share]
+    if route.required_gates:
+        kept["required_gates"] = route.required_gates
     return json.dumps(kept)
 
 
@@ -197,6 +200,7 @@ def route_from_json(job: str, text: str) -> Route:
         owner=kept.get("owner", ""),
         experiment=_experiment_from_json(kept["experiment"]) if "experiment" in kept else None,
         shadow=Shadow(*kept["shadow"]) if "shadow" in kept else None,
+        required_gates=tuple(kept.get("required_gates", ())),
     )
 
 

@@ -9,8 +9,8 @@ import grpc
 
 from services.switcher.gates import Said, answers_to
 from services.switcher.pending import PendingView
+from services.switcher.questions import COMPARISON, GateQuestion
 from services.switcher.records import GateAnswer
-from services.switcher.switch import COMPARISON, GateQuestion
 from services.switcher.way_back import Applied, RowsDiffering, RunSeen
 from turnout.errors import TurnoutError, Unavailable
 from turnout.names import VersionId, job_name

@@ -18,7 +18,7 @@ from services.switcher.records import CommandKind
 from services.switcher.releases import ReleaseStore
 from services.switcher.shadow_store import ShadowStore
 from services.switcher.store import RouteStore
-from services.switcher.switch import CutOver, Reinstate, Release, RollBack, SetShadow, SetTraffic
+from services.switcher.switch import CutOver, Reinstate, Release, RequireGates, RollBack, SetShadow, SetTraffic
 from services.switcher.watch import Watch
 from turnout.errors import NotFound, Unavailable
 from turnout.names import parse_route, parse_version
@@ -100,6 +100,10 @@ class SwitcherServicer(ExperimentMethods):
         command = SetShadow(shadow, tuple(request.override_gates), request.etag, request.override_owner)
         order = parse_route(request.name), command
         return await self._change_one(CommandKind.SET_SHADOW, order, request, context)
+
+    async def RequireGates(self, request: pb.RequireGatesRequest, context: Context) -> pb.RouteChange:
+        order = parse_route(request.name), RequireGates(tuple(request.gates), request.etag)
+        return await self._change_one(CommandKind.REQUIRE_GATES, order, request, context)
 
     async def GetShadow(self, request: pb.GetShadowRequest, context: Context) -> pb.ShadowReport:
         return convert.shadow_report_message(await self._parts.shadows.report(parse_route(request.name)))

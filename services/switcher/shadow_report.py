@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from services.switcher.gates import Said, answer
+from services.switcher.questions import SHADOW
+from services.switcher.records import GateAnswer
 from services.switcher.statistics.paired import Discordant, log_e_differs
 from turnout.shadow import ShadowCounts, ShadowReport, ShadowVerdict
 from turnout.shadow_proto import NUMBERS
@@ -69,6 +72,19 @@ def report(
         sentence=_sentence(pair, verdict, counts, e_value, compared_share),
         update_time=update_time,
     )
+
+
+def shadow_gate(job: str, version: int, said: ShadowReport | None, overridden: frozenset[str]) -> GateAnswer:
+    """The answer of the gate "shadow" to a version; said: of it and of the active version, None = nothing is known.
+
+    It passes once live reads of both were compared and the candidate is not shown to differ more often than the active
+    version from itself. What nobody has compared is not shown to be the same.
+    """
+    if said is None:
+        told = f"no live read was compared with it (`turnout shadow set {job} v{version}` begins)"
+        return answer(version, Said(SHADOW, False, (told,)), overridden)
+    passed = said.counts.compared > 0 and said.verdict is not ShadowVerdict.DIFFERS
+    return answer(version, Said(SHADOW, passed, (said.sentence,)), overridden)
 
 
 def _sentence(

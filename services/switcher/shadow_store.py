@@ -49,9 +49,18 @@ class ShadowStore:
                     f"Nothing is compared with what {job} answers, nor was it. `turnout shadow set {job} vN` begins.",
                 )
             rows = await connection.fetch(SQL.shadow_tallies, job, *pair)
-        told = max((row["update_time"] for row in rows), default=None)
-        share = route.shadow.share if route.shadow else None
-        return report(job, pair, share, [_counts(row) for row in rows], told)
+        return _report(job, pair, route.shadow.share if route.shadow else None, rows)
+
+    async def between(self, job: str, version: int, active_version: int) -> ShadowReport | None:
+        """What is said of a version beside an active one; None where nothing was compared."""
+        async with transaction(self._pool) as connection:
+            rows = await connection.fetch(SQL.shadow_tallies, job, version, active_version)
+        return _report(job, (version, active_version), None, rows) if rows else None
+
+
+def _report(job: str, pair: tuple[int, int], share: int | None, rows: Sequence[Any]) -> ShadowReport:
+    told = max((row["update_time"] for row in rows), default=None)
+    return report(job, pair, share, [_counts(row) for row in rows], told)
 
 
 def _counts(row: Any) -> ShadowCounts:

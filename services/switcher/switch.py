@@ -24,6 +24,8 @@ Conduct        yes                    what the route's owner, an experiment or a
                                       its experiment, and who owns it from then on; gates as for SetTraffic
 SetShadow      yes                    fronts read a candidate beside the active version, or none any more; the
                                       gate "schema". Who answers stays as it is
+RequireGates   yes                    these gates are asked of every later change of the route, as if it demanded
+                                      them itself; a rollback leaves that as it is
 Withdraw       no                     the candidate of a rollout has no unit, its control is active again if the
                                       candidate was, and the rollout owns nothing; no gate, and an emergency
 =============  =====================  =========================================================================
@@ -40,24 +42,16 @@ version is measured by, and nobody is left on the old one to notice. What is ask
 An *emergency* asks no gate, takes the place of a change that is on its way, and needs one front that can serve it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import NoReturn
 
 from services.switcher.intervals import redraw, whole
+from services.switcher.questions import ROLLBACK, Asked, GateQuestion, asked, demandable, known
 from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
 from turnout.routing import HASHES, WHOLE, Arm, Experiment, Route
 from turnout.shadow import Shadow
-
-COMPARISON = "comparison"
-SCHEMA = "schema"
-ROLLBACK = "rollback"
-ALWAYS_ASKED = ("catch-up", "coverage", SCHEMA)
-"""The gates that the replayer is asked for every version that is to get more."""
-GATES = (*ALWAYS_ASKED, COMPARISON, ROLLBACK)
-"""Every gate: comparison only where it is demanded, rollback (whether there is a way back) only of a cutover."""
-DEMANDABLE = (COMPARISON,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +144,14 @@ class SetShadow:
 
 
 @dataclass(frozen=True, slots=True)
+class RequireGates:
+    """Demand these gates of every later change, beyond those that are always asked; none = no more."""
+
+    gates: tuple[str, ...]
+    etag: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Leave a candidate without a unit, with the control active, and the route without this owner; asks no gate."""
 
@@ -158,28 +160,7 @@ class Withdraw:
     owner: str
 
 
-Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct | SetShadow | Withdraw
-
-
-@dataclass(frozen=True, slots=True)
-class GateQuestion:
-    """Gates to ask for a candidate version against a baseline; None = it is the job's first.
-
-    comparison: a stored comparison of the two is demanded; of a first version there is none. schema_only: no other gate
-    matters, because the candidate is to answer nobody.
-    """
-
-    candidate: int
-    baseline: int | None
-    comparison: bool = False
-    schema_only: bool = False
-
-    @property
-    def gates(self) -> tuple[str, ...]:
-        """The gates that must be answered."""
-        if self.schema_only:
-            return (SCHEMA,)
-        return (*ALWAYS_ASKED, COMPARISON) if self.comparison else ALWAYS_ASKED
+Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct | SetShadow | RequireGates | Withdraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,12 +237,14 @@ def decide(state: State, command: Command, now: datetime, protection: timedelta)
             return _conduct(state, command)
         case SetShadow():
             return _set_shadow(state, command)
+        case RequireGates():
+            return _require_gates(state, command)
         case Withdraw():
             return _withdraw(state, command)
 
 
 def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
-    asked = _asked(command)
+    asks = _asked(command, state.route)
     weights = _valid_weights(command.weights)
     route = _existing(state, command.etag)
     _refuse_owned(route, command.override_owner)
@@ -271,11 +254,11 @@ def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
         route = without_owner(route)
         serving = _serving(route, weights, None)
     _refuse_released(state, serving)
-    return _reweighed(state, route, serving, asked)
+    return _reweighed(state, route, serving, asks)
 
 
 def _conduct(state: State, command: Conduct) -> Change | Nothing:
-    asked = _asked(command)
+    asks = _asked(command, state.route)
     weights = _valid_weights(command.weights)
     route = _existing(state, command.etag)
     _refuse_owned(route, route.owner == command.actor)
@@ -284,11 +267,11 @@ def _conduct(state: State, command: Conduct) -> Change | Nothing:
     _refuse_released(state, serving)
     # Without its own experiment until it has the arms for it: each step makes a route that may be served.
     conducted = replace(without_owner(route), owner=command.owner, salt=command.salt or route.salt)
-    return _reweighed(state, conducted, serving, asked, command.experiment)
+    return _reweighed(state, conducted, serving, asks, command.experiment)
 
 
 def _set_shadow(state: State, command: SetShadow) -> Change | Nothing:
-    overridden = _known_gates(command.override_gates)
+    overridden = known(command.override_gates)
     route, shadow = _existing(state, command.etag), command.shadow
     _refuse_owned(route, command.override_owner)
     if shadow is not None:
@@ -299,6 +282,14 @@ def _set_shadow(state: State, command: SetShadow) -> Change | Nothing:
     gates = (GateQuestion(shadow.version, route.active_version, schema_only=True),) if shadow and other else ()
     changed = replace(route, epoch=route.epoch + 1, shadow=shadow)
     return Change(changed, state.way_back, state.protected_until, gates, overridden)
+
+
+def _require_gates(state: State, command: RequireGates) -> Change | Nothing:
+    gates, route = demandable(command.gates), _existing(state, command.etag)
+    if gates == route.required_gates:
+        return Nothing()
+    changed = replace(route, epoch=route.epoch + 1, required_gates=gates)
+    return Change(changed, state.way_back, state.protected_until)
 
 
 def _valid_shadow(route: Route, shadow: Shadow) -> Shadow:
@@ -338,23 +329,12 @@ def without_owner(route: Route) -> Route:
     return replace(route, arms=arms, owner="", experiment=None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a command says of gates: the names to pass over, and whether a comparison is demanded."""
-
-    overridden: frozenset[str]
-    comparison: bool
-
-    def of(self, candidate: int, baseline: int | None) -> GateQuestion:
-        return GateQuestion(candidate, baseline, self.comparison and baseline is not None)
-
-
-def _asked(command: SetTraffic | CutOver | Conduct) -> _Asked:
-    return _Asked(_known_gates(command.override_gates), COMPARISON in _demandable_gates(command.require_gates))
+def _asked(command: SetTraffic | CutOver | Conduct, route: Route | None) -> Asked:
+    return asked(command.override_gates, command.require_gates, () if route is None else route.required_gates)
 
 
 def _reweighed(
-    state: State, route: Route, weights: Mapping[int, int], asked: _Asked, experiment: Experiment | None = None
+    state: State, route: Route, weights: Mapping[int, int], asks: Asked, experiment: Experiment | None = None
 ) -> Change | Nothing:
     """The route with other weights and the same active version; the way back stays."""
     before, experiment = state.route, experiment or route.experiment
@@ -363,33 +343,33 @@ def _reweighed(
     if arms == before.arms and (route.salt, route.owner, experiment) == (before.salt, before.owner, before.experiment):
         return Nothing()
     gates = tuple(
-        asked.of(version, route.active_version)
+        asks.of(version, route.active_version)
         for version in sorted(weights)
         if version != route.active_version
         and (weights[version] > before.weight(version) or version not in before.versions)
     )
     drawn, warnings = _redrawn(route, weights, route.active_version, experiment)
     way_back, until = state.way_back, state.protected_until
-    return Change(drawn, way_back, until, gates, asked.overridden, warnings, emergency=not gates)
+    return Change(drawn, way_back, until, gates, asks.overridden, warnings, emergency=not gates)
 
 
 def _cut_over(state: State, command: CutOver, now: datetime, protection: timedelta) -> Change | Nothing:
-    asked = _asked(command)
+    asks = _asked(command, state.route)
     version = _valid_version(command.version)
     _refuse_stale(state, command.etag)
     _refuse_released(state, {version: WHOLE})
     route = state.route
     if route is None:
         first = Route(state.job, 1, version, (Arm(version, WHOLE),), salt_of(state.job), whole(version, 1))
-        return Change(first, None, None, (asked.of(version, None),), asked.overridden, moves_on=True)
+        return Change(first, None, None, (asks.of(version, None),), asks.overridden, moves_on=True)
     _refuse_owned(route, command.override_owner or command.owner == route.owner)
     back = without_owner(route)
     if version == route.active_version:
-        return _reweighed(state, replace(back, owner=command.owner), {version: WHOLE}, asked)
+        return _reweighed(state, replace(back, owner=command.owner), {version: WHOLE}, asks)
     drawn, warnings = _redrawn(back, {version: WHOLE}, version)
-    gates = (asked.of(version, route.active_version),)
+    gates = (asks.of(version, route.active_version),)
     owned = replace(drawn, owner=command.owner)
-    return Change(owned, replace(back, shadow=None), now + protection, gates, asked.overridden, warnings, moves_on=True)
+    return Change(owned, replace(back, shadow=None), now + protection, gates, asks.overridden, warnings, moves_on=True)
 
 
 def _withdraw(state: State, command: Withdraw) -> Change | Nothing:
@@ -440,7 +420,8 @@ def _roll_back(state: State, command: RollBack) -> Change:
         raise _nothing_to_return_to(route)
     if closed := sorted(target.versions & state.released):
         raise _way_back_closed(state.job, closed[0])
-    return Change(replace(target, epoch=route.epoch + 1), None, None, emergency=True)
+    back = replace(target, epoch=route.epoch + 1, required_gates=route.required_gates)
+    return Change(back, None, None, emergency=True)
 
 
 def _nothing_to_return_to(route: Route) -> FailedPrecondition:
@@ -565,21 +546,3 @@ def _valid_version(version: int) -> int:
     if version < 1:
         raise InvalidInput("INVALID_VERSION", f"{version} is not a version's number; versions count from 1.")
     return version
-
-
-def _known_gates(names: tuple[str, ...]) -> frozenset[str]:
-    for name in names:
-        if name not in GATES:
-            raise InvalidInput("UNKNOWN_GATE", f"There is no gate {name!r}; the gates are {', '.join(GATES)}.")
-    return frozenset(names)
-
-
-def _demandable_gates(names: Iterable[str]) -> frozenset[str]:
-    """Gates that are demanded beyond those that are always asked. InvalidInput for any other."""
-    for name in names:
-        if name not in DEMANDABLE:
-            raise InvalidInput(
-                "UNKNOWN_GATE",
-                f"The gate {name!r} cannot be demanded; {', '.join(DEMANDABLE)} can, the others are always asked.",
-            )
-    return frozenset(names)

@@ -10,8 +10,9 @@ from datetime import datetime, timedelta
 
 from services.switcher.adoption import Front
 from services.switcher.gates import Said, answer, refuse_failed
+from services.switcher.questions import ROLLBACK
 from services.switcher.records import GateAnswer
-from services.switcher.switch import ROLLBACK, Change, RollBack, State, decide
+from services.switcher.switch import Change, RollBack, State, decide
 from turnout.errors import TurnoutError
 from turnout.names import VersionId
 from turnout.routing import Route

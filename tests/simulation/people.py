@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 
-from services.switcher.switch import ALWAYS_ASKED, ROLLBACK
+from services.switcher.questions import ALWAYS_ASKED, ROLLBACK
 from tests.simulation.network import channel
 from tests.simulation.world import FrontHost, World
 from turnout.names import VersionId

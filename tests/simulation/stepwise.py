@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from services.switcher.switch import ALWAYS_ASKED, ROLLBACK
+from services.switcher.questions import ALWAYS_ASKED, ROLLBACK
 from tests.simulation.checks import Violation
 from tests.simulation.loop import Process
 from tests.simulation.network import channel

@@ -67,6 +67,7 @@ class Command(enum.StrEnum):
     ABORT = "ABORT"  # a guardrail took a candidate off the route
     STEP = "STEP"  # a bandit moved its weights
     SET_SHADOW = "SET_SHADOW"
+    REQUIRE_GATES = "REQUIRE_GATES"
 
 
 class Cause(enum.StrEnum):
@@ -461,7 +462,7 @@ class Route:
     rollback_version: what roll_back would return to; None = nothing. view: None while it is not known. group: number of
     the step in which it last changed together with the routes of other jobs; 0 = never. owner: name of the experiment
     or rollout that alone changes it; None = anybody may. experiment: id of the one that it takes part in. shadow: the
-    candidate that is compared with what readers get.
+    candidate that is compared with what readers get. required_gates: what every change is asked beyond the usual gates.
     """
 
     job: str
@@ -479,6 +480,7 @@ class Route:
     owner: str | None = None
     experiment: str | None = None
     shadow: Shadow | None = None
+    required_gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,8 @@ class Route:
     """Name of the experiment or rollout that alone changes the route; "" = anybody may."""
     experiment: Experiment | None = None
     shadow: Shadow | None = None
+    required_gates: tuple[str, ...] = ()
+    """Gates that every change of the route is asked beyond the usual ones, in order. No front's business."""
     lows: tuple[int, ...] = field(init=False, repr=False, compare=False)
     sole: int | None = field(init=False, repr=False, compare=False)
     """The version that owns every interval; None where there are several."""

@@ -19,9 +19,10 @@ from services.switcher.experiments.ledger import CLOSE_MAX, Ledger
 from services.switcher.experiments.record import Record, recorded
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation, situation_of
 from services.switcher.experiments.store import Counted, ExperimentStore
+from services.switcher.questions import GateQuestion
 from services.switcher.records import CommandKind, GateAnswer, Intent
 from services.switcher.replayer_client import ReplayerClient
-from services.switcher.switch import Conduct, GateQuestion, etag_of
+from services.switcher.switch import Conduct, etag_of
 from turnout.errors import TurnoutError, Unavailable
 from turnout.routing import Experiment
 

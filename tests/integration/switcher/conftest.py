@@ -47,6 +47,11 @@ class Switcher:
         change: pb.RouteChange = await self.stub.SetTraffic(request, timeout=TIMEOUT_S)
         return change
 
+    async def require_gates(self, *gates: str) -> pb.RouteChange:
+        request = pb.RequireGatesRequest(name=ROUTE, gates=gates)
+        change: pb.RouteChange = await self.stub.RequireGates(request, timeout=TIMEOUT_S)
+        return change
+
     async def roll_back(self, **fields: Any) -> pb.RouteChange:
         request = pb.RollBackRouteRequest(name=ROUTE, **fields)
         change: pb.RouteChange = await self.stub.RollBackRoute(request, timeout=TIMEOUT_S)

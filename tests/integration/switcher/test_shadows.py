@@ -223,12 +223,30 @@ async def test_counts_are_kept_once_and_only_of_what_is_shadowed(
     assert refusal.reason == "INVALID_TALLIES"
 
 
+async def test_the_gate_asks_what_the_shadow_has_shown(
+    switcher: Switcher, record: Callable[..., Awaitable[None]]
+) -> None:
+    await switcher.cut_over(1)
+    nothing = await refused(switcher.cut_over(2, require_gates=["shadow"]))
+    assert [kind for kind, _, _ in nothing.violations] == ["shadow"]
+    await switcher.stub.SetShadow(pb.SetShadowRequest(name=ROUTE, shadow=pb.Shadow(version=2, share=500)), timeout=20)
+    await switcher.require_gates("shadow")
+    await record("a", sequence=1, compared=5000, only_candidate_differs=900)
+    differs = await refused(switcher.set_traffic({1: 9000, 2: 1000}))
+    assert "differs more often" in differs.violations[0][2]
+    await record("a", sequence=2, compared=5000)
+    change = await switcher.set_traffic({1: 9000, 2: 1000})
+    assert [(gate.gate, gate.passed) for gate in change.gates][-1] == ("shadow", True)
+
+
 @pytest.fixture
 def record(switcher: Switcher) -> Callable[..., Awaitable[None]]:
     """Tell as a front does."""
 
-    async def tell(source: str, *, sequence: int, compared: int, epoch: int = 2, version: int = 2) -> None:
-        counts = pb.ShadowCounts(compared=compared)
+    async def tell(
+        source: str, *, sequence: int, compared: int, epoch: int = 2, version: int = 2, **numbers: Any
+    ) -> None:
+        counts = pb.ShadowCounts(compared=compared, **numbers)
         tally = pb.ShadowTally(
             name=ROUTE, epoch=epoch, version=version, active_version=1, sequence=sequence, counts=counts
         )

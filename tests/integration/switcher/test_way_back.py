@@ -82,6 +82,22 @@ async def test_the_comparison_is_a_gate_where_it_is_demanded(switcher: Switcher,
     assert (unknown.code, unknown.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_GATE")
 
 
+async def test_what_the_route_demands_is_asked_of_every_change(switcher: Switcher, replayer: ReplayerOnDemand) -> None:
+    await switcher.cut_over(1)
+    demand = await switcher.require_gates("comparison")
+    assert (demand.route.epoch, demand.command) == (2, pb.RouteChange.REQUIRE_GATES)
+    assert (await switcher.route()).required_gates == ["comparison"]
+    assert not (await switcher.require_gates("comparison")).changed
+    replayer.comparison = replayer_pb2.Gate(gate="comparison", passed=False, evidence=["3 keys differ in `on_time`."])
+    for change in (switcher.set_traffic({1: 9000, 2: 1000}), switcher.cut_over(2)):
+        refusal = await refused(change)
+        assert [said for _, _, said in refusal.violations] == ["3 keys differ in `on_time`."]
+    assert (await switcher.cut_over(2, override_gates=["comparison"])).changed
+    assert list((await switcher.roll_back()).route.required_gates) == ["comparison"]
+    await switcher.require_gates()
+    assert (await switcher.cut_over(2)).changed
+
+
 async def test_gates_are_asked_at_every_growth(switcher: Switcher, replayer: ReplayerOnDemand) -> None:
     await switcher.cut_over(1)
     await switcher.set_traffic({1: 9000, 2: 1000})

@@ -242,6 +242,7 @@ READINESS = RollbackReadiness(
     protected_until=NOON + timedelta(days=1),
     fresh_until=NOON + timedelta(days=5),
 )
+DEMANDING = replace(ROUTE, required_gates=("comparison", "shadow"))
 SHADOWED = replace(ROUTE, shadow=Shadow(2, 500))
 SHADOW = ShadowReport(
     job=JOB,

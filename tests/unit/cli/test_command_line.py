@@ -86,6 +86,7 @@ def test_the_commands() -> None:
         "shadow show",
         "shadow stop",
         "show",
+        "traffic require",
         "traffic set",
         "traffic show",
         "unretire",
@@ -116,6 +117,10 @@ EXPERIMENT = ("experiment", "create", "j", "rounding", "v1=95", "v2=5")
         (["cutover", "j", "v1", "--require-gates", "schema"], "schema needs no demand"),
         (["cutover", "j", "vx"], "write v2 or 2"),
         (["cutover", "j", "v1", "--override-gates", "catchup"], "did you mean catch-up?"),
+        (
+            ["traffic", "require", "j"],
+            "Name the gates to demand of every change, or give --none to demand none any more.",
+        ),
         (["traffic", "set", "j", "v1=90", "v2=11"], "The shares sum to 101 %, not to 100 %: 90 % + 11 %."),
         (["show", "--history"], "of one job's route"),
         (["read", "j"], "Name one row"),

@@ -138,6 +138,10 @@ VIEWS: dict[str, RenderableType] = {
     "change-shadow": change_view(
         replace(samples.CUT_OVER, route=samples.SHADOWED, command=Command.SET_SHADOW, gates=(), warnings=())
     ),
+    "change-gates": change_view(
+        replace(samples.CUT_OVER, route=samples.DEMANDING, command=Command.REQUIRE_GATES, gates=(), warnings=())
+    ),
+    "route-gates": route_view(samples.DEMANDING),
     "route-shadow": route_view(samples.SHADOWED),
     "shadow": shadow_view(samples.SHADOW),
     "shadow-none": shadow_view(

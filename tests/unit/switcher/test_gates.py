@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.switcher.gates import Said, answers_to, refuse_failed
+from services.switcher.questions import ALWAYS_ASKED, COMPARISON, GATES, GateQuestion
 from services.switcher.records import GateAnswer
-from services.switcher.switch import ALWAYS_ASKED, COMPARISON, GATES, GateQuestion
 from turnout.errors import FailedPrecondition, Violation
 
 LATE = GateAnswer("catch-up", 2, False, False, ("Partition 3 of flights is 40,112 offsets behind.", "So is 4."))

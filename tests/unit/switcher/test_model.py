@@ -22,9 +22,8 @@ from services.registry.lifecycle import State as Life
 from services.registry.retirement import Asked, Call, Done, Failed, Outcome, Released, Retirement, Step
 from services.switcher.adoption import Front, Verdict, adopted, not_counted, readiness
 from services.switcher.gates import Said, answers_to, refuse_failed
+from services.switcher.questions import ALWAYS_ASKED, GATES
 from services.switcher.switch import (
-    ALWAYS_ASKED,
-    GATES,
     Change,
     Command,
     CutOver,

@@ -7,20 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.switcher.gates import Said, answers_to
+from services.switcher.questions import GateQuestion
 from services.switcher.records import route_from_json, route_to_json
-from services.switcher.shadow_report import report, total
-from services.switcher.switch import (
-    Change,
-    Conduct,
-    CutOver,
-    GateQuestion,
-    Nothing,
-    Release,
-    RollBack,
-    SetShadow,
-    SetTraffic,
-    decide,
-)
+from services.switcher.shadow_report import report, shadow_gate, total
+from services.switcher.switch import Change, Conduct, CutOver, Nothing, Release, RollBack, SetShadow, SetTraffic, decide
 from tests.unit.switcher.test_switch import DAY, FIRST, MOVED, NONE, NOW, SPLIT, after
 from turnout.errors import FailedPrecondition, InvalidInput, NotFound
 from turnout.reading.route_proto import committed_message, committed_of
@@ -134,3 +124,23 @@ def test_what_was_not_compared_is_said() -> None:
     assert report("j", (2, 1), 500, [], None).sentence.startswith("No read of v1 has been sampled yet")
     assert report("j", (2, 1), 500, [counts()], None).sentence == "None of 2 sampled reads could be compared: BEHIND 2."
     assert total([counts(compared=1), counts(compared=2)]).columns == {"name": 6}
+
+
+@pytest.mark.parametrize(
+    ("compared", "differing", "passed"),
+    [(0, 0, False), (1, 0, True), (50, 0, True), (5000, 3, True), (5000, 900, False)],
+)
+def test_the_gate_passes_what_was_compared_and_is_not_shown_to_differ(
+    compared: int, differing: int, passed: bool
+) -> None:
+    counts = ShadowCounts(compared=compared, only_candidate_differs=differing)
+    said = report("flights", (2, 1), None, [counts], NOW)
+    gate = shadow_gate("flights", 2, said, frozenset())
+    assert (gate.gate, gate.version, gate.passed, gate.evidence) == ("shadow", 2, passed, (said.sentence,))
+    assert shadow_gate("flights", 2, said, frozenset({"shadow"})).overridden == (not passed)
+
+
+def test_the_gate_does_not_pass_what_nobody_has_compared() -> None:
+    gate = shadow_gate("flights", 2, None, frozenset())
+    assert not gate.passed
+    assert "`turnout shadow set flights v2` begins" in gate.evidence[0]

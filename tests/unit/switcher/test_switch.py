@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.switcher.intervals import whole
+from services.switcher.questions import GATES, GateQuestion
 from services.switcher.switch import (
-    GATES,
     Change,
     Command,
     Conduct,
     CutOver,
-    GateQuestion,
     MarkReinstated,
     MarkReleased,
     Nothing,
     Reinstate,
     Release,
+    RequireGates,
     RollBack,
     SetTraffic,
     State,
     decide,
     etag_of,
 )
-from turnout.errors import Aborted, FailedPrecondition, InvalidInput, TurnoutError
+from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, TurnoutError
 from turnout.routing import WHOLE, Arm, Experiment, Route, Units
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -288,6 +288,36 @@ def test_a_comparison_is_asked_where_it_is_demanded() -> None:
         decide(SPLIT, CutOver(2, require_gates=("schema",)), NOW, DAY)
 
 
+def test_what_a_route_demands_is_asked_of_every_change() -> None:
+    demanding = after(SPLIT, RequireGates(("shadow", "comparison", "shadow")))
+    assert demanding.route == replace(SPLIT.route, epoch=SPLIT.epoch + 1, required_gates=("comparison", "shadow"))  # type: ignore[type-var]
+    both = GateQuestion(2, 1, comparison=True, shadow=True)
+    assert changed(demanding, CutOver(2)).gates == (both,)
+    assert changed(demanding, SetTraffic(((1, 8000), (2, 2000)))).gates == (both,)
+    assert changed(demanding, SetTraffic(((1, WHOLE),))).gates == (), "giving readers back asks nothing"
+    assert changed(demanding, Conduct("", ((1, 8000), (2, 2000)), "", None)).gates == (both,)
+    overridden = changed(demanding, CutOver(2, override_gates=("shadow",)))
+    assert (overridden.gates, overridden.overridden) == ((both,), frozenset({"shadow"}))
+
+
+def test_a_demand_changes_nothing_else_and_stays_until_it_is_taken_back() -> None:
+    assert SPLIT.route is not None
+    demand = changed(SPLIT, RequireGates(("comparison",)))
+    assert (demand.gates, demand.emergency, demand.moves_on) == ((), False, False)
+    moved = after(after(SPLIT, CutOver(2)), RequireGates(("comparison",)))
+    assert moved.way_back is not None
+    back = after(moved, RollBack())
+    assert back.route == replace(SPLIT.route, epoch=moved.epoch + 1, required_gates=("comparison",))
+    assert decide(back, RequireGates(("comparison",)), NOW, DAY) == Nothing()
+    assert changed(back, RequireGates(())).route.required_gates == ()
+    with pytest.raises(Aborted):
+        decide(back, RequireGates((), etag="epoch-1"), NOW, DAY)
+    with pytest.raises(NotFound):
+        decide(NONE, RequireGates(("comparison",)), NOW, DAY)
+    with pytest.raises(InvalidInput, match="'schema' cannot be demanded"):
+        decide(SPLIT, RequireGates(("schema",)), NOW, DAY)
+
+
 def test_a_rollback_restores_the_route_wholly() -> None:
     assert SPLIT.route is not None
     assert BACK.route == replace(SPLIT.route, epoch=SPLIT.epoch + 2)
@@ -363,7 +393,7 @@ def test_whatever_is_commanded_no_route_names_a_released_version(commands: Seque
 
 
 def test_the_gates_have_an_order() -> None:
-    assert GATES == ("catch-up", "coverage", "schema", "comparison", "rollback")
+    assert GATES == ("catch-up", "coverage", "schema", "comparison", "shadow", "rollback")
 
 
 class TestOwnedRoute:

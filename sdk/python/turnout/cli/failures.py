@@ -16,8 +16,8 @@ from turnout.errors import NotFound, TurnoutError, Violation
 if TYPE_CHECKING:
     from turnout.client import Client
 
-GATES = ("catch-up", "coverage", "schema", "comparison", "rollback")
-DEMANDABLE_GATES = ("comparison",)
+GATES = ("catch-up", "coverage", "schema", "comparison", "shadow", "rollback")
+DEMANDABLE_GATES = ("comparison", "shadow")
 
 _CODES: dict[type[TurnoutError], ExitCode] = {
     errors.InvalidInput: ExitCode.USAGE,

@@ -282,6 +282,7 @@ def route(message: switcher_pb2.Route) -> results.Route:
         owner=message.owner or None,
         experiment=message.experiment.name.rpartition("/")[2] or None,
         shadow=Shadow(message.shadow.version, message.shadow.share) if message.HasField("shadow") else None,
+        required_gates=tuple(message.required_gates),
     )
 
 

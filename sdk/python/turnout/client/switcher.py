@@ -76,7 +76,8 @@ class SwitcherCalls(Calls):
         A version left out gets 0; the active version stays active. etag: of the route the change rests on, Aborted
         (STALE_ETAG) when it has moved on; "" = whatever it is now. validate_only: ask the gates, change nothing.
         FailedPrecondition lists each failed gate with its evidence; override_gates passes over gates by name, and
-        require_gates demands "comparison" too: that a stored comparison shows no difference but those expected.
+        require_gates demands more, as the method of that name does for all changes: "comparison", that a stored
+        comparison shows no difference but those expected, and "shadow", that live reads were compared and show none.
         override_owner: also while an experiment or a rollout owns the route (ROUTE_OWNED); weights among its arms let
         it go on, whatever else ends it.
         """
@@ -198,6 +199,32 @@ class SwitcherCalls(Calls):
             default_s=CHANGE_S,
         )
         return tuple(convert.route_change(change) for change in answer.route_changes)
+
+    async def require_gates(
+        self,
+        job: str,
+        gates: Iterable[str],
+        *,
+        etag: str = "",
+        validate_only: bool = False,
+        reason: str = "",
+        timeout_s: float | None = None,
+    ) -> RouteChange:
+        """Demand these gates of every later change of the route, instead of those that it demands now; none = no more.
+
+        They are "comparison" and "shadow", asked at each growth of a weight and each cutover, passed over by name as
+        any other. Parameters and errors as for set_traffic.
+        """
+        request = switcher_pb2.RequireGatesRequest(
+            name=route_name(job),
+            gates=gates,
+            etag=etag,
+            request_id=new_request_id(),
+            validate_only=validate_only,
+            claimed_actor=self._actor,
+            reason=reason,
+        )
+        return await self._change("RequireGates", request, timeout_s)
 
     async def rollback_readiness(self, job: str, *, timeout_s: float | None = None) -> RollbackReadiness:
         """Whether roll_back would be accepted now, and how stale what readers would return to is. Changes nothing."""

@@ -68,7 +68,8 @@ RequireOption = Annotated[
     typer.Option(
         "--require-gates",
         metavar="GATE[,GATE]",
-        help="Ask these gates too: comparison, that a stored comparison shows nothing unexpected.",
+        help="Ask these gates too: comparison, that a stored comparison shows nothing unexpected; shadow, that live "
+        "reads were compared and do not differ.",
     ),
 ]
 OwnerOption = Annotated[

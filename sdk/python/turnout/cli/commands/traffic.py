@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True)
     app.add_typer(group, name="traffic", help="Set or show which share of a job's readers each version serves.")
     command(group, "set")(set_traffic)
+    command(group, "require")(require)
     command(group, "show")(show_traffic)
     command(app, "cutover")(cutover)
     command(app, "rollback")(rollback)
@@ -56,6 +57,22 @@ async def set_traffic(
             override_owner=override_owner,
             reason=reason,
         )
+    _tell(session, [change])
+
+
+async def require(
+    session: Session,
+    job: JobArgument,
+    demanded: Annotated[list[str] | None, typer.Argument(metavar="GATE...", help="comparison, shadow.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Demand none any more.")] = False,
+    reason: ReasonOption = "",
+) -> None:
+    """Demand gates of every later change of a job's route, instead of those that it demands now."""
+    names = required_gates(demanded)
+    if none == bool(names):
+        raise usage("Name the gates to demand of every change, or give --none to demand none any more.")
+    async with session.client(job) as client:
+        change = await client.require_gates(job, names, reason=reason)
     _tell(session, [change])
 
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     Command.ABORT: "abort",
     Command.STEP: "step",
     Command.SET_SHADOW: "shadow",
+    Command.REQUIRE_GATES: "gates",
 }
 
 
@@ -36,6 +37,8 @@ def route_view(route: Route, readiness: RollbackReadiness | None = None) -> Rend
     ]
     if route.owner is not None:
         pairs.append(("owner", f"{route.owner}, which moves the weights"))
+    if route.required_gates:
+        pairs.append(("gates", f"{', '.join(route.required_gates)} demanded of every change"))
     if route.shadow is not None:
         pairs.append(("shadow", f"v{route.shadow.version}, compared for {percent(route.shadow.share)} of the reads"))
     if readiness is None or route.rollback_version is None:
@@ -147,6 +150,9 @@ def _what_happened(change: RouteChange) -> str:
         shadow = route.shadow
         told = "nothing" if shadow is None else f"v{shadow.version} for {percent(shadow.share)} of its reads"
         done = f"{route.job} is compared with {told}"
+    elif change.command is Command.REQUIRE_GATES:
+        told = f"the gates {', '.join(route.required_gates)}" if route.required_gates else "no gates beyond the usual"
+        done = f"Changes of {route.job} are asked {told}"
     else:
         done = f"{route.job} is rolled back to {weights_text(route.weights)}"
     together = ", in one step with other jobs" if change.group else ""

@@ -142,6 +142,7 @@ class Route(google.protobuf.message.Message):
     OWNER_FIELD_NUMBER: builtins.int
     EXPERIMENT_FIELD_NUMBER: builtins.int
     SHADOW_FIELD_NUMBER: builtins.int
+    REQUIRED_GATES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Resource name, "jobs/{job}/route"."""
     epoch: builtins.int
@@ -186,6 +187,10 @@ class Route(google.protobuf.message.Message):
     def shadow(self) -> global___Shadow:
         """The candidate that fronts read beside the active version; absent = none."""
 
+    @property
+    def required_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Gates that every change of the route is asked beyond those that always are, in order."""
+
     def __init__(
         self,
         *,
@@ -204,9 +209,10 @@ class Route(google.protobuf.message.Message):
         owner: builtins.str = ...,
         experiment: global___RouteExperiment | None = ...,
         shadow: global___Shadow | None = ...,
+        required_gates: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["experiment", b"experiment", "rollback_protected_until", b"rollback_protected_until", "shadow", b"shadow", "update_time", b"update_time", "view", b"view"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "arms", b"arms", "epoch", b"epoch", "etag", b"etag", "experiment", b"experiment", "group", b"group", "intervals", b"intervals", "name", b"name", "owner", b"owner", "rollback_protected_until", b"rollback_protected_until", "rollback_version", b"rollback_version", "salt", b"salt", "shadow", b"shadow", "update_time", b"update_time", "view", b"view"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "arms", b"arms", "epoch", b"epoch", "etag", b"etag", "experiment", b"experiment", "group", b"group", "intervals", b"intervals", "name", b"name", "owner", b"owner", "required_gates", b"required_gates", "rollback_protected_until", b"rollback_protected_until", "rollback_version", b"rollback_version", "salt", b"salt", "shadow", b"shadow", "update_time", b"update_time", "view", b"view"]) -> None: ...
 
 global___Route = Route
 
@@ -432,6 +438,8 @@ class RouteChange(google.protobuf.message.Message):
         """A bandit moved its weights."""
         SET_SHADOW: RouteChange._Command.ValueType  # 8
         """SetShadow."""
+        REQUIRE_GATES: RouteChange._Command.ValueType  # 11
+        """RequireGates."""
 
     class Command(_Command, metaclass=_CommandEnumTypeWrapper):
         """What was asked."""
@@ -454,6 +462,8 @@ class RouteChange(google.protobuf.message.Message):
     """A bandit moved its weights."""
     SET_SHADOW: RouteChange.Command.ValueType  # 8
     """SetShadow."""
+    REQUIRE_GATES: RouteChange.Command.ValueType  # 11
+    """RequireGates."""
 
     ROUTE_FIELD_NUMBER: builtins.int
     COMMAND_FIELD_NUMBER: builtins.int
@@ -696,7 +706,8 @@ class SetTrafficRequest(google.protobuf.message.Message):
     @property
     def require_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of gates to ask beyond those that are always asked: "comparison" demands that a stored comparison of the two
-        versions shows nothing but what its contract expects.
+        versions shows nothing but what its contract expects, "shadow" that live reads of the two were compared and do not
+        show that it differs. Those that the route demands (RequireGates) are asked anyway.
         """
 
     def __init__(
@@ -758,7 +769,8 @@ class CutOverRouteRequest(google.protobuf.message.Message):
     @property
     def require_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of gates to ask beyond those that are always asked: "comparison" demands that a stored comparison of the two
-        versions shows nothing but what its contract expects.
+        versions shows nothing but what its contract expects, "shadow" that live reads of the two were compared and do not
+        show that it differs. Those that the route demands (RequireGates) are asked anyway.
         """
 
     def __init__(
@@ -2874,6 +2886,50 @@ class SetShadowRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "etag", b"etag", "name", b"name", "override_gates", b"override_gates", "override_owner", b"override_owner", "reason", b"reason", "request_id", b"request_id", "shadow", b"shadow", "validate_only", b"validate_only"]) -> None: ...
 
 global___SetShadowRequest = SetShadowRequest
+
+@typing.final
+class RequireGatesRequest(google.protobuf.message.Message):
+    """Request of RequireGates."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    GATES_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/route"."""
+    etag: builtins.str
+    """Etag of the route that the change rests on; empty = whatever it is now."""
+    request_id: builtins.str
+    """Unique id of this request; a repeat returns the first answer."""
+    validate_only: builtins.bool
+    """Only check: nothing changes."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    @property
+    def gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Gates to demand, "comparison" and "shadow" among them or not; empty = none any more."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        gates: collections.abc.Iterable[builtins.str] | None = ...,
+        etag: builtins.str = ...,
+        request_id: builtins.str = ...,
+        validate_only: builtins.bool = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "etag", b"etag", "gates", b"gates", "name", b"name", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+
+global___RequireGatesRequest = RequireGatesRequest
 
 @typing.final
 class GetShadowRequest(google.protobuf.message.Message):

@@ -153,6 +153,11 @@ class SwitcherStub(object):
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetShadowRequest.SerializeToString,
                 response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ShadowReport.FromString,
                 _registered_method=True)
+        self.RequireGates = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/RequireGates',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RequireGatesRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.FromString,
+                _registered_method=True)
         self.RecordShadowCounts = channel.unary_unary(
                 '/turnout.switcher.v1.Switcher/RecordShadowCounts',
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RecordShadowCountsRequest.SerializeToString,
@@ -357,6 +362,15 @@ class SwitcherServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequireGates(self, request, context):
+        """RequireGates demands gates of every later change of a route, at each growth of a weight and each cutover, as if the
+        change had named them in require_gates; a rollback leaves that as it is. It asks no gate itself. A change passes
+        over them as over any other, by name. Errors as for SetTraffic; INVALID_ARGUMENT (reason UNKNOWN_GATE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecordShadowCounts(self, request, context):
         """RecordShadowCounts stores what a front has compared since it started. A repeat, or an older one, changes nothing.
         It is meant for fronts.
@@ -490,6 +504,11 @@ def add_SwitcherServicer_to_server(servicer, server):
                     servicer.GetShadow,
                     request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetShadowRequest.FromString,
                     response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ShadowReport.SerializeToString,
+            ),
+            'RequireGates': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequireGates,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RequireGatesRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.SerializeToString,
             ),
             'RecordShadowCounts': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordShadowCounts,
@@ -1127,6 +1146,33 @@ class Switcher(object):
             '/turnout.switcher.v1.Switcher/GetShadow',
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetShadowRequest.SerializeToString,
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.ShadowReport.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequireGates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/RequireGates',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RequireGatesRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.RouteChange.FromString,
             options,
             channel_credentials,
             insecure,

@@ -199,6 +199,15 @@ class SwitcherStub:
     table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
     """
 
+    RequireGates: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.RequireGatesRequest,
+        turnout.switcher.v1.switcher_pb2.RouteChange,
+    ]
+    """RequireGates demands gates of every later change of a route, at each growth of a weight and each cutover, as if the
+    change had named them in require_gates; a rollback leaves that as it is. It asks no gate itself. A change passes
+    over them as over any other, by name. Errors as for SetTraffic; INVALID_ARGUMENT (reason UNKNOWN_GATE).
+    """
+
     RecordShadowCounts: grpc.UnaryUnaryMultiCallable[
         turnout.switcher.v1.switcher_pb2.RecordShadowCountsRequest,
         turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse,
@@ -394,6 +403,15 @@ class SwitcherAsyncStub:
     ]
     """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
     table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
+    """
+
+    RequireGates: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.RequireGatesRequest,
+        turnout.switcher.v1.switcher_pb2.RouteChange,
+    ]
+    """RequireGates demands gates of every later change of a route, at each growth of a weight and each cutover, as if the
+    change had named them in require_gates; a rollback leaves that as it is. It asks no gate itself. A change passes
+    over them as over any other, by name. Errors as for SetTraffic; INVALID_ARGUMENT (reason UNKNOWN_GATE).
     """
 
     RecordShadowCounts: grpc.aio.UnaryUnaryMultiCallable[
@@ -637,6 +655,17 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ShadowReport, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ShadowReport]]:
         """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
         table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
+        """
+
+    @abc.abstractmethod
+    def RequireGates(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.RequireGatesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
+        """RequireGates demands gates of every later change of a route, at each growth of a weight and each cutover, as if the
+        change had named them in require_gates; a rollback leaves that as it is. It asks no gate itself. A change passes
+        over them as over any other, by name. Errors as for SetTraffic; INVALID_ARGUMENT (reason UNKNOWN_GATE).
         """
 
     @abc.abstractmethod
