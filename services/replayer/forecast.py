@@ -13,6 +13,9 @@ A worker gathers a batch for up to two seconds. So it is no standstill that posi
 nothing is known of a line that is shorter than one such batch. It begins with small ones, each record of which costs
 more, and makes them larger as fast as it may: once there are larger ones, what the small ones took is left out.
 
+Hands of one run do the same work on the same machines. What one differs from the others counts the more, the longer it
+has been measured; with only some seconds of each, it is mostly chance.
+
 The whole line counts, the newer part the more: a short window is noisy, while the mean of the whole run is slow to
 believe that anything has changed. Where the last stretches are unlike everything before them, the line begins anew
 there: another job began to write, an index grew out of memory, Kafka was away. What the service knows to change the
@@ -48,6 +51,7 @@ _KNOWN_S: Final = AGE_MAX_S - 0.25  # a batch gathered for as long as it may, as
 _GROWS_S: Final = 10.0  # batches have their size by then
 _GROWN: Final = 2.0  # so many times larger than another one is a batch of another size
 _KEPT_S: Final = 0.5  # of a line at least, however small the batches were: less cannot be told from samples
+_ALIKE_S: Final = 10.0  # measured, before a hand's own rate counts as much as that of all hands
 _POINTS_MAX: Final = 96
 _THIN: Final = 0.02  # of a point's age: points that lie closer than that are not told apart
 _BLOCK_S: Final = 1.5  # the shortest stretch that has a rate of its own; several leaps
@@ -312,24 +316,25 @@ class Track:
     def _made(self) -> Forecast:
         if self._newest is None or not self._lines:
             return UNKNOWN
-        hands = [self._hand(hand, line) for hand, line in self._lines.items()]
-        open_ones = [one for one in hands if one is not None]
+        open_ones = [one for hand, line in self._lines.items() if (one := self._ahead(hand, line)) is not None]
         nobodys = self._positions.keys() - set().union(*self._lines)
         if any(self._target(tp) > self._positions[tp].next_offset for tp in nobodys) or not open_ones:
             return UNKNOWN
-        if any(one.never for one in open_ones):
+        known = [one for one in open_ones if one.cost is not None]
+        forecasts = [_alike(one, known) if one.cost is not None else UNKNOWN for one in open_ones]
+        if any(one.never for one in forecasts):
             return Forecast(never=True)
-        if any(one.eta_s is None for one in open_ones):
+        if any(one.eta_s is None for one in forecasts):
             return UNKNOWN
-        latest = [one.eta_max_s for one in open_ones]
+        latest = [one.eta_max_s for one in forecasts]
         return Forecast(
-            eta_s=max(one.eta_s or 0.0 for one in open_ones),
-            eta_min_s=max(one.eta_min_s or 0.0 for one in open_ones),
+            eta_s=max(one.eta_s or 0.0 for one in forecasts),
+            eta_min_s=max(one.eta_min_s or 0.0 for one in forecasts),
             eta_max_s=None if None in latest else max(one or 0.0 for one in latest),
         )
 
-    def _hand(self, hand: frozenset[TopicPartition], line: Line) -> Forecast | None:
-        """One hand's forecast; None when it is at the end."""
+    def _ahead(self, hand: frozenset[TopicPartition], line: Line) -> "_Ahead | None":
+        """What one hand has before it; None when it is at the end."""
         lag = sum(max(0, self._target(tp) - self._positions[tp].next_offset) for tp in hand)
         arriving = line.arriving_per_s
         lag -= int(arriving * AT_END_S)
@@ -337,9 +342,32 @@ class Track:
             return None
         done = sum(self._positions[tp].next_offset - self._positions[tp].start_offset for tp in hand)
         found = line.seconds_for(lag, done)
-        if found is None:
-            return UNKNOWN
-        return forecast_of(lag, arriving, *found, ago_s=line.since_leap_s, known_s=line.known_s)
+        cost, deviation = (None, 0.0) if found is None else (found[0] / lag, found[1] / lag)
+        return _Ahead(lag, arriving, cost, deviation, line.known_s, line.since_leap_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """Offsets before a hand, how fast more arrive, the seconds that an offset takes (None = not known) with their
+    standard deviation, how long they were measured, and how long ago the last leap was."""
+
+    lag: int
+    arriving: float
+    cost: float | None
+    deviation: float
+    known_s: float
+    since_leap_s: float
+
+
+def _alike(one: _Ahead, all_of: Sequence[_Ahead]) -> Forecast:
+    """The forecast of a hand among those of its run. They do the same work: how one differs is believed as it lasts,
+    or the one that has had the worst of the last seconds would make the run's time."""
+    weight = sum(other.known_s for other in all_of)
+    usual = sum((other.cost or 0.0) * other.known_s for other in all_of) / weight
+    own = one.known_s / (one.known_s + _ALIKE_S)
+    cost = own * (one.cost or 0.0) + (1 - own) * usual
+    seconds, deviation_s = cost * one.lag, one.deviation * one.lag
+    return forecast_of(one.lag, one.arriving, seconds, deviation_s, ago_s=one.since_leap_s, known_s=one.known_s)
 
 
 def forecast_of(

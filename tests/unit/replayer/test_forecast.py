@@ -75,6 +75,7 @@ REPLAYS: dict[str, tuple[list[Hand], dict[str, Any]]] = {
     "slowing database": ([Hand([*TWO], slowing(0.7)), Hand([*TWO], slowing(0.7))], {}),
     "uneven partitions of one worker": ([Hand([300_000, 2_400_000], steady(10_000))], {}),
     "uneven workers": ([Hand([300_000, 300_000], steady(10_000)), Hand([*TWO], steady(10_000))], {}),
+    "a slower worker": ([Hand([*TWO], steady(10_000)), Hand([*TWO], steady(6_000))], {}),
     "moving end": ([Hand([*TWO], steady(10_000), arriving=1500), Hand([*TWO], steady(10_000), arriving=1500)], {}),
     "large batches": ([Hand([*TWO], steady(10_000))], {"batch_s": 3.0}),
     "limited to little": ([Hand([6000, 6000], steady(50))], {"batch_s": 0.25, "noise": 0.02}),
@@ -134,6 +135,27 @@ def test_a_replay_of_some_seconds_begins_with_small_batches_and_goes_on_with_lar
             worst.append(max(errors))
     assert sorted(worst)[len(worst) // 2] < 0.35
     assert max(worst) < 1.1
+
+
+def _apart(seconds: float) -> float:
+    """One of two workers has been half as fast for so long: the forecast to that of the slower one alone."""
+    length, track, alone = 10_000_000, Track(), Line()
+    replaying = run(2, State.REPLAYING)
+    for n in range(int(seconds / 0.25) + 1):
+        slow, quick = n * 1_000, n * 2_000
+        positions = {0: replace(at(slow), owner="replica:0"), 1: replace(at(quick), owner="replica:1")}
+        track.add(replaying, sample([(replaying, positions)], {0: length, 1: length}, at_s=n * 0.25))
+        alone.add(n * 0.25, slow, length, measured=True)
+    own, eta_s = alone.seconds_for(length - slow, slow), track.forecast().eta_s
+    assert own is not None
+    assert eta_s is not None
+    return eta_s / own[0]
+
+
+def test_that_one_worker_is_slower_is_believed_as_it_lasts() -> None:
+    assert _apart(4.0) < 0.9
+    assert _apart(4.0) < _apart(20.0) < _apart(200.0) < 1.0
+    assert _apart(200.0) > 0.95
 
 
 def test_a_batch_that_is_being_gathered_is_no_standstill() -> None:
