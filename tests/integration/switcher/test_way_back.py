@@ -6,13 +6,19 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 
-from tests.integration.switcher.conftest import V1, V2, MakeFront, Switcher, refused
+from tests.integration.switcher.conftest import V1, V2, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from turnout.replayer.v1 import replayer_pb2
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 RUN = f"{V1}/run"
+
+
+@pytest.fixture
+async def switcher(start_switcher: StartSwitcher) -> Switcher:
+    """One that loses no front on a busy machine: a front whose lease has expired is not asked."""
+    return await start_switcher(reader_lease_s=60.0)
 
 
 @pytest.mark.parametrize("state", ["STOPPED", "FAILED", "PAUSED", "QUEUED"])
