@@ -145,6 +145,11 @@ EXPERIMENT = ("experiment", "create", "j", "rounding", "v1=95", "v2=5")
         ([*EXPERIMENT, "--objective", "errors", "--every", "1h"], "--objective, --every are of a bandit"),
         ([*EXPERIMENT, "--bandit-units", "5"], "--bandit-units is of a bandit"),
         ([*EXPERIMENT, "--bandit", "thompson", "--epsilon", "0.1"], "thompson has none; leave it out"),
+        (
+            ["experiment", "stop", "j", "rounding", "--override-gates", "schema"],
+            "--override-gates is for --promote and --keep-weights",
+        ),
+        (["rollback", "j", "--dry-run", "--reason", "a look"], "leave it out with --dry-run"),
         ([*EXPERIMENT, "--harm", "slow"], "Without --slow TIME no answer is slow"),
         (["compare", "j", "v1", "v2", "--range-rows", "0"], "'--range-rows': it is at least 1."),
         (["compare", "j", "v1", "v2", "--expect", "a=lots"], "'lots' is no share"),

@@ -250,6 +250,8 @@ async def stop(
     number = None if promote is None else arguments.version_number(promote)
     if number is not None and keep_weights:
         raise usage("Give either --promote or --keep-weights.")
+    if override_gates and number is None and not keep_weights:
+        raise usage("--override-gates is for --promote and --keep-weights: no gate is asked of a return to what was.")
     async with session.client(job, number) as client:
         found = await client.stop_experiment(
             job,

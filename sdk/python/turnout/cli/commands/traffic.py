@@ -133,6 +133,8 @@ async def rollback(
 ) -> int:
     """Put the route back to what it was before the last cutover, without any gate. Several jobs: all or none."""
     if dry_run:
+        if reason:
+            raise usage("--reason is kept with a rollback that is done: leave it out with --dry-run.")
         return await _readiness(session, jobs)
     if len(jobs) == 1:
         async with session.client(jobs[0]) as client:
