@@ -48,6 +48,7 @@ class QueryServicer(query_pb2_grpc.QueryServicer):
             self._front.latency.add(time.monotonic() - began_s)
 
     async def Scan(self, request: query_pb2.ScanRequest, context: Context) -> AsyncIterator[query_pb2.ScanResponse]:
+        await context.send_initial_metadata(())  # a client goes to another front where it hears nothing soon
         order = [(one.column, one.descending) for one in request.order_by]
         asked = convert.request_of(request)
         pages = scans.ScanPages(request.format)

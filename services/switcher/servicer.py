@@ -169,6 +169,7 @@ class SwitcherServicer(ExperimentMethods):
     async def _change(
         self, kind: CommandKind, orders: Sequence[Order], request: convert.ChangeRequest, context: Context
     ) -> list[pb.RouteChange]:
+        await context.send_initial_metadata(())  # a client goes to another switcher where it hears nothing soon
         return await self._parts.changes.change(
             orders,
             convert.intent_of(kind, request),

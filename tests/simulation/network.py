@@ -251,6 +251,9 @@ class _Context:
     def time_remaining(self) -> float | None:
         return None if self._until_s is None else max(0.0, self._until_s - self._loop.time())
 
+    async def send_initial_metadata(self, _: Any) -> None:
+        """Nobody here listens for it."""
+
     def cancelled(self) -> bool:
         return self._stream is not None and self._stream.told_server
 

@@ -17,6 +17,7 @@ from turnout.replayer.v1 import replayer_pb2_grpc
 from turnout.switcher.v1 import switcher_pb2_grpc
 
 _UPLOADS = ("CreateVersion",)
+_TOLD_AT_ONCE = ("CutOverRoute", "Scan")  # that it was heard
 _STREAMS = ("Scan", "WatchRun", "GetArtifact")
 
 
@@ -50,6 +51,8 @@ class Script:
         async def answer(_: Any, request: Any, context: Any) -> Any:
             if method in _UPLOADS:
                 request = [message async for message in request]
+            if method in _TOLD_AT_ONCE:
+                await context.send_initial_metadata(())
             response = self._next(method, request, context)
             if response is None:
                 await self._hold(method)
@@ -61,6 +64,8 @@ class Script:
 
     def stream(self, method: str) -> Any:
         async def answers(_: Any, request: Any, context: Any) -> AsyncIterator[Any]:
+            if method in _TOLD_AT_ONCE:
+                await context.send_initial_metadata(())
             for response in self._next(method, request, context):
                 if response is None:
                     await self._hold(method)

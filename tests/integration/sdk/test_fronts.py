@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -15,20 +16,28 @@ from tests.integration.sdk.servers import Script, serving
 from tests.support.eventually import eventually
 from turnout import errors
 from turnout.client import Client
+from turnout.client.either import either
 from turnout.errors import InvalidInput, ResourceExhausted, Unavailable
 from turnout.query.v1 import query_pb2 as pb
+from turnout.switcher.v1 import switcher_pb2
+from turnout.tasks import beside
 
 ANSWER = pb.GetResponse(served=pb.ServedVersion(version=1, epoch=3, columns=["k"], cause=pb.ServedVersion.ROUTED))
 PAGE = pb.ScanResponse(served=ANSWER.served, columns=[pb.Column(int64_values=[7])])
+CHANGE = switcher_pb2.RouteChange(
+    route=switcher_pb2.Route(name="jobs/j/route", epoch=4, active_version=2),
+    command=switcher_pb2.RouteChange.CUT_OVER,
+    changed=True,
+)
 AWAY = Unavailable("ROUTE_STALE", "This front last heard from the switcher 61 s ago.")
 
 _SERVER = """
 import asyncio
 from tests.integration.sdk.servers import serving
-from tests.integration.sdk.test_fronts import ANSWER, Script
+from tests.integration.sdk.test_fronts import ANSWER, CHANGE, PAGE, Script
 
 async def main():
-    async with serving(Script(Get=[ANSWER])) as target:
+    async with serving(Script(Get=[ANSWER], Scan=[[PAGE]], CutOverRoute=[CHANGE])) as target:
         print(target, flush=True)
         await asyncio.Event().wait()
 
@@ -101,6 +110,33 @@ async def test_a_front_that_falls_silent_costs_no_read(in_order: None) -> None:
     assert len(other.requests["Get"]) == 6
 
 
+async def test_a_scan_begins_at_another_front_where_the_first_is_silent(in_order: None) -> None:
+    other = Script(Scan=[[PAGE]])
+    async with (
+        process_of_a_front() as (first, process),
+        serving(other) as second,
+        Client(targets={"query": [first, second]}) as client,
+    ):
+        assert [read.epoch async for read in client.scan("j")] == [3]
+        process.send_signal(signal.SIGSTOP)
+        assert [read.epoch async for read in client.scan("j")] == [3]
+    assert len(other.requests["Scan"]) == 1
+
+
+async def test_a_change_goes_to_another_switcher_where_the_first_is_silent(in_order: None) -> None:
+    other = Script(CutOverRoute=[CHANGE])
+    async with (
+        process_of_a_front() as (first, process),
+        serving(other) as second,
+        Client(targets={"switcher": [first, second]}) as client,
+    ):
+        assert (await client.cut_over("j", 2)).route.epoch == 4
+        process.send_signal(signal.SIGSTOP)
+        assert (await client.cut_over("j", 2)).route.epoch == 4
+    (asked,) = other.requests["CutOverRoute"]
+    assert asked.request_id, "whoever carries it out as well must know it for the same"
+
+
 async def test_a_front_that_is_slow_is_not_given_up(in_order: None) -> None:
     slow, silent = Script(Get=[None]), Script(Get=[None])
     async with serving(slow) as a, serving(silent) as b, Client(targets={"query": [a, b]}) as client:
@@ -114,12 +150,36 @@ async def test_a_front_that_is_slow_is_not_given_up(in_order: None) -> None:
     assert (len(slow.requests["Get"]), len(silent.requests["Get"])) == (1, 1)
 
 
-async def test_a_change_is_never_asked_of_two_at_a_time(in_order: None) -> None:
-    slow, other = Script(CutOverRoute=[None]), Script(CutOverRoute=[None])
-    async with serving(slow) as a, serving(other) as b, Client(targets={"switcher": [a, b]}) as client:
-        with pytest.raises(errors.DeadlineExceeded):
-            await client.cut_over("j", 1, timeout_s=0.5)
-    assert (len(slow.requests["CutOverRoute"]), len(other.requests["CutOverRoute"])) == (1, 0)
+@pytest.mark.parametrize("method", ["Scan", "CutOverRoute"])
+async def test_what_takes_long_is_told_to_be_heard(
+    method: str, in_order: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`either` asks nobody else then."""
+    noted: list[asyncio.Event] = []
+
+    async def spy(first: Any, second: Any, *, again: Any, patience_s: Any, heard: asyncio.Event) -> Any:
+        noted.append(heard)
+        return await either(first, second, again=again, patience_s=None, heard=heard)
+
+    async def heard() -> bool:
+        return bool(noted) and noted[0].is_set()
+
+    async def ask(client: Client) -> None:
+        if method == "Scan":
+            assert [read async for read in client.scan("j")]
+        else:
+            await client.cut_over("j", 1)
+
+    monkeypatch.setattr("turnout.client.connection.either", spy)
+    slow, other = Script(Scan=[[None]], CutOverRoute=[None]), Script()
+    async with (
+        serving(slow) as a,
+        serving(other) as b,
+        Client(targets={"query": [a, b], "switcher": [a, b]}) as client,
+        beside(ask(client)),
+    ):
+        await eventually(heard)
+        assert not slow.cancelled[method]
 
 
 async def test_two_fronts_that_cannot_are_asked_once_each() -> None:

@@ -43,7 +43,9 @@ def waits(event: asyncio.Event, then: Asked, ends: list[str]) -> Asked:
     return waited
 
 
-async def ask(first: Asked, second: Asked, patience_s: float | None = None) -> tuple[str, list[bool]]:
+async def ask(
+    first: Asked, second: Asked, patience_s: float | None = None, heard: asyncio.Event | None = None
+) -> tuple[str, list[bool]]:
     """What is told, and whether the second was asked, for silence or not."""
     asked: list[bool] = []
 
@@ -51,7 +53,9 @@ async def ask(first: Asked, second: Asked, patience_s: float | None = None) -> t
         asked.append(silent)
         return second()
 
-    told = await either(first(), another, again=lambda error: isinstance(error, AwayError), patience_s=patience_s)
+    told = await either(
+        first(), another, again=lambda error: isinstance(error, AwayError), patience_s=patience_s, heard=heard
+    )
     return told, asked
 
 
@@ -96,3 +100,13 @@ async def test_who_is_cancelled_takes_both_along() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ends == ["cancelled", "cancelled"]
+
+
+async def test_one_that_was_heard_of_is_waited_for() -> None:
+    heard, event = asyncio.Event(), asyncio.Event()
+    heard.set()
+    asyncio.get_running_loop().call_later(0.05, event.set)
+    assert await ask(waits(event, says("a"), []), says("b"), 0.001, heard) == ("a", [])
+    event.clear()
+    asyncio.get_running_loop().call_later(0.05, event.set)
+    assert await ask(waits(event, fails(AwayError()), []), says("b"), 0.001, heard) == ("b", [False])

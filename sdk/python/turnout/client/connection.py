@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import grpc
@@ -22,6 +23,7 @@ from turnout.registry.v1.registry_pb2_grpc import RegistryStub
 from turnout.replayer.v1.replayer_pb2_grpc import ReplayerStub
 from turnout.status import DOMAIN, ERRORS, details_of
 from turnout.switcher.v1.switcher_pb2_grpc import SwitcherStub
+from turnout.tasks import beside
 
 _STUBS: dict[str, Callable[[grpc.aio.Channel], Any]] = {
     "registry": RegistryStub,
@@ -64,6 +66,9 @@ _SICK = ("POSTGRES_UNAVAILABLE", "ROUTES_UNKNOWN", "ROUTE_STALE", "STARTING", "S
 _READS = ("Get", "List", "Watch", "Estimate", "Check", "Compare")
 # Those of them that cost little enough to be asked of two targets.
 _OF_TWO = ("Get", "BatchGet", "List", "ExplainRoute")
+# Those that a target says at once to have heard, as it may take long over them. Where it does not, another is asked as
+# well: it is a read, or the switcher carries a request out once, whomever it is sent to.
+_TOLD_AT_ONCE = ("Scan", "SetTraffic", "CutOver", "RollBack", "SetShadow", "RequireGates")
 # gRPC has no status of its own for a name without an address; its resolvers say one of these.
 _UNRESOLVED = re.compile("DNS resolution failed|name resolution|Name or service not known|Domain name not found", re.I)
 
@@ -132,14 +137,44 @@ class Connections:
         answers, half of the deadline at most.
         """
 
+        heard = asyncio.Event() if method.startswith(_TOLD_AT_ONCE) else None
+
         async def attempt(target: str, left_s: float) -> M:
-            response = await self._call(service, target, method)(request, timeout=left_s)
+            if heard is None:
+                response = await self._call(service, target, method)(request, timeout=left_s)
+            else:
+                response = await self._once_heard(service, target, method, request, answer, left_s, heard)
             assert isinstance(response, answer)
             return response
 
         deadline_s = self.deadline_s(timeout_s, default_s)
-        patience_s = _patience_s(deadline_s, waits_s) if method.startswith(_OF_TWO) else None
-        return await self._retried(service, method, attempt, deadline_s, at_once, patience_s)
+        patience_s = _patience_s(deadline_s, waits_s) if method.startswith((*_OF_TWO, *_TOLD_AT_ONCE)) else None
+        return await self._retried(service, method, attempt, deadline_s, at_once, patience_s, heard)
+
+    async def _once_heard(
+        self,
+        service: str,
+        target: str,
+        method: str,
+        request: Message,
+        answer: type[Message],
+        left_s: float,
+        heard: asyncio.Event,
+    ) -> Any:
+        """The answer to a call, of which is noted when it is heard.
+
+        Of a call with one answer gRPC tells everything at its end; on the wire it is a stream of one message.
+        """
+        open_stream = self._channels[target].unary_stream(
+            f"/turnout.{service}.v1.{service.capitalize()}/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )
+        opened = open_stream(request, timeout=left_s)
+        async with _listening(opened, heard):
+            _, message = await _begun(opened)
+        await _read(opened)
+        return message
 
     async def upload(
         self,
@@ -171,11 +206,17 @@ class Connections:
     ) -> AsyncGenerator[M, None]:
         """One request, a stream of answers, retried only while none has come. The stream is cancelled at the end."""
         deadline_s = self.deadline_s(timeout_s, default_s)
+        heard = asyncio.Event() if method.startswith(_TOLD_AT_ONCE) else None
 
         async def begun(target: str, left_s: float) -> tuple[str, Any, Any]:
-            return target, *await _begun(self._call(service, target, method)(request, timeout=left_s))
+            call = self._call(service, target, method)(request, timeout=left_s)
+            async with _listening(call, heard):
+                return target, *await _begun(call)
 
-        target, opened, message = await self._retried(service, method, begun, deadline_s)
+        patience_s = None if heard is None else _patience_s(deadline_s, 0.0)
+        target, opened, message = await self._retried(
+            service, method, begun, deadline_s, patience_s=patience_s, heard=heard
+        )
         try:
             while message is not grpc.aio.EOF:
                 assert isinstance(message, answer)
@@ -254,12 +295,13 @@ class Connections:
         deadline_s: float,
         at_once: Collection[str] = (),
         patience_s: float | None = None,
+        heard: asyncio.Event | None = None,
     ) -> T:
         """The result of an attempt on a target. UNAVAILABLE is tried again, unless for a reason that is told at once.
 
         Where there are several targets once, at once, and on another one: who asks them all in turn brings down the
-        last. That is asked as well when the first has said nothing for `patience_s`. Where there is one, until the
-        deadline, with pauses.
+        last. That is asked as well when the first has said nothing for `patience_s`, not even that it has `heard`.
+        Where there is one, until the deadline, with pauses.
         """
         places = self._of(service)
         started = time.monotonic()
@@ -284,7 +326,7 @@ class Connections:
         def again(error: BaseException) -> bool:
             return isinstance(error, Unavailable) and error.reason not in at_once and left_s() > 0
 
-        return await either(on(first), on_another, again=again, patience_s=patience_s)
+        return await either(on(first), on_another, again=again, patience_s=patience_s, heard=heard)
 
     async def _tried(
         self, places: Places, target: str, attempt: Callable[[str, float], Awaitable[T]], left_s: float
@@ -367,6 +409,21 @@ def _patience_s(deadline_s: float, waits_s: float) -> float:
     """How long to wait for one target, so that another one has time left: half of it, if that is less than usual."""
     waits_s = min(waits_s, deadline_s / 2)
     return min(waits_s + _SILENT_S, (waits_s + deadline_s) / 2)
+
+
+@asynccontextmanager
+async def _listening(call: Any, heard: asyncio.Event | None) -> AsyncIterator[None]:
+    """Note when the target says that it has the call; nothing where nobody wants to know."""
+    if heard is None:
+        yield
+        return
+
+    async def listen() -> None:
+        await call.initial_metadata()
+        heard.set()
+
+    async with beside(listen()):
+        yield
 
 
 async def _begun(call: Any) -> tuple[Any, Any]:

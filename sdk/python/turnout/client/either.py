@@ -15,17 +15,21 @@ async def either(
     *,
     again: Callable[[BaseException], bool],
     patience_s: float | None,
+    heard: asyncio.Event | None = None,
 ) -> T:
     """The result of `first`, or of whichever answers first once `second` is asked as well.
 
     That is done when the first fails with an error that is worth asking `again`, or has not ended after `patience_s`
-    seconds (None = however long it takes); `second` is told whether the first is silent. That one goes on meanwhile, as
+    seconds (None = however long it takes); heard: set once the first is known to work on it, which is then waited for
+    however long that takes. `second` is told whether the first is silent. That one goes on meanwhile, as
     it may be slow only. Who is not needed any more is cancelled. Raises an error that is not worth asking again, else
     what the second one failed with.
     """
     tasks = [asyncio.create_task(first)]
     try:
         await asyncio.wait(tasks, timeout=patience_s)
+        if heard is not None and heard.is_set():
+            await asyncio.wait(tasks)
         if _stands(tasks[0], again):
             return tasks[0].result()
         tasks.append(asyncio.create_task(second(not tasks[0].done())))

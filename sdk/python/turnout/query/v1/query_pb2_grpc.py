@@ -112,7 +112,8 @@ class QueryServicer(object):
 
     def Scan(self, request, context):
         """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-        active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes.
+        active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes. Initial metadata
+        comes at once: a front that sends none does not hear.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

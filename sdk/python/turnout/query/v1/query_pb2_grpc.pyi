@@ -53,7 +53,8 @@ class QueryStub:
         turnout.query.v1.query_pb2.ScanResponse,
     ]
     """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-    active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes.
+    active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes. Initial metadata
+    comes at once: a front that sends none does not hear.
     """
 
     ExplainRoute: grpc.UnaryUnaryMultiCallable[
@@ -112,7 +113,8 @@ class QueryAsyncStub:
         turnout.query.v1.query_pb2.ScanResponse,
     ]
     """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-    active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes.
+    active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes. Initial metadata
+    comes at once: a front that sends none does not hear.
     """
 
     ExplainRoute: grpc.aio.UnaryUnaryMultiCallable[
@@ -177,7 +179,8 @@ class QueryServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[turnout.query.v1.query_pb2.ScanResponse], collections.abc.AsyncIterator[turnout.query.v1.query_pb2.ScanResponse]]:
         """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-        active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes.
+        active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes. Initial metadata
+        comes at once: a front that sends none does not hear.
         """
 
     @abc.abstractmethod

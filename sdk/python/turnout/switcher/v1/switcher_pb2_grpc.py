@@ -29,7 +29,9 @@ class SwitcherStub(object):
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
     committed when all are PREPARED, and answered when all serve it.
 
-    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline.
+    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline. Of the methods that
+    answer a RouteChange initial metadata comes at once: a switcher that sends none does not hear, and the same request may
+    be sent to another one.
     """
 
     def __init__(self, channel):
@@ -174,7 +176,9 @@ class SwitcherServicer(object):
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
     committed when all are PREPARED, and answered when all serve it.
 
-    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline.
+    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline. Of the methods that
+    answer a RouteChange initial metadata comes at once: a switcher that sends none does not hear, and the same request may
+    be sent to another one.
     """
 
     def GetRoute(self, request, context):
@@ -532,7 +536,9 @@ class Switcher(object):
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
     committed when all are PREPARED, and answered when all serve it.
 
-    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline.
+    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline. Of the methods that
+    answer a RouteChange initial metadata comes at once: a switcher that sends none does not hear, and the same request may
+    be sent to another one.
     """
 
     @staticmethod

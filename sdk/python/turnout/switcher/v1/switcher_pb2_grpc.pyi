@@ -21,7 +21,9 @@ class SwitcherStub:
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
     committed when all are PREPARED, and answered when all serve it.
 
-    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline.
+    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline. Of the methods that
+    answer a RouteChange initial metadata comes at once: a switcher that sends none does not hear, and the same request may
+    be sent to another one.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -228,7 +230,9 @@ class SwitcherAsyncStub:
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
     committed when all are PREPARED, and answered when all serve it.
 
-    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline.
+    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline. Of the methods that
+    answer a RouteChange initial metadata comes at once: a switcher that sends none does not hear, and the same request may
+    be sent to another one.
     """
 
     GetRoute: grpc.aio.UnaryUnaryMultiCallable[
@@ -434,7 +438,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     """Switcher owns routes. A change of a route is compare-and-set on its epoch, first proposed to every live front,
     committed when all are PREPARED, and answered when all serve it.
 
-    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline.
+    Every error carries google.rpc.ErrorInfo with domain "turnout". Every method needs a deadline. Of the methods that
+    answer a RouteChange initial metadata comes at once: a switcher that sends none does not hear, and the same request may
+    be sent to another one.
     """
 
     @abc.abstractmethod
