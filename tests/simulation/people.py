@@ -196,7 +196,7 @@ class Reader:
             try:
                 response = await self._stubs[host.name].Get(request, timeout=_READ_S)
             except grpc.aio.AioRpcError as error:
-                if self._refused(error, host, job):
+                if self._refused(error, host, job, at_least):
                     return True
                 continue
             self._answered(response, job, unit, at_least if host.heard else 0)
@@ -204,12 +204,12 @@ class Reader:
         self.failed += 1
         return False
 
-    def _refused(self, error: grpc.aio.AioRpcError, host: FrontHost, job: str) -> bool:
-        """Whether a read was refused rightly."""
+    def _refused(self, error: grpc.aio.AioRpcError, host: FrontHost, job: str, at_least: int) -> bool:
+        """Whether a read was refused rightly. at_least: the epoch that all fronts were said to serve as it began."""
         said = from_rpc_error(error, "front")
         self._world.checks.count(f"read {said.reason}")
         if said.reason == "JOB_NOT_ROUTED":
-            if self._world.checks.adopted.get(job) and host.heard:
+            if at_least and host.heard:
                 self._world.checks.fail(f"{host.name} has no route of {job}")
             return True
         if error.code() not in _AGAIN or said.reason in ("TABLE_MISSING", "TABLE_CHANGING"):

@@ -456,6 +456,7 @@ class Connection:
         self._session = session
         self._process = process
         self._timeout_s = command_timeout_s
+        self._arrived_s = 0.0  # what follows arrives no sooner
         self.lost = False
 
     async def fetch(self, sql: str, *args: Any, timeout: float | None = None) -> Any:
@@ -505,7 +506,8 @@ class Connection:
 
         cut, request = self._process in self._server.cut, _Request(method, sql, args, arrived)
         if not cut:
-            loop.in_process(None, self._server.delay_s(), self._session.submit, request)
+            self._arrived_s = max(self._arrived_s, loop.time() + self._server.delay_s()) + 1e-9
+            loop.in_process(None, self._arrived_s - loop.time(), self._session.submit, request)
         try:
             async with asyncio.timeout(self._timeout_s if timeout is None else timeout):
                 result = await answer
