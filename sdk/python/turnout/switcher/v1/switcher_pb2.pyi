@@ -12,6 +12,7 @@ import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import sys
+import turnout.replayer.v1.replayer_pb2
 import typing
 
 if sys.version_info >= (3, 10):
@@ -158,7 +159,9 @@ class Route(google.protobuf.message.Message):
     group: builtins.int
     """Revision of the watch in which the route last changed together with those of other jobs, all or none; 0 = never."""
     owner: builtins.str
-    """Name of what alone changes the route, such as "jobs/{job}/experiments/{experiment}"; empty = anybody may."""
+    """Name of what alone changes the route, "jobs/{job}/experiments/{experiment}" or "jobs/{job}/rollouts/{rollout}";
+    empty = anybody may.
+    """
     @property
     def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Arm]:
         """Weights of all versions that serve, the active one among them."""
@@ -438,6 +441,10 @@ class RouteChange(google.protobuf.message.Message):
         """A bandit moved its weights."""
         SET_SHADOW: RouteChange._Command.ValueType  # 8
         """SetShadow."""
+        ROLL_OUT: RouteChange._Command.ValueType  # 9
+        """A rollout made a step."""
+        WITHDRAW: RouteChange._Command.ValueType  # 10
+        """A rollout took its candidate back."""
         REQUIRE_GATES: RouteChange._Command.ValueType  # 11
         """RequireGates."""
 
@@ -462,6 +469,10 @@ class RouteChange(google.protobuf.message.Message):
     """A bandit moved its weights."""
     SET_SHADOW: RouteChange.Command.ValueType  # 8
     """SetShadow."""
+    ROLL_OUT: RouteChange.Command.ValueType  # 9
+    """A rollout made a step."""
+    WITHDRAW: RouteChange.Command.ValueType  # 10
+    """A rollout took its candidate back."""
     REQUIRE_GATES: RouteChange.Command.ValueType  # 11
     """RequireGates."""
 
@@ -2669,7 +2680,7 @@ global___RecordOutcomesResponse = RecordOutcomesResponse
 
 @typing.final
 class Decision(google.protobuf.message.Message):
-    """A decision on an experiment."""
+    """A decision on an experiment or on a rollout."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -2683,24 +2694,32 @@ class Decision(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     CARRIED_OUT_FIELD_NUMBER: builtins.int
     RECORD_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """"jobs/{job}/experiments/{experiment}/decisions/{decision}"."""
+    """"jobs/{job}/experiments/{experiment}/decisions/{decision}", "jobs/{job}/rollouts/{rollout}/decisions/{decision}"."""
     epoch: builtins.int
-    """Epoch of the route that it led to, or stayed in."""
+    """Epoch of the route that it led to, or stayed in; 0 on a rollout."""
     action: builtins.str
-    """What was to be done: KEEP, ABORT, END, PAUSE, STEP or ASKED."""
+    """What was to be done. Of an experiment: KEEP, ABORT, END, PAUSE, STEP or ASKED. Of a rollout: LOOK (what gates and
+    route say), ACT (what became of an act), PAUSE, RESUME, PROMOTE or ABORT (what a person said).
+    """
     verdict: global___Verdict.ValueType
-    """The most pressing verdict."""
+    """The most pressing verdict on an experiment; unspecified on a rollout."""
     sentence: builtins.str
     """Why, with its numbers."""
     actor: builtins.str
-    """Who decided, as far as known: "guardrails", "bandit", or whom a person claims to be."""
+    """Who decided, as far as known: "guardrails", "bandit", "rollout", or whom a person claims to be."""
     reason: builtins.str
     """Why, in the words of that person."""
     carried_out: builtins.bool
     """Whether its change of the route was committed; true where there was none to be made."""
     record: builtins.str
     """The whole record as JSON, with everything that it rests on; only in the answer of GetDecision."""
+    state: global___Rollout.State.ValueType
+    """Of a rollout: its state afterwards."""
+    step: builtins.int
+    """Of a rollout: its step afterwards, as in Rollout.step."""
     @property
     def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was made."""
@@ -2718,9 +2737,11 @@ class Decision(google.protobuf.message.Message):
         reason: builtins.str = ...,
         carried_out: builtins.bool = ...,
         record: builtins.str = ...,
+        state: global___Rollout.State.ValueType = ...,
+        step: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "actor", b"actor", "carried_out", b"carried_out", "create_time", b"create_time", "epoch", b"epoch", "name", b"name", "reason", b"reason", "record", b"record", "sentence", b"sentence", "verdict", b"verdict"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "actor", b"actor", "carried_out", b"carried_out", "create_time", b"create_time", "epoch", b"epoch", "name", b"name", "reason", b"reason", "record", b"record", "sentence", b"sentence", "state", b"state", "step", b"step", "verdict", b"verdict"]) -> None: ...
 
 global___Decision = Decision
 
@@ -2734,7 +2755,7 @@ class ListDecisionsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     parent: builtins.str
-    """"jobs/{job}/experiments/{experiment}"."""
+    """"jobs/{job}/experiments/{experiment}" or "jobs/{job}/rollouts/{rollout}"."""
     page_size: builtins.int
     """Most decisions in the answer; 0 = 100, above 1000 = 1000, negative = INVALID_ARGUMENT."""
     page_token: builtins.str
@@ -2782,7 +2803,7 @@ class GetDecisionRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """"jobs/{job}/experiments/{experiment}/decisions/{decision}"."""
+    """As in Decision.name."""
     def __init__(
         self,
         *,
@@ -2800,7 +2821,7 @@ class ReplayDecisionRequest(google.protobuf.message.Message):
 
     NAME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """"jobs/{job}/experiments/{experiment}/decisions/{decision}"."""
+    """As in Decision.name."""
     def __init__(
         self,
         *,
@@ -3204,3 +3225,731 @@ class RecordShadowCountsResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 global___RecordShadowCountsResponse = RecordShadowCountsResponse
+
+@typing.final
+class Rollout(google.protobuf.message.Message):
+    """A plan that brings a candidate from its replay to all units, step by step, and how far it is. It takes the candidate
+    back by itself when a gate fails.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Rollout._State.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Rollout._State.ValueType  # 0
+        """Never sent."""
+        PENDING: Rollout._State.ValueType  # 1
+        """It does not own the route yet."""
+        RUNNING: Rollout._State.ValueType  # 2
+        """It goes from step to step."""
+        PAUSED: Rollout._State.ValueType  # 3
+        """Nothing moves forward until a person says so; a gate that fails still takes the candidate back."""
+        ROLLING_BACK: Rollout._State.ValueType  # 4
+        """The candidate is being taken back; nothing holds that up."""
+        SUCCEEDED: Rollout._State.ValueType  # 5
+        """All steps are done."""
+        ROLLED_BACK: Rollout._State.ValueType  # 6
+        """A gate failed; the candidate has no unit."""
+        ABORTED: Rollout._State.ValueType  # 7
+        """A person aborted it; the candidate has no unit."""
+        FAILED: Rollout._State.ValueType  # 8
+        """It was not given the route; nothing has changed."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where a rollout stands."""
+
+    STATE_UNSPECIFIED: Rollout.State.ValueType  # 0
+    """Never sent."""
+    PENDING: Rollout.State.ValueType  # 1
+    """It does not own the route yet."""
+    RUNNING: Rollout.State.ValueType  # 2
+    """It goes from step to step."""
+    PAUSED: Rollout.State.ValueType  # 3
+    """Nothing moves forward until a person says so; a gate that fails still takes the candidate back."""
+    ROLLING_BACK: Rollout.State.ValueType  # 4
+    """The candidate is being taken back; nothing holds that up."""
+    SUCCEEDED: Rollout.State.ValueType  # 5
+    """All steps are done."""
+    ROLLED_BACK: Rollout.State.ValueType  # 6
+    """A gate failed; the candidate has no unit."""
+    ABORTED: Rollout.State.ValueType  # 7
+    """A person aborted it; the candidate has no unit."""
+    FAILED: Rollout.State.ValueType  # 8
+    """It was not given the route; nothing has changed."""
+
+    class _Phase:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _PhaseEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Rollout._Phase.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        PHASE_UNSPECIFIED: Rollout._Phase.ValueType  # 0
+        """Never sent."""
+        TAKING: Rollout._Phase.ValueType  # 1
+        """What it does is to be done, and may have been done."""
+        WATCHING: Rollout._Phase.ValueType  # 2
+        """That is done; its gates are asked."""
+
+    class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
+        """What is being done about a step."""
+
+    PHASE_UNSPECIFIED: Rollout.Phase.ValueType  # 0
+    """Never sent."""
+    TAKING: Rollout.Phase.ValueType  # 1
+    """What it does is to be done, and may have been done."""
+    WATCHING: Rollout.Phase.ValueType  # 2
+    """That is done; its gates are asked."""
+
+    class _Hold:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _HoldEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Rollout._Hold.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        HOLD_UNSPECIFIED: Rollout._Hold.ValueType  # 0
+        """It is not."""
+        PERSON: Rollout._Hold.ValueType  # 1
+        """A person paused it."""
+        INCONCLUSIVE: Rollout._Hold.ValueType  # 2
+        """A gate cannot decide, or the step's time limit is over."""
+        REFUSED: Rollout._Hold.ValueType  # 3
+        """What the step does was refused."""
+        OVERRULED: Rollout._Hold.ValueType  # 4
+        """Somebody changed the route over its head."""
+
+    class Hold(_Hold, metaclass=_HoldEnumTypeWrapper):
+        """Why a rollout is paused."""
+
+    HOLD_UNSPECIFIED: Rollout.Hold.ValueType  # 0
+    """It is not."""
+    PERSON: Rollout.Hold.ValueType  # 1
+    """A person paused it."""
+    INCONCLUSIVE: Rollout.Hold.ValueType  # 2
+    """A gate cannot decide, or the step's time limit is over."""
+    REFUSED: Rollout.Hold.ValueType  # 3
+    """What the step does was refused."""
+    OVERRULED: Rollout.Hold.ValueType  # 4
+    """Somebody changed the route over its head."""
+
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    PLAN_FIELD_NUMBER: builtins.int
+    ACTIVE_VERSION_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    PHASE_FIELD_NUMBER: builtins.int
+    HOLD_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    WAITING_FOR_FIELD_NUMBER: builtins.int
+    FROZEN_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    WATCHED_TIME_FIELD_NUMBER: builtins.int
+    FINDINGS_FIELD_NUMBER: builtins.int
+    EXPERIMENT_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    UPDATE_TIME_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    PREVIEWS_FIELD_NUMBER: builtins.int
+    LEAST_TIME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/rollouts/{rollout}"."""
+    version: builtins.int
+    """Number of the candidate."""
+    active_version: builtins.int
+    """Number of the version that was active at the start, which readers come back to."""
+    state: global___Rollout.State.ValueType
+    """Where it stands."""
+    step: builtins.int
+    """Present step, from 1: its place in the plan. 0 = it does not own the route yet; one more than there are = all are
+    done, and the route is given back.
+    """
+    phase: global___Rollout.Phase.ValueType
+    """What is being done about the present step."""
+    hold: global___Rollout.Hold.ValueType
+    """Why it is PAUSED; else unspecified."""
+    sentence: builtins.str
+    """Why it came to where it is, with its numbers."""
+    waiting_for: builtins.str
+    """What has to come before it goes on; empty = nothing."""
+    frozen: builtins.bool
+    """Whether nothing moves forward because a gate gave no answer, or one that rests on stale data."""
+    weight: builtins.int
+    """Basis points of the units that the candidate was given by what is done."""
+    experiment: builtins.str
+    """Name of the experiment that counts, or last counted, the candidate's units; empty = none was begun."""
+    claimed_actor: builtins.str
+    """Who created it, as the caller claims."""
+    reason: builtins.str
+    """Why, in the caller's words."""
+    @property
+    def plan(self) -> global___RolloutPlan:
+        """What is to be done. In answers all is said, and no template."""
+
+    @property
+    def watched_time(self) -> google.protobuf.duration_pb2.Duration:
+        """For how long the present step has been watched with answers of its gates."""
+
+    @property
+    def findings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RolloutFinding]:
+        """What the gates said at the last look."""
+
+    @property
+    def create_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was created."""
+
+    @property
+    def update_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it came to its present state, step and phase."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was over; absent before."""
+
+    @property
+    def previews(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RolloutPreview]:
+        """What each step would take, in the order of the plan; only in the answer of CreateRollout."""
+
+    @property
+    def least_time(self) -> google.protobuf.duration_pb2.Duration:
+        """The time that all steps take when all goes well, without comparing and without waiting for people; only in the answer
+        of CreateRollout, absent where that of a step is not known.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        version: builtins.int = ...,
+        plan: global___RolloutPlan | None = ...,
+        active_version: builtins.int = ...,
+        state: global___Rollout.State.ValueType = ...,
+        step: builtins.int = ...,
+        phase: global___Rollout.Phase.ValueType = ...,
+        hold: global___Rollout.Hold.ValueType = ...,
+        sentence: builtins.str = ...,
+        waiting_for: builtins.str = ...,
+        frozen: builtins.bool = ...,
+        weight: builtins.int = ...,
+        watched_time: google.protobuf.duration_pb2.Duration | None = ...,
+        findings: collections.abc.Iterable[global___RolloutFinding] | None = ...,
+        experiment: builtins.str = ...,
+        create_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        update_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+        previews: collections.abc.Iterable[global___RolloutPreview] | None = ...,
+        least_time: google.protobuf.duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "least_time", b"least_time", "plan", b"plan", "update_time", b"update_time", "watched_time", b"watched_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "claimed_actor", b"claimed_actor", "create_time", b"create_time", "end_time", b"end_time", "experiment", b"experiment", "findings", b"findings", "frozen", b"frozen", "hold", b"hold", "least_time", b"least_time", "name", b"name", "phase", b"phase", "plan", b"plan", "previews", b"previews", "reason", b"reason", "sentence", b"sentence", "state", b"state", "step", b"step", "update_time", b"update_time", "version", b"version", "waiting_for", b"waiting_for", "watched_time", b"watched_time", "weight", b"weight"]) -> None: ...
+
+global___Rollout = Rollout
+
+@typing.final
+class RolloutPlan(google.protobuf.message.Message):
+    """What a rollout is to do."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEMPLATE_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    UNITS_FIELD_NUMBER: builtins.int
+    GUARDRAILS_FIELD_NUMBER: builtins.int
+    template: builtins.str
+    """Template to begin with, "careful", "normal" or "fast": what else is said replaces the template's. Empty = none."""
+    units: global___Units.ValueType
+    """What its experiment counts by; unspecified = as the template, or the row's key."""
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RolloutStep]:
+        """The steps, at most 32; they end with all units on the candidate, and perhaps a soak and the retirement behind it.
+        Empty = those of the template.
+        """
+
+    @property
+    def guardrails(self) -> global___Plan:
+        """What verdicts go by. 0 or absent = as the template, or the default. Its harms and errors are always the defaults."""
+
+    def __init__(
+        self,
+        *,
+        template: builtins.str = ...,
+        steps: collections.abc.Iterable[global___RolloutStep] | None = ...,
+        units: global___Units.ValueType = ...,
+        guardrails: global___Plan | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["guardrails", b"guardrails"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["guardrails", b"guardrails", "steps", b"steps", "template", b"template", "units", b"units"]) -> None: ...
+
+global___RolloutPlan = RolloutPlan
+
+@typing.final
+class RolloutStep(google.protobuf.message.Message):
+    """One step of a plan."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _KindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[RolloutStep._Kind.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: RolloutStep._Kind.ValueType  # 0
+        """Never valid."""
+        REPLAY: RolloutStep._Kind.ValueType  # 1
+        """Starts the candidate's run, unless it has one, and waits until its table may serve. Only as the first step."""
+        COMPARE: RolloutStep._Kind.ValueType  # 2
+        """Compares the candidate's table with the active version's at one cut of the log."""
+        SHADOW: RolloutStep._Kind.ValueType  # 3
+        """Answers a share of the reads from both tables, and compares the answers."""
+        TRAFFIC: RolloutStep._Kind.ValueType  # 4
+        """Gives the candidate a share of the units; at 100 % it becomes the active version."""
+        APPROVE: RolloutStep._Kind.ValueType  # 5
+        """Waits for a person, who promotes past it."""
+        SOAK: RolloutStep._Kind.ValueType  # 6
+        """Watches the candidate, while the way back is kept."""
+        RETIRE: RolloutStep._Kind.ValueType  # 7
+        """Begins to retire the version that was active before. Only as the last step."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What a step does."""
+
+    KIND_UNSPECIFIED: RolloutStep.Kind.ValueType  # 0
+    """Never valid."""
+    REPLAY: RolloutStep.Kind.ValueType  # 1
+    """Starts the candidate's run, unless it has one, and waits until its table may serve. Only as the first step."""
+    COMPARE: RolloutStep.Kind.ValueType  # 2
+    """Compares the candidate's table with the active version's at one cut of the log."""
+    SHADOW: RolloutStep.Kind.ValueType  # 3
+    """Answers a share of the reads from both tables, and compares the answers."""
+    TRAFFIC: RolloutStep.Kind.ValueType  # 4
+    """Gives the candidate a share of the units; at 100 % it becomes the active version."""
+    APPROVE: RolloutStep.Kind.ValueType  # 5
+    """Waits for a person, who promotes past it."""
+    SOAK: RolloutStep.Kind.ValueType  # 6
+    """Watches the candidate, while the way back is kept."""
+    RETIRE: RolloutStep.Kind.ValueType  # 7
+    """Begins to retire the version that was active before. Only as the last step."""
+
+    KIND_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    FOR_TIME_FIELD_NUMBER: builtins.int
+    WITHIN_TIME_FIELD_NUMBER: builtins.int
+    NO_WORSE_FIELD_NUMBER: builtins.int
+    CONTRACT_FIELD_NUMBER: builtins.int
+    kind: global___RolloutStep.Kind.ValueType
+    """What it does."""
+    share: builtins.int
+    """TRAFFIC: basis points of the units; SHADOW: of the reads; 1 to 10000. 0 for the others."""
+    no_worse: builtins.bool
+    """TRAFFIC below 100 %: until it is shown that the candidate is no worse than the margin allows."""
+    @property
+    def for_time(self) -> google.protobuf.duration_pb2.Duration:
+        """SHADOW, TRAFFIC, SOAK: at least so long, while its gates answer; at most 90 days."""
+
+    @property
+    def within_time(self) -> google.protobuf.duration_pb2.Duration:
+        """SHADOW, TRAFFIC, SOAK, REPLAY, COMPARE: undecided for so long = it pauses for a person; 0 = as long as it takes."""
+
+    @property
+    def contract(self) -> turnout.replayer.v1.replayer_pb2.ComparisonContract:
+        """COMPARE: what may differ and what must; absent = a person judges the differences."""
+
+    def __init__(
+        self,
+        *,
+        kind: global___RolloutStep.Kind.ValueType = ...,
+        share: builtins.int = ...,
+        for_time: google.protobuf.duration_pb2.Duration | None = ...,
+        within_time: google.protobuf.duration_pb2.Duration | None = ...,
+        no_worse: builtins.bool = ...,
+        contract: turnout.replayer.v1.replayer_pb2.ComparisonContract | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["contract", b"contract", "for_time", b"for_time", "within_time", b"within_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["contract", b"contract", "for_time", b"for_time", "kind", b"kind", "no_worse", b"no_worse", "share", b"share", "within_time", b"within_time"]) -> None: ...
+
+global___RolloutStep = RolloutStep
+
+@typing.final
+class RolloutPreview(google.protobuf.message.Message):
+    """What one step would take. Absent = it is not known."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    DOES_FIELD_NUMBER: builtins.int
+    GATES_FIELD_NUMBER: builtins.int
+    LEAST_TIME_FIELD_NUMBER: builtins.int
+    UNITS_NEEDED_FIELD_NUMBER: builtins.int
+    UNITS_TO_FIND_FIELD_NUMBER: builtins.int
+    UNITS_EXPECTED_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
+    does: builtins.str
+    """What it does, in words."""
+    units_needed: builtins.float
+    """Units, of both versions and of all steps so far, until a candidate that is just as good is shown to be no worse; 0
+    where the step does not ask for that.
+    """
+    units_to_find: builtins.float
+    """The same, until one that errs ten times as often is taken back."""
+    units_expected: builtins.float
+    """Units that are expected by the end of the step."""
+    @property
+    def step(self) -> global___RolloutStep:
+        """The step."""
+
+    @property
+    def gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the gates that must pass before the next one."""
+
+    @property
+    def least_time(self) -> google.protobuf.duration_pb2.Duration:
+        """The time that it takes when all goes well."""
+
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What the expected units, or the time, cannot reach, and what to do, one sentence an item."""
+
+    def __init__(
+        self,
+        *,
+        step: global___RolloutStep | None = ...,
+        does: builtins.str = ...,
+        gates: collections.abc.Iterable[builtins.str] | None = ...,
+        least_time: google.protobuf.duration_pb2.Duration | None = ...,
+        units_needed: builtins.float | None = ...,
+        units_to_find: builtins.float | None = ...,
+        units_expected: builtins.float | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_units_expected", b"_units_expected", "_units_needed", b"_units_needed", "_units_to_find", b"_units_to_find", "least_time", b"least_time", "step", b"step", "units_expected", b"units_expected", "units_needed", b"units_needed", "units_to_find", b"units_to_find"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_units_expected", b"_units_expected", "_units_needed", b"_units_needed", "_units_to_find", b"_units_to_find", "does", b"does", "gates", b"gates", "least_time", b"least_time", "step", b"step", "units_expected", b"units_expected", "units_needed", b"units_needed", "units_to_find", b"units_to_find", "warnings", b"warnings"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_units_expected", b"_units_expected"]) -> typing.Literal["units_expected"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_units_needed", b"_units_needed"]) -> typing.Literal["units_needed"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_units_to_find", b"_units_to_find"]) -> typing.Literal["units_to_find"] | None: ...
+
+global___RolloutPreview = RolloutPreview
+
+@typing.final
+class RolloutFinding(google.protobuf.message.Message):
+    """What a gate said of a rollout's present step."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Verdict:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _VerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[RolloutFinding._Verdict.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        VERDICT_UNSPECIFIED: RolloutFinding._Verdict.ValueType  # 0
+        """Never sent."""
+        FAIL: RolloutFinding._Verdict.ValueType  # 1
+        """The candidate is taken back."""
+        INCONCLUSIVE: RolloutFinding._Verdict.ValueType  # 2
+        """A person decides."""
+        STALE: RolloutFinding._Verdict.ValueType  # 3
+        """Nobody can tell at present, so nothing moves forward."""
+        WAIT: RolloutFinding._Verdict.ValueType  # 4
+        """Not yet."""
+        PASS: RolloutFinding._Verdict.ValueType  # 5
+        """It holds."""
+
+    class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
+        """What a gate says."""
+
+    VERDICT_UNSPECIFIED: RolloutFinding.Verdict.ValueType  # 0
+    """Never sent."""
+    FAIL: RolloutFinding.Verdict.ValueType  # 1
+    """The candidate is taken back."""
+    INCONCLUSIVE: RolloutFinding.Verdict.ValueType  # 2
+    """A person decides."""
+    STALE: RolloutFinding.Verdict.ValueType  # 3
+    """Nobody can tell at present, so nothing moves forward."""
+    WAIT: RolloutFinding.Verdict.ValueType  # 4
+    """Not yet."""
+    PASS: RolloutFinding.Verdict.ValueType  # 5
+    """It holds."""
+
+    GATE_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    SENTENCE_FIELD_NUMBER: builtins.int
+    gate: builtins.str
+    """Name of the gate: "run", "catch-up", "coverage", "schema", "comparison", "shadow", "harm", "spread" or "no-worse"."""
+    verdict: global___RolloutFinding.Verdict.ValueType
+    """What it says."""
+    sentence: builtins.str
+    """Why, with its numbers."""
+    def __init__(
+        self,
+        *,
+        gate: builtins.str = ...,
+        verdict: global___RolloutFinding.Verdict.ValueType = ...,
+        sentence: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gate", b"gate", "sentence", b"sentence", "verdict", b"verdict"]) -> None: ...
+
+global___RolloutFinding = RolloutFinding
+
+@typing.final
+class CreateRolloutRequest(google.protobuf.message.Message):
+    """Request of CreateRollout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    ROLLOUT_ID_FIELD_NUMBER: builtins.int
+    ROLLOUT_FIELD_NUMBER: builtins.int
+    EXPECTED_UNITS_PER_DAY_FIELD_NUMBER: builtins.int
+    EXPECTED_RISK_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """"jobs/{job}"."""
+    rollout_id: builtins.str
+    """Its id, `^[a-z]([a-z0-9-]{0,40}[a-z0-9])?$`; not that of any earlier one of the job."""
+    expected_units_per_day: builtins.float
+    """Units that are expected to read for the first time in a day; absent = as in the job's last experiment that counted by
+    the same kind of unit.
+    """
+    expected_risk: builtins.float
+    """The part of the units that is expected to err within its window, 0 to 1; absent = as there."""
+    request_id: builtins.str
+    """Unique id of this request; a repeat returns the rollout as it is then."""
+    validate_only: builtins.bool
+    """Only check, and tell what each step would take."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    @property
+    def rollout(self) -> global___Rollout:
+        """The rollout: version and plan."""
+
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        rollout_id: builtins.str = ...,
+        rollout: global___Rollout | None = ...,
+        expected_units_per_day: builtins.float | None = ...,
+        expected_risk: builtins.float | None = ...,
+        request_id: builtins.str = ...,
+        validate_only: builtins.bool = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_expected_risk", b"_expected_risk", "_expected_units_per_day", b"_expected_units_per_day", "expected_risk", b"expected_risk", "expected_units_per_day", b"expected_units_per_day", "rollout", b"rollout"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_expected_risk", b"_expected_risk", "_expected_units_per_day", b"_expected_units_per_day", "claimed_actor", b"claimed_actor", "expected_risk", b"expected_risk", "expected_units_per_day", b"expected_units_per_day", "parent", b"parent", "reason", b"reason", "request_id", b"request_id", "rollout", b"rollout", "rollout_id", b"rollout_id", "validate_only", b"validate_only"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_expected_risk", b"_expected_risk"]) -> typing.Literal["expected_risk"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_expected_units_per_day", b"_expected_units_per_day"]) -> typing.Literal["expected_units_per_day"] | None: ...
+
+global___CreateRolloutRequest = CreateRolloutRequest
+
+@typing.final
+class GetRolloutRequest(google.protobuf.message.Message):
+    """Request of GetRollout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/rollouts/{rollout}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___GetRolloutRequest = GetRolloutRequest
+
+@typing.final
+class ListRolloutsRequest(google.protobuf.message.Message):
+    """Request of ListRollouts."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    parent: builtins.str
+    """"jobs/{job}", or "jobs/-" for those of all jobs."""
+    page_size: builtins.int
+    """Most rollouts in the answer; 0 = 100, above 1000 = 1000, negative = INVALID_ARGUMENT."""
+    page_token: builtins.str
+    """next_page_token of the page before; empty = the first page."""
+    def __init__(
+        self,
+        *,
+        parent: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]) -> None: ...
+
+global___ListRolloutsRequest = ListRolloutsRequest
+
+@typing.final
+class ListRolloutsResponse(google.protobuf.message.Message):
+    """Answer of ListRollouts."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROLLOUTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token of the next page; empty = this was the last."""
+    @property
+    def rollouts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Rollout]:
+        """The rollouts."""
+
+    def __init__(
+        self,
+        *,
+        rollouts: collections.abc.Iterable[global___Rollout] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "rollouts", b"rollouts"]) -> None: ...
+
+global___ListRolloutsResponse = ListRolloutsResponse
+
+@typing.final
+class WatchRolloutRequest(google.protobuf.message.Message):
+    """Request of WatchRollout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/rollouts/{rollout}"."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
+
+global___WatchRolloutRequest = WatchRolloutRequest
+
+@typing.final
+class PauseRolloutRequest(google.protobuf.message.Message):
+    """Request of PauseRollout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/rollouts/{rollout}"."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "name", b"name", "reason", b"reason"]) -> None: ...
+
+global___PauseRolloutRequest = PauseRolloutRequest
+
+@typing.final
+class ResumeRolloutRequest(google.protobuf.message.Message):
+    """Request of ResumeRollout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/rollouts/{rollout}"."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "name", b"name", "reason", b"reason"]) -> None: ...
+
+global___ResumeRolloutRequest = ResumeRolloutRequest
+
+@typing.final
+class PromoteRolloutRequest(google.protobuf.message.Message):
+    """Request of PromoteRollout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/rollouts/{rollout}"."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    step: builtins.int
+    """Step to pass over, from 1, as in Rollout.step: said twice, it passes over one."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+        step: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "name", b"name", "reason", b"reason", "step", b"step"]) -> None: ...
+
+global___PromoteRolloutRequest = PromoteRolloutRequest
+
+@typing.final
+class AbortRolloutRequest(google.protobuf.message.Message):
+    """Request of AbortRollout."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"jobs/{job}/rollouts/{rollout}"."""
+    claimed_actor: builtins.str
+    """Who asks, as the caller claims; kept unverified in the audit."""
+    reason: builtins.str
+    """Why, for the audit."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        claimed_actor: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "name", b"name", "reason", b"reason"]) -> None: ...
+
+global___AbortRolloutRequest = AbortRolloutRequest

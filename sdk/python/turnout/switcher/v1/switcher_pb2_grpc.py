@@ -170,6 +170,46 @@ class SwitcherStub(object):
                 request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionRequest.SerializeToString,
                 response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionResponse.FromString,
                 _registered_method=True)
+        self.CreateRollout = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/CreateRollout',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CreateRolloutRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.GetRollout = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/GetRollout',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetRolloutRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.ListRollouts = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/ListRollouts',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRolloutsRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRolloutsResponse.FromString,
+                _registered_method=True)
+        self.WatchRollout = channel.unary_stream(
+                '/turnout.switcher.v1.Switcher/WatchRollout',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.WatchRolloutRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.PauseRollout = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/PauseRollout',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.PauseRolloutRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.ResumeRollout = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/ResumeRollout',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ResumeRolloutRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.PromoteRollout = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/PromoteRollout',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.PromoteRolloutRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+                _registered_method=True)
+        self.AbortRollout = channel.unary_unary(
+                '/turnout.switcher.v1.Switcher/AbortRollout',
+                request_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.AbortRolloutRequest.SerializeToString,
+                response_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+                _registered_method=True)
 
 
 class SwitcherServicer(object):
@@ -336,7 +376,8 @@ class SwitcherServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDecisions(self, request, context):
-        """ListDecisions reads the decisions on an experiment, newest first.
+        """ListDecisions reads the decisions on an experiment or on a rollout, newest first; those on a rollout are all that
+        ever became of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -386,6 +427,72 @@ class SwitcherServicer(object):
     def ReplayDecision(self, request, context):
         """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
         FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateRollout(self, request, context):
+        """CreateRollout begins a rollout, which from then on goes by itself from step to step; with validate_only it only
+        answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) naming everything that is wrong.
+        FAILED_PRECONDITION: reason ROUTE_OWNED while something owns the route, ROUTE_SHARED while another version than the
+        active one has units or is shadowed, VERSION_RELEASED. ALREADY_EXISTS: reason ROLLOUT_EXISTS, ROLLOUT_RUNS while
+        another one of the job is not over. NOT_FOUND (reason ROUTE_NOT_FOUND, VERSION_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRollout(self, request, context):
+        """GetRollout reads a rollout. NOT_FOUND (reason ROLLOUT_NOT_FOUND).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRollouts(self, request, context):
+        """ListRollouts reads the rollouts of a job, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchRollout(self, request, context):
+        """WatchRollout sends the rollout now and after every change, at most once a second, and ends once it is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseRollout(self, request, context):
+        """PauseRollout lets nothing move forward. Gates go on being watched, and one that fails still takes the candidate
+        back. Repeating it changes nothing. FAILED_PRECONDITION (reason ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRollout(self, request, context):
+        """ResumeRollout lets a paused rollout go on: what it was paused for is tried again, or passed over for the present
+        step where another try would tell nothing new. A route that was changed over its head is taken over again. Changes
+        nothing where it is not paused. Errors as of PauseRollout.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PromoteRollout(self, request, context):
+        """PromoteRollout passes over what is left to wait for of the step that it names: never over harm, nor over what the
+        step does. Changes nothing where the rollout is past it. Errors as of PauseRollout; INVALID_ARGUMENT (reason
+        INVALID_STEP), FAILED_PRECONDITION (reason ROLLOUT_NOT_THERE, STEP_NOT_TAKEN).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AbortRollout(self, request, context):
+        """AbortRollout takes the candidate back, to no unit at all; the answer comes at once, with state ROLLING_BACK. Changes
+        nothing where the rollout is over or on its way back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -523,6 +630,46 @@ def add_SwitcherServicer_to_server(servicer, server):
                     servicer.ReplayDecision,
                     request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionRequest.FromString,
                     response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionResponse.SerializeToString,
+            ),
+            'CreateRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRollout,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.CreateRolloutRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.SerializeToString,
+            ),
+            'GetRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRollout,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetRolloutRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.SerializeToString,
+            ),
+            'ListRollouts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRollouts,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRolloutsRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRolloutsResponse.SerializeToString,
+            ),
+            'WatchRollout': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchRollout,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.WatchRolloutRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.SerializeToString,
+            ),
+            'PauseRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseRollout,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.PauseRolloutRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.SerializeToString,
+            ),
+            'ResumeRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRollout,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.ResumeRolloutRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.SerializeToString,
+            ),
+            'PromoteRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteRollout,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.PromoteRolloutRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.SerializeToString,
+            ),
+            'AbortRollout': grpc.unary_unary_rpc_method_handler(
+                    servicer.AbortRollout,
+                    request_deserializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.AbortRolloutRequest.FromString,
+                    response_serializer=turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1233,6 +1380,222 @@ class Switcher(object):
             '/turnout.switcher.v1.Switcher/ReplayDecision',
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionRequest.SerializeToString,
             turnout_dot_switcher_dot_v1_dot_switcher__pb2.ReplayDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/CreateRollout',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.CreateRolloutRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/GetRollout',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.GetRolloutRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRollouts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/ListRollouts',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRolloutsRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ListRolloutsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/WatchRollout',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.WatchRolloutRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/PauseRollout',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.PauseRolloutRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/ResumeRollout',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.ResumeRolloutRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/PromoteRollout',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.PromoteRolloutRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AbortRollout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/turnout.switcher.v1.Switcher/AbortRollout',
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.AbortRolloutRequest.SerializeToString,
+            turnout_dot_switcher_dot_v1_dot_switcher__pb2.Rollout.FromString,
             options,
             channel_credentials,
             insecure,

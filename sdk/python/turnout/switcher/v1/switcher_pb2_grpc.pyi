@@ -176,7 +176,9 @@ class SwitcherStub:
         turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
         turnout.switcher.v1.switcher_pb2.ListDecisionsResponse,
     ]
-    """ListDecisions reads the decisions on an experiment, newest first."""
+    """ListDecisions reads the decisions on an experiment or on a rollout, newest first; those on a rollout are all that
+    ever became of it.
+    """
 
     GetDecision: grpc.UnaryUnaryMultiCallable[
         turnout.switcher.v1.switcher_pb2.GetDecisionRequest,
@@ -224,6 +226,69 @@ class SwitcherStub:
     ]
     """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
     FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
+    """
+
+    CreateRollout: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.CreateRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """CreateRollout begins a rollout, which from then on goes by itself from step to step; with validate_only it only
+    answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) naming everything that is wrong.
+    FAILED_PRECONDITION: reason ROUTE_OWNED while something owns the route, ROUTE_SHARED while another version than the
+    active one has units or is shadowed, VERSION_RELEASED. ALREADY_EXISTS: reason ROLLOUT_EXISTS, ROLLOUT_RUNS while
+    another one of the job is not over. NOT_FOUND (reason ROUTE_NOT_FOUND, VERSION_NOT_FOUND).
+    """
+
+    GetRollout: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """GetRollout reads a rollout. NOT_FOUND (reason ROLLOUT_NOT_FOUND)."""
+
+    ListRollouts: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ListRolloutsRequest,
+        turnout.switcher.v1.switcher_pb2.ListRolloutsResponse,
+    ]
+    """ListRollouts reads the rollouts of a job, newest first."""
+
+    WatchRollout: grpc.UnaryStreamMultiCallable[
+        turnout.switcher.v1.switcher_pb2.WatchRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """WatchRollout sends the rollout now and after every change, at most once a second, and ends once it is over."""
+
+    PauseRollout: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.PauseRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """PauseRollout lets nothing move forward. Gates go on being watched, and one that fails still takes the candidate
+    back. Repeating it changes nothing. FAILED_PRECONDITION (reason ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
+    """
+
+    ResumeRollout: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ResumeRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """ResumeRollout lets a paused rollout go on: what it was paused for is tried again, or passed over for the present
+    step where another try would tell nothing new. A route that was changed over its head is taken over again. Changes
+    nothing where it is not paused. Errors as of PauseRollout.
+    """
+
+    PromoteRollout: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.PromoteRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """PromoteRollout passes over what is left to wait for of the step that it names: never over harm, nor over what the
+    step does. Changes nothing where the rollout is past it. Errors as of PauseRollout; INVALID_ARGUMENT (reason
+    INVALID_STEP), FAILED_PRECONDITION (reason ROLLOUT_NOT_THERE, STEP_NOT_TAKEN).
+    """
+
+    AbortRollout: grpc.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.AbortRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """AbortRollout takes the candidate back, to no unit at all; the answer comes at once, with state ROLLING_BACK. Changes
+    nothing where the rollout is over or on its way back.
     """
 
 class SwitcherAsyncStub:
@@ -384,7 +449,9 @@ class SwitcherAsyncStub:
         turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
         turnout.switcher.v1.switcher_pb2.ListDecisionsResponse,
     ]
-    """ListDecisions reads the decisions on an experiment, newest first."""
+    """ListDecisions reads the decisions on an experiment or on a rollout, newest first; those on a rollout are all that
+    ever became of it.
+    """
 
     GetDecision: grpc.aio.UnaryUnaryMultiCallable[
         turnout.switcher.v1.switcher_pb2.GetDecisionRequest,
@@ -432,6 +499,69 @@ class SwitcherAsyncStub:
     ]
     """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
     FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
+    """
+
+    CreateRollout: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.CreateRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """CreateRollout begins a rollout, which from then on goes by itself from step to step; with validate_only it only
+    answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) naming everything that is wrong.
+    FAILED_PRECONDITION: reason ROUTE_OWNED while something owns the route, ROUTE_SHARED while another version than the
+    active one has units or is shadowed, VERSION_RELEASED. ALREADY_EXISTS: reason ROLLOUT_EXISTS, ROLLOUT_RUNS while
+    another one of the job is not over. NOT_FOUND (reason ROUTE_NOT_FOUND, VERSION_NOT_FOUND).
+    """
+
+    GetRollout: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.GetRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """GetRollout reads a rollout. NOT_FOUND (reason ROLLOUT_NOT_FOUND)."""
+
+    ListRollouts: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ListRolloutsRequest,
+        turnout.switcher.v1.switcher_pb2.ListRolloutsResponse,
+    ]
+    """ListRollouts reads the rollouts of a job, newest first."""
+
+    WatchRollout: grpc.aio.UnaryStreamMultiCallable[
+        turnout.switcher.v1.switcher_pb2.WatchRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """WatchRollout sends the rollout now and after every change, at most once a second, and ends once it is over."""
+
+    PauseRollout: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.PauseRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """PauseRollout lets nothing move forward. Gates go on being watched, and one that fails still takes the candidate
+    back. Repeating it changes nothing. FAILED_PRECONDITION (reason ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
+    """
+
+    ResumeRollout: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.ResumeRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """ResumeRollout lets a paused rollout go on: what it was paused for is tried again, or passed over for the present
+    step where another try would tell nothing new. A route that was changed over its head is taken over again. Changes
+    nothing where it is not paused. Errors as of PauseRollout.
+    """
+
+    PromoteRollout: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.PromoteRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """PromoteRollout passes over what is left to wait for of the step that it names: never over harm, nor over what the
+    step does. Changes nothing where the rollout is past it. Errors as of PauseRollout; INVALID_ARGUMENT (reason
+    INVALID_STEP), FAILED_PRECONDITION (reason ROLLOUT_NOT_THERE, STEP_NOT_TAKEN).
+    """
+
+    AbortRollout: grpc.aio.UnaryUnaryMultiCallable[
+        turnout.switcher.v1.switcher_pb2.AbortRolloutRequest,
+        turnout.switcher.v1.switcher_pb2.Rollout,
+    ]
+    """AbortRollout takes the candidate back, to no unit at all; the answer comes at once, with state ROLLING_BACK. Changes
+    nothing where the rollout is over or on its way back.
     """
 
 class SwitcherServicer(metaclass=abc.ABCMeta):
@@ -632,7 +762,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         request: turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
         context: _ServicerContext,
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListDecisionsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListDecisionsResponse]]:
-        """ListDecisions reads the decisions on an experiment, newest first."""
+        """ListDecisions reads the decisions on an experiment or on a rollout, newest first; those on a rollout are all that
+        ever became of it.
+        """
 
     @abc.abstractmethod
     def GetDecision(
@@ -692,6 +824,85 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse]]:
         """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
         FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
+        """
+
+    @abc.abstractmethod
+    def CreateRollout(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.CreateRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+        """CreateRollout begins a rollout, which from then on goes by itself from step to step; with validate_only it only
+        answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) naming everything that is wrong.
+        FAILED_PRECONDITION: reason ROUTE_OWNED while something owns the route, ROUTE_SHARED while another version than the
+        active one has units or is shadowed, VERSION_RELEASED. ALREADY_EXISTS: reason ROLLOUT_EXISTS, ROLLOUT_RUNS while
+        another one of the job is not over. NOT_FOUND (reason ROUTE_NOT_FOUND, VERSION_NOT_FOUND).
+        """
+
+    @abc.abstractmethod
+    def GetRollout(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.GetRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+        """GetRollout reads a rollout. NOT_FOUND (reason ROLLOUT_NOT_FOUND)."""
+
+    @abc.abstractmethod
+    def ListRollouts(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.ListRolloutsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListRolloutsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListRolloutsResponse]]:
+        """ListRollouts reads the rollouts of a job, newest first."""
+
+    @abc.abstractmethod
+    def WatchRollout(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.WatchRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[turnout.switcher.v1.switcher_pb2.Rollout], collections.abc.AsyncIterator[turnout.switcher.v1.switcher_pb2.Rollout]]:
+        """WatchRollout sends the rollout now and after every change, at most once a second, and ends once it is over."""
+
+    @abc.abstractmethod
+    def PauseRollout(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.PauseRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+        """PauseRollout lets nothing move forward. Gates go on being watched, and one that fails still takes the candidate
+        back. Repeating it changes nothing. FAILED_PRECONDITION (reason ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
+        """
+
+    @abc.abstractmethod
+    def ResumeRollout(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.ResumeRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+        """ResumeRollout lets a paused rollout go on: what it was paused for is tried again, or passed over for the present
+        step where another try would tell nothing new. A route that was changed over its head is taken over again. Changes
+        nothing where it is not paused. Errors as of PauseRollout.
+        """
+
+    @abc.abstractmethod
+    def PromoteRollout(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.PromoteRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+        """PromoteRollout passes over what is left to wait for of the step that it names: never over harm, nor over what the
+        step does. Changes nothing where the rollout is past it. Errors as of PauseRollout; INVALID_ARGUMENT (reason
+        INVALID_STEP), FAILED_PRECONDITION (reason ROLLOUT_NOT_THERE, STEP_NOT_TAKEN).
+        """
+
+    @abc.abstractmethod
+    def AbortRollout(
+        self,
+        request: turnout.switcher.v1.switcher_pb2.AbortRolloutRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+        """AbortRollout takes the candidate back, to no unit at all; the answer comes at once, with state ROLLING_BACK. Changes
+        nothing where the rollout is over or on its way back.
         """
 
 def add_SwitcherServicer_to_server(servicer: SwitcherServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
