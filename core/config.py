@@ -14,7 +14,7 @@ SERVICES = ("registry", "replayer", "switcher", "query")
 NEIGHBOURS = {  # whom each service calls
     "registry": ("replayer", "switcher"),
     "replayer": ("registry", "switcher"),
-    "switcher": ("replayer",),
+    "switcher": ("registry", "replayer"),
     "query": ("registry", "switcher"),
 }
 DEFAULT_LISTEN = "127.0.0.1:7400"

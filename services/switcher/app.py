@@ -27,6 +27,14 @@ from services.switcher.reconcile import Reconcile
 from services.switcher.releases import ReleaseStore
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.requests import RequestStore
+from services.switcher.rollouts.acting import Acts
+from services.switcher.rollouts.comparing import Comparisons
+from services.switcher.rollouts.conducting import Rollouts
+from services.switcher.rollouts.driving import Driver
+from services.switcher.rollouts.looking import Looks
+from services.switcher.rollouts.neighbours import Neighbours as RolloutNeighbours
+from services.switcher.rollouts.servicer import RolloutParts
+from services.switcher.rollouts.store import RolloutStore
 from services.switcher.rows import CHANNEL, MIGRATIONS
 from services.switcher.servicer import Parts, SwitcherServicer
 from services.switcher.shadow_store import ShadowStore
@@ -75,8 +83,9 @@ class SwitcherApp(ServiceApp):
         )
         self._closing.push_async_callback(pool.close)
         await migrate(pool, "switcher", MIGRATIONS)
-        channel = connect(settings.replayer_target)
+        channel, registry = connect(settings.replayer_target), connect(settings.registry_target)
         self._closing.push_async_callback(channel.close)
+        self._closing.push_async_callback(registry.close)
         hint = Hint()
         listener = Listener(settings.postgres, CHANNEL, hint.give)
         listener.start()
@@ -100,6 +109,13 @@ class SwitcherApp(ServiceApp):
         keys, ledger = await experiments.keys(), Ledger(pool)
         guardrails = Guardrails(experiments, ledger, changes, replayer, settings.instance)
         self._run("experiments", guardrails.run())
+        rollouts = RolloutStore(pool)
+        around = RolloutNeighbours(channel, registry)
+        comparisons = Comparisons(around)
+        looks = Looks(store, experiments, shadows, replayer, comparisons)
+        acts = Acts(store, experiments, changes, around)
+        driver = Driver(rollouts, experiments, looks, acts, comparisons, settings.instance)
+        self._run("rollouts", driver.run())
         self._servicer.started = Parts(
             store,
             changes,
@@ -108,6 +124,7 @@ class SwitcherApp(ServiceApp):
             Watch(fronts, feed, keys),
             fronts,
             ExperimentParts(experiments, Experiments(experiments, store, changes), ledger, keys),
+            RolloutParts(rollouts, Rollouts(rollouts, store, around), experiments),
             shadows,
         )
 

@@ -25,8 +25,18 @@ from services.switcher.replayer_client import ReplayerClient
 from services.switcher.requests import Answered, RequestStore
 from services.switcher.shadow_report import shadow_gate
 from services.switcher.shadow_store import ShadowStore
-from services.switcher.store import NOT_PREPARED, Committed, Decided, RouteStore, Terms
-from services.switcher.switch import Change, Conduct, CutOver, RequireGates, RollBack, SetShadow, SetTraffic, decide
+from services.switcher.store import NOT_PREPARED, Committed, Decided, Fence, RouteStore, Terms
+from services.switcher.switch import (
+    Change,
+    Conduct,
+    CutOver,
+    RequireGates,
+    RollBack,
+    SetShadow,
+    SetTraffic,
+    Withdraw,
+    decide,
+)
 from services.switcher.views import Views
 from services.switcher.wakes import Wakes
 from services.switcher.way_back import way_back_gate
@@ -42,7 +52,7 @@ _ANSWER_MARGIN_S = 0.5  # left of the caller's deadline for the answer
 _COMMITS_MAX = 3  # attempts, each after all fronts were prepared: fronts may come and go
 
 
-RouteCommand = SetTraffic | CutOver | RollBack | Conduct | SetShadow | RequireGates
+RouteCommand = SetTraffic | CutOver | RollBack | Conduct | SetShadow | RequireGates | Withdraw
 """The commands that change a route."""
 Order = tuple[str, RouteCommand]
 """What is asked of a job."""
@@ -81,9 +91,17 @@ class Changes:
         self._limits = limits
 
     async def change(
-        self, orders: Sequence[Order], intent: Intent, *, validate_only: bool, time_left_s: float
+        self,
+        orders: Sequence[Order],
+        intent: Intent,
+        *,
+        validate_only: bool,
+        time_left_s: float,
+        fence: Fence | None = None,
     ) -> list[pb.RouteChange]:
         """Carry out a command and answer it, by job; `time_left_s` is what the caller's deadline leaves.
+
+        fence: asked in the transaction that commits; what it raises keeps everything as it is.
 
         A request that was made before, here or at another replica, is not carried out a second time: it gets the first
         one's answer, for which it waits.
@@ -98,7 +116,9 @@ class Changes:
                 await self._hint.wait(ticket, POLL_IN_FLIGHT_S)
                 continue
             try:
-                return await self._carried_out(orders, intent, validate_only=validate_only, answer_by=answer_by)
+                return await self._carried_out(
+                    orders, intent, validate_only=validate_only, answer_by=answer_by, fence=fence
+                )
             except TurnoutError:  # of whatever kind: it may have been decided on the route that the first one made
                 if time.monotonic() >= answer_by or not await self._taken(intent):
                     raise
@@ -127,7 +147,13 @@ class Changes:
         return await self._finished(committed, [one for one in first if not one.changed], intent, answer_by)
 
     async def _carried_out(
-        self, orders: Sequence[Order], intent: Intent, *, validate_only: bool, answer_by: float
+        self,
+        orders: Sequence[Order],
+        intent: Intent,
+        *,
+        validate_only: bool,
+        answer_by: float,
+        fence: Fence | None,
     ) -> list[pb.RouteChange]:
         to_check: list[tuple[RouteRecord, Change]] = []
         unchanged: list[ChangeRecord] = []
@@ -143,7 +169,7 @@ class Changes:
             return _by_job([change_message(one) for one in [*unchanged, *(each.record for each in decided)]])
         if not decided:
             return await self._nothing(unchanged, intent, answer_by)
-        committed = await self._committed(decided, unchanged, intent)
+        committed = await self._committed(decided, unchanged, intent, fence)
         return await self._finished(committed, [change_message(one) for one in unchanged], intent, answer_by)
 
     async def _nothing(
@@ -209,7 +235,7 @@ class Changes:
         return (shadow_gate(change.route.job, question.candidate, said, change.overridden),)
 
     async def _committed(
-        self, decided: Sequence[Decided], unchanged: Sequence[ChangeRecord], intent: Intent
+        self, decided: Sequence[Decided], unchanged: Sequence[ChangeRecord], intent: Intent, fence: Fence | None
     ) -> Committed:
         changes = [one.change for one in decided]
         jobs = [change.route.job for change in changes]
@@ -225,7 +251,7 @@ class Changes:
         log.info("%s: proposal %s (%s)", ", ".join(jobs), proposal, terms.described)
         try:
             async with self._barrier.proposing(proposal):
-                committed = await self._ready_and_committed(proposal, decided, unchanged, intent)
+                committed = await self._ready_and_committed(proposal, decided, unchanged, intent, fence)
         except BaseException:
             await asyncio.shield(self._cancel(jobs, proposal))
             raise
@@ -233,7 +259,12 @@ class Changes:
         return committed
 
     async def _ready_and_committed(
-        self, proposal: str, decided: Sequence[Decided], unchanged: Sequence[ChangeRecord], intent: Intent
+        self,
+        proposal: str,
+        decided: Sequence[Decided],
+        unchanged: Sequence[ChangeRecord],
+        intent: Intent,
+        fence: Fence | None,
     ) -> Committed:
         """Commit once the fronts are prepared; once more where one has come that was not asked yet."""
         attempt = 0
@@ -243,7 +274,7 @@ class Changes:
             try:
                 with _tracer.start_as_current_span("switcher.commit"):
                     return await self._store.commit(
-                        proposal, ready, intent, lambda records: encode_changes(_sorted([*records, *unchanged]))
+                        proposal, ready, intent, lambda records: encode_changes(_sorted([*records, *unchanged])), fence
                     )
             except Aborted as error:
                 if error.reason != NOT_PREPARED or attempt == _COMMITS_MAX:

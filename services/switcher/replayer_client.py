@@ -94,6 +94,13 @@ class ReplayerClient:
             if found.state == pb.Comparison.FINISHED and {found.old_version, found.new_version} == set(between)
         ]
 
+    async def run(self, job: str, version: int) -> pb.Run:
+        """The run of a version. NotFound (RUN_NOT_FOUND), Unavailable."""
+        try:
+            return await self._run(VersionId(job, version))
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error, "replayer") from error
+
     async def _seen(self, version: VersionId) -> RunSeen:
         try:
             return _run_seen(version, await self._run(version))

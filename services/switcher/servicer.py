@@ -11,11 +11,12 @@ from core.domain.paging import from_token, page_size, to_token
 from core.domain.text import ID_MAX, text
 from services.switcher import convert
 from services.switcher.change import Changes, Order
-from services.switcher.experiments.servicer import ExperimentMethods, ExperimentParts
+from services.switcher.experiments.servicer import ExperimentParts
 from services.switcher.presence import FrontStore
 from services.switcher.readiness import RollbackReadiness
 from services.switcher.records import CommandKind
 from services.switcher.releases import ReleaseStore
+from services.switcher.rollouts.servicer import RolloutMethods, RolloutParts
 from services.switcher.shadow_store import ShadowStore
 from services.switcher.store import RouteStore
 from services.switcher.switch import CutOver, Reinstate, Release, RequireGates, RollBack, SetShadow, SetTraffic
@@ -39,10 +40,11 @@ class Parts:
     watch: Watch
     fronts: FrontStore
     experiments: ExperimentParts
+    rollouts: RolloutParts
     shadows: ShadowStore
 
 
-class SwitcherServicer(ExperimentMethods):
+class SwitcherServicer(RolloutMethods):
     """turnout.switcher.v1.Switcher"""
 
     def __init__(self) -> None:
@@ -57,6 +59,10 @@ class SwitcherServicer(ExperimentMethods):
     @property
     def experiment_parts(self) -> ExperimentParts:
         return self._parts.experiments
+
+    @property
+    def rollout_parts(self) -> RolloutParts:
+        return self._parts.rollouts
 
     async def GetRoute(self, request: pb.GetRouteRequest, context: Context) -> pb.Route:
         job = parse_route(request.name)

@@ -8,7 +8,7 @@ revision.
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -18,13 +18,16 @@ from services.switcher.adoption import Verdict, readiness
 from services.switcher.experiments.follow import follow
 from services.switcher.records import ChangeRecord, CommandKind, Intent, Proposal, RouteRecord, gates_to_json
 from services.switcher.records import route_to_json as route_json
+from services.switcher.refusals import released_error
 from services.switcher.rows import SQL, change_of, fronts_of, proposal_of, read_route, record_of, statement, transaction
-from services.switcher.switch import Change, released_error, stale
+from services.switcher.switch import Change, stale
 from services.switcher.way_back import refuse_unreadable
 from turnout.errors import Aborted
 
 NOT_PREPARED = "NOT_PREPARED"
 Encode = Callable[[Sequence[ChangeRecord]], bytes]
+Fence = Callable[[Any], Awaitable[None]]
+"""Raises, on the connection of a commit, where what the change is for does not want it any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +145,14 @@ class RouteStore:
             await self.cancel(row["jobs"], row["proposal"], "its proposer was not heard of any more")
         return [row["proposal"] for row in rows]
 
-    async def commit(self, proposal: str, decided: Sequence[Decided], intent: Intent, encode: Encode) -> Committed:
+    async def commit(
+        self, proposal: str, decided: Sequence[Decided], intent: Intent, encode: Encode, fence: Fence | None = None
+    ) -> Committed:
         """Make a proposal's routes the routes of their jobs, with audit rows and the (encoded) answer to the request.
 
         Everything that may have changed since the decision is read again under the locks: the epochs, the released
-        versions, that the proposal is still open, and that every live front is prepared (one, for an emergency) and
-        can read back what a rollback would need.
+        versions, that the proposal is still open and (by its fence) still wanted, and that every live front is prepared
+        (one, for an emergency) and can read back what a rollback would need.
         """
         jobs = sorted(one.change.route.job for one in decided)
         emergency = all(one.change.emergency for one in decided)
@@ -157,6 +162,8 @@ class RouteStore:
             opened = await connection.fetchrow(SQL.commit_proposal, proposal, revision)
             if opened is None:
                 raise _closed(jobs, await connection.fetchval(SQL.closed_because, proposal))
+            if fence is not None:
+                await fence(connection)
             befores = [await _refuse_moved(connection, one.change) for one in decided]
             fronts = await fronts_of(connection, proposal)
             ready = readiness(fronts, emergency=emergency, overdue=True)
@@ -276,11 +283,12 @@ async def _write(connection: Any, made: _Made, change: Change, record: ChangeRec
     """One route of a commit: the route, its audit row, and who may be reading it from now on."""
     route, before = change.route, made.before.state.route
     moved = before is None or before.active_version != route.active_version
+    returns = record.command is CommandKind.ROLL_BACK or (moved and record.command is CommandKind.WITHDRAW)
     back = route_json(change.way_back) if change.way_back else None
     await connection.execute(
         SQL.commit_route,
         *(route.job, route.epoch, route_json(route), back, change.protected_until, made.proposal, made.revision),
-        *(made.traceparent, record.commit_time, moved, record.command is CommandKind.ROLL_BACK, record.group > 0),
+        *(made.traceparent, record.commit_time, moved, returns, record.group > 0),
     )
     await connection.execute(
         SQL.record_change,

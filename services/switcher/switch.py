@@ -26,8 +26,9 @@ SetShadow      yes                    fronts read a candidate beside the active 
                                       gate "schema". Who answers stays as it is
 RequireGates   yes                    these gates are asked of every later change of the route, as if it demanded
                                       them itself; a rollback leaves that as it is
-Withdraw       no                     the candidate of a rollout has no unit, its control is active again if the
-                                      candidate was, and the rollout owns nothing; no gate, and an emergency
+Withdraw       no                     the candidate of a rollout has no unit and is no shadow, its control is active
+                                      again if the candidate was, and the rollout owns nothing; no gate, and an
+                                      emergency
 =============  =====================  =========================================================================
 
 While somebody owns the route, SetTraffic and CutOver are refused unless they say that they go over the owner's head.
@@ -49,6 +50,7 @@ from typing import NoReturn
 
 from services.switcher.intervals import redraw, whole
 from services.switcher.questions import ROLLBACK, Asked, GateQuestion, asked, demandable, known
+from services.switcher.refusals import nothing_to_return_to, released_error, way_back_closed
 from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
 from turnout.routing import HASHES, WHOLE, Arm, Experiment, Route
 from turnout.shadow import Shadow
@@ -127,6 +129,7 @@ class Conduct:
     weights: tuple[tuple[int, int], ...]
     owner: str
     experiment: Experiment | None
+    shadows: tuple[Shadow, ...] | None = None  # the one that fronts compare from then on, or none; None = as it is
     salt: str = ""  # "" = as it is
     override_gates: tuple[str, ...] = ()
     etag: str = ""
@@ -247,13 +250,13 @@ def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
     asks = _asked(command, state.route)
     weights = _valid_weights(command.weights)
     route = _existing(state, command.etag)
-    _refuse_owned(route, command.override_owner)
+    refuse_owned(route, command.override_owner)
     _refuse_without_active(route, weights)
     serving = _serving(route, weights, route.experiment)
     if not serving.keys() <= route.versions:
         route = without_owner(route)
         serving = _serving(route, weights, None)
-    _refuse_released(state, serving)
+    refuse_released(state, serving)
     return _reweighed(state, route, serving, asks)
 
 
@@ -261,27 +264,36 @@ def _conduct(state: State, command: Conduct) -> Change | Nothing:
     asks = _asked(command, state.route)
     weights = _valid_weights(command.weights)
     route = _existing(state, command.etag)
-    _refuse_owned(route, route.owner == command.actor)
+    refuse_owned(route, route.owner == command.actor)
     _refuse_without_active(route, weights)
     serving = _serving(route, weights, command.experiment)
-    _refuse_released(state, serving)
+    refuse_released(state, serving)
     # Without its own experiment until it has the arms for it: each step makes a route that may be served.
     conducted = replace(without_owner(route), owner=command.owner, salt=command.salt or route.salt)
+    if command.shadows is not None:
+        for shadow in command.shadows:
+            refuse_released(state, {_valid_shadow(route, shadow).version: 0})
+        conducted = replace(conducted, shadow=next(iter(command.shadows), None))
     return _reweighed(state, conducted, serving, asks, command.experiment)
 
 
 def _set_shadow(state: State, command: SetShadow) -> Change | Nothing:
     overridden = known(command.override_gates)
     route, shadow = _existing(state, command.etag), command.shadow
-    _refuse_owned(route, command.override_owner)
+    refuse_owned(route, command.override_owner)
     if shadow is not None:
-        _refuse_released(state, {_valid_shadow(route, shadow).version: 0})
+        refuse_released(state, {_valid_shadow(route, shadow).version: 0})
     if shadow == route.shadow:
         return Nothing()
-    other = shadow is not None and (route.shadow is None or route.shadow.version != shadow.version)
-    gates = (GateQuestion(shadow.version, route.active_version, schema_only=True),) if shadow and other else ()
     changed = replace(route, epoch=route.epoch + 1, shadow=shadow)
-    return Change(changed, state.way_back, state.protected_until, gates, overridden)
+    return Change(changed, state.way_back, state.protected_until, _shadow_gates(route, shadow), overridden)
+
+
+def _shadow_gates(before: Route, shadow: Shadow | None) -> tuple[GateQuestion, ...]:
+    """The gates of a shadow that fronts do not compare yet."""
+    if shadow is None or (before.shadow is not None and before.shadow.version == shadow.version):
+        return ()
+    return (GateQuestion(shadow.version, before.active_version, schema_only=True),)
 
 
 def _require_gates(state: State, command: RequireGates) -> Change | Nothing:
@@ -340,7 +352,7 @@ def _reweighed(
     before, experiment = state.route, experiment or route.experiment
     assert before is not None, "only a route that exists is given other weights"
     arms = tuple(Arm(version, weights[version]) for version in sorted(weights))
-    if arms == before.arms and (route.salt, route.owner, experiment) == (before.salt, before.owner, before.experiment):
+    if arms == before.arms and (route.salt, route.owner, experiment, route.shadow) == _besides(before):
         return Nothing()
     gates = tuple(
         asks.of(version, route.active_version)
@@ -348,21 +360,27 @@ def _reweighed(
         if version != route.active_version
         and (weights[version] > before.weight(version) or version not in before.versions)
     )
+    gates += _shadow_gates(before, route.shadow)
     drawn, warnings = _redrawn(route, weights, route.active_version, experiment)
     way_back, until = state.way_back, state.protected_until
     return Change(drawn, way_back, until, gates, asks.overridden, warnings, emergency=not gates)
+
+
+def _besides(route: Route) -> tuple[str, str, Experiment | None, Shadow | None]:
+    """What a route says beside its versions and their weights."""
+    return route.salt, route.owner, route.experiment, route.shadow
 
 
 def _cut_over(state: State, command: CutOver, now: datetime, protection: timedelta) -> Change | Nothing:
     asks = _asked(command, state.route)
     version = _valid_version(command.version)
     _refuse_stale(state, command.etag)
-    _refuse_released(state, {version: WHOLE})
+    refuse_released(state, {version: WHOLE})
     route = state.route
     if route is None:
         first = Route(state.job, 1, version, (Arm(version, WHOLE),), salt_of(state.job), whole(version, 1))
         return Change(first, None, None, (asks.of(version, None),), asks.overridden, moves_on=True)
-    _refuse_owned(route, command.override_owner or command.owner == route.owner)
+    refuse_owned(route, command.override_owner or command.owner == route.owner)
     back = without_owner(route)
     if version == route.active_version:
         return _reweighed(state, replace(back, owner=command.owner), {version: WHOLE}, asks)
@@ -376,18 +394,21 @@ def _withdraw(state: State, command: Withdraw) -> Change | Nothing:
     route, way_back, until = state.route, state.way_back, state.protected_until
     if route is None:
         return Nothing()
-    weights = {arm.version: arm.weight for arm in without_owner(route).arms}
+    left = without_owner(route)
+    if left.shadow is not None and left.shadow.version == command.candidate:
+        left = replace(left, shadow=None)
+    weights = {arm.version: arm.weight for arm in left.arms}
     given_back = weights.pop(command.candidate, 0)
     if route.active_version == command.candidate:
         if way_back is None or way_back.active_version != command.control:
-            raise _nothing_to_return_to(route)
-        _refuse_released(state, {command.control: WHOLE})
-        drawn, warnings = _redrawn(without_owner(route), {command.control: WHOLE}, command.control)
+            raise nothing_to_return_to(route)
+        refuse_released(state, {command.control: WHOLE})
+        drawn, warnings = _redrawn(left, {command.control: WHOLE}, command.control)
         return Change(drawn, None, None, warnings=warnings, emergency=True)
-    if route.owner != command.owner and command.candidate not in route.versions:
+    if route.owner != command.owner and command.candidate not in route.named:
         return Nothing()
     weights[route.active_version] += given_back
-    drawn, warnings = _redrawn(without_owner(route), weights, route.active_version)
+    drawn, warnings = _redrawn(left, weights, route.active_version)
     return Change(drawn, way_back, until, warnings=warnings, emergency=True)
 
 
@@ -417,28 +438,11 @@ def _roll_back(state: State, command: RollBack) -> Change:
     route = _existing(state, command.etag)
     target = state.way_back
     if target is None:
-        raise _nothing_to_return_to(route)
+        raise nothing_to_return_to(route)
     if closed := sorted(target.versions & state.released):
-        raise _way_back_closed(state.job, closed[0])
+        raise way_back_closed(state.job, closed[0])
     back = replace(target, epoch=route.epoch + 1, required_gates=route.required_gates)
     return Change(back, None, None, emergency=True)
-
-
-def _nothing_to_return_to(route: Route) -> FailedPrecondition:
-    return FailedPrecondition(
-        "NOTHING_TO_RETURN_TO",
-        f"There is no cutover of {route.job} to roll back: v{route.active_version} is its first version, or "
-        "the last cutover was rolled back already. To serve another version, cut over to it.",
-    )
-
-
-def _way_back_closed(job: str, version: int) -> FailedPrecondition:
-    named = f"v{version} of {job}"
-    message = (
-        f"There is nothing to roll {job} back to any more: the way back leads over v{version}, which is being retired. "
-        f"While its table exists, `turnout unretire {job} v{version}` opens it again; or cut over to another version."
-    )
-    return FailedPrecondition("VERSION_RELEASED", message, violations=(Violation("VERSION_RELEASED", named, message),))
 
 
 def _release(state: State, command: Release, now: datetime) -> MarkReleased | Nothing:
@@ -481,13 +485,15 @@ def _existing(state: State, etag: str) -> Route:
     return state.route
 
 
-def _refuse_owned(route: Route, allowed: bool) -> None:
+def refuse_owned(route: Route, allowed: bool) -> None:
+    """FailedPrecondition (ROUTE_OWNED) where something owns the route, unless the caller may go over its head."""
     if route.owner and not allowed:
         kind, _, name = route.owner.removeprefix(f"jobs/{route.job}/").partition("s/")
         raise FailedPrecondition(
             "ROUTE_OWNED",
-            f"The {kind} {name} owns the route of {route.job} and moves its weights itself. Stop it first, or say that "
-            "you go over its head (`--override-owner`).",
+            f"The {kind} {name} owns the route of {route.job} and moves its weights itself. "
+            f"{'Abort' if kind == 'rollout' else 'Stop'} it first, or say that you go over its head "
+            "(`--override-owner`).",
             metadata={"owner": route.owner},
         )
 
@@ -507,19 +513,10 @@ def stale(job: str, epoch: int) -> Aborted:
     )
 
 
-def _refuse_released(state: State, weights: Mapping[int, int]) -> None:
+def refuse_released(state: State, weights: Mapping[int, int]) -> None:
+    """FailedPrecondition (VERSION_RELEASED) where one of the versions with these weights is released."""
     for version in sorted(state.released & weights.keys()):
         raise released_error(state.job, version)
-
-
-def released_error(job: str, version: int) -> FailedPrecondition:
-    """The error of a command that names a released version."""
-    message = (
-        f"v{version} of {job} is being retired and was released by its routes. Choose another version, or, while its "
-        f"table exists, take the retirement back (`turnout unretire {job} v{version}`)."
-    )
-    named = f"v{version} of {job}"
-    return FailedPrecondition("VERSION_RELEASED", message, violations=(Violation("VERSION_RELEASED", named, message),))
 
 
 def _valid_weights(pairs: tuple[tuple[int, int], ...]) -> Mapping[int, int]:

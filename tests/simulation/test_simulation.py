@@ -78,7 +78,6 @@ BROKEN: dict[str, Sequence[Any]] = {
         mock.patch("services.switcher.barrier.readiness", _always_ready),
         mock.patch("services.switcher.store.readiness", _always_ready),
     ),
-    "commit without reading the leases again": (mock.patch("services.switcher.store.readiness", _always_ready),),
     "a front that is prepared counts as serving": (
         _statement("fronts_of_proposal", "r.state in ('SERVING', 'DRAINED')", "r.state <> 'NACK'"),
     ),

@@ -246,6 +246,8 @@ class World:
             "services.switcher.app.open_pool": pool,
             "services.switcher.app.migrate": nothing,
             "services.switcher.app.Listener": listener,
+            # There is no rollout here: their loop would only ask the database for one.
+            "services.switcher.app.Driver.run": nothing,
             "services.registry.app.connect": connect,
             "services.registry.app.Neighbours": functools.partial(Neighbours, call_s=_CALL_S),
             "services.registry.saga.CLAIM_MARGIN_S": _CALL_S / 2,

@@ -67,6 +67,8 @@ class Command(enum.StrEnum):
     ABORT = "ABORT"  # a guardrail took a candidate off the route
     STEP = "STEP"  # a bandit moved its weights
     SET_SHADOW = "SET_SHADOW"
+    ROLL_OUT = "ROLL_OUT"  # a rollout made a step
+    WITHDRAW = "WITHDRAW"  # a rollout took its candidate back
     REQUIRE_GATES = "REQUIRE_GATES"
 
 

@@ -14,8 +14,13 @@ returning number
 delete from switcher.experiments where number = $1 and state = 'STARTING'
 
 -- name: forget_never_started
-delete from switcher.experiments where state = 'STARTING' and create_time < clock_timestamp() - interval '2 minutes'
+-- Not those of a rollout that goes on trying.
+delete from switcher.experiments e where state = 'STARTING' and create_time < clock_timestamp() - interval '2 minutes'
+    and not exists (select from switcher.rollouts r where r.name = e.owner and not r.over)
 returning job, experiment
+
+-- name: last_of_owner
+select *, clock_timestamp() as now from switcher.experiments where job = $1 and owner = $2 order by number desc limit 1
 
 -- name: by_id
 select *, clock_timestamp() as now from switcher.experiments where job = $1 and experiment = $2

@@ -99,6 +99,12 @@ class ExperimentStore:
             )
         return record_of(row)
 
+    async def last_of(self, job: str, owner: str) -> ExperimentRecord | None:
+        """The newest experiment of the job on behalf of this owner; None = there was none."""
+        async with transaction(self._pool) as connection:
+            row = await connection.fetchrow(SQL.last_of_owner, job, owner)
+        return None if row is None else record_of(row)
+
     async def list_experiments(self, job: str, before: int | None, limit: int) -> list[ExperimentRecord]:
         """Experiments of a job ("-" = of all), newest first; those before a number, where one is given."""
         async with transaction(self._pool) as connection:

@@ -54,7 +54,7 @@ _OF_STEP: Final = {
 }
 
 
-class Act(msgspec.Struct, frozen=True):
+class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One act. share: basis points, of SHADOW and EXPOSE. claims: whether it takes a route over that nobody owns."""
 
     kind: ActKind
@@ -110,7 +110,12 @@ def _of_step(rollout: Rollout) -> Act:
 
 
 def _act(rollout: Rollout, kind: ActKind, share: int = 0) -> Act:
-    return Act(kind, f"{rollout.uid}-{rollout.step}-{rollout.attempt}-{kind.value.lower()}", share, not rollout.claimed)
+    return Act(kind, request_id(rollout, kind), share, not rollout.claimed)
+
+
+def request_id(rollout: Rollout, kind: ActKind) -> str:
+    """The id of the present step's act, from when it is due until the step is left."""
+    return f"{rollout.uid}-{rollout.step}-{rollout.attempt}-{kind.value.lower()}"
 
 
 def acted(rollout: Rollout, act: Act, result: Result, now: datetime) -> Rollout:

@@ -83,6 +83,7 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     for_s: float = 0.0  # at least this long, in seconds
     within_s: float = 0.0  # undecided for so many seconds = a person decides; 0 = as long as it takes
     no_worse: bool = False  # TRAFFIC below 100 %: whether the gate no-worse must pass too
+    contract: str = ""  # COMPARE: what may differ and what must, as `turnout.contract` encodes it; "" = a person judges
 
     @property
     def beside(self) -> bool:
@@ -179,6 +180,8 @@ def _of_step(step: Step) -> Iterator[str]:
             yield f"`{name}` must be 0 to 90 days."
     if step.within_s and step.within_s <= step.for_s:
         yield "`within` is the limit of all its time, and must be longer than `for`."
+    if step.contract and kind is not StepKind.COMPARE:
+        yield "it compares nothing; leave the contract out."
     if step.no_worse and not step.beside:
         yield "`no-worse` compares with the active version; only traffic below 100 % can."
     if not step.for_s and (kind in (StepKind.SHADOW, StepKind.SOAK) or (step.beside and not step.no_worse)):

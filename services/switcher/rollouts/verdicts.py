@@ -124,6 +124,14 @@ def of_comparison(*, finished: bool, aligned: bool, passed: bool | None, sentenc
     return Finding(Gate.COMPARISON, GateVerdict.FAIL, said or "The tables differ where they must not.")
 
 
+def of_shadow(*, sampled: bool, compared: int, differs: bool, sentence: str) -> Finding:
+    """What comparing live reads means. sampled: whether fronts are asked to; compared: reads of both tables so far."""
+    if differs:
+        return Finding(Gate.SHADOW, GateVerdict.FAIL, sentence)
+    # What nobody has compared is not shown to be the same.
+    return Finding(Gate.SHADOW, GateVerdict.PASS if sampled and compared else GateVerdict.WAIT, sentence)
+
+
 class RunSeen(enum.Enum):
     """How the candidate's run stands, as far as a rollout cares."""
 

@@ -17,6 +17,7 @@ from core.kafka.properties import KafkaConfig
 from core.rpc.server import RpcServer
 from services.switcher.app import build
 from tests.integration.switcher.front import Front
+from tests.integration.switcher.registry import RegistryOnDemand
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from turnout.channel import connect
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -103,7 +104,18 @@ async def replayer() -> AsyncIterator[ReplayerOnDemand]:
 
 
 @pytest.fixture
-async def start_switcher(postgres: str, replayer: ReplayerOnDemand, tmp_path: Path) -> AsyncIterator[StartSwitcher]:
+async def registry() -> AsyncIterator[RegistryOnDemand]:
+    """Stands in for the registry."""
+    registry = RegistryOnDemand()  # type: ignore[abstract]  # the methods that the switcher calls
+    await registry.start()
+    yield registry
+    await registry.stop()
+
+
+@pytest.fixture
+async def start_switcher(
+    postgres: str, replayer: ReplayerOnDemand, registry: RegistryOnDemand, tmp_path: Path
+) -> AsyncIterator[StartSwitcher]:
     """Start a switcher on the test's database; keyword arguments change its settings."""
     async with AsyncExitStack() as ending:
 
@@ -113,7 +125,7 @@ async def start_switcher(postgres: str, replayer: ReplayerOnDemand, tmp_path: Pa
                 kafka=KafkaConfig.of_bootstrap("127.0.0.1:1"),
                 postgres=postgres,
                 data_dir=tmp_path,
-                registry_target="127.0.0.1:1",
+                registry_target=registry.target,
                 replayer_target=replayer.target,
                 switcher_target="127.0.0.1:1",
             )

@@ -22,18 +22,22 @@ _PROGRAM = (
 class SwitcherProcess:
     """A switcher in a process of its own, to be killed."""
 
-    def __init__(self, postgres: str, replayer: str, data_dir: str) -> None:
+    def __init__(self, postgres: str, replayer: str, data_dir: str, registry: str = "127.0.0.1:1") -> None:
         self.target = f"127.0.0.1:{free_port()}"
         self._environment = {"TURNOUT_POSTGRES": postgres}
         self._arguments = [
             *(sys.executable, "-c", _PROGRAM, "switcher", "--listen", self.target, "--kafka", "127.0.0.1:1"),
-            *("--replayer", replayer, "--data-dir", data_dir, "--reader-lease-s", "1.5"),
+            *("--replayer", replayer, "--registry", registry, "--data-dir", data_dir, "--reader-lease-s", "1.5"),
         ]
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             *self._arguments, env=self._environment, stderr=asyncio.subprocess.DEVNULL
         )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def freeze(self) -> None:
         """Stop it in the middle of whatever it does."""

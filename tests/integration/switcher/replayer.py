@@ -1,9 +1,11 @@
 """A replayer that answers as a test tells it to, over a real channel."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
 from core.rpc.interceptors import Watches, chain
 from turnout.errors import FailedPrecondition, NotFound, Unavailable
@@ -41,6 +43,11 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         """Told with the gates, where it is demanded."""
         self.comparisons: list[pb.Comparison] = []
         """The newest first."""
+        self.started: list[str] = []
+        """Versions whose run was started, once for each call."""
+        self.compared: dict[str, list[pb.Comparison]] = {}
+        """What a comparison of the new version's name finds, message by message; none = nobody can compare them."""
+        self.compare_requests: list[pb.CompareTablesRequest] = []
         self._hold: tuple[str, int] = ("", 0)
         self._held = asyncio.Event()
 
@@ -96,6 +103,22 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
 
     async def ListComparisons(self, request: pb.ListComparisonsRequest, context: Any) -> pb.ListComparisonsResponse:
         return pb.ListComparisonsResponse(comparisons=self.comparisons)
+
+    async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.Run:
+        await self._may_hold("StartRun")
+        self.started.append(request.version)
+        return self.runs.get(f"{request.version}/run", pb.Run(name=f"{request.version}/run", state=pb.Run.QUEUED))
+
+    async def EstimateRun(self, request: pb.EstimateRunRequest, context: Any) -> pb.EstimateRunResponse:
+        return pb.EstimateRunResponse(duration=Duration(seconds=90), remarks=["It reads 1,000 records."])
+
+    async def CompareTables(self, request: pb.CompareTablesRequest, context: Any) -> AsyncIterator[pb.Comparison]:
+        await self._may_hold("CompareTables")
+        self.compare_requests.append(request)
+        if request.new_version not in self.compared:
+            raise FailedPrecondition("KEYS_DIFFER", "The two tables have different keys.")
+        for found in self.compared[request.new_version]:
+            yield found
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
         await self._may_hold("ResumeRun")

@@ -53,7 +53,8 @@ def test_an_unreadable_url_names_the_variable_alone(
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv(config.POSTGRES_VARIABLE, url)
-    status = main({}, ["switcher", "--replayer", "127.0.0.1:1", "--kafka", "127.0.0.1:1", "--data-dir", str(tmp_path)])
+    targets = ["--replayer", "127.0.0.1:1", "--registry", "127.0.0.1:1", "--kafka", "127.0.0.1:1"]
+    status = main({}, ["switcher", *targets, "--data-dir", str(tmp_path)])
     said = capfd.readouterr()
     assert status == 2
     assert said.err.endswith("%25 for %. Check TURNOUT_POSTGRES.\n")

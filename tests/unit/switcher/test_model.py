@@ -23,6 +23,7 @@ from services.registry.retirement import Asked, Call, Done, Failed, Outcome, Rel
 from services.switcher.adoption import Front, Verdict, adopted, not_counted, readiness
 from services.switcher.gates import Said, answers_to, refuse_failed
 from services.switcher.questions import ALWAYS_ASKED, GATES
+from services.switcher.refusals import released_error
 from services.switcher.switch import (
     Change,
     Command,
@@ -37,7 +38,6 @@ from services.switcher.switch import (
     SetTraffic,
     State,
     decide,
-    released_error,
     stale,
 )
 from turnout.errors import FailedPrecondition, TurnoutError

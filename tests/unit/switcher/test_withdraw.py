@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from services.switcher.questions import GateQuestion
 from services.switcher.switch import (
     Change,
     Conduct,
@@ -12,6 +13,7 @@ from services.switcher.switch import (
     Nothing,
     Release,
     RollBack,
+    SetShadow,
     SetTraffic,
     State,
     Withdraw,
@@ -20,6 +22,7 @@ from services.switcher.switch import (
 from tests.unit.switcher.test_switch import DAY, FIRST, NONE, NOW, after
 from turnout.errors import FailedPrecondition
 from turnout.routing import WHOLE
+from turnout.shadow import Shadow
 
 OWNER = "jobs/flights/rollouts/second"
 OUT = Withdraw(candidate=2, control=1, owner=OWNER)
@@ -83,3 +86,29 @@ def test_without_a_version_to_go_back_to_it_says_so() -> None:
         decide(after(NONE, CutOver(2)), OUT, NOW, DAY)
     with pytest.raises(FailedPrecondition, match="v1 of flights is being retired"):
         decide(after(WHOLLY, Release(1, forgo_rollback=True)), OUT, NOW, timedelta(days=1))
+
+
+SHADOWED = after(OWNED, Conduct(OWNER, ((1, WHOLE),), OWNER, None, shadows=(Shadow(2, 1000),)))
+
+
+def test_an_owner_lets_fronts_compare_its_candidate_and_ends_it_with_what_it_does_next() -> None:
+    change = decide(FIRST, Conduct(OWNER, ((1, WHOLE),), OWNER, None, shadows=(Shadow(2, 1000),)), NOW, DAY)
+    assert isinstance(change, Change)
+    assert change.route.shadow == Shadow(2, 1000)
+    assert change.gates == (GateQuestion(2, 1, schema_only=True),)
+    assert isinstance(
+        decide(SHADOWED, Conduct(OWNER, ((1, WHOLE),), OWNER, None, shadows=(Shadow(2, 1000),)), NOW, DAY), Nothing
+    )
+    kept = after(SHADOWED, Conduct(OWNER, ((1, 9000), (2, 1000)), OWNER, None)).route
+    ended = after(SHADOWED, Conduct(OWNER, ((1, 9000), (2, 1000)), OWNER, None, shadows=())).route
+    assert kept is not None
+    assert ended is not None
+    assert (kept.shadow, ended.shadow) == (Shadow(2, 1000), None)
+
+
+def test_whoever_is_taken_back_is_no_shadow_either() -> None:
+    assert withdrawn(SHADOWED).route.shadow is None
+    given_up = after(SHADOWED, Conduct(OWNER, ((1, WHOLE),), "", None))
+    assert withdrawn(given_up).route.shadow is None
+    other = after(OWNED, SetShadow(Shadow(3, 1000), override_owner=True))
+    assert withdrawn(other).route.shadow == Shadow(3, 1000), "that of somebody else"

@@ -17,6 +17,7 @@ from services.switcher.rollouts.verdicts import (
     of_experiment,
     of_gate,
     of_run,
+    of_shadow,
     overall,
 )
 from services.switcher.statistics import decision
@@ -118,3 +119,20 @@ def test_a_run_that_failed_under_readers_is_a_fault_and_else_a_person_may_mend_i
     assert of_run(RunSeen.FAILED, "It failed.", exposed=True).verdict is GateVerdict.FAIL
     assert of_run(RunSeen.FAILED, "It failed.", exposed=False).verdict is GateVerdict.INCONCLUSIVE
     assert of_run(RunSeen.HELD, "It is paused.", exposed=True).verdict is GateVerdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("sampled", "compared", "differs", "verdict"),
+    [
+        (True, 10, True, GateVerdict.FAIL),
+        (False, 10, True, GateVerdict.FAIL),
+        (True, 10, False, GateVerdict.PASS),
+        (True, 0, False, GateVerdict.WAIT),
+        (False, 10, False, GateVerdict.WAIT),
+    ],
+)
+def test_what_nobody_compares_is_not_shown_to_be_the_same(
+    sampled: bool, compared: int, differs: bool, verdict: GateVerdict
+) -> None:
+    found = of_shadow(sampled=sampled, compared=compared, differs=differs, sentence="So it is.")
+    assert found == Finding(Gate.SHADOW, verdict, "So it is.")

@@ -22,6 +22,8 @@ _COMMANDS = {
     Command.ABORT: "abort",
     Command.STEP: "step",
     Command.SET_SHADOW: "shadow",
+    Command.ROLL_OUT: "rollout",
+    Command.WITHDRAW: "withdraw",
     Command.REQUIRE_GATES: "gates",
 }
 

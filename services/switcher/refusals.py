@@ -1,0 +1,33 @@
+"""Why a command on a route is refused: errors that several rules share. Pure."""
+
+from turnout.errors import FailedPrecondition, Violation
+from turnout.routing import Route
+
+
+def nothing_to_return_to(route: Route) -> FailedPrecondition:
+    """The error of a way back where there is none."""
+    return FailedPrecondition(
+        "NOTHING_TO_RETURN_TO",
+        f"There is no cutover of {route.job} to roll back: v{route.active_version} is its first version, or "
+        "the last cutover was rolled back already. To serve another version, cut over to it.",
+    )
+
+
+def way_back_closed(job: str, version: int) -> FailedPrecondition:
+    """The error of a way back that leads over a released version."""
+    named = f"v{version} of {job}"
+    message = (
+        f"There is nothing to roll {job} back to any more: the way back leads over v{version}, which is being retired. "
+        f"While its table exists, `turnout unretire {job} v{version}` opens it again; or cut over to another version."
+    )
+    return FailedPrecondition("VERSION_RELEASED", message, violations=(Violation("VERSION_RELEASED", named, message),))
+
+
+def released_error(job: str, version: int) -> FailedPrecondition:
+    """The error of a command that names a released version."""
+    message = (
+        f"v{version} of {job} is being retired and was released by its routes. Choose another version, or, while its "
+        f"table exists, take the retirement back (`turnout unretire {job} v{version}`)."
+    )
+    named = f"v{version} of {job}"
+    return FailedPrecondition("VERSION_RELEASED", message, violations=(Violation("VERSION_RELEASED", named, message),))

@@ -1,0 +1,118 @@
+"""Carrying out what a rollout does outside of its own table."""
+
+import hashlib
+import logging
+from typing import Final
+
+from services.switcher.change import Changes
+from services.switcher.experiments.rows import ExperimentRecord
+from services.switcher.experiments.rows import State as ExperimentState
+from services.switcher.experiments.store import ExperimentStore
+from services.switcher.records import CommandKind, Intent
+from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, Result
+from services.switcher.rollouts.neighbours import Neighbours
+from services.switcher.rollouts.on_route import command, exposed_by
+from services.switcher.rollouts.plan import experiment
+from services.switcher.rollouts.rollout import Rollout
+from services.switcher.rollouts.store import Stored, fence
+from services.switcher.store import RouteStore
+from turnout.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, TurnoutError
+from turnout.routing import Experiment
+
+log = logging.getLogger(__name__)
+
+ACTOR: Final = "rollout"
+_CHANGE_WITHIN_S: Final = 30.0
+_MAY_PASS: Final = frozenset({"catch-up"})
+"""Gates that may pass later by themselves."""
+_PASSES: Final = frozenset({"ROLLBACK_WINDOW"})
+"""Refusals that end by themselves: the way back is protected for a time."""
+_ON_THE_WAY: Final = frozenset({ActKind.EXPOSE, ActKind.SHADOW, ActKind.CUT_OVER})
+"""Acts that a candidate which was taken off the route must not have."""
+
+
+class Acts:
+    """Carries acts out; says what became of them, and never raises but for what nobody foresaw."""
+
+    def __init__(
+        self, routes: RouteStore, experiments: ExperimentStore, changes: Changes, neighbours: Neighbours
+    ) -> None:
+        self._routes = routes
+        self._experiments = experiments
+        self._changes = changes
+        self._neighbours = neighbours
+
+    async def carry_out(self, stored: Stored, act: Act) -> Result:
+        """Do it, or find that it was done before."""
+        try:
+            if act.kind in ON_ROUTE:
+                return await self._on_route(stored, act)
+            await self._elsewhere(stored.rollout, act)
+        except TurnoutError as error:
+            return _result(error)
+        return Done()
+
+    async def _elsewhere(self, rollout: Rollout, act: Act) -> None:
+        match act.kind:
+            case ActKind.START_RUN:
+                await self._neighbours.start_run(rollout.job, rollout.candidate, act.request_id)
+            case ActKind.COMPARE:
+                pass  # whoever asks what it says begins it
+            case ActKind.RETIRE:
+                await self._neighbours.retire(rollout.job, rollout.control, ACTOR, act.request_id)
+            case ActKind.TAKE_BACK:
+                await self._neighbours.unretire(rollout.job, rollout.control, ACTOR, act.request_id)
+
+    async def _on_route(self, stored: Stored, act: Act) -> Result:
+        rollout = stored.rollout
+        # Read before the experiment: a guardrail that acts in between makes the command stale.
+        state = (await self._routes.read(rollout.job)).state
+        last = await self._experiments.last_of(rollout.job, stored.name)
+        if act.kind in _ON_THE_WAY and last is not None and last.state is ExperimentState.ROLLED_BACK:
+            return Later(last.end_reason)
+        counted = exposed_by(rollout, act)
+        counting = await self._counting(stored, act, last, counted) if counted else None
+        order = command(rollout, act, stored.name, state, counting)
+        back = act.kind is ActKind.WITHDRAW
+        kind = CommandKind.WITHDRAW if back else CommandKind.ROLL_OUT
+        intent = Intent(kind, ACTOR, _reason(stored, act), act.request_id, _fingerprint(act))
+        await self._changes.change(
+            [(rollout.job, order)],
+            intent,
+            validate_only=False,
+            time_left_s=_CHANGE_WITHIN_S,
+            fence=fence(stored.number, act),
+        )
+        if back and last is not None and last.state is ExperimentState.STARTING:
+            await self._experiments.never_started(last.number)
+        return Done()
+
+    async def _counting(self, stored: Stored, act: Act, last: ExperimentRecord | None, share: int) -> Experiment:
+        """The experiment that counts the candidate's units: the one that does already, or a new one."""
+        rollout = stored.rollout
+        if last is None or last.state.over:
+            spec = experiment(rollout.plan, rollout.control, rollout.candidate, share)
+            intent = Intent(CommandKind.START_EXPERIMENT, ACTOR, stored.name, act.request_id, _fingerprint(act))
+            name = f"rollout-{stored.number}-{rollout.attempt}"
+            last = await self._experiments.create(rollout.job, name, spec, stored.name, intent)
+            log.info("%s: %s counts its units", stored.name, last.name)
+        return last.spec.on_route(last.name, last.number)
+
+
+def _reason(stored: Stored, act: Act) -> str:
+    step = stored.rollout.present
+    at = f", step {stored.rollout.step + 1} ({step.label})" if step is not None else ""
+    return f"{stored.name}{at}: {act.kind.value}. {stored.rollout.why}".strip()
+
+
+def _fingerprint(act: Act) -> bytes:
+    return hashlib.sha256(act.request_id.encode()).digest()
+
+
+def _result(error: TurnoutError) -> Result:
+    """What an error means for the act: whether another try may do."""
+    if error.reason == "GATES_FAILED":
+        waits = {violation.type for violation in error.violations} <= _MAY_PASS
+        return Later(error.message) if waits else Refused(error.message)
+    final = isinstance(error, InvalidInput | NotFound | AlreadyExists | FailedPrecondition)
+    return Refused(error.message) if final and error.reason not in _PASSES else Later(error.message)

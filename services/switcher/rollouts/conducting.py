@@ -1,0 +1,113 @@
+"""What people make of rollouts: start them, and say something to them."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from services.switcher.records import Intent
+from services.switcher.rollouts.neighbours import Neighbours
+from services.switcher.rollouts.on_route import refuse_shared
+from services.switcher.rollouts.plan import Plan, StepKind, checked_for
+from services.switcher.rollouts.preview import Expected, Preview, preview
+from services.switcher.rollouts.record import Said, decides, follows, recorded
+from services.switcher.rollouts.rollout import Rollout, begun
+from services.switcher.rollouts.store import RolloutStore, Stored
+from services.switcher.store import RouteStore
+from services.switcher.switch import refuse_owned, refuse_released
+from turnout.errors import Aborted, NotFound
+from turnout.routing import WHOLE
+
+_TRIES: Final = 20
+"""Of a verb against looks that change the rollout meanwhile."""
+_DONE: Final = {"PAUSE": "Paused", "RESUME": "Resumed", "PROMOTE": "Promoted", "ABORT": "Aborted"}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be rolled out, and what the caller expects (None = as before)."""
+
+    job: str
+    rollout_id: str
+    version: int
+    plan: Plan
+    units_per_day: float | None
+    risk: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A rollout with what its steps would take; stored: None = it was only checked."""
+
+    rollout: Rollout
+    previews: tuple[Preview, ...]
+    stored: Stored | None
+
+
+class Rollouts:
+    """Starts rollouts and passes on what people say."""
+
+    def __init__(self, store: RolloutStore, routes: RouteStore, neighbours: Neighbours) -> None:
+        self._store = store
+        self._routes = routes
+        self._neighbours = neighbours
+
+    async def create(self, asked: Asked, intent: Intent, *, validate_only: bool) -> Created:
+        """Check and begin a rollout; the same one where the same request came before."""
+        before = await self._store.of_request(intent)
+        if before is not None:
+            return Created(before.rollout, await self._previews(asked), before)
+        control = await self._control(asked)
+        plan = checked_for(asked.plan, asked.version, control)
+        await self._neighbours.refuse_absent(asked.job, asked.version)
+        previews = await self._previews(asked)
+        now = await self._store.now()
+        rollout = begun(secrets.token_hex(8), asked.job, asked.version, control, plan, now)
+        if validate_only:
+            return Created(rollout, previews, None)
+        return Created(rollout, previews, await self._store.create(asked.rollout_id, rollout, intent))
+
+    async def _control(self, asked: Asked) -> int:
+        """The active version, of a route that is free; NotFound (ROUTE_NOT_FOUND), FailedPrecondition as in the API."""
+        state = (await self._routes.read(asked.job)).state
+        if state.route is None:
+            raise NotFound("ROUTE_NOT_FOUND", f"{asked.job} has no route yet: its first cutover creates it.")
+        refuse_owned(state.route, allowed=False)
+        refuse_shared(state.route)
+        refuse_released(state, {asked.version: WHOLE})
+        return state.route.active_version
+
+    async def _previews(self, asked: Asked) -> tuple[Preview, ...]:
+        known = await self._store.expected(asked.job, asked.plan.units)
+        copy = Expected(replay_s=0.0)
+        if any(step.kind is StepKind.REPLAY for step in asked.plan.steps):
+            copy = await self._neighbours.copy_expected(asked.job, asked.version)
+        expected = msgspec.structs.replace(
+            copy,
+            units_per_day=known.units_per_day if asked.units_per_day is None else asked.units_per_day,
+            risk=known.risk if asked.risk is None else asked.risk,
+        )
+        return preview(asked.plan, expected)
+
+    async def say(self, job: str, rollout_id: str, verb: str, place: int, who: tuple[str, str]) -> Stored:
+        """Say a verb (PAUSE, RESUME, PROMOTE past the step at this place, ABORT) to a rollout; who: says it, and why.
+
+        Errors as of `commands`.
+        """
+        actor, reason = who
+        happened = Said(verb, _sentence(verb, actor, reason), place)
+        for _ in range(_TRIES):
+            stored = await self._store.read(job, rollout_id)
+            after = follows(stored.rollout, happened, stored.now)
+            if after == stored.rollout:
+                return stored
+            record = recorded(stored.name, actor, reason, stored.now, stored.rollout, happened)
+            if await self._store.keep(stored, after, record if decides(stored.rollout, after) else None):
+                return await self._store.read(job, rollout_id)
+        raise Aborted("ROLLOUT_CHANGES", f"{rollout_id} of {job} changes too fast at the moment; try again.")
+
+
+def _sentence(verb: str, actor: str, reason: str) -> str:
+    by = f" by {actor}" if actor else ""
+    return f"{_DONE[verb]}{by}: {reason}" if reason else f"{_DONE[verb]}{by}."

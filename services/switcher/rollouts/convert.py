@@ -1,0 +1,198 @@
+"""Between the contract's messages and rollouts."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+from google.protobuf.duration_pb2 import Duration
+
+from services.switcher.rollouts.plan import Plan, Step, StepKind, refuse
+from services.switcher.rollouts.preview import Preview, least_s
+from services.switcher.rollouts.rollout import Rollout, State
+from services.switcher.rollouts.store import DecisionRow, Stored
+from services.switcher.rollouts.templates import TEMPLATES
+from services.switcher.rollouts.verdicts import Finding
+from turnout import contract_proto
+from turnout.contract import ContractError, decode, encode
+from turnout.kind_values import timestamp
+from turnout.routing import Units
+from turnout.switcher.v1 import switcher_pb2 as pb
+
+_UNITS: Final = {pb.UNITS_KEY: Units.KEY, pb.UNITS_CALLER: Units.CALLER}
+_KINDS: Final = {pb.RolloutStep.Kind.Value(kind.name): kind for kind in StepKind}
+_LEVELS: Final = ("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max")
+_TIMES: Final = ("window", "delay", "slow")
+
+
+# --- requests -------------------------------------------------------------------------------------------------------
+
+
+def plan_of(message: pb.RolloutPlan) -> Plan:
+    """What is asked for, with its template and defaults. InvalidInput (INVALID_PLAN) naming all that makes no sense.
+
+    Whether the plan itself is one, `plan.checked` says.
+    """
+    complaints: list[str] = []
+    plan = Plan(())
+    if message.template in TEMPLATES:
+        plan = TEMPLATES[message.template]
+    elif message.template:
+        complaints.append(f"There is no template {message.template!r}; there are {', '.join(TEMPLATES)}.")
+    elif not message.steps:
+        complaints.append(f"Give steps, or a template: {', '.join(TEMPLATES)}.")
+    if message.guardrails.harms or message.guardrails.errors:
+        complaints.append("The harms and errors of a rollout are always the defaults; leave them out.")
+    if message.steps:
+        steps = [_step_of(place, step, complaints) for place, step in enumerate(message.steps, start=1)]
+        plan = msgspec.structs.replace(plan, steps=tuple(step for step in steps if step is not None))
+    refuse(complaints)
+    return _with_guardrails(plan, message)
+
+
+def _step_of(place: int, message: pb.RolloutStep, complaints: list[str]) -> Step | None:
+    kind = _KINDS.get(message.kind)
+    if kind is None:
+        complaints.append(f"Step {place} does not say what it does (kind).")
+        return None
+    contract = ""
+    if message.HasField("contract"):
+        try:
+            contract = encode(contract_proto.from_proto(message.contract))
+        except ContractError as error:
+            complaints.append(f"Step {place}, {kind.value}: the contract makes no sense: {error}.")
+    return Step(
+        kind,
+        message.share,
+        for_s=_seconds(message.for_time),
+        within_s=_seconds(message.within_time),
+        no_worse=message.no_worse,
+        contract=contract,
+    )
+
+
+def _with_guardrails(plan: Plan, message: pb.RolloutPlan) -> Plan:
+    given = message.guardrails
+    levels = {name: getattr(given, name) for name in _LEVELS if getattr(given, name)}
+    times = {f"{name}_s": _seconds(getattr(given, name)) for name in _TIMES if given.HasField(name)}
+    units = _UNITS.get(message.units, plan.units)
+    return msgspec.structs.replace(plan, judging=msgspec.structs.replace(plan.judging, **levels), units=units, **times)
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.ToTimedelta().total_seconds())
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+def rollout_message(stored: Stored, experiment: str = "") -> pb.Rollout:
+    """A rollout; experiment: the name of the one that counts, or last counted, its units."""
+    message = _rollout_message(stored.name, stored.rollout, experiment)
+    message.findings.extend(_finding_message(one) for one in stored.findings)
+    message.create_time.CopyFrom(timestamp(stored.create_time))
+    message.claimed_actor, message.reason = stored.claimed_actor, stored.reason
+    if stored.end_time is not None:
+        message.end_time.CopyFrom(timestamp(stored.end_time))
+    return message
+
+
+def _rollout_message(name: str, rollout: Rollout, experiment: str) -> pb.Rollout:
+    return pb.Rollout(
+        name=name,
+        version=rollout.candidate,
+        plan=plan_message(rollout.plan),
+        active_version=rollout.control,
+        state=pb.Rollout.State.Value(rollout.state.value),
+        step=rollout.step + 1,
+        phase=pb.Rollout.Phase.Value(rollout.phase.value),
+        hold=pb.Rollout.Hold.Value(rollout.hold.value) if rollout.hold else pb.Rollout.HOLD_UNSPECIFIED,
+        sentence=rollout.why,
+        waiting_for=rollout.waits_for,
+        frozen=bool(rollout.frozen),
+        weight=rollout.exposed,
+        watched_time=_duration(rollout.watched_s),
+        experiment=experiment,
+        update_time=timestamp(rollout.since),
+    )
+
+
+def add_previews(message: pb.Rollout, previews: Sequence[Preview]) -> pb.Rollout:
+    """The message, with what each step would take."""
+    message.previews.extend(_preview_message(one) for one in previews)
+    known = least_s(previews)
+    if known is not None:
+        message.least_time.CopyFrom(_duration(known))
+    return message
+
+
+def checked_message(name: str, rollout: Rollout) -> pb.Rollout:
+    """A rollout that was only checked."""
+    message = _rollout_message(name, rollout, "")
+    message.ClearField("state")
+    message.ClearField("phase")
+    message.ClearField("update_time")
+    return message
+
+
+def plan_message(plan: Plan) -> pb.RolloutPlan:
+    """A plan with everything said."""
+    judging: dict[str, Any] = {name: getattr(plan.judging, name) for name in _LEVELS}
+    times = {name: getattr(plan, f"{name}_s") for name in _TIMES}
+    judging.update({name: _duration(seconds) for name, seconds in times.items() if seconds})
+    return pb.RolloutPlan(
+        steps=[step_message(step) for step in plan.steps],
+        units=pb.Units.Value(f"UNITS_{plan.units.value}"),
+        guardrails=pb.Plan(**judging),
+    )
+
+
+def step_message(step: Step) -> pb.RolloutStep:
+    """A step of a plan."""
+    return pb.RolloutStep(
+        kind=pb.RolloutStep.Kind.Value(step.kind.name),
+        share=step.share,
+        for_time=_duration(step.for_s) if step.for_s else None,
+        within_time=_duration(step.within_s) if step.within_s else None,
+        no_worse=step.no_worse,
+        contract=contract_proto.to_proto(decode(step.contract)) if step.contract else None,
+    )
+
+
+def _preview_message(one: Preview) -> pb.RolloutPreview:
+    told: dict[str, Any] = {name: getattr(one, name) for name in ("units_needed", "units_to_find", "units_expected")}
+    return pb.RolloutPreview(
+        step=step_message(one.step),
+        does=one.does,
+        gates=[gate.value for gate in one.gates],
+        least_time=None if one.least_s is None else _duration(one.least_s),
+        warnings=one.warnings,
+        **{name: value for name, value in told.items() if value is not None},
+    )
+
+
+def _finding_message(one: Finding) -> pb.RolloutFinding:
+    verdict = pb.RolloutFinding.Verdict.Value(one.verdict.value)
+    return pb.RolloutFinding(gate=one.gate.value, verdict=verdict, sentence=one.sentence)
+
+
+def decision_message(row: DecisionRow, *, whole: bool) -> pb.Decision:
+    """A decision; its record only where it is asked for as a whole."""
+    return pb.Decision(
+        name=f"{row.name}/decisions/{row.decision}",
+        create_time=timestamp(row.create_time),
+        action=row.action,
+        sentence=row.sentence,
+        actor=row.actor,
+        reason=row.reason,
+        carried_out=True,
+        record=row.record.decode() if whole else "",
+        state=pb.Rollout.State.Value(State(row.state).value),
+        step=row.step + 1,
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration

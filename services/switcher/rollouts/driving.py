@@ -1,0 +1,146 @@
+"""The loop that takes rollouts from step to step: looks, decides, stores, acts, and stores what became of it.
+
+One replica at a time runs it, by a lease, and each rollout by itself: none waits for another's act. The lease only
+saves work: two replicas that drive one rollout disagree about nothing, because each change is a compare-and-set on the
+stored rollout, each act has one request id, and the commit of a route is fenced by the row. Whoever takes over finds
+all there is to know in the database.
+"""
+
+import asyncio
+import logging
+import time
+from datetime import timedelta
+from typing import Final
+
+from services.switcher.experiments.store import ExperimentStore
+from services.switcher.rollouts.acting import ACTOR, Acts
+from services.switcher.rollouts.acts import Act, Done, Refused, Result, due
+from services.switcher.rollouts.comparing import Comparisons
+from services.switcher.rollouts.looking import Looks
+from services.switcher.rollouts.record import Happened, decides, ended, follows, recorded
+from services.switcher.rollouts.rollout import CLAIM, State
+from services.switcher.rollouts.store import RolloutStore, Stored
+from services.switcher.rollouts.verdicts import Finding
+from turnout.errors import TurnoutError, Unavailable
+from turnout.tasks import end
+
+log = logging.getLogger(__name__)
+
+LOOP: Final = "rollouts"
+_EVERY_S: Final = 1.0
+_LEASE: Final = timedelta(seconds=3)
+_REFUSED_S: Final = 5.0  # until the way back is tried again after it was refused
+_LOOKED_AT: Final = (State.RUNNING, State.PAUSED)
+
+
+class Driver:
+    """The loop of one replica."""
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        experiments: ExperimentStore,
+        looks: Looks,
+        acts: Acts,
+        comparisons: Comparisons,
+        holder: str,
+    ) -> None:
+        self._store = store
+        self._experiments = experiments  # whose leases are all loops'
+        self._looks = looks
+        self._acts = acts
+        self._comparisons = comparisons
+        self._holder = holder
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._not_before: dict[int, float] = {}
+
+    async def run(self) -> None:
+        """Drive until cancelled; waits while PostgreSQL is away."""
+        try:
+            while True:
+                try:
+                    await self._turn()
+                except Unavailable as error:
+                    log.warning("driving the rollouts waits: %s", error.message)
+                except Exception:
+                    log.exception("driving the rollouts failed and is tried again")
+                await asyncio.sleep(_EVERY_S)
+        finally:
+            await asyncio.shield(self._leave())
+
+    async def _turn(self) -> None:
+        if not await self._experiments.lease_loop(LOOP, self._holder, _LEASE):
+            await self._give_up()
+            return
+        self._tasks = {number: task for number, task in self._tasks.items() if not task.done()}
+        for number in await self._store.going_on():
+            if number not in self._tasks:
+                self._tasks[number] = asyncio.create_task(self._guarded(number), name=f"rollout {number}")
+
+    async def _give_up(self) -> None:
+        tasks, self._tasks = self._tasks, {}
+        await end(*tasks.values())
+        await self._comparisons.give_up_all()
+
+    async def _leave(self) -> None:
+        try:
+            await self._give_up()
+            await self._experiments.give_loop(LOOP, self._holder)
+        except TurnoutError as error:
+            log.warning("the right to drive the rollouts was not given back: %s", error.message)
+
+    async def _guarded(self, number: int) -> None:
+        try:
+            while await self._one(number):
+                pass
+        except Unavailable as error:
+            log.warning("rollout %d waits: %s", number, error.message)
+        except Exception:
+            log.exception("rollout %d failed and is tried again", number)
+
+    async def _one(self, number: int) -> bool:
+        """One look, and one act where one is due; whether there may be more to do at once."""
+        stored = await self._store.load(number)
+        if stored.rollout.state.over:
+            await self._comparisons.give_up(number)
+            return False
+        if stored.rollout.state in _LOOKED_AT and stored.rollout.step != CLAIM:
+            look = await self._looks.look(stored)
+            if await self._kept(stored, look, look.findings):
+                return True
+            stored = await self._store.load(number)
+        act = due(stored.rollout)
+        if act is None or time.monotonic() < self._not_before.get(number, 0.0):
+            return False
+        result = await self._acts.carry_out(stored, act)
+        await self._note(number, act, result)
+        return isinstance(result, Done)
+
+    async def _note(self, number: int, act: Act, result: Result) -> None:
+        """Store what became of an act, whoever else changes the rollout at the moment."""
+        self._not_before.pop(number, None)
+        if isinstance(result, Refused):
+            self._not_before[number] = time.monotonic() + _REFUSED_S
+        happened = ended(act, result)
+        while True:
+            stored = await self._store.load(number)
+            after = follows(stored.rollout, happened, stored.now)
+            if after == stored.rollout:
+                return
+            record = recorded(stored.name, ACTOR, "", stored.now, stored.rollout, happened)
+            if await self._store.keep(stored, after, record if decides(stored.rollout, after) else None):
+                log.info("%s: %s: %s", stored.name, act.kind.value, after.why if isinstance(result, Done) else result)
+                return
+
+    async def _kept(self, stored: Stored, happened: Happened, findings: tuple[Finding, ...]) -> bool:
+        """Store what follows from a look; whether that decides anything, or somebody else was faster."""
+        after = follows(stored.rollout, happened, stored.now)
+        if after == stored.rollout:
+            await self._store.keep_findings(stored, findings)
+            return False
+        if not decides(stored.rollout, after):
+            return not await self._store.keep(stored, after, None, findings)
+        record = recorded(stored.name, ACTOR, "", stored.now, stored.rollout, happened)
+        if await self._store.keep(stored, after, record, findings):
+            log.info("%s: %s: %s", stored.name, after.state.value, after.why)
+        return True

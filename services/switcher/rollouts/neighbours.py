@@ -1,0 +1,100 @@
+"""What a rollout asks of the replayer and the registry: each call with a deadline, and with domain errors."""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+import grpc
+
+from services.switcher.rollouts.preview import Expected
+from turnout import contract_proto
+from turnout.contract import decode
+from turnout.errors import FailedPrecondition
+from turnout.names import VersionId
+from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
+from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
+from turnout.status import from_rpc_error
+
+_CALL_S: Final = 10.0
+_COMPARE_S: Final = 3600.0  # of one call: what it has not done by then, the next one does
+_SAMPLES: Final = 20
+
+
+class Neighbours:
+    """The replayer and the registry, as rollouts need them."""
+
+    def __init__(self, replayer: grpc.aio.Channel, registry: grpc.aio.Channel) -> None:
+        self._replayer: Any = replayer_pb2_grpc.ReplayerStub(replayer)
+        self._registry: Any = registry_pb2_grpc.RegistryStub(registry)
+
+    async def refuse_absent(self, job: str, version: int) -> None:
+        """NotFound (VERSION_NOT_FOUND), FailedPrecondition (VERSION_RETIRED) where it can be rolled out no more."""
+        request = registry_pb2.GetVersionRequest(name=VersionId(job, version).name)
+        with _errors("registry"):
+            found = await self._registry.GetVersion(request, timeout=_CALL_S)
+        if found.state != registry_pb2.Version.REGISTERED:
+            state = registry_pb2.Version.State.Name(found.state)
+            raise FailedPrecondition(
+                "VERSION_RETIRED",
+                f"v{version} of {job} is {state}: take its retirement back first (`turnout unretire {job} "
+                f"v{version}`), or roll another version out.",
+            )
+
+    async def copy_expected(self, job: str, version: int) -> Expected:
+        """What the copy of the log would take; nothing is known where the replayer cannot tell."""
+        name = VersionId(job, version)
+        try:
+            request = replayer_pb2.EstimateRunRequest(version=name.name)
+            found = await self._replayer.EstimateRun(request, timeout=_CALL_S)
+        except grpc.aio.AioRpcError as error:
+            told = from_rpc_error(error, "replayer")
+            return Expected(replay_remarks=(f"How long the copy takes is not known: {told.message}",))
+        known = found.HasField("duration") and not found.never_catches_up
+        seconds = found.duration.ToTimedelta().total_seconds() if known else None
+        return Expected(replay_s=seconds, replay_remarks=tuple(found.remarks))
+
+    async def start_run(self, job: str, version: int, request_id: str) -> None:
+        """Start the version's run, unless it has one."""
+        request = replayer_pb2.StartRunRequest(version=VersionId(job, version).name, request_id=request_id)
+        with _errors("replayer"):
+            await self._replayer.StartRun(request, timeout=_CALL_S)
+
+    async def compare(
+        self, job: str, old: int, new: int, contract: str, request_id: str
+    ) -> AsyncIterator[replayer_pb2.Comparison]:
+        """The comparison of two versions, after every range, and at last as it has finished; goes on with the one that
+        the request began before. contract: as `turnout.contract` encodes it, "" = none."""
+        request = replayer_pb2.CompareTablesRequest(
+            old_version=VersionId(job, old).name,
+            new_version=VersionId(job, new).name,
+            sample_size=_SAMPLES,
+            contract=contract_proto.to_proto(decode(contract)) if contract else None,
+            request_id=request_id,
+        )
+        with _errors("replayer"):
+            async for found in self._replayer.CompareTables(request, timeout=_COMPARE_S):
+                yield found
+
+    async def retire(self, job: str, version: int, actor: str, request_id: str) -> None:
+        """Begin to retire a version. FailedPrecondition (VERSION_IN_USE, ROLLBACK_WINDOW)."""
+        request = registry_pb2.RetireVersionRequest(
+            name=VersionId(job, version).name, claimed_actor=actor, request_id=request_id
+        )
+        with _errors("registry"):
+            await self._registry.RetireVersion(request, timeout=_CALL_S)
+
+    async def unretire(self, job: str, version: int, actor: str, request_id: str) -> None:
+        """Take a retirement back. FailedPrecondition (VERSION_DROPPED)."""
+        request = registry_pb2.UnretireVersionRequest(
+            name=VersionId(job, version).name, claimed_actor=actor, request_id=request_id
+        )
+        with _errors("registry"):
+            await self._registry.UnretireVersion(request, timeout=_CALL_S)
+
+
+@contextlib.contextmanager
+def _errors(service: str) -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, service) from error

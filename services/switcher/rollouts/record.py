@@ -1,0 +1,151 @@
+"""What happens to a rollout, what it makes of that, and the record of both, so that anybody can draw it again. Pure."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from services.switcher.experiments.record import RulesChangedError
+from services.switcher.rollouts import commands
+from services.switcher.rollouts.acts import Act, Done, Later, Refused, Result, acted
+from services.switcher.rollouts.rollout import Rollout, Seen, advanced
+from services.switcher.rollouts.verdicts import Finding
+
+RULES: Final = 1
+"""Number of the rules. It grows with every change that may decide otherwise on the same."""
+
+
+class Look(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="LOOK"):
+    """What gates and route say."""
+
+    findings: tuple[Finding, ...]
+    overruled: str
+
+
+class ActEnded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ACT"):
+    """What became of an act. result: DONE, LATER or REFUSED; why: of the last two."""
+
+    act: Act
+    result: str
+    why: str = ""
+
+
+class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="SAID"):
+    """What a person said. verb: PAUSE, RESUME, PROMOTE or ABORT; place: of the step that PROMOTE names, from 0."""
+
+    verb: str
+    why: str  # in a sentence, with who said it
+    place: int = 0
+
+
+Happened = Look | ActEnded | Said
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A rollout before and after something happened, who made it happen and why."""
+
+    rules: int
+    rollout: str  # its name
+    actor: str  # the switcher itself, or whom a person claims to be
+    reason: str  # of that person
+    now: datetime
+    before: Rollout
+    happened: Happened
+    after: Rollout
+
+
+_rollout_decoder: msgspec.json.Decoder[Rollout] = msgspec.json.Decoder(Rollout)
+_decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
+_VERBS: Final[dict[str, Callable[[Rollout, str, datetime], Rollout]]] = {
+    "PAUSE": commands.pause,
+    "RESUME": commands.resume,
+    "ABORT": commands.abort,
+}
+
+
+def ended(act: Act, result: Result) -> ActEnded:
+    """What became of the act."""
+    match result:
+        case Done():
+            return ActEnded(act, "DONE")
+        case Later(why):
+            return ActEnded(act, "LATER", why)
+        case Refused(why):
+            return ActEnded(act, "REFUSED", why)
+
+
+def follows(before: Rollout, happened: Happened, now: datetime) -> Rollout:
+    """The rollout after something happened. The errors of a verb are those of `commands`."""
+    match happened:
+        case Look(findings, overruled):
+            return advanced(before, Seen(findings, overruled), now)
+        case ActEnded(act, result, why):
+            results: dict[str, Result] = {"DONE": Done(), "LATER": Later(why), "REFUSED": Refused(why)}
+            return acted(before, act, results[result], now)
+        case Said("PROMOTE", why, place):
+            return commands.promote(before, place, why, now)
+        case Said(verb, why):
+            return _VERBS[verb](before, why, now)
+
+
+def decides(before: Rollout, after: Rollout) -> bool:
+    """Whether more has changed than the time of watching, the words for what is waited for, and another try."""
+    return _decided(before) != _decided(after)
+
+
+def _decided(rollout: Rollout) -> Rollout:
+    frozen = "frozen" if rollout.frozen else ""
+    return msgspec.structs.replace(
+        rollout, watched_s=0.0, watched_at=None, waits_for="", frozen=frozen, attempt=0, taken_back=False
+    )
+
+
+def recorded(rollout: str, actor: str, reason: str, now: datetime, before: Rollout, happened: Happened) -> Record:
+    """The record of what follows."""
+    return Record(RULES, rollout, actor, reason, now, before, happened, follows(before, happened, now))
+
+
+def sentence(before: Rollout, after: Rollout) -> str:
+    """Why the rollout has come from the one to the other."""
+    if after.why != before.why:
+        return after.why
+    if after.frozen and not before.frozen:
+        return f"Frozen: {after.frozen}"
+    if before.frozen and not after.frozen:
+        return "No longer frozen: its gates answer."
+    step = after.present
+    done = f"{step.label} is taken, and watched." if step and after.phase is not before.phase else ""
+    return done or after.waits_for or after.why
+
+
+def action(happened: Happened) -> str:
+    """What happened, in a word: LOOK, ACT, or the verb of a person."""
+    match happened:
+        case Look():
+            return "LOOK"
+        case ActEnded():
+            return "ACT"
+        case Said(verb):
+            return verb
+
+
+def encode(value: Record | Rollout) -> bytes:
+    """As JSON."""
+    return msgspec.json.encode(value)
+
+
+def decode_rollout(text: bytes | str) -> Rollout:
+    """The rollout that `encode` wrote."""
+    return _rollout_decoder.decode(text)
+
+
+def recomputed(record: bytes) -> bytes:
+    """The record that these rules make of what is in a record. RulesChangedError when other rules made it."""
+    stored = _decoder.decode(record)
+    if stored.rules != RULES:
+        raise RulesChangedError(
+            f"The record was made by rules {stored.rules}, these are rules {RULES}: recompute it with the release that "
+            f"made it."
+        )
+    return encode(recorded(stored.rollout, stored.actor, stored.reason, stored.now, stored.before, stored.happened))
