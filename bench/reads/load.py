@@ -27,6 +27,7 @@ from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
 
 WARM_UP_S: Final = 0.5
+UNITS: Final = 20_000  # callers' units, where reads have them
 _READ_S: Final = 10.0
 
 
@@ -55,6 +56,20 @@ class Load:
     async def get(self, target: str, job: str, rows: int, in_flight: int, seconds: float) -> float:
         """Gets a second, by the stub alone, so that the client is the same on both sides."""
         return await _rate(lambda: self._one(target, job, rows), in_flight, seconds)
+
+    async def get_by_unit(
+        self, target: str, job: str, rows: int, in_flight: int, seconds: float, counted: bool
+    ) -> float:
+        """The same, each for one of many callers' units. counted: whether an experiment counts them all."""
+
+        async def one() -> int:
+            unit = f"user-{self._rng.randrange(UNITS)}"
+            answer = await self._answer(target, job, rows, unit)
+            if bool(answer.exposure_id) != counted:
+                raise Wrong(f"an answer that {'counts' if counted else 'does not count'}", answer)
+            return 1
+
+        return await _rate(one, in_flight, seconds)
 
     async def paced(self, target: str, job: str, rows: int, per_s: float, seconds: float) -> list[float]:
         """Milliseconds of each Get at a rate that is low enough for none to wait for another."""
@@ -137,12 +152,16 @@ class Load:
         return 1
 
     async def _one(self, target: str, job: str, rows: int) -> int:
+        await self._answer(target, job, rows)
+        return 1
+
+    async def _answer(self, target: str, job: str, rows: int, unit: str = "") -> pb.GetResponse:
         order_id = self._rng.randrange(rows)
-        request = pb.GetRequest(job=f"jobs/{job}", key=pb.Key(values=[pb.Value(int64_value=order_id)]))
-        answer = await self._stub(target).Get(request, timeout=_READ_S)
+        request = pb.GetRequest(job=f"jobs/{job}", key=pb.Key(values=[pb.Value(int64_value=order_id)]), unit=unit)
+        answer: pb.GetResponse = await self._stub(target).Get(request, timeout=_READ_S)
         if answer.row.values[0].int64_value != order_id or not answer.served.applied_positions:
             raise Wrong(order_id, answer)
-        return 1
+        return answer
 
     def _keys(self, rows: int, keys: int) -> list[int]:
         return self._rng.sample(range(rows), keys)

@@ -11,13 +11,18 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from bench.reads.by_hand import Place
 from bench.stack import Stack
 from bench.workload import create_topic, ends, job_file, produce, say
 from deploy.local.ports import HOST, free_port
+from turnout.experiments import Units
+from turnout.routing import WHOLE
 
+CANDIDATE: Final = 500
+"""The candidate's basis points in an experiment."""
 _READY_S: Final = 60.0
 _POLL_S: Final = 0.1
 
@@ -30,6 +35,7 @@ class Table:
     place: Place
     rows: int
     partitions: int
+    experiment: str = ""  # a job with the same rows, twice, between which an experiment splits the units; "" = none
 
 
 class Loader:
@@ -58,15 +64,35 @@ async def live_table(stack: Stack, partitions: int, rows: int) -> Table:
     await asyncio.to_thread(produce, stack.kafka, topic, rows)
     assert ends(stack.kafka, topic, partitions) == rows
     job, source = job_file("append", topic, stack.directory)
-    version = (await stack.client.apply(source)).version.number
-    run = await stack.client.start_run(job, version)
-    while not (await stack.client.check_gates(job, version)).passed:
-        await asyncio.sleep(_POLL_S)
+    version, place = await _replayed(stack, job, source, None)
     await stack.client.cut_over(job, version)
     await stack.client.stop_run(job, version)
+    return Table(job, place, rows, partitions, await _experiment(stack, topic))
+
+
+async def _experiment(stack: Stack, topic: str) -> str:
+    """A job over the topic whose units are split between two versions by an experiment."""
+    job, source = job_file("append", topic, stack.directory)
+    control, _ = await _replayed(stack, job, source, None)
+    await stack.client.cut_over(job, control)
+    source.write_text(f"{source.read_text(encoding='utf-8')}# the candidate\n", encoding="utf-8")
+    candidate, _ = await _replayed(stack, job, source, control)
+    weights = {control: WHOLE - CANDIDATE, candidate: CANDIDATE}
+    await stack.client.create_experiment(job, "bench", weights, units=Units.CALLER)
+    for version in weights:
+        await stack.client.stop_run(job, version)
+    return job
+
+
+async def _replayed(stack: Stack, job: str, source: Path, active: int | None) -> tuple[int, Place]:
+    """A version that has caught up, and its table, which is settled."""
+    version = (await stack.client.apply(source)).version.number
+    run = await stack.client.start_run(job, version)
+    while not (await stack.client.check_gates(job, version, baseline=active)).passed:
+        await asyncio.sleep(_POLL_S)
     await stack.look.execute(f"vacuum analyze serving.{run.table}")
     await stack.look.execute("vacuum analyze serving.positions")
-    return Table(job, Place(run.table, f"jobs/{job}/versions/{version}"), rows, partitions)
+    return version, Place(run.table, f"jobs/{job}/versions/{version}")
 
 
 @asynccontextmanager

@@ -29,6 +29,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _WITHOUT_DEADLINE = frozenset(
     {
         "/turnout.switcher.v1.Switcher/WatchRoutes",
+        "/turnout.switcher.v1.Switcher/WatchRollout",
         "/turnout.replayer.v1.Replayer/WatchRun",
         "/turnout.query.v1.Query/StreamOutcomes",
     }

@@ -10,8 +10,10 @@ import pytest
 from core import config
 from core.rpc import interceptors
 from services.replayer import metrics
+from turnout import rollout_file
 from turnout.reading import metrics as front
 from turnout.reading import reads, shadows
+from turnout.rollouts import TEMPLATES, RolloutState, StepKind
 
 REPOSITORY = Path(__file__).parent.parent.parent
 PAGES = sorted(
@@ -71,6 +73,25 @@ def test_the_job_in_the_readme_is_the_one_in_the_examples() -> None:
     [snippet] = re.findall(r"```python\n(class Flight.+?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     example = (REPOSITORY / "examples" / "flights" / "carrier_punctuality_v2.py").read_text(encoding="utf-8")
     assert words(snippet) <= words(example)
+
+
+def test_the_plan_in_the_docs_is_one_and_has_every_key_that_there_is() -> None:
+    page = (REPOSITORY / "docs" / "rollouts.md").read_text(encoding="utf-8")
+    [snippet] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert {step.kind for step in rollout_file.parse(snippet).steps} == set(StepKind) - {StepKind.SHADOW}
+    keys = set(re.findall(r"`([a-z-]+)[:`]", page))
+    assert keys >= {
+        *rollout_file.PARTS,
+        *rollout_file.GUARDRAILS,
+        *rollout_file.OPTIONS,
+        *rollout_file.STEPS,
+        *TEMPLATES,
+    }
+
+
+def test_every_state_of_a_rollout_is_explained() -> None:
+    page = (REPOSITORY / "docs" / "rollouts.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.MULTILINE)) == set(RolloutState)
 
 
 def words(code: str) -> set[str]:

@@ -208,9 +208,16 @@ def parse(text: str) -> Contract:
     sum = ["flights", "late=delayed"]
     """
     try:
-        given = msgspec.convert(tomllib.loads(text), _File)
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ContractError(f"the contract is no TOML: {error}") from None
+    return of_document(document)
+
+
+def of_document(document: object) -> Contract:
+    """A contract from what a file says, whichever way it is written. ContractError as for `parse`."""
+    try:
+        given = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
         raise ContractError(f"the contract holds what it cannot: {error}") from None
     return Contract(

@@ -7,13 +7,14 @@ from typing import Final
 import msgspec
 
 from services.switcher.records import Intent
+from services.switcher.rollouts.names import of_a_rollout
 from services.switcher.rollouts.neighbours import Neighbours
 from services.switcher.rollouts.on_route import refuse_shared
 from services.switcher.rollouts.plan import Plan, StepKind, checked_for
 from services.switcher.rollouts.preview import Expected, Preview, preview
 from services.switcher.rollouts.record import Said, decides, follows, recorded
 from services.switcher.rollouts.rollout import Rollout, begun
-from services.switcher.rollouts.store import RolloutStore, Stored
+from services.switcher.rollouts.store import RolloutStore, Stored, another_runs
 from services.switcher.store import RouteStore
 from services.switcher.switch import refuse_owned, refuse_released
 from turnout.errors import Aborted, NotFound
@@ -69,10 +70,13 @@ class Rollouts:
         return Created(rollout, previews, await self._store.create(asked.rollout_id, rollout, intent))
 
     async def _control(self, asked: Asked) -> int:
-        """The active version, of a route that is free; NotFound (ROUTE_NOT_FOUND), FailedPrecondition as in the API."""
+        """The active version, of a route that is free; NotFound (ROUTE_NOT_FOUND), AlreadyExists (ROLLOUT_RUNS),
+        FailedPrecondition as in the API."""
         state = (await self._routes.read(asked.job)).state
         if state.route is None:
             raise NotFound("ROUTE_NOT_FOUND", f"{asked.job} has no route yet: its first cutover creates it.")
+        if of_a_rollout(state.route.owner):
+            raise another_runs(asked.job)
         refuse_owned(state.route, allowed=False)
         refuse_shared(state.route)
         refuse_released(state, {asked.version: WHOLE})

@@ -65,6 +65,15 @@ class DecisionRow:
     create_time: datetime
 
 
+def another_runs(job: str) -> AlreadyExists:
+    """That the job has a rollout that is not over."""
+    return AlreadyExists(
+        "ROLLOUT_RUNS",
+        f"Another rollout of {job} is not over: abort it (`turnout rollout abort {job}`), or wait for its end "
+        f"(`turnout rollout watch {job}`).",
+    )
+
+
 class RolloutStore:
     """Rollouts and decisions."""
 
@@ -93,11 +102,7 @@ class RolloutStore:
         if number is not None or (row is not None and _repeats(row, intent)):
             return _stored(row)
         if row is None:
-            raise AlreadyExists(
-                "ROLLOUT_RUNS",
-                f"Another rollout of {rollout.job} is not over; abort it, or wait for its end. "
-                f"`turnout rollout list {rollout.job}` shows it.",
-            )
+            raise another_runs(rollout.job)
         raise AlreadyExists(
             "ROLLOUT_EXISTS",
             f"{rollout.job} has had a rollout {rollout_id!r}; give this one another name, so that their decisions stay "

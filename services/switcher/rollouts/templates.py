@@ -1,69 +1,42 @@
-"""Plans to begin with. Pure."""
+"""Plans to begin with, as the values of `plan`; what they are, `turnout.rollout_file` has. Pure."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from services.switcher.rollouts.plan import Plan, Step, StepKind
 from services.switcher.statistics.decision import Plan as Judging
-from turnout.routing import WHOLE
+from turnout import rollout_file, rollouts
+from turnout.routing import Units
 
-_MINUTE: Final = 60.0
-_HOUR: Final = 3600.0
-_DAY: Final = 86400.0
-
-_REPLAY: Final = Step(StepKind.REPLAY)
-_COMPARE: Final = Step(StepKind.COMPARE)
-_APPROVE: Final = Step(StepKind.APPROVE)
-_ALL: Final = Step(StepKind.TRAFFIC, WHOLE)
-_RETIRE: Final = Step(StepKind.RETIRE)
+_LEVELS: Final = ("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max")
+_TIMES: Final = ("window", "delay", "slow")
 
 
-def _traffic(share: int, *, for_s: float = 0.0, within_s: float = 0.0, no_worse: bool = False) -> Step:
-    return Step(StepKind.TRAFFIC, share, for_s, within_s, no_worse)
+def _plan(form: rollouts.RolloutPlan) -> Plan:
+    """What a file leaves open is as the plan has it by itself."""
+    levels = {name: level for name in _LEVELS if (level := getattr(form.guardrails, name)) is not None}
+    given: dict[str, Any] = {
+        f"{name}_s": time.total_seconds() for name in _TIMES if (time := getattr(form.guardrails, name)) is not None
+    }
+    if form.units is not None:
+        given["units"] = Units(form.units.value)
+    return Plan(tuple(_step(step) for step in form.steps), Judging(**levels), **given)
+
+
+def _step(step: rollouts.RolloutStep) -> Step:
+    assert step.contract is None, "what may differ is each job's own"
+    return Step(
+        StepKind[step.kind],
+        step.share,
+        for_s=(step.at_least or timedelta()).total_seconds(),
+        within_s=(step.within or timedelta()).total_seconds(),
+        no_worse=step.no_worse,
+    )
 
 
 TEMPLATES: Final[Mapping[str, Plan]] = MappingProxyType(
-    {
-        # Each share proves itself for hours, and a person looks before all readers move and before the way back goes.
-        "careful": Plan(
-            (
-                _REPLAY,
-                _COMPARE,
-                Step(StepKind.SHADOW, 1000, for_s=_HOUR),
-                _traffic(100, for_s=_HOUR),
-                _traffic(500, for_s=6 * _HOUR, within_s=3 * _DAY, no_worse=True),
-                _traffic(2500, for_s=12 * _HOUR, within_s=3 * _DAY, no_worse=True),
-                _APPROVE,
-                _ALL,
-                Step(StepKind.SOAK, for_s=2 * _DAY),
-                _APPROVE,
-                _RETIRE,
-            ),
-            Judging(margin=0.05),
-        ),
-        "normal": Plan(
-            (
-                _REPLAY,
-                _COMPARE,
-                _traffic(500, for_s=_HOUR),
-                _traffic(2500, for_s=_HOUR, within_s=2 * _DAY, no_worse=True),
-                _ALL,
-                Step(StepKind.SOAK, for_s=_DAY),
-                _RETIRE,
-            )
-        ),
-        # Harm is watched for, its absence is not shown; the old version stays.
-        "fast": Plan(
-            (
-                _REPLAY,
-                _COMPARE,
-                _traffic(1000, for_s=10 * _MINUTE),
-                _ALL,
-                Step(StepKind.SOAK, for_s=_HOUR),
-            ),
-            window_s=10 * _MINUTE,
-        ),
-    }
+    {name: _plan(rollout_file.template(name)) for name in rollouts.TEMPLATES}
 )
 """By name."""

@@ -18,6 +18,8 @@ from turnout.cli.app import main
 from turnout.cli.commands.dev import run_in_foreground
 from turnout.cli.exits import ExitCode
 from turnout.cli.tree import app
+from turnout.rollout_file import parse, template
+from turnout.rollouts import TEMPLATES
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 DOCS = (REPOSITORY / "docs" / "cli.md").read_text()
@@ -76,6 +78,15 @@ def test_the_commands() -> None:
         "read",
         "retire",
         "rollback",
+        "rollout abort",
+        "rollout list",
+        "rollout pause",
+        "rollout plan",
+        "rollout promote",
+        "rollout resume",
+        "rollout show",
+        "rollout start",
+        "rollout watch",
         "run pause",
         "run priority",
         "run rate",
@@ -154,6 +165,16 @@ EXPERIMENT = ("experiment", "create", "j", "rounding", "v1=95", "v2=5")
         (["compare", "j", "v1", "v2", "--range-rows", "0"], "'--range-rows': it is at least 1."),
         (["compare", "j", "v1", "v2", "--expect", "a=lots"], "'lots' is no share"),
         (["audit", "missing.py"], "does not exist"),
+        (["experiment", "create", "j", "e", "v1=90", "v2=10", "--margin", "0"], "--margin must be above 0"),
+        (["experiment", "create", "j", "e", "v1=90", "v2=10", "--units-min", "0"], "it is at least 1."),
+        (["rollout", "plan", "carefull"], "did you mean careful?"),
+        (["rollout", "start", "j", "--template", "bold"], "Templates are careful, normal, fast."),
+        (["rollout", "start", "j", "--plan", "missing.yaml"], "does not exist"),
+        (["rollout", "start", "j", "--units", "callers"], "none of caller, key"),
+        (["rollout", "start", "j", "--version", "vx"], "write v2 or 2"),
+        (["rollout", "start", "j", "--risk", "lots"], "is not a percentage"),
+        (["rollout", "start", "j", "--same", "--expect", "a"], "leave out --contract, --expect"),
+        (["rollout", "promote", "j", "--step", "0"], "it is at least 1."),
         (["retire", "j", "v1", "--retain-for", "soon"], "is not a duration"),
         (["apply", "missing.py"], "does not exist"),
         (["run", "rate", "j", "v1", "-1"], "-1 is below 0"),
@@ -209,6 +230,40 @@ def test_no_services(arguments: list[str], capsys: pytest.CaptureFixture[str], m
     monkeypatch.setenv("TURNOUT_TARGET", "127.0.0.1:2")
     assert _run(*arguments) == ExitCode.UNAVAILABLE
     assert "turnout dev" in capsys.readouterr().err
+
+
+def test_a_template_is_written_as_a_file_that_is_a_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in TEMPLATES:
+        assert _run("rollout", "plan", name) == ExitCode.OK
+        assert parse(capsys.readouterr().out) == template(name)
+    assert _run("rollout", "plan", "-o", "json") == ExitCode.OK
+    assert [step["kind"] for step in json.loads(capsys.readouterr().out)["steps"]][:2] == ["REPLAY", "COMPARE"]
+
+
+def test_each_mistake_in_a_plan_is_a_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text("steps:\n  - replya\n  - traffic: half\n")
+    start = ["rollout", "start", "j", "--plan", str(file)]
+    assert _run(*start) == ExitCode.USAGE
+    err = capsys.readouterr().err
+    assert f"{file} is no plan of a rollout." in err
+    assert "line 2 (step 1): There is no step 'replya'; did you mean replay?" in err
+    assert "line 3 (step 2): 'half' is no share" in err
+    assert _run(*start, "-o", "json") == ExitCode.USAGE
+    error = json.loads(capsys.readouterr().err)["error"]
+    assert [one["type"] for one in error["violations"]] == ["line 2", "line 3"]
+
+
+def test_what_may_differ_is_said_in_one_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text("steps:\n  - compare:\n    contract: {}\n  - traffic: 100 %\n")
+    assert _run("rollout", "start", "j", "--plan", str(file), "--same") == ExitCode.USAGE
+    assert "says already what may differ" in capsys.readouterr().err
+    file.write_text("steps:\n  - traffic: 100 %\n")
+    assert _run("rollout", "start", "j", "--plan", str(file), "--same") == ExitCode.USAGE
+    assert "compares nothing" in capsys.readouterr().err
+    assert _run("rollout", "start", "j", "--plan", str(file), "--template", "fast") == ExitCode.USAGE
+    assert "either --template or --plan" in capsys.readouterr().err
 
 
 def test_kafka_has_to_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.unit.cli.samples import JOB, TAILING
-from turnout.cli.commands.watching import LINE_EVERY_S, LinePace, Standing, caught_up
+from turnout.cli.commands.watching import Standing, caught_up
+from turnout.cli.screens import LINE_EVERY_S, LinePace
 from turnout.results import Gate, RunState, VersionState
 
 CATCH_UP = Gate("catch-up", 2, True, False, ("all 4 partitions are level",))

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from turnout import readiness, results
+from turnout import readiness, results, rollouts
 from turnout.client import convert
 from turnout.client.values import to_value
 from turnout.contract import Contract, Expected, ExpectedColumn
@@ -445,6 +445,11 @@ def test_the_enums_are_those_of_the_contract() -> None:
         (results.ViewState, switcher_pb2.View.State),
         (results.Command, switcher_pb2.RouteChange.Command),
         (results.Cause, query_pb2.ServedVersion.Cause),
+        (rollouts.RolloutState, switcher_pb2.Rollout.State),
+        (rollouts.RolloutPhase, switcher_pb2.Rollout.Phase),
+        (rollouts.RolloutHold, switcher_pb2.Rollout.Hold),
+        (rollouts.StepKind, switcher_pb2.RolloutStep.Kind),
+        (rollouts.GateVerdict, switcher_pb2.RolloutFinding.Verdict),
     ]
     for ours, theirs in pairs:
         known = {name for name in theirs.keys() if not name.endswith("_UNSPECIFIED")}  # noqa: SIM118  # not a mapping

@@ -21,6 +21,7 @@ import turnout.experiments
 import turnout.log_range
 import turnout.readiness
 import turnout.results
+import turnout.rollouts
 import turnout.shadow
 from turnout.client import Client, basis_points
 from turnout.client.session import Session
@@ -48,6 +49,7 @@ def surface() -> Iterator[str]:
         turnout.log_range,
         turnout.results,
         turnout.experiments,
+        turnout.rollouts,
         turnout.shadow,
         turnout.readiness,
     )
@@ -82,7 +84,8 @@ def test_every_method_says_what_it_does() -> None:
 
 
 def test_results_are_frozen() -> None:
-    for cls in (*_classes(turnout.results), *_classes(turnout.experiments), *_classes(turnout.shadow)):
+    modules = (turnout.results, turnout.experiments, turnout.rollouts, turnout.shadow)
+    for cls in (cls for module in modules for cls in _classes(module)):
         if not issubclass(cls, enum.Enum):
             assert cls.__dataclass_params__.frozen, cls  # type: ignore[attr-defined]
 

@@ -23,6 +23,7 @@ from turnout.cli.commands import (
     experiment,
     produce,
     read,
+    rollout,
     run,
     shadow,
     show,
@@ -54,6 +55,7 @@ compare.register(app)
 shadow.register(app)
 audit.register(app)
 experiment.register(app)
+rollout.register(app)
 decisions.register(app)
 versions.register(app)
 read.register(app)

@@ -16,6 +16,7 @@ from turnout.client.experiments import ExperimentCalls
 from turnout.client.fronts import FrontReads
 from turnout.client.query import QueryCalls
 from turnout.client.readers import Reader
+from turnout.client.rollouts import RolloutCalls
 from turnout.client.shadows import ShadowCalls
 from turnout.client.switcher import SwitcherCalls
 from turnout.errors import InvalidInput
@@ -27,7 +28,7 @@ DEFAULT_TARGET = "127.0.0.1:7400"
 _REPLICATED = ("query", "switcher")  # of which one client may be given several
 
 
-class Client(AuditCalls, SwitcherCalls, ShadowCalls, ExperimentCalls, QueryCalls):
+class Client(AuditCalls, SwitcherCalls, ShadowCalls, ExperimentCalls, RolloutCalls, QueryCalls):
     """Turnout over gRPC, one channel for each distinct target.
 
     target: "host:port" of all four services, or several IP addresses parted by commas, replicas of which the first that

@@ -56,7 +56,7 @@ def experiment(message: pb.Experiment) -> results.Experiment:
         holdout=message.holdout,
         holdout_salt=message.holdout_salt,
         overrides={one.unit: one.version for one in message.overrides},
-        plan=_plan(message.plan),
+        plan=plan(message.plan),
         bandit=_bandit(message.bandit) if message.HasField("bandit") else None,
         create_time=_time(message, "create_time"),
         end_time=_time(message, "end_time"),
@@ -67,7 +67,8 @@ def experiment(message: pb.Experiment) -> results.Experiment:
     )
 
 
-def _plan(message: pb.Plan) -> results.Plan:
+def plan(message: pb.Plan) -> results.Plan:
+    """The plan that a message holds."""
     return results.Plan(
         **{name: getattr(message, name) or None for name in _PLAN_NUMBERS},
         **{name: _span(message, name) for name in _PLAN_TIMES},

@@ -183,7 +183,9 @@ class Reads:
             units = [request.unit] if request.unit else []
             answers = Answers(served.table, served.positions, keys.of(served.table), [row], units)
             self._shadows.answered(*shadowed, answers)
-        return (replace(served, exposure_id=exposure_id) if exposure_id else served), row
+        if exposure_id:  # as `replace` would make it, in a fraction of the time
+            served = Served(served.resolution, served.table, served.positions, exposure_id)
+        return served, row
 
     async def batch(
         self, request: Request, keys: Keys, deadline: Deadline, *, units: Sequence[str] = ()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from turnout.cli import arguments
 from turnout.cli.arguments import COUNT_MAX
-from turnout.cli.commands.parameters import JobArgument
+from turnout.cli.commands.parameters import (
+    ContractOption,
+    ExpectOption,
+    JobArgument,
+    MayDifferOption,
+    SameOption,
+    ShareMaxOption,
+    ToleranceOption,
+)
 from turnout.cli.contracts import contract_of
 from turnout.cli.document import document
 from turnout.cli.exits import ExitCode, usage
@@ -28,29 +35,6 @@ def register(app: typer.Typer) -> None:
     command(app, "comparisons")(comparisons)
 
 
-ContractOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--contract", metavar="FILE", exists=True, dir_okay=False, help="What may differ and what must, as TOML."
-    ),
-]
-ExpectOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--expect",
-        metavar="WHAT[=SHARE]",
-        help="A column, only-old or only-new must differ; in at most that share of the rows, such as 20%.",
-    ),
-]
-MayDifferOption = Annotated[
-    list[str] | None, typer.Option("--may-differ", metavar="WHAT[=SHARE]", help="The same, but it need not differ.")
-]
-ToleranceOption = Annotated[
-    list[str] | None,
-    typer.Option("--tolerance", metavar="COLUMN=BY", help="What counts as equal: a number such as 0.01, or 1%."),
-]
-
-
 async def compare(
     session: Session,
     job: JobArgument,
@@ -60,10 +44,8 @@ async def compare(
     expect: ExpectOption = None,
     may_differ: MayDifferOption = None,
     tolerance: ToleranceOption = None,
-    share_max: Annotated[
-        str | None, typer.Option("--share-max", metavar="SHARE", help="Of all rows may differ in any way.")
-    ] = None,
-    same: Annotated[bool, typer.Option("--same", help="Nothing may differ.")] = False,
+    share_max: ShareMaxOption = None,
+    same: SameOption = False,
     sample: Annotated[
         int | None,
         typer.Option(

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, TypeVar
 
 import typer
-from rich.live import Live
+from rich.console import RenderableType
 from rich.text import Text
 
 from turnout.cli import arguments
 from turnout.cli.arguments import COUNT_MAX
 from turnout.cli.commands.parameters import GatesOption, JobArgument, ReasonOption, RequireOption, gates, required_gates
-from turnout.cli.commands.watching import LINE_EVERY_S
 from turnout.cli.document import document
 from turnout.cli.exits import ExitCode, usage
 from turnout.cli.invocation import command
-from turnout.cli.output import Output, Trimmed
+from turnout.cli.screens import FirstOfHeight, Views, screen
 from turnout.cli.session import Session
 from turnout.cli.views.experiments import experiment_view, experiments_view, over_text, standing_line
 from turnout.experiments import Bandit, BanditObjective, BanditRule, Experiment, ExperimentState, Metric, Plan, Units
@@ -63,7 +61,7 @@ async def create(
     ] = None,
     units_min: Annotated[
         int | None,
-        typer.Option("--units-min", min=0, max=COUNT_MAX, metavar="N", help="Units of each arm before a promotion."),
+        typer.Option("--units-min", min=1, max=COUNT_MAX, metavar="N", help="Units of each arm before a promotion."),
     ] = None,
     units_max: Annotated[
         int | None,
@@ -119,6 +117,8 @@ async def create(
     check: Annotated[bool, typer.Option("--check", help="Only check: gates are asked, nothing changes.")] = False,
 ) -> None:
     """Start an experiment: candidates beside the active version, such as v1=95 v2=5, watched by guardrails."""
+    if margin == 0:
+        raise usage("--margin must be above 0: that two versions are exactly alike can never be shown.")
     weights, overridden, required = arguments.weights(shares), gates(override_gates), required_gates(require_gates)
     overrides = _overrides(override or [])
     plan = Plan(
@@ -197,42 +197,29 @@ async def list_all(
 async def watch(session: Session, job: JobArgument, experiment: ExperimentArgument) -> int:
     """Show an experiment as it goes until it is over; Ctrl-C ends the watching, not the experiment."""
     async with session.client(job) as client:
-        with Live(console=session.output.console, auto_refresh=False, transient=True) as screen:
-            log = _Log(session.output)
-            while True:
-                found = await client.get_experiment(job, experiment)
-                over = found.state in _OVER
-                if session.output.interactive:
-                    screen.update(Trimmed(experiment_view(found)), refresh=True)
-                else:
-                    log.show(found, last=over)
-                if over:
-                    break
-                await asyncio.sleep(_POLL_S)
+        try:
+            with screen(session.output, _VIEWS) as on:
+                while True:
+                    found = await client.get_experiment(job, experiment)
+                    over = found.state in _OVER
+                    on.show(found, last=over)
+                    if over:
+                        break
+                    await asyncio.sleep(_POLL_S)
+        except asyncio.CancelledError:
+            session.output.note(
+                f"No longer watching; the experiment goes on. `turnout experiment stop {job} {experiment}` ends it."
+            )
+            raise
     session.output.say(Text(over_text(found)))
     return ExitCode.NOT_SO if found.state is ExperimentState.ROLLED_BACK else ExitCode.OK
 
 
-class _Log:
-    """Where nothing is redrawn: a line now and then, or each state as JSON."""
+def _picture(found: Experiment, rows: int) -> RenderableType:
+    return FirstOfHeight([experiment_view(found), experiment_view(found, whole=False)], rows)
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._shown: Experiment | None = None
-        self._said_at = -LINE_EVERY_S
 
-    def show(self, found: Experiment, *, last: bool) -> None:
-        """The experiment as it is now. last: nothing will follow."""
-        if found == self._shown:
-            return
-        if self._output.is_json:
-            self._output.line(document(found))
-        elif last or time.monotonic() - self._said_at >= LINE_EVERY_S:
-            self._said_at = time.monotonic()
-            self._output.say(Text(standing_line(found)))
-        else:
-            return
-        self._shown = found
+_VIEWS = Views(_picture, lambda found, _: [standing_line(found)], document, lambda found: found.state)
 
 
 async def stop(

@@ -80,6 +80,31 @@ OwnerOption = Annotated[
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]
+ContractOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--contract", metavar="FILE", exists=True, dir_okay=False, help="What may differ and what must, as TOML."
+    ),
+]
+ExpectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect",
+        metavar="WHAT[=SHARE]",
+        help="A column, only-old or only-new must differ; in at most that share of the rows, such as 20%.",
+    ),
+]
+MayDifferOption = Annotated[
+    list[str] | None, typer.Option("--may-differ", metavar="WHAT[=SHARE]", help="The same, but it need not differ.")
+]
+ToleranceOption = Annotated[
+    list[str] | None,
+    typer.Option("--tolerance", metavar="COLUMN=BY", help="What counts as equal: a number such as 0.01, or 1%."),
+]
+ShareMaxOption = Annotated[
+    str | None, typer.Option("--share-max", metavar="SHARE", help="Of all rows may differ in any way.")
+]
+SameOption = Annotated[bool, typer.Option("--same", help="Nothing may differ.")]
 PRIORITY_MAX = 100
 KafkaOption = Annotated[
     str, typer.Option("--kafka", metavar="HOST:PORT", help="Kafka; else TURNOUT_KAFKA, else that of `turnout dev`.")

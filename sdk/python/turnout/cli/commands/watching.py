@@ -1,4 +1,4 @@
-"""Watching a run: redrawn in a terminal, a plain line every few seconds elsewhere, every change as JSON.
+"""Watching a run.
 
 Caught up means here what it means at a cutover: the catch-up gate would pass. A run is at the end of the log a moment
 before that, because the gate asks that it has stayed level with the active version for a while. A run of a bounded
@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.console import Group
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from turnout.cli.document import document
 from turnout.cli.exits import ExitCode
-from turnout.cli.output import Output, Trimmed
 from turnout.cli.quantities import span
+from turnout.cli.screens import Screen, Views, screen
 from turnout.cli.session import Session
 from turnout.cli.views.runs import EMPTY_RANGE, range_is_empty, run_line, run_view, way_on
 from turnout.errors import NotFound
@@ -29,12 +27,19 @@ from turnout.results import Gate, Run, RunState, VersionState
 if TYPE_CHECKING:
     from turnout.client import Client
 
-LINE_EVERY_S = 5.0
 _GATES_EVERY_S = 0.25
 _HEAD_LINES = 12  # what stands above and below the partitions: a picture taller than the screen could not be redrawn
 _CATCH_UP = "catch-up"
 _ENDED = (RunState.STOPPED, RunState.FAILED)
 _AT_END = (RunState.TAILING, RunState.COMPLETED)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A run as it is now. waiting_for: why one at the end of the log has not caught up."""
+
+    run: Run
+    waiting_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,8 @@ class Standing:
 async def watch(session: Session, client: Client, job: str, version: int, *, follow: bool) -> int:
     """Show the run until the catch-up gate passes (OK), or it has ended (NOT_SO); with `follow` until Ctrl-C."""
     try:
-        with _screen(session.output) as screen:
-            run, standing = await _watched(client, job, version, screen, follow)
+        with screen(session.output, _VIEWS) as on:
+            run, standing = await _watched(client, job, version, on, follow)
     except asyncio.CancelledError:
         session.output.note(
             f"No longer watching; the run of {job} v{version} goes on. `turnout run pause {job} v{version}` pauses it."
@@ -72,27 +77,45 @@ async def watch(session: Session, client: Client, job: str, version: int, *, fol
 
 
 async def _watched(
-    client: Client, job: str, version: int, screen: _Screen, follow: bool
+    client: Client, job: str, version: int, on: Screen[Seen], follow: bool
 ) -> tuple[Run, Standing | None]:
     """The run when there is nothing more to wait for, and what a cutover would meet; None = the run has ended."""
     while True:
         async with contextlib.aclosing(client.watch_run(job, version)) as runs:
             async for run in runs:
                 if run.state in _ENDED and not follow:
-                    screen.show(run, last=True)
+                    on.show(Seen(run), last=True)
                     return run, None
                 if run.state in _AT_END and not follow:
                     break
-                screen.show(run)
+                on.show(Seen(run))
         # The stream tells only of changes of the run, and a gate passes without one.
         while run.state in _AT_END and not follow:
             standing = await _standing(client, job, version)
             over = not standing.waiting_for or run.state is RunState.COMPLETED
-            screen.show(run, last=over, waiting_for="" if over else standing.waiting_for)
+            on.show(Seen(run, "" if over else standing.waiting_for), last=over)
             if over:
                 return run, standing
             await asyncio.sleep(_GATES_EVERY_S)
             run = await client.get_run(job, version)
+
+
+def _picture(seen: Seen, rows: int) -> RenderableType:
+    parts = [run_view(seen.run, rows - _HEAD_LINES)]
+    if seen.waiting_for:
+        parts.append(Text(f"Not caught up yet: {seen.waiting_for}", style="yellow"))
+    return Group(*parts)
+
+
+def _lines(seen: Seen, before: Seen | None) -> list[str]:
+    told = [run_line(seen.run)]
+    # The gate asks for a second or so of standing level: not worth a word at first.
+    if seen.waiting_for and before is not None and before.run.state is seen.run.state:
+        told.append(f"  not caught up yet: {seen.waiting_for}")
+    return told
+
+
+_VIEWS = Views(_picture, _lines, lambda seen: document(seen.run), lambda seen: seen.run.state)
 
 
 async def _standing(client: Client, job: str, version: int) -> Standing:
@@ -127,88 +150,3 @@ def caught_up(run: Run, standing: Standing) -> str:
         why = "; ".join(text for one in refusing for text in one.evidence)
         return f"{done} {command} would {still}be refused by {names}: {why}."
     return f"{done} {command} makes it serve all readers."
-
-
-class _Screen:
-    """Where a run is shown. Use it as a context manager."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def __enter__(self) -> _Screen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
-        """The run as it is now. last: nothing will follow. waiting_for: why a run at the end has not caught up."""
-        raise NotImplementedError
-
-
-class _Documents(_Screen):
-    def __init__(self, output: Output) -> None:
-        super().__init__(output)
-        self._shown: Run | None = None
-
-    def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
-        del last, waiting_for
-        if run != self._shown:
-            self._output.line(document(run))
-        self._shown = run
-
-
-class _Lines(_Screen):
-    def __init__(self, output: Output) -> None:
-        super().__init__(output)
-        self._pace = LinePace()
-        self._shown: Run | None = None
-
-    def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
-        lasting = self._shown is not None and self._shown.state is run.state
-        if self._pace.due(run.state, last, time.monotonic()) and not (last and run == self._shown):
-            self._output.say(Text(run_line(run)))
-            # The gate asks for a second or so of standing level: not worth a word at first.
-            if waiting_for and lasting:
-                self._output.say(Text(f"  not caught up yet: {waiting_for}"))
-            self._shown = run
-
-
-class _Picture(_Screen):
-    def __init__(self, output: Output) -> None:
-        super().__init__(output)
-        self._live = Live(console=output.console, refresh_per_second=4, transient=False)
-
-    def __enter__(self) -> _Screen:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def show(self, run: Run, *, last: bool = False, waiting_for: str = "") -> None:
-        parts = [run_view(run, self._output.console.height - _HEAD_LINES)]
-        if waiting_for:
-            parts.append(Text(f"Not caught up yet: {waiting_for}", style="yellow"))
-        self._live.update(Trimmed(Group(*parts)), refresh=last)
-
-
-def _screen(output: Output) -> _Screen:
-    if output.is_json:
-        return _Documents(output)
-    return _Picture(output) if output.interactive else _Lines(output)
-
-
-class LinePace:
-    """When a plain line is due: at first, at a change of state, every few seconds, and at the end."""
-
-    def __init__(self) -> None:
-        self._state: RunState | None = None
-        self._next_s = 0.0
-
-    def due(self, state: RunState, last: bool, now_s: float) -> bool:
-        """Whether to print now; `now_s` on a monotonic clock."""
-        if state is self._state and not last and now_s < self._next_s:
-            return False
-        self._state, self._next_s = state, now_s + LINE_EVERY_S
-        return True

@@ -32,8 +32,8 @@ _VERDICTS = {
 _UNITS = {Units.CALLER: "the caller's unit", Units.KEY: "the row's key"}
 
 
-def experiment_view(found: Experiment) -> RenderableType:
-    """The whole of an experiment."""
+def experiment_view(found: Experiment, *, whole: bool = True) -> RenderableType:
+    """An experiment. whole: with its guardrails one by one."""
     pairs: list[tuple[str, str | Text]] = [
         ("experiment", Text.assemble(f"{found.experiment} on {found.job}, ", state(found.state))),
         ("since", f"{moment(found.create_time)} by {found.claimed_actor or ABSENT}"),
@@ -47,7 +47,7 @@ def experiment_view(found: Experiment) -> RenderableType:
         pairs.append(("ended", f"{moment(found.end_time)}: {found.end_reason}"))
     parts: list[RenderableType] = [facts(pairs)]
     if found.standing is not None:
-        parts += _standing_parts(found, found.standing)
+        parts += _standing_parts(found, found.standing, whole)
     return Group(*parts)
 
 
@@ -60,8 +60,10 @@ def _units_text(found: Experiment) -> str:
     return text
 
 
-def _standing_parts(found: Experiment, standing: Standing) -> list[RenderableType]:
-    parts: list[RenderableType] = [Text(), _arms(found, standing), Text(), _guardrails(standing), Text()]
+def _standing_parts(found: Experiment, standing: Standing, whole: bool) -> list[RenderableType]:
+    parts: list[RenderableType] = [Text(), arms_view(found, standing), Text()]
+    if whole:
+        parts += [guardrails_view(standing), Text()]
     word, style = _VERDICTS[standing.verdict]
     said: list[tuple[str, str | Text]] = [("verdict", Text(word, style=style)), ("because", standing.sentence)]
     if found.end_time is None and standing.waiting_for:
@@ -77,7 +79,8 @@ def _standing_parts(found: Experiment, standing: Standing) -> list[RenderableTyp
     return parts
 
 
-def _arms(found: Experiment, standing: Standing) -> RenderableType:
+def arms_view(found: Experiment, standing: Standing) -> RenderableType:
+    """What was counted of each arm, with estimates for the eye."""
     rows = []
     for arm in standing.arms:
         name = f"v{arm.version}" + (" control" if arm.version == found.control else "")
@@ -112,7 +115,8 @@ def _number(found: ArmEstimate) -> str:
     return f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})"
 
 
-def _guardrails(standing: Standing) -> RenderableType:
+def guardrails_view(standing: Standing) -> RenderableType:
+    """Each test with its evidence, and where it speaks."""
     rows = [("spread of units", "all", *_test(standing.mismatch), "")]
     for one in standing.candidates:
         gone = "" if one.present else "off the route"
@@ -152,9 +156,14 @@ def standing_line(found: Experiment) -> str:
     standing = found.standing
     if standing is None:
         return f"{found.experiment}: {found.state}"
-    arms = ", ".join(f"v{arm.version} {percent(arm.weight)} {arm.units:,} units" for arm in standing.arms)
+    arms = arms_line(standing)
     age = "" if found.create_time is None else f" (epoch {standing.epoch})"
     return f"{found.state}{age}: {arms}. {standing.sentence}"
+
+
+def arms_line(standing: Standing) -> str:
+    """The arms on one line."""
+    return ", ".join(f"v{arm.version} {percent(arm.weight)} {arm.units:,} units" for arm in standing.arms)
 
 
 def over_text(found: Experiment) -> str:

@@ -1,0 +1,130 @@
+"""Between rollouts and their messages."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from google.protobuf.message import Message
+
+from turnout import contract_proto
+from turnout import rollouts as results
+from turnout.client.calls import duration_of
+from turnout.client.experiment_proto import plan as guardrails
+from turnout.client.experiment_proto import plan_message as guardrails_message
+from turnout.experiments import Units
+from turnout.switcher.v1 import switcher_pb2 as pb
+
+
+def plan_message(value: results.RolloutPlan) -> pb.RolloutPlan:
+    """The plan, with what is left to the switcher left out."""
+    return pb.RolloutPlan(
+        steps=[_step_message(step) for step in value.steps],
+        units=pb.UNITS_UNSPECIFIED if value.units is None else pb.Units.Value(f"UNITS_{value.units}"),
+        guardrails=guardrails_message(value.guardrails),
+    )
+
+
+def _step_message(step: results.RolloutStep) -> pb.RolloutStep:
+    return pb.RolloutStep(
+        kind=pb.RolloutStep.Kind.Value(step.kind),
+        share=step.share,
+        for_time=duration_of(step.at_least),
+        within_time=duration_of(step.within),
+        no_worse=step.no_worse,
+        contract=contract_proto.to_proto(step.contract),
+    )
+
+
+def rollout(message: pb.Rollout) -> results.Rollout:
+    """The rollout that a message holds. One that was only checked has no state yet, and is PENDING."""
+    _, job, _, name = message.name.split("/")
+    return results.Rollout(
+        job=job,
+        rollout=name,
+        candidate=message.version,
+        control=message.active_version,
+        plan=plan(message.plan),
+        state=results.RolloutState(pb.Rollout.State.Name(message.state or pb.Rollout.PENDING)),
+        step=message.step,
+        phase=results.RolloutPhase(pb.Rollout.Phase.Name(message.phase)) if message.phase else None,
+        hold=results.RolloutHold(pb.Rollout.Hold.Name(message.hold)) if message.hold else None,
+        sentence=message.sentence,
+        waiting_for=message.waiting_for,
+        frozen=message.frozen,
+        weight=message.weight,
+        watched=message.watched_time.ToTimedelta(),
+        findings=tuple(_finding(one) for one in message.findings),
+        experiment=message.experiment.rpartition("/")[2],
+        create_time=_time(message, "create_time"),
+        update_time=_time(message, "update_time"),
+        end_time=_time(message, "end_time"),
+        claimed_actor=message.claimed_actor,
+        reason=message.reason,
+        previews=tuple(_preview(one) for one in message.previews),
+        least=_span(message, "least_time"),
+    )
+
+
+def plan(message: pb.RolloutPlan) -> results.RolloutPlan:
+    """The plan that a message holds."""
+    return results.RolloutPlan(
+        steps=tuple(_step(one) for one in message.steps),
+        guardrails=guardrails(message.guardrails),
+        units=Units(pb.Units.Name(message.units).removeprefix("UNITS_")) if message.units else None,
+    )
+
+
+def _step(message: pb.RolloutStep) -> results.RolloutStep:
+    return results.RolloutStep(
+        kind=results.StepKind(pb.RolloutStep.Kind.Name(message.kind)),
+        share=message.share,
+        at_least=_span(message, "for_time") or None,
+        within=_span(message, "within_time") or None,
+        no_worse=message.no_worse,
+        contract=contract_proto.from_proto(message.contract) if message.HasField("contract") else None,
+    )
+
+
+def _finding(message: pb.RolloutFinding) -> results.RolloutFinding:
+    verdict = results.GateVerdict(pb.RolloutFinding.Verdict.Name(message.verdict))
+    return results.RolloutFinding(message.gate, verdict, message.sentence)
+
+
+def _preview(message: pb.RolloutPreview) -> results.RolloutPreview:
+    return results.RolloutPreview(
+        step=_step(message.step),
+        does=message.does,
+        gates=tuple(message.gates),
+        least=_span(message, "least_time"),
+        units_needed=message.units_needed if message.HasField("units_needed") else None,
+        units_to_find=message.units_to_find if message.HasField("units_to_find") else None,
+        units_expected=message.units_expected if message.HasField("units_expected") else None,
+        warnings=tuple(message.warnings),
+    )
+
+
+def decision(message: pb.Decision) -> results.RolloutDecision:
+    """The decision on a rollout that a message holds."""
+    _, job, _, name, _, number = message.name.split("/")
+    return results.RolloutDecision(
+        job=job,
+        rollout=name,
+        decision=int(number),
+        create_time=message.create_time.ToDatetime(tzinfo=UTC),
+        action=message.action,
+        state=results.RolloutState(pb.Rollout.State.Name(message.state)),
+        step=message.step,
+        sentence=message.sentence,
+        actor=message.actor,
+        reason=message.reason,
+        carried_out=message.carried_out,
+        record=message.record,
+    )
+
+
+def _time(message: Message, field: str) -> datetime | None:
+    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
+
+
+def _span(message: Message, field: str) -> timedelta | None:
+    return getattr(message, field).ToTimedelta() if message.HasField(field) else None

@@ -1,0 +1,98 @@
+"""What a person sees of a rollout, in `snapshots/` (how they are written: test_views.py), and what is advised."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from tests.unit.cli import rollout_samples as samples
+from tests.unit.cli.samples import EXPERIMENT, JOB, rendered
+from tests.unit.cli.test_views import SNAPSHOTS, assert_as_written
+from turnout.cli.screens import FirstOfHeight
+from turnout.cli.views.rollouts import (
+    over_text,
+    preview_view,
+    rollout_decision_view,
+    rollout_decisions_view,
+    rollout_line,
+    rollout_view,
+    rollouts_view,
+    started_text,
+    way_on,
+)
+from turnout.rollouts import RolloutHold, RolloutPhase, RolloutState
+
+VIEWS: dict[str, RenderableType] = {
+    "whole": rollout_view(samples.ROLLOUT, EXPERIMENT),
+    "small": rollout_view(samples.ROLLOUT, EXPERIMENT, detail=0),
+    "pending": rollout_view(samples.BEFORE),
+    "frozen": rollout_view(samples.FROZEN, EXPERIMENT, detail=1),
+    "paused": rollout_view(samples.JUDGED),
+    "rolled-back": rollout_view(samples.TAKEN_BACK),
+    "through": rollout_view(samples.THROUGH),
+    "line": Text(rollout_line(samples.ROLLOUT, EXPERIMENT)),
+    "line-paused": Text(rollout_line(samples.JUDGED)),
+    "line-over": Text(rollout_line(samples.TAKEN_BACK)),
+    "over": Text(over_text(samples.TAKEN_BACK)),
+    "started": Text(started_text(samples.BEFORE)),
+    "preview": preview_view(samples.PREVIEWED),
+    "list": rollouts_view([samples.ROLLOUT, samples.TAKEN_BACK]),
+    "list-none": rollouts_view([]),
+    "decisions": rollout_decisions_view(samples.DECISIONS),
+    "decisions-none": rollout_decisions_view([]),
+    "decision": rollout_decision_view(samples.DECISIONS[1]),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_text_at_80_columns(name: str) -> None:
+    assert_as_written(f"rollouts/{name}", rendered(VIEWS[name]))
+
+
+def test_every_snapshot_belongs_to_a_view() -> None:
+    assert {path.stem for path in (SNAPSHOTS / "rollouts").iterdir()} == set(VIEWS)
+
+
+@pytest.mark.parametrize("state", RolloutState)
+def test_every_state_is_shown(state: RolloutState) -> None:
+    for phase in (None, *RolloutPhase):
+        for step in range(len(samples.PLAN.steps) + 2):
+            found = replace(samples.ROLLOUT, state=state, step=step, phase=phase)
+            assert state.value in rendered(rollout_view(found))
+            assert state.value in rollout_line(found)
+    if state.over:
+        assert over_text(replace(samples.TAKEN_BACK, state=state)).startswith(f"v2 of {JOB}")
+
+
+@pytest.mark.parametrize("hold", RolloutHold)
+def test_whoever_meets_a_paused_rollout_is_told_what_to_do(hold: RolloutHold) -> None:
+    paused = replace(samples.JUDGED, hold=hold)
+    assert f"`turnout rollout abort {JOB}`" in way_on(paused)
+    assert f"`turnout rollout resume {JOB}`" in way_on(paused)
+    # Neither a refused step nor a route that is another's can be passed over.
+    assert ("rollout promote" in way_on(paused)) == (hold in (RolloutHold.PERSON, RolloutHold.INCONCLUSIVE))
+    assert way_on(paused) in " ".join(rendered(rollout_view(paused), 400).split())
+
+
+def test_what_differs_is_shown_where_a_comparison_is_to_be_judged() -> None:
+    assert f"`turnout comparisons {JOB}`" in way_on(samples.JUDGED)
+    assert "comparisons" not in way_on(replace(samples.JUDGED, step=5))
+
+
+def test_a_low_screen_gets_the_first_picture_that_it_holds() -> None:
+    pictures = [rollout_view(samples.ROLLOUT, EXPERIMENT, detail=detail) for detail in (2, 1, 0)]
+    heights = [len(rendered(picture).splitlines()) for picture in pictures]
+    assert heights == sorted(heights, reverse=True)
+    assert len(set(heights)) == len(heights)
+    for picture, height in zip(pictures, heights, strict=True):
+        assert rendered(FirstOfHeight(pictures, height + 2)) == rendered(picture)
+    assert rendered(FirstOfHeight(pictures, 1)) == rendered(pictures[-1])
+
+
+def test_what_a_person_must_see_fits_a_usual_terminal() -> None:
+    console = Console(width=80, height=24)
+    least = rollout_view(samples.ROLLOUT, EXPERIMENT, detail=0)
+    assert len(console.render_lines(least)) <= console.height
