@@ -392,7 +392,7 @@ async def test_a_repeated_request_starts_one_rollout(rolling: Rolling) -> None:
     await rolling.until_step(1)
     assert (await rolling.create([SOME, ALL], request_id="one")).create_time == first.create_time
     assert (await refused(rolling.create([ALL], request_id="one"))).reason == "REQUEST_ID_REUSED"
-    assert (await refused(rolling.create([ALL], "third"))).reason == "ROUTE_OWNED"
+    assert (await refused(rolling.create([ALL], "third"))).reason == "ROLLOUT_RUNS"
     await rolling.say("Abort")
     await rolling.until(pb.Rollout.ABORTED)
     assert (await refused(rolling.create([ALL]))).reason == "ROLLOUT_EXISTS"
