@@ -104,7 +104,8 @@ class SwitcherApp(ServiceApp):
             Barrier(store, fronts, hint, limits),
             Neighbours(replayer, shadows, views, wakes),
         )
-        changes = Changes(store, RequestStore(pool), barrier, neighbours, hint, limits)
+        requests = RequestStore(pool)
+        changes = Changes(store, requests, barrier, neighbours, hint, limits)
         experiments = ExperimentStore(pool)
         keys, ledger = await experiments.keys(), Ledger(pool)
         guardrails = Guardrails(experiments, ledger, changes, replayer, settings.instance)
@@ -113,7 +114,7 @@ class SwitcherApp(ServiceApp):
         around = RolloutNeighbours(channel, registry)
         comparisons = Comparisons(around)
         looks = Looks(store, experiments, shadows, replayer, comparisons)
-        acts = Acts(store, experiments, changes, around)
+        acts = Acts(store, requests, experiments, changes, around)
         driver = Driver(rollouts, experiments, looks, acts, comparisons, settings.instance)
         self._run("rollouts", driver.run())
         self._servicer.started = Parts(

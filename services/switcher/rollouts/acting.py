@@ -9,6 +9,7 @@ from services.switcher.experiments.rows import ExperimentRecord
 from services.switcher.experiments.rows import State as ExperimentState
 from services.switcher.experiments.store import ExperimentStore
 from services.switcher.records import CommandKind, Intent
+from services.switcher.requests import RequestStore
 from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, Result
 from services.switcher.rollouts.neighbours import Neighbours
 from services.switcher.rollouts.on_route import command, exposed_by
@@ -35,9 +36,15 @@ class Acts:
     """Carries acts out; says what became of them, and never raises but for what nobody foresaw."""
 
     def __init__(
-        self, routes: RouteStore, experiments: ExperimentStore, changes: Changes, neighbours: Neighbours
+        self,
+        routes: RouteStore,
+        requests: RequestStore,
+        experiments: ExperimentStore,
+        changes: Changes,
+        neighbours: Neighbours,
     ) -> None:
         self._routes = routes
+        self._requests = requests
         self._experiments = experiments
         self._changes = changes
         self._neighbours = neighbours
@@ -64,6 +71,20 @@ class Acts:
                 await self._neighbours.unretire(rollout.job, rollout.control, ACTOR, act.request_id)
 
     async def _on_route(self, stored: Stored, act: Act) -> Result:
+        back = act.kind is ActKind.WITHDRAW
+        kind = CommandKind.WITHDRAW if back else CommandKind.ROLL_OUT
+        intent = Intent(kind, ACTOR, _reason(stored, act), act.request_id, _fingerprint(act))
+        # What was committed, and whose answer was lost, may fit the route no more: its own effect is on it.
+        if await self._requests.find(intent) is not None:
+            return Done()
+        try:
+            return await self._changed(stored, act, intent)
+        except TurnoutError:
+            if await self._requests.find(intent) is None:
+                raise
+        return Done()
+
+    async def _changed(self, stored: Stored, act: Act, intent: Intent) -> Result:
         rollout = stored.rollout
         # Read before the experiment: a guardrail that acts in between makes the command stale.
         state = (await self._routes.read(rollout.job)).state
@@ -73,9 +94,6 @@ class Acts:
         counted = exposed_by(rollout, act)
         counting = await self._counting(stored, act, last, counted) if counted else None
         order = command(rollout, act, stored.name, state, counting)
-        back = act.kind is ActKind.WITHDRAW
-        kind = CommandKind.WITHDRAW if back else CommandKind.ROLL_OUT
-        intent = Intent(kind, ACTOR, _reason(stored, act), act.request_id, _fingerprint(act))
         await self._changes.change(
             [(rollout.job, order)],
             intent,
@@ -83,7 +101,7 @@ class Acts:
             time_left_s=_CHANGE_WITHIN_S,
             fence=fence(stored.number, act),
         )
-        if back and last is not None and last.state is ExperimentState.STARTING:
+        if act.kind is ActKind.WITHDRAW and last is not None and last.state is ExperimentState.STARTING:
             await self._experiments.never_started(last.number)
         return Done()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import grpc
 import pytest
@@ -330,6 +331,23 @@ async def test_an_act_under_way_when_it_is_aborted_comes_to_nothing(
     front.prepares = True
     await rolling.until(pb.Rollout.ABORTED)
     assert await rolling.moves() == [("CUT_OVER", 1, 0)]
+
+
+async def test_an_act_whose_answer_was_lost_is_not_done_twice(rolling: Rolling, database: Any) -> None:
+    """The last one gives the route back: afterwards the rollout does not own what it would give back."""
+    await rolling.create([ALL])
+    await rolling.until(pb.Rollout.SUCCEEDED)
+    moves, last = await rolling.moves(), (await rolling.decisions())[-1]
+    before = await database.fetchval(
+        "select convert_from(record, 'UTF8')::jsonb -> 'before' from switcher.rollout_decisions "
+        "where decision = (select max(decision) from switcher.rollout_decisions)"
+    )
+    await database.execute(
+        "update switcher.rollouts set rollout = $1, revision = revision + 1, over = false, end_time = null", before
+    )
+    await rolling.until(pb.Rollout.SUCCEEDED)
+    assert await rolling.moves() == moves
+    assert (await rolling.decisions())[-1].sentence == last.sentence
 
 
 # --- who may start one ----------------------------------------------------------------------------------------------
