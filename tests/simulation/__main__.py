@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -44,13 +43,15 @@ def _rounds(real: Real, first: int, rounds: int) -> int:
     return 1 if failed else 0
 
 
-def _every_step(real: Real, seed: int, freeze_s: float, courses: Sequence[str]) -> int:
+def _every_step(real: Real, given: argparse.Namespace) -> int:
+    seed, freeze_s, courses = given.seed, FROZEN_S if given.freeze else 0.0, given.course or list(COURSES)
     failed, runs, began_s = 0, 0, time.perf_counter()
     for name in courses:
         outcome, steps = steps_of(real, COURSES[name], seed)
         for violation in outcome.violations:
             failed += 1
             print(f"{name}, nobody halted: {violation}", file=sys.stderr, flush=True)
+        steps = steps[seed % given.stride :: given.stride]
         for at in steps:
             halted = halted_at(real, COURSES[name], seed, at, freeze_s)
             failed += bool(halted.violations)
@@ -74,8 +75,7 @@ async def _main(given: argparse.Namespace) -> int:
         real = Real(await stack.enter_async_context(simulated_database(await _dsn(stack))))
         stack.callback(real.close)
         if given.every_step:
-            freeze_s = FROZEN_S if given.freeze else 0.0
-            return _every_step(real, given.seed, freeze_s, given.course or list(COURSES))
+            return _every_step(real, given)
         return _rounds(real, given.seed, given.rounds)
 
 
@@ -87,6 +87,7 @@ def main() -> int:
     parser.add_argument("--every-step", action="store_true", help="halt each process at each step of some changes")
     parser.add_argument("--freeze", action="store_true", help="with --every-step: freeze it for a while, not kill it")
     parser.add_argument("--course", choices=COURSES, action="append", help="with --every-step: this change only")
+    parser.add_argument("--stride", type=int, default=1, metavar="N", help="with --every-step: each Nth step only")
     return asyncio.run(_main(parser.parse_args()))
 
 

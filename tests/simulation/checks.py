@@ -156,7 +156,8 @@ class Checks:
 
     def unsettled(self) -> list[str]:
         """What has not come to its end yet."""
-        return [*self._routes_under_way(), *self._retirements_under_way()]
+        down = [] if self.world.server.up else ["the database is down"]
+        return [*down, *self._routes_under_way(), *self._retirements_under_way()]
 
     def _routes_under_way(self) -> Iterator[str]:
         fetch: Callable[..., list[Any]] = self.world.real.fetch

@@ -58,6 +58,7 @@ class _Preceded(asyncio.Protocol):
 
     def __init__(self, asyncpgs: Any) -> None:
         self.asyncpgs = asyncpgs
+        self.refused = b""  # the error that nobody expects
         self._owed = 0
         self._taken = b""
 
@@ -80,7 +81,8 @@ class _Preceded(asyncio.Protocol):
             end = 1 + int.from_bytes(self._taken[1:5])
             if len(self._taken) < end:
                 return
-            assert self._taken[:1] != b"E", f"the database refused: {self._taken[:end]!r}"
+            if self._taken[:1] == b"E":
+                self.refused = bytes(self._taken[:end])
             self._owed -= self._taken[:1] == b"Z"  # ready for the next one
             self._taken = self._taken[end:]
         if self._taken and not self._owed:
@@ -231,6 +233,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.pid = int(self.connection.get_server_pid())
+        self.wire: _Preceded = self.connection._transport.get_protocol()
 
     def submit(self, request: _Request) -> None:
         """A request has arrived."""
@@ -290,7 +293,7 @@ class Session:
             first.append(f"set simulated.now = '{now}'")
             self.now = now
         if first:
-            self.connection._transport.get_protocol().precede("; ".join(first))
+            self.wire.precede("; ".join(first))
 
     def look(self) -> bool:
         """Whether what was waiting has ended, and was answered."""
@@ -342,9 +345,12 @@ class Session:
             # Not by ending the session: it would be told of that before the server has given up its locks.
             self.server.real.cancel(self.waiting[1], self.pid)
             self.waiting = None
-        if self.open or self.due:
-            self.server.real.run(self.connection.execute("rollback"))
-        self.server.real.give_back(self.connection)
+        if self.wire.refused or self.connection.is_closed():
+            self.server.real.failed = ConnectionError(f"a connection was lost: {self.wire.refused!r}")
+        else:
+            if self.open or self.due:
+                self.server.real.run(self.connection.execute("rollback"))
+            self.server.real.give_back(self.connection)
         self.server.closed(self)
 
     def lose(self) -> None:
