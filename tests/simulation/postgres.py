@@ -30,7 +30,7 @@ _NOTIFY = "pg_notify("  # done by the simulation, which tells its listeners itse
 _OF_THE_MACHINE = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.InsufficientResourcesError)
 _ACTS = re.compile(r"\b(insert|update|delete|share|lock|pg_notify|nextval)\b")
 _real_s = time.monotonic  # while a simulation runs, the module's gives its time
-_SETTLE_S = 0.005  # of real time, after which a statement that does not end is asked whether it waits for a lock
+_SETTLE_S = 0.02  # of real time, after which a statement that does not end is asked whether it waits for a lock
 PREPARE = f"""
 create schema if not exists {SCHEMA};
 create or replace function {SCHEMA}.clock_timestamp() returns timestamptz language sql volatile
