@@ -148,6 +148,9 @@ with given as (
 )
 select g.place, a.unit is not null as stored from given g left join added a using (unit, metric, key)
 
+-- name: without_nested_loops
+set local enable_nestloop = off
+
 -- name: close_windows
 with closing as (
     select unit, epoch, version, exposed_at, mixed from switcher.experiment_units
