@@ -28,7 +28,7 @@ RequireGates   yes                    these gates are asked of every later chang
                                       them itself; a rollback leaves that as it is
 Withdraw       no                     the candidate of a rollout has no unit and is no shadow, its control is active
                                       again if the candidate was, and the rollout owns nothing; no gate, and an
-                                      emergency
+                                      emergency. Nothing, where it had not begun and does not own the route
 =============  =====================  =========================================================================
 
 While somebody owns the route, SetTraffic and CutOver are refused unless they say that they go over the owner's head.
@@ -161,6 +161,7 @@ class Withdraw:
     candidate: int
     control: int
     owner: str
+    only_owned: bool = False  # the owner has moved nothing yet: on a route of somebody else nothing is its own
 
 
 Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct | SetShadow | RequireGates | Withdraw
@@ -392,7 +393,7 @@ def _cut_over(state: State, command: CutOver, now: datetime, protection: timedel
 
 def _withdraw(state: State, command: Withdraw) -> Change | Nothing:
     route, way_back, until = state.route, state.way_back, state.protected_until
-    if route is None:
+    if route is None or (command.only_owned and route.owner != command.owner):
         return Nothing()
     left = without_owner(route)
     if left.shadow is not None and left.shadow.version == command.candidate:

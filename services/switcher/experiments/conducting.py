@@ -16,8 +16,8 @@ from services.switcher.experiments.spec import Spec
 from services.switcher.experiments.store import ExperimentStore
 from services.switcher.records import Intent
 from services.switcher.store import RouteStore
-from services.switcher.switch import Conduct, CutOver, etag_of
-from turnout.errors import FailedPrecondition, InvalidInput, NotFound
+from services.switcher.switch import Conduct, CutOver, etag_of, refuse_owned
+from turnout.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound
 from turnout.routing import WHOLE, Route
 
 
@@ -28,6 +28,7 @@ class Ending:
     promote: int = 0
     keep_weights: bool = False
     override_gates: tuple[str, ...] = ()
+    override_owner: bool = False
 
 
 class Experiments:
@@ -69,7 +70,7 @@ class Experiments:
             command = _command(spec, experiment_name(job, experiment), 1, owner, gates)
             await self._changes.change([(job, command)], intent, validate_only=True, time_left_s=time_left_s)
             return None
-        record = await self._store.create(job, experiment, spec, owner, intent)
+        record = await self._created(job, experiment, spec, owner, intent, route)
         if record.state is State.STARTING:
             command = _command(spec, record.name, record.number, owner, gates)
             try:
@@ -79,16 +80,28 @@ class Experiments:
                 raise
         return await self._store.read(job, experiment)
 
+    async def _created(
+        self, job: str, experiment: str, spec: Spec, owner: str, intent: Intent, route: Route
+    ) -> ExperimentRecord:
+        try:
+            return await self._store.create(job, experiment, spec, owner, intent)
+        except AlreadyExists as error:
+            if error.reason == "EXPERIMENT_RUNS":
+                # Whoever stopped the experiment of a rollout would not be rid of the rollout.
+                refuse_owned(route, "/rollouts/" not in route.owner)
+            raise
+
     async def stop(
         self, job: str, experiment: str, ending: Ending, intent: Intent, time_left_s: float
     ) -> ExperimentRecord:
-        """End an experiment; one that is over stays as it is."""
+        """End an experiment; one that is over stays as it is. FailedPrecondition (ROUTE_OWNED) of a rollout's."""
         record = await self._store.read(job, experiment)
         if record.state.over:
             return record
         route = await self.route(job)
         if route.experiment is None or route.experiment.number != record.number:
             raise FailedPrecondition("EXPERIMENT_STARTING", f"{experiment} of {job} is starting; try again.")
+        refuse_owned(route, ending.override_owner or route.owner == record.name)
         weights = _weights_at_end(record.spec, route, ending)
         command: CutOver | Conduct
         if ending.promote:

@@ -85,7 +85,8 @@ class ExperimentMethods(rpc.SwitcherServicer):
 
     async def StopExperiment(self, request: pb.StopExperimentRequest, context: Context) -> pb.Experiment:
         job, experiment = parse_experiment(request.name)
-        ending = Ending(request.promote, request.keep_weights, tuple(request.override_gates))
+        gates = tuple(request.override_gates)
+        ending = Ending(request.promote, request.keep_weights, gates, request.override_owner)
         intent = convert.intent_of(CommandKind.STOP_EXPERIMENT, request)
         record = await self.experiment_parts.experiments.stop(
             job, experiment, ending, intent, context.time_remaining() or 0.0

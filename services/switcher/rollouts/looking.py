@@ -112,14 +112,18 @@ class Looks:
     async def _of_shadow(self, rollout: Rollout, asked: Sequence[Gate], route: RouteRecord) -> list[Finding]:
         if Gate.SHADOW not in asked:
             return []
+        shadow = route.state.route.shadow if route.state.route else None
         try:
-            report = await self._shadows.report(rollout.job)
+            # Of this pair, whoever is the shadow by now: somebody may have stopped it, or put another in its place.
+            report = await self._shadows.between(rollout.job, rollout.candidate, rollout.control)
         except Unavailable as error:
             return _stale((Gate.SHADOW,), error)
-        shadow = route.state.route.shadow if route.state.route else None
+        if report is None:
+            told = f"No live read of v{rollout.control} was compared with v{rollout.candidate} yet."
+            return [Finding(Gate.SHADOW, GateVerdict.WAIT, told)]
         return [
             of_shadow(
-                sampled=shadow is not None and report.version == rollout.candidate,
+                sampled=shadow is not None and shadow.version == rollout.candidate,
                 compared=report.counts.compared,
                 differs=report.verdict is ShadowVerdict.DIFFERS,
                 sentence=report.sentence,
@@ -176,12 +180,13 @@ class Looks:
 
 
 def _of_nobody(rollout: Rollout, record: RouteRecord) -> list[Finding]:
-    """What is said of a candidate whose units nothing counts: nothing, unless it has none, or is to be counted again by
-    the very act that waits for this."""
+    """What is said of a candidate whose units nothing counts: nothing, unless it has none or all of them, so that there
+    is nothing to compare, or is to be counted again by the very act that waits for this."""
     route = record.state.route
-    if rollout.claimed and (route is None or route.weight(rollout.candidate)):
+    weight = route.weight(rollout.candidate) if route is not None else 0
+    if rollout.claimed and (route is None or 0 < weight < WHOLE):
         return []
-    told = f"Nothing counts units of v{rollout.candidate} yet."
+    told = f"All units are v{rollout.candidate}'s." if weight else f"Nothing counts units of v{rollout.candidate} yet."
     return [Finding(gate, GateVerdict.PASS, told) for gate in (Gate.HARM, Gate.SPREAD)]
 
 

@@ -32,7 +32,7 @@ def command(
     (ROUTE_SHARED) where it was not free at the start.
     """
     if act.kind is ActKind.WITHDRAW:
-        return Withdraw(rollout.candidate, rollout.control, owner)
+        return Withdraw(rollout.candidate, rollout.control, owner, only_owned=rollout.step == CLAIM)
     route = state.route
     active = route.active_version if route else 0
     if act.kind in _MOVING and not act.claims and (route is None or route.owner != owner):

@@ -295,6 +295,12 @@ async def test_whoever_goes_over_its_head_pauses_it(rolling: Rolling, lab: Exper
     await rolling.until_step(1)
 
     request = pb.StopExperimentRequest(name=(await rolling.get()).experiment, keep_weights=True)
+    for refusal in (
+        await refused(switcher.stub.StopExperiment(request, timeout=20)),
+        await refused(lab.create({1: 9000, 2: 1000})),
+    ):
+        assert (refusal.reason, "The rollout second owns the route" in refusal.message) == ("ROUTE_OWNED", True)
+    request.override_owner = True
     await switcher.stub.StopExperiment(request, timeout=20)
     paused = await rolling.until(pb.Rollout.PAUSED)
     assert "The experiment was stopped over the rollout's head" in paused.sentence
@@ -303,6 +309,45 @@ async def test_whoever_goes_over_its_head_pauses_it(rolling: Rolling, lab: Exper
     await rolling.say("Abort")
     await rolling.until(pb.Rollout.ABORTED)
     assert await rolling.unequal() == []
+
+
+async def test_who_stops_its_shadow_pauses_it(rolling: Rolling, switcher: Switcher) -> None:
+    """Before anything was compared, too."""
+    await rolling.create([shadow(seconds=LONG), ALL])
+    await rolling.until_step(1)
+    request = pb.SetShadowRequest(name=f"{JOB}/route", override_owner=True, claimed_actor="eve")
+    await switcher.stub.SetShadow(request, timeout=20)
+    paused = await rolling.until(pb.Rollout.PAUSED)
+    assert paused.hold == pb.Rollout.OVERRULED
+    assert "The shadow was stopped over the rollout's head (SET_SHADOW by eve)" in paused.sentence
+    await rolling.say("Resume")
+    await rolling.until_step(1)
+    assert (await rolling.route()).shadow.version == 2
+
+
+async def test_what_others_did_before_it_owned_the_route_is_not_taken_back(
+    rolling: Rolling, front: Front, switcher: Switcher
+) -> None:
+    front.prepares = False
+    await rolling.create([SOME, ALL])
+    proposal = await front.until_proposed(2)
+    await rolling.say("Pause")
+    await front.report(proposal.proposal, pb.Report.PREPARED)
+    front.prepares = True
+
+    async def cut_over() -> bool:
+        try:
+            await switcher.cut_over(2)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ABORTED:
+                raise
+            return False  # the act that comes to nothing may still be on its way
+        return True
+
+    await eventually(cut_over)
+    await rolling.say("Abort")
+    await rolling.until(pb.Rollout.ABORTED)
+    assert await rolling.moves() == [("CUT_OVER", 1, 0), ("CUT_OVER", 2, 10_000)]
 
 
 async def test_it_stands_still_while_nobody_can_tell_how_the_candidate_does(
@@ -348,6 +393,24 @@ async def test_an_act_whose_answer_was_lost_is_not_done_twice(rolling: Rolling, 
     await rolling.until(pb.Rollout.SUCCEEDED)
     assert await rolling.moves() == moves
     assert (await rolling.decisions())[-1].sentence == last.sentence
+
+
+async def test_a_cutover_whose_answer_was_lost_is_not_done_twice(
+    rolling: Rolling, lab: Experimenting, database: Any
+) -> None:
+    """Its commit has ended the experiment: nothing counts units any more, and nothing needs to."""
+    await rolling.create([traffic(500), ALL, soak(LONG)])
+    await rolling.until_step(3)
+    moves = await rolling.moves()
+    before = await database.fetchval(
+        "select convert_from(record, 'UTF8')::jsonb -> 'before' from switcher.rollout_decisions "
+        "where convert_from(record, 'UTF8')::jsonb -> 'happened' -> 'act' ->> 'kind' = 'CUT_OVER'"
+    )
+    await database.execute("update switcher.rollouts set rollout = $1, revision = revision + 1", before)
+    await rolling.until_step(3)
+    assert await rolling.moves() == moves
+    await rolling.say("Abort")
+    await rolling.until(pb.Rollout.ABORTED)
 
 
 # --- who may start one ----------------------------------------------------------------------------------------------

@@ -81,6 +81,24 @@ def test_where_there_is_nothing_to_withdraw_nothing_changes(state: State) -> Non
     assert isinstance(decide(state, OUT, NOW, DAY), Nothing)
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        after(FIRST, CutOver(2)),
+        after(FIRST, SetTraffic(((1, 7000), (2, 3000)))),
+        after(FIRST, Conduct("jobs/flights/experiments/x", ((1, 5000), (2, 5000)), "jobs/flights/experiments/x", None)),
+    ],
+)
+def test_who_has_moved_nothing_takes_nothing_from_somebody_else(state: State) -> None:
+    assert isinstance(decide(state, replace(OUT, only_owned=True), NOW, DAY), Nothing)
+
+
+def test_who_has_moved_nothing_gives_back_what_it_owns() -> None:
+    change = decide(OWNED, replace(OUT, only_owned=True), NOW, DAY)
+    assert change == decide(OWNED, OUT, NOW, DAY)
+    assert isinstance(change, Change)
+
+
 def test_without_a_version_to_go_back_to_it_says_so() -> None:
     with pytest.raises(FailedPrecondition, match="no cutover of flights to roll back"):
         decide(after(NONE, CutOver(2)), OUT, NOW, DAY)

@@ -108,17 +108,21 @@ class ExperimentCalls(Calls):
         promote: int | None = None,
         keep_weights: bool = False,
         override_gates: Iterable[str] = (),
+        override_owner: bool = False,
         reason: str = "",
         timeout_s: float | None = None,
     ) -> Experiment:
         """End an experiment: all units go back to the active version, or to the candidate that is promoted, through its
         gates, or stay as they are (keep_weights). One that is over stays as it is.
+
+        override_owner: also that of a rollout, which is paused by it; else FailedPrecondition (ROUTE_OWNED).
         """
         request = pb.StopExperimentRequest(
             name=_name(job, experiment),
             promote=promote or 0,
             keep_weights=keep_weights,
             override_gates=override_gates,
+            override_owner=override_owner,
             request_id=new_request_id(),
             claimed_actor=self._actor,
             reason=reason,

@@ -14,7 +14,15 @@ from rich.text import Text
 
 from turnout.cli import arguments
 from turnout.cli.arguments import COUNT_MAX
-from turnout.cli.commands.parameters import GatesOption, JobArgument, ReasonOption, RequireOption, gates, required_gates
+from turnout.cli.commands.parameters import (
+    GatesOption,
+    JobArgument,
+    OwnerOption,
+    ReasonOption,
+    RequireOption,
+    gates,
+    required_gates,
+)
 from turnout.cli.document import document
 from turnout.cli.exits import ExitCode, usage
 from turnout.cli.invocation import command
@@ -231,6 +239,7 @@ async def stop(
     ] = None,
     keep_weights: Annotated[bool, typer.Option("--keep-weights", help="Leave the weights as they are.")] = False,
     override_gates: GatesOption = None,
+    override_owner: OwnerOption = False,
     reason: ReasonOption = "",
 ) -> None:
     """End an experiment: everybody gets the active version again, unless an option says otherwise."""
@@ -246,6 +255,7 @@ async def stop(
             promote=number,
             keep_weights=keep_weights,
             override_gates=gates(override_gates),
+            override_owner=override_owner,
             reason=reason,
         )
     session.output.answer(document(found), Text(over_text(found)))

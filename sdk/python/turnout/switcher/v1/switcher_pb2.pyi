@@ -2462,6 +2462,7 @@ class StopExperimentRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     CLAIMED_ACTOR_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    OVERRIDE_OWNER_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"jobs/{job}/experiments/{experiment}"."""
     promote: builtins.int
@@ -2474,6 +2475,10 @@ class StopExperimentRequest(google.protobuf.message.Message):
     """Who asks, as the caller claims; kept unverified in the audit."""
     reason: builtins.str
     """Why, for the audit."""
+    override_owner: builtins.bool
+    """Also where the experiment is a rollout's, which is paused by that. Without it: FAILED_PRECONDITION (reason
+    ROUTE_OWNED).
+    """
     @property
     def override_gates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of gates to pass over; the audit keeps them."""
@@ -2488,8 +2493,9 @@ class StopExperimentRequest(google.protobuf.message.Message):
         request_id: builtins.str = ...,
         claimed_actor: builtins.str = ...,
         reason: builtins.str = ...,
+        override_owner: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "keep_weights", b"keep_weights", "name", b"name", "override_gates", b"override_gates", "promote", b"promote", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claimed_actor", b"claimed_actor", "keep_weights", b"keep_weights", "name", b"name", "override_gates", b"override_gates", "override_owner", b"override_owner", "promote", b"promote", "reason", b"reason", "request_id", b"request_id"]) -> None: ...
 
 global___StopExperimentRequest = StopExperimentRequest
 

@@ -353,7 +353,8 @@ class SwitcherServicer(object):
 
     def StopExperiment(self, request, context):
         """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
-        weights stay. Repeating it changes nothing.
+        weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
+        rollout's and override_owner is not said.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -153,7 +153,8 @@ class SwitcherStub:
         turnout.switcher.v1.switcher_pb2.Experiment,
     ]
     """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
-    weights stay. Repeating it changes nothing.
+    weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
+    rollout's and override_owner is not said.
     """
 
     ResumeExperiment: grpc.UnaryUnaryMultiCallable[
@@ -426,7 +427,8 @@ class SwitcherAsyncStub:
         turnout.switcher.v1.switcher_pb2.Experiment,
     ]
     """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
-    weights stay. Repeating it changes nothing.
+    weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
+    rollout's and override_owner is not said.
     """
 
     ResumeExperiment: grpc.aio.UnaryUnaryMultiCallable[
@@ -733,7 +735,8 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
         """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
-        weights stay. Repeating it changes nothing.
+        weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
+        rollout's and override_owner is not said.
         """
 
     @abc.abstractmethod
