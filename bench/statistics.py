@@ -32,6 +32,7 @@ from turnout.routing import WHOLE, Units
 Random = np.random.Generator
 
 ALPHA: Final = 0.05
+_Z_ONE_SIDED: Final = 1.645  # above it with that probability, once
 MISMATCH_ALPHA: Final = 0.01
 MARGIN: Final = 0.1
 UNITS: Final = 20_000
@@ -99,10 +100,14 @@ def _naive_abort(random: Random, shares: Sequence[float]) -> bool:
         )
         if len(seen) < 20:
             continue
-        spread = math.sqrt(len(seen) * expected * (1 - expected))
-        if (sum(candidate for _, _, candidate in seen) - len(seen) * expected) / spread > 1.645:
+        if z_of_share(sum(candidate for _, _, candidate in seen), len(seen), expected) > _Z_ONE_SIDED:
             return True
     return False
+
+
+def z_of_share(count: int, of: int, expected: float) -> float:
+    """By how many standard deviations a count is above its expected share."""
+    return (count - of * expected) / math.sqrt(of * expected * (1 - expected))
 
 
 def harm_figures(random: Random, rounds: int) -> list[Figure]:
@@ -127,7 +132,8 @@ def harm_figures(random: Random, rounds: int) -> list[Figure]:
 # --- sample ratio mismatch ------------------------------------------------------------------------------------------
 
 
-def _chi_square_p(units: NDArray[np.int64], shares: NDArray[np.float64]) -> float:
+def chi_square_p(units: NDArray[np.int64], shares: NDArray[np.float64]) -> float:
+    """The p-value of two counts beside their expected shares, by Pearson's test."""
     expected = units.sum() * shares
     return math.erfc(math.sqrt(float(((units - expected) ** 2 / expected).sum()) / 2.0))
 
@@ -140,7 +146,7 @@ def _mismatch_peeked(random: Random, share: float) -> tuple[bool, bool]:
         seen = UNITS * peek // PEEKS
         units = (int(seen - candidate[seen - 1]), int(candidate[seen - 1]))
         alarm |= log_e_mismatch([FirstExposures(shares, units)]) >= -math.log(MISMATCH_ALPHA)
-        naive |= _chi_square_p(np.array(units), np.array(shares)) < MISMATCH_ALPHA
+        naive |= chi_square_p(np.array(units), np.array(shares)) < MISMATCH_ALPHA
     return alarm, naive
 
 
@@ -160,7 +166,7 @@ def _mismatch_returning(random: Random) -> tuple[bool, bool]:
         alarm |= log_e_mismatch(strata) >= -math.log(MISMATCH_ALPHA)
         everyone = np.concatenate([new, returning])
         on = int((place[everyone] < share).sum())
-        naive |= _chi_square_p(np.array([len(everyone) - on, on]), np.array([1.0 - share, share])) < MISMATCH_ALPHA
+        naive |= chi_square_p(np.array([len(everyone) - on, on]), np.array([1.0 - share, share])) < MISMATCH_ALPHA
     return alarm, naive
 
 

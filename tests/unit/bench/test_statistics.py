@@ -2,9 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportions_chisquare, proportions_ztest
 
-from bench.statistics import Figure, figures
+from bench.statistics import Figure, chi_square_p, figures, z_of_share
 
 AT_LEAST = {"promote_power_hazard_1", "replayed_decisions_equal"}
 
@@ -28,3 +32,13 @@ def test_the_naive_tests_fail_where_these_hold(measured: list[Figure]) -> None:
     for one in shares:
         assert one.naive is not None
         assert one.naive > max(one.value, one.goal), one
+
+
+@given(st.integers(20, 5000), st.floats(0.02, 0.98), st.floats(0.05, 0.95))
+def test_the_naive_tests_are_those_that_statsmodels_has(of: int, rate: float, expected: float) -> None:
+    count = round(of * rate)
+    z, _ = proportions_ztest(count, of, value=expected, alternative="larger", prop_var=expected)
+    assert z_of_share(count, of, expected) == pytest.approx(float(z), abs=1e-9)
+    _, p, _ = proportions_chisquare(count, of, value=expected)
+    shares = np.array([expected, 1.0 - expected])
+    assert chi_square_p(np.array([count, of - count]), shares) == pytest.approx(float(p), abs=1e-9)

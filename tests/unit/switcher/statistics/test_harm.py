@@ -5,8 +5,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import logsumexp
 
-from services.switcher.statistics.harm import FirstErrors, label_share, log_e_harm
+from services.switcher.statistics.harm import WORSE, FirstErrors, label_share, log_e_harm
 
 shares = st.floats(0.01, 0.99)
 counts = st.integers(0, 200)
@@ -20,6 +22,17 @@ def expected_e(labels: int, share: float, ratio: float, allowed_ratio: float = 1
         * math.exp(log_e_harm([FirstErrors(share, labels - k, k)], allowed_ratio))
         for k in range(labels + 1)
     )  # fmt: skip
+
+
+@given(shares, counts, counts, st.sampled_from([1.0, 1.2]))
+def test_is_the_mean_of_ratios_of_binomial_likelihoods(
+    share: float, active: int, candidate: int, allowed: float
+) -> None:
+    labels = active + candidate
+    worse = stats.binom.logpmf(candidate, labels, label_share(share, allowed * WORSE))
+    at_allowed = stats.binom.logpmf(candidate, labels, label_share(share, allowed))
+    oracle = logsumexp(worse - at_allowed) - math.log(len(WORSE))
+    assert log_e_harm([FirstErrors(share, active, candidate)], allowed) == pytest.approx(float(oracle), abs=1e-6)
 
 
 @given(st.integers(0, 40), shares, st.sampled_from([1.0, 1.2]))

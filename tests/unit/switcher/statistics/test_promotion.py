@@ -6,6 +6,8 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.proportion import samplesize_proportions_2indep_onetail
+from statsmodels.stats.proportion import test_proportions_2indep as no_worse_at_once
 
 from services.switcher.statistics.promotion import Windows, log_e_no_worse, units_needed
 
@@ -37,6 +39,27 @@ def test_is_expected_to_be_at_most_1_wherever_the_candidate_is_too_bad(
     candidate = active * (1 + margin) * beyond
     if candidate <= 1.0:
         assert expected_e(units, share, active, candidate, margin) <= 1.0 + 1e-9
+
+
+@given(st.integers(200, 20_000), st.floats(0.02, 0.6), st.floats(0.5, 1.2), st.sampled_from([0.05, 0.1, 0.3]))
+def test_promotes_nobody_whom_one_look_at_the_end_would_not(
+    units: int, active: float, ratio: float, margin: float
+) -> None:
+    errors, on_candidate = round(units * active), round(units * active * ratio)
+    if log_e_no_worse([Windows(0.5, units, errors, units, on_candidate)], margin) >= math.log(20):
+        at_once = no_worse_at_once(
+            on_candidate, units, errors, units, value=1 + margin, compare="ratio", alternative="smaller", method="score"
+        )
+        assert at_once.pvalue <= 0.05
+
+
+@pytest.mark.parametrize("risk", [0.001, 0.01, 0.05])
+@pytest.mark.parametrize("margin", [0.1, 0.3])
+def test_costs_a_few_times_the_units_of_one_look_at_the_end(risk: float, margin: float) -> None:
+    at_once = 2 * samplesize_proportions_2indep_onetail(
+        margin * risk, risk, power=0.8, alpha=0.05, alternative="larger"
+    )
+    assert 0.5 < units_needed(risk, 0.5, margin, 0.05) / at_once < 4
 
 
 def test_grows_where_the_candidate_is_as_good_at_any_base_risk() -> None:
