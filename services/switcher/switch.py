@@ -466,7 +466,8 @@ def _release(state: State, command: Release, now: datetime) -> MarkReleased | No
             "ROLLBACK_WINDOW",
             named,
             f"A rollback of {state.job} would return to {named}, which is kept for that until "
-            f"{until:%Y-%m-%d %H:%M:%S %Z}. Wait, or give up the way back (`--forgo-rollback`).",
+            f"{until:%Y-%m-%d %H:%M:%S %Z}. Wait, or give up the way back (`turnout retire {state.job} v{version} "
+            "--forgo-rollback`).",
         )
     return MarkReleased(version)
 
