@@ -6,8 +6,10 @@ expected and does not show is as much a surprise as one that shows unexpected.
 
 from __future__ import annotations
 
+import difflib
 import enum
 import math
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -192,6 +194,15 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     projection: _Projection | None = None
 
 
+_KNOWN = sorted({name for part in (_File, _Difference, _Tolerance, _Projection) for name in part.__struct_fields__})
+
+
+def _nearest(error: str) -> str:
+    unknown = re.search("unknown field `([^`]*)`", error)
+    near = difflib.get_close_matches(unknown[1], _KNOWN, n=1) if unknown else []
+    return f"; the nearest that it may hold is `{near[0]}`" if near else ""
+
+
 def parse(text: str) -> Contract:
     """A contract from TOML. ContractError says what is wrong with it.
 
@@ -219,7 +230,7 @@ def of_document(document: object) -> Contract:
     try:
         given = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
-        raise ContractError(f"the contract holds what it cannot: {error}") from None
+        raise ContractError(f"the contract holds what it cannot: {error}{_nearest(str(error))}") from None
     return Contract(
         columns=tuple(ExpectedColumn(name, _expected(one)) for name, one in given.columns.items()),
         only_old=None if given.only_old is None else _expected(given.only_old),

@@ -58,11 +58,11 @@ class Rollouts:
         """Check and begin a rollout; the same one where the same request came before."""
         before = await self._store.of_request(intent)
         if before is not None:
-            return Created(before.rollout, await self._previews(asked), before)
+            return Created(before.rollout, await self._previews(asked, before.rollout.control), before)
         control = await self._control(asked)
         plan = checked_for(asked.plan, asked.version, control)
         await self._neighbours.refuse_absent(asked.job, asked.version)
-        previews = await self._previews(asked)
+        previews = await self._previews(asked, control)
         now = await self._store.now()
         rollout = begun(secrets.token_hex(8), asked.job, asked.version, control, plan, now)
         if validate_only:
@@ -82,11 +82,13 @@ class Rollouts:
         refuse_released(state, {asked.version: WHOLE})
         return state.route.active_version
 
-    async def _previews(self, asked: Asked) -> tuple[Preview, ...]:
+    async def _previews(self, asked: Asked, control: int) -> tuple[Preview, ...]:
         known = await self._store.expected(asked.job, asked.plan.units)
         copy = Expected(replay_s=0.0)
         if any(step.kind is StepKind.REPLAY for step in asked.plan.steps):
             copy = await self._neighbours.copy_expected(asked.job, asked.version)
+            schema = await self._neighbours.schema_refuses(asked.job, asked.version, control)
+            copy = msgspec.structs.replace(copy, replay_remarks=(*copy.replay_remarks, *schema))
         expected = msgspec.structs.replace(
             copy,
             units_per_day=known.units_per_day if asked.units_per_day is None else asked.units_per_day,
@@ -114,4 +116,5 @@ class Rollouts:
 
 def _sentence(verb: str, actor: str, reason: str) -> str:
     by = f" by {actor}" if actor else ""
-    return f"{_DONE[verb]}{by}: {reason}" if reason else f"{_DONE[verb]}{by}."
+    stop = "" if reason.endswith((".", "!", "?")) else "."
+    return f"{_DONE[verb]}{by}: {reason}{stop}" if reason else f"{_DONE[verb]}{by}."

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from services.switcher.experiments.conclude import conclude
+from services.switcher.experiments.conclude import Situation, conclude
 from services.switcher.experiments.rows import State as ExperimentState
 from services.switcher.experiments.situations import STALE_AFTER, situation_of
 from services.switcher.experiments.store import ExperimentStore
@@ -151,7 +151,7 @@ class Looks:
         if situation.stale and verdict is not Verdict.ABORT:
             told = f"What was counted is not all there is: it waits for {situation.stale}."
             return [Finding(gate, GateVerdict.STALE, told) for gate in _OF_UNITS]
-        return list(of_experiment(verdict, conclusion.sentence))
+        return list(of_experiment(verdict, _said(stored.rollout, situation, conclusion.sentence)))
 
     # --- route ---
 
@@ -188,6 +188,17 @@ def _of_nobody(rollout: Rollout, record: RouteRecord) -> list[Finding]:
         return []
     told = f"All units are v{rollout.candidate}'s." if weight else f"Nothing counts units of v{rollout.candidate} yet."
     return [Finding(gate, GateVerdict.PASS, told) for gate in (Gate.HARM, Gate.SPREAD)]
+
+
+def _said(rollout: Rollout, situation: Situation, sentence: str) -> str:
+    """The sentence of a verdict, which for a candidate that no unit has met does not mean that it was found good."""
+    place = [arm.version for arm in situation.spec.arms].index(rollout.candidate)
+    if any(one.arms[place].units for one in situation.epochs):
+        return sentence
+    return (
+        f"No unit of v{rollout.candidate} was counted, so that nothing is known of harm (`units: caller` counts only "
+        f"callers that name one). {sentence}"
+    )
 
 
 def _stale(gates: Sequence[Gate], error: TurnoutError) -> list[Finding]:

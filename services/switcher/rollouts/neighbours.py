@@ -7,12 +7,13 @@ from typing import Any, Final
 import grpc
 
 from services.switcher.rollouts.preview import Expected
-from turnout import contract_proto
+from turnout import contract_proto, definition_proto
 from turnout.contract import decode
 from turnout.errors import FailedPrecondition
 from turnout.names import VersionId
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
+from turnout.schema import difference
 from turnout.status import from_rpc_error
 
 _CALL_S: Final = 10.0
@@ -39,6 +40,19 @@ class Neighbours:
                 f"v{version} of {job} is {state}: take its retirement back first (`turnout unretire {job} "
                 f"v{version}`), or roll another version out.",
             )
+
+    async def schema_refuses(self, job: str, candidate: int, control: int) -> tuple[str, ...]:
+        """What the gate schema will say against the candidate, as far as their definitions tell."""
+        found = []
+        for version in (control, candidate):
+            request = registry_pb2.GetVersionRequest(name=VersionId(job, version).name)
+            with _errors("registry"):
+                found.append(await self._registry.GetVersion(request, timeout=_CALL_S))
+        if not all(one.HasField("definition") for one in found):
+            return ()
+        changes = difference(*(definition_proto.from_proto(one.definition) for one in found))
+        against = "; ".join(str(one) for one in changes if one.breaking)
+        return (f"The gate schema will fail, column by column: {against}.",) if against else ()
 
     async def copy_expected(self, job: str, version: int) -> Expected:
         """What the copy of the log would take; nothing is known where the replayer cannot tell."""

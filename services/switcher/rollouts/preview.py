@@ -91,8 +91,18 @@ def _previewed(plan: Plan, step: Step, expected: Expected, before: _Gathered) ->
 def _beside(plan: Plan, step: Step, expected: Expected, before: _Gathered) -> tuple[Preview, _Gathered]:
     share = step.share / WHOLE
     if expected.units_per_day is None or expected.risk is None:
-        missing = "how many units read in a day" if expected.units_per_day is None else "how many of the units err"
-        warning = f"{step.label}: whether its units can reach a verdict cannot be told without knowing {missing}."
+        missing = [
+            told
+            for told, known in (
+                ("how many units read in a day (`--units-per-day`)", expected.units_per_day),
+                ("how many of the units err (`--risk`)", expected.risk),
+            )
+            if known is None
+        ]
+        warning = (
+            f"{step.label}: whether its units can reach a verdict cannot be told without knowing "
+            f"{' and '.join(missing)}."
+        )
         time_s = None if step.no_worse else step.for_s
         needed = None if step.no_worse else 0.0
         return Preview(step, _does(step), step.gates, time_s, needed, None, None, (warning,)), before
@@ -134,6 +144,12 @@ def _part(units: float, of: float) -> float:
 
 def _reach(plan: Plan, step: Step, after: _Gathered, needed: float, time_s: float) -> Iterator[str]:
     """What the expected units cannot show."""
+    if needed == math.inf:
+        yield (
+            f"{step.label}: nothing can be shown where no unit is expected to err (0 % of them): say how many do "
+            "(`--risk`)."
+        )
+        return
     if step.no_worse:
         if needed > plan.judging.units_max:
             yield (
@@ -142,11 +158,11 @@ def _reach(plan: Plan, step: Step, after: _Gathered, needed: float, time_s: floa
                 f"margin, give it a larger share, or leave `until` out."
             )
         elif time_s == math.inf or 0.0 < step.within_s < time_s:
-            days = f"{time_s / _DAY_S:,.1f} days" if time_s < math.inf else "for ever"
+            takes = _lasts(time_s) if time_s < math.inf else "for ever"
             yield (
                 f"{step.label}: it would wait for a person: no-worse takes {_count(needed)} units at this share, which "
-                f"takes {days} and has {step.within_s / _DAY_S:,.1f}. Give it longer, a larger share, or a larger "
-                "margin."
+                f"takes {takes}, and {_lasts(step.within_s)} are given (`within`). Give it longer, a larger share, or "
+                "a larger margin."
             )
     if after.found < 1.0:
         yield (
@@ -157,7 +173,17 @@ def _reach(plan: Plan, step: Step, after: _Gathered, needed: float, time_s: floa
 
 def _limit(step: Step, time_s: float | None) -> Iterator[str]:
     if time_s is not None and 0.0 < step.within_s < time_s:
-        yield f"{step.label}: it would wait for a person: it takes {time_s:,.0f} s and has {step.within_s:,.0f} s."
+        yield (
+            f"{step.label}: it would wait for a person: it takes {_lasts(time_s)}, and {_lasts(step.within_s)} are "
+            "given (`within`)."
+        )
+
+
+def _lasts(seconds: float) -> str:
+    for name, of_s in (("days", _DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * of_s:
+            return f"{seconds / of_s:,.1f} {name}"
+    return f"{seconds:,.0f} seconds"
 
 
 def _count(units: float) -> str:

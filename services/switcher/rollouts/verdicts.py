@@ -75,6 +75,12 @@ def _with_leave(one: Finding, passed_over: Sequence[Gate]) -> Finding:
     return Finding(one.gate, _PASSED_OVER[one.gate], one.sentence)
 
 
+def together(parts: Sequence[str]) -> str:
+    """Sentences one after another, and whatever is none set apart by semicolons."""
+    ended = [part if part.endswith((".", "?")) else f"{part};" for part in parts[:-1]]
+    return " ".join((*ended, *parts[-1:]))
+
+
 # --- findings of answers --------------------------------------------------------------------------------------------
 
 
@@ -102,15 +108,18 @@ def of_gate(gate: Gate, passed: bool, evidence: Sequence[str]) -> Finding:
 
     A candidate that is behind may catch up; what it lacks, and what it has wrong, it will have wrong tomorrow.
     """
+    said = together(evidence)
     if passed:
-        return Finding(gate, GateVerdict.PASS, " ".join(evidence) or f"The gate {gate.value} passes.")
+        return Finding(gate, GateVerdict.PASS, said or f"The gate {gate.value} passes.")
     verdict = GateVerdict.WAIT if gate is Gate.CATCH_UP else GateVerdict.FAIL
-    return Finding(gate, verdict, " ".join(evidence) or f"The gate {gate.value} fails and gives no evidence.")
+    if said and gate is Gate.SCHEMA:
+        said = f"The gate schema fails, column by column: {said}"
+    return Finding(gate, verdict, said or f"The gate {gate.value} fails and gives no evidence.")
 
 
 def of_comparison(*, finished: bool, aligned: bool, passed: bool | None, sentences: Sequence[str]) -> Finding:
     """What a comparison of the two tables means. passed: by its contract; None = it has none, so nobody judged it."""
-    said = " ".join(sentences)
+    said = together(sentences)
     if not finished:
         return Finding(Gate.COMPARISON, GateVerdict.WAIT, said or "The tables are being compared.")
     if passed is None:

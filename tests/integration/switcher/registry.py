@@ -5,10 +5,12 @@ from typing import Any
 import grpc
 
 from core.rpc.interceptors import Watches, chain
+from turnout.definition_proto import to_proto
 from turnout.errors import FailedPrecondition, NotFound
 from turnout.names import parse_version
 from turnout.registry.v1 import registry_pb2 as pb
 from turnout.registry.v1 import registry_pb2_grpc as rpc
+from turnout.schema import JobDefinition
 
 
 class RegistryOnDemand(rpc.RegistryServicer):
@@ -22,6 +24,8 @@ class RegistryOnDemand(rpc.RegistryServicer):
         """Request ids of all retirements that were asked for."""
         self.refuses: tuple[str, str] | None = None
         """Reason and message, of retirements."""
+        self.definitions: dict[int, JobDefinition] = {}
+        """Of versions, by number; of the others it says none."""
 
     async def start(self) -> None:
         """Listen at `target`."""
@@ -54,4 +58,9 @@ class RegistryOnDemand(rpc.RegistryServicer):
         return self._version(request.name, number)
 
     def _version(self, name: str, number: int) -> pb.Version:
-        return pb.Version(name=name, state=pb.Version.RETIRING if number in self.retired else pb.Version.REGISTERED)
+        known = self.definitions.get(number)
+        return pb.Version(
+            name=name,
+            state=pb.Version.RETIRING if number in self.retired else pb.Version.REGISTERED,
+            definition=None if known is None else to_proto(known),
+        )

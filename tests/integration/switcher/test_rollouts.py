@@ -37,6 +37,7 @@ from tests.integration.switcher.rolling import (
 from tests.support.eventually import eventually
 from turnout.exposure import Exposure
 from turnout.replayer.v1 import replayer_pb2 as replayer_pb
+from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Merge, TopicSource
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 LONG = 24 * 3600
@@ -173,6 +174,26 @@ async def shadowed(lab: Experimenting, route: pb.Route) -> None:
     await lab.stub.RecordShadowCounts(request, timeout=20)
 
 
+async def test_harm_that_no_unit_could_show_is_said(rolling: Rolling, lab: Experimenting) -> None:
+    await rolling.create([SOME, ALL], guardrails=AT_ONCE)
+
+    async def findings() -> list[str]:
+        found = await rolling.get()
+        return [one.sentence for one in found.findings if one.gate == "harm" and lab.route.weight(2)]
+
+    async def nobody_counted() -> bool:
+        return any(one.startswith("No unit of v2 was counted") for one in await findings())
+
+    async def somebody_counted() -> bool:
+        told = await findings()
+        return bool(told) and "No unit" not in told[0]
+
+    await adopted(rolling, lab, 500)
+    await eventually(nobody_counted, 60)
+    await expose(lab, [f"u{n}" for n in range(600)], erring=20)
+    await eventually(somebody_counted, 60)
+
+
 # --- back -----------------------------------------------------------------------------------------------------------
 
 
@@ -230,7 +251,7 @@ async def test_an_abort_leaves_the_candidate_without_readers(
     await rolling.until_step(step)
     answered = await rolling.say("Abort", claimed_actor="ada", reason="not today")
     assert answered.state == pb.Rollout.ROLLING_BACK
-    assert answered.sentence == "Aborted by ada: not today"
+    assert answered.sentence == "Aborted by ada: not today."
     ended = await rolling.until(pb.Rollout.ABORTED)
     again = await rolling.say("Abort")
     assert (again.state, again.sentence) == (ended.state, ended.sentence)
@@ -432,6 +453,18 @@ async def test_a_dry_run_tells_what_each_step_takes(rolling: Rolling) -> None:
     assert soaking.least_time.seconds == 60
     assert (await refused(rolling.get())).reason == "ROLLOUT_NOT_FOUND"
     assert (await rolling.route()).owner == ""
+
+
+async def test_a_dry_run_foresees_columns_that_readers_would_miss(rolling: Rolling, registry: RegistryOnDemand) -> None:
+    carrier = Column("carrier", ColumnType.STRING, merge=Merge.KEY)
+    cancelled = Column("cancelled", ColumnType.INT64, merge=Merge.SUM)
+    for version, columns in ((1, (carrier, cancelled)), (2, (carrier,))):
+        registry.definitions[version] = JobDefinition(
+            "carrier-punctuality", JobKind.AGGREGATE, (TopicSource("flights"),), columns, ("carrier",)
+        )
+    checked = await rolling.create([REPLAY, ALL], validate_only=True)
+    told = "The gate schema will fail, column by column: cancelled: removed (int64, not null)."
+    assert told in checked.previews[0].warnings
 
 
 async def test_without_known_units_it_says_what_is_missing(rolling: Rolling) -> None:

@@ -66,3 +66,6 @@ def test_a_file_that_makes_no_sense(tmp_path: Path) -> None:
         contract_of(file, [], [], [], None)
     with pytest.raises(CommandError, match="--same says that nothing may differ"):
         contract_of(file, [], [], [], None, same=True)
+    file.write_text("columms = {}")
+    with pytest.raises(CommandError, match="the nearest that it may hold is `columns`"):
+        contract_of(file, [], [], [], None)

@@ -23,7 +23,7 @@ from turnout.cli.views.rollouts import (
     started_text,
     way_on,
 )
-from turnout.rollouts import RolloutHold, RolloutPhase, RolloutState
+from turnout.rollouts import GateVerdict, RolloutFinding, RolloutHold, RolloutPhase, RolloutState
 
 VIEWS: dict[str, RenderableType] = {
     "whole": rollout_view(samples.ROLLOUT, EXPERIMENT),
@@ -80,6 +80,18 @@ def test_whoever_meets_a_paused_rollout_is_told_what_to_do(hold: RolloutHold) ->
 def test_what_differs_is_shown_where_a_comparison_is_to_be_judged() -> None:
     assert f"`turnout comparisons {JOB}`" in way_on(samples.JUDGED)
     assert "comparisons" not in way_on(replace(samples.JUDGED, step=5))
+
+
+def test_a_run_that_has_to_be_mended_is_named() -> None:
+    held = (RolloutFinding("run", GateVerdict.INCONCLUSIVE, "The run of v2 is PAUSED."),)
+    told = way_on(replace(samples.JUDGED, step=5, findings=held))
+    assert f"`turnout run resume {JOB} v2`" in told
+    assert f"`turnout rollout resume {JOB}`" in told
+
+
+def test_of_a_route_that_was_overruled_it_says_what_it_had_given() -> None:
+    overruled = replace(samples.ROLLOUT, state=RolloutState.PAUSED, hold=RolloutHold.OVERRULED)
+    assert "to which it had given 25 % of the units" in rendered(rollout_view(overruled), 400)
 
 
 def test_a_low_screen_gets_the_first_picture_that_it_holds() -> None:

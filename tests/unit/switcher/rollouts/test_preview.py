@@ -28,7 +28,7 @@ def test_steps_take_what_they_say_and_a_replay_what_is_estimated() -> None:
 
 def test_a_replay_beyond_its_limit_is_said() -> None:
     plan = Plan((Step(StepKind.REPLAY, within_s=300), ALL))
-    assert "takes 600 s and has 300 s" in preview(plan, BUSY)[0].warnings[0]
+    assert "takes 10.0 minutes, and 5.0 minutes are given" in preview(plan, BUSY)[0].warnings[0]
     assert not preview(plan, Expected(replay_s=200))[0].warnings
 
 
@@ -61,11 +61,15 @@ def test_a_margin_that_no_number_of_units_can_show() -> None:
     plan = Plan((Step(StepKind.TRAFFIC, 2500, no_worse=True), ALL))
     rare = Expected(units_per_day=1e6, risk=1e-6)
     assert "out of reach: it takes about" in preview(plan, rare)[0].warnings[0]
-    assert "infinitely many" in preview(plan, Expected(units_per_day=1e6, risk=0.0))[0].warnings[0]
+    [told] = preview(plan, Expected(units_per_day=1e6, risk=0.0))[0].warnings
+    assert "(`--risk`)" in told
 
 
 def test_without_figures_it_says_which_are_missing() -> None:
-    for expected, missing in ((Expected(), "how many units read"), (Expected(units_per_day=5), "of the units err")):
+    for expected, missing in (
+        (Expected(), "(`--units-per-day`) and how many of the units err (`--risk`)"),
+        (Expected(units_per_day=5), "without knowing how many of the units err"),
+    ):
         told = preview(EVERYTHING, expected)
         assert [missing in one.warnings[0] for one in told if one.step.beside] == [True, True]
 

@@ -39,7 +39,7 @@ from turnout.cli.views.rollouts import (
     started_text,
     way_on,
 )
-from turnout.errors import NotFound
+from turnout.errors import NotFound, Unavailable
 from turnout.experiments import Experiment, Units
 from turnout.results import VersionState
 from turnout.rollouts import Rollout, RolloutState
@@ -252,7 +252,11 @@ async def _watched(client: Client, job: str, name: str) -> AsyncGenerator[Seen, 
                 else:
                     assert seen is not None, "the first rollout is waited for"
                     found = seen.rollout
-                seen = await _seen(client, found)
+                try:
+                    seen = await _seen(client, found)
+                except Unavailable:
+                    # The stream goes on by itself once the switcher is there again.
+                    seen = Seen(found, seen.counted if seen is not None else None)
                 yield seen
                 if found.state.over:
                     return

@@ -64,7 +64,7 @@ def _head(found: Rollout, *, whole: bool) -> list[tuple[str, str | Text]]:
     held = f" {_HOLDS[found.hold]}" if found.hold is not None else ""
     pairs: list[tuple[str, str | Text]] = [
         ("rollout", Text.assemble(f"{found.rollout} of {found.job}, ", state(found.state), held)),
-        ("versions", f"from v{found.control} to v{found.candidate}, which has {percent(found.weight)} of the units"),
+        ("versions", f"from v{found.control} to v{found.candidate}, {_given(found)}"),
     ]
     if whole:
         pairs.append(("since", f"{moment(found.create_time)} by {found.claimed_actor or ABSENT}"))
@@ -85,6 +85,12 @@ def _head(found: Rollout, *, whole: bool) -> list[tuple[str, str | Text]]:
     if found.state is RolloutState.PAUSED:
         pairs.append(("to do", way_on(found)))
     return pairs
+
+
+def _given(found: Rollout) -> str:
+    if found.hold is RolloutHold.OVERRULED:
+        return f"to which it had given {percent(found.weight)} of the units"
+    return f"which has {percent(found.weight)} of the units"
 
 
 def _stands(found: Rollout) -> str:
@@ -170,6 +176,9 @@ def way_on(found: Rollout) -> str:
     past = f"`turnout rollout promote {job}` passes over what the step waits for"
     if found.hold is RolloutHold.INCONCLUSIVE:
         look = "Look at what the gates say. "
+        if any(one.gate == "run" and one.verdict is GateVerdict.INCONCLUSIVE for one in found.findings):
+            look = f"Mend its run, and `turnout run resume {job} v{found.candidate}`. "
+            return f"{look}`turnout rollout resume {job}` then goes on; {back}."
         if found.present is not None and found.present.kind is StepKind.COMPARE:
             look = f"`turnout comparisons {job}` shows what differs. "
         return f"{look}{past}, `turnout rollout resume {job}` tries again; {back}."
