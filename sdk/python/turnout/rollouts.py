@@ -142,6 +142,7 @@ class Rollout:
     points of the units that the candidate was given. watched: how long the present step was watched with answers of its
     gates. experiment: that counts, or last counted, the candidate's units; "" = none. update_time: when it came to its
     present state, step and phase. end_time: None before it is over. previews, least: only in the answer to its start.
+    skipped: the steps, from 1, that a person promoted it past.
     """
 
     job: str
@@ -167,6 +168,7 @@ class Rollout:
     reason: str
     previews: tuple[RolloutPreview, ...] = ()
     least: timedelta | None = None
+    skipped: tuple[int, ...] = ()
 
     @property
     def present(self) -> RolloutStep | None:

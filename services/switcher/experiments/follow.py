@@ -6,7 +6,7 @@ expose units to an experiment that does not count, whoever dies.
 """
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from services.switcher.experiments.conclude import Action
 from services.switcher.experiments.rows import SQL, State
@@ -38,10 +38,16 @@ async def follow(connection: Any, before: Route | None, record: ChangeRecord) ->
         await connection.execute(SQL.carried_out, one, after.epoch, actions)
 
 
+_BY_ITSELF: Final = frozenset({CommandKind.ABORT, CommandKind.ROLL_OUT, CommandKind.WITHDRAW})
+"""Commands that nobody gave."""
+
+
 def _reason(record: ChangeRecord) -> str:
     done = {
         CommandKind.ABORT: "A guardrail took the last candidate off the route",
         CommandKind.STOP_EXPERIMENT: "Stopped",
+        CommandKind.ROLL_OUT: "The rollout went on without it",
+        CommandKind.WITHDRAW: "The rollout took its candidate back",
     }.get(record.command, f"Its route was changed over its head ({record.command.value})")
-    by = f" by {record.claimed_actor}" if record.claimed_actor and record.command is not CommandKind.ABORT else ""
+    by = f" by {record.claimed_actor}" if record.claimed_actor and record.command not in _BY_ITSELF else ""
     return f"{done}{by}: {record.reason}" if record.reason else f"{done}{by}."

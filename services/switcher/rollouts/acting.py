@@ -26,8 +26,9 @@ ACTOR: Final = "rollout"
 _CHANGE_WITHIN_S: Final = 30.0
 _MAY_PASS: Final = frozenset({"catch-up"})
 """Gates that may pass later by themselves."""
-_PASSES: Final = frozenset({"ROLLBACK_WINDOW"})
-"""Refusals that end by themselves: the way back is protected for a time."""
+_PASSES: Final = frozenset({"ROLLBACK_WINDOW", "EXPERIMENT_RUNS"})
+"""Refusals that end by themselves: the way back is protected for a time, and an experiment that never started is
+forgotten."""
 _ON_THE_WAY: Final = frozenset({ActKind.EXPOSE, ActKind.SHADOW, ActKind.CUT_OVER})
 """Acts that a candidate which was taken off the route must not have."""
 

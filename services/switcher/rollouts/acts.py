@@ -21,6 +21,7 @@ from services.switcher.rollouts.rollout import (
     State,
     ended,
     entered,
+    passed,
     paused,
     rolling_back,
 )
@@ -163,7 +164,7 @@ def _taken(rollout: Rollout, now: datetime) -> Rollout:
         waits_for="",
     )
     if rollout.promoted:
-        return entered(taken, rollout.step + 1, f"A person did not wait for {step.label}.", now)
+        return passed(taken, f"A person did not wait for {step.label}.", now)
     return taken
 
 

@@ -23,6 +23,7 @@ from services.switcher.rollouts.rollout import (
     Rollout,
     State,
     entered,
+    passed,
     paused,
     rolling_back,
 )
@@ -134,7 +135,7 @@ def _past(rollout: Rollout, why: str, now: datetime) -> Rollout:
             f"{rollout.why} Resume the rollout, so that it takes the route over again, or abort it.",
         )
     if rollout.phase is Phase.WATCHING or step.kind in _FOR_ITS_VERDICT:
-        return entered(rollout, rollout.step + 1, why, now)
+        return passed(rollout, why, now)
     if rollout.hold is Hold.REFUSED:
         raise FailedPrecondition(
             "STEP_NOT_TAKEN",

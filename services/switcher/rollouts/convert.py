@@ -111,6 +111,7 @@ def _rollout_message(name: str, rollout: Rollout, experiment: str) -> pb.Rollout
         waiting_for=rollout.waits_for,
         frozen=bool(rollout.frozen),
         weight=rollout.exposed,
+        skipped_steps=[place + 1 for place in rollout.skipped],
         watched_time=_duration(rollout.watched_s),
         experiment=experiment,
         update_time=timestamp(rollout.since),

@@ -90,6 +90,7 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     watched_at: datetime | None = None  # when its gates last answered; None = since then they have not
     promoted: bool = False  # a person passes over what the present step would wait for
     passed_over: tuple[Gate, ...] = ()  # over whose INCONCLUSIVE a person goes on, in the present step
+    skipped: tuple[int, ...] = ()  # places of the steps that a person did not wait for
     hold: Hold | None = None  # why it is PAUSED
     undecided: tuple[Gate, ...] = ()  # which gates it is PAUSED for
     frozen: str = ""  # why nothing moves forward for now although it is RUNNING; "" = it does
@@ -254,10 +255,19 @@ def entered(rollout: Rollout, place: int, why: str, now: datetime) -> Rollout:
         phase=Phase.WATCHING if kind in _WITHOUT_ACT else Phase.TAKING,
         attempt=rollout.attempt + 1,
         retiring=rollout.retiring or kind is StepKind.RETIRE,
+        skipped=tuple(one for one in rollout.skipped if one < place),
         since=now,
         why=why,
         **AFRESH,
     )
+
+
+def passed(rollout: Rollout, why: str, now: datetime) -> Rollout:
+    """At the next step, because a person does not wait for the present one, or is who it waited for."""
+    after, step = entered(rollout, rollout.step + 1, why, now), rollout.present
+    if step is not None and step.kind is StepKind.APPROVE:
+        return after
+    return msgspec.structs.replace(after, skipped=(*after.skipped, rollout.step))
 
 
 def rolling_back(rollout: Rollout, ending: State, why: str, now: datetime) -> Rollout:

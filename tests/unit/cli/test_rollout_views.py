@@ -94,6 +94,13 @@ def test_of_a_route_that_was_overruled_it_says_what_it_had_given() -> None:
     assert "to which it had given 25 % of the units" in rendered(rollout_view(overruled), 400)
 
 
+def test_a_step_that_a_person_did_not_wait_for_is_not_called_done() -> None:
+    told = rendered(rollout_view(replace(samples.ROLLOUT, skipped=(2,))), 200).splitlines()
+    stood = {line.split()[0]: line for line in told if line.strip()[:1].isdigit()}
+    assert stood["1"].endswith("done")
+    assert stood["2"].endswith("passed over")
+
+
 def test_a_low_screen_gets_the_first_picture_that_it_holds() -> None:
     pictures = [rollout_view(samples.ROLLOUT, EXPERIMENT, detail=detail) for detail in (2, 1, 0)]
     heights = [len(rendered(picture).splitlines()) for picture in pictures]

@@ -62,6 +62,7 @@ def rollout(message: pb.Rollout) -> results.Rollout:
         reason=message.reason,
         previews=tuple(_preview(one) for one in message.previews),
         least=_span(message, "least_time"),
+        skipped=tuple(message.skipped_steps),
     )
 
 

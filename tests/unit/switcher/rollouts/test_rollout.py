@@ -263,7 +263,7 @@ def test_promote_names_the_step_that_it_passes_over() -> None:
     with pytest.raises(InvalidInput, match="9 steps; 10 is none"):
         promote(driven.rollout, 9, WHY, at(0))
     past = promote(driven.rollout, 3, WHY, at(0))
-    assert past.present == MORE
+    assert (past.present, past.skipped) == (MORE, (3,))
     assert promote(past, 3, WHY, at(0)) is past
     assert promote(past, 0, WHY, at(0)) is past
 
@@ -273,7 +273,7 @@ def test_promoted_while_its_act_is_under_way_it_waits_for_the_act_alone() -> Non
     driven.until(StepKind.TRAFFIC)
     driven.rollout = promote(driven.rollout, 3, WHY, at(0))
     assert (driven.rollout.promoted, due(driven.rollout) is None) == (True, False)
-    assert (driven.act().present, driven.rollout.exposed) == (MORE, 500)
+    assert (driven.act().present, driven.rollout.exposed, driven.rollout.skipped) == (MORE, 500, (3,))
 
 
 def test_promote_before_the_first_and_after_the_last_step() -> None:

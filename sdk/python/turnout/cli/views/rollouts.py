@@ -147,8 +147,10 @@ def _steps(found: Rollout) -> RenderableType:
 
 
 def _stood(found: Rollout, place: int) -> str:
+    if place < found.step:
+        return "passed over" if place in found.skipped else "done"
     if place != found.step:
-        return "done" if place < found.step else ""
+        return ""
     if found.state is RolloutState.PAUSED:
         return "paused"
     return "now" if found.state in (RolloutState.PENDING, RolloutState.RUNNING) else "ended here"

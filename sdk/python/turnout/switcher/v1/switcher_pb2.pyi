@@ -3363,6 +3363,7 @@ class Rollout(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     PREVIEWS_FIELD_NUMBER: builtins.int
     LEAST_TIME_FIELD_NUMBER: builtins.int
+    SKIPPED_STEPS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"jobs/{job}/rollouts/{rollout}"."""
     version: builtins.int
@@ -3427,6 +3428,10 @@ class Rollout(google.protobuf.message.Message):
         of CreateRollout, absent where that of a step is not known.
         """
 
+    @property
+    def skipped_steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The steps, from 1, that a person promoted it past: what they would have waited for was not shown."""
+
     def __init__(
         self,
         *,
@@ -3452,9 +3457,10 @@ class Rollout(google.protobuf.message.Message):
         reason: builtins.str = ...,
         previews: collections.abc.Iterable[global___RolloutPreview] | None = ...,
         least_time: google.protobuf.duration_pb2.Duration | None = ...,
+        skipped_steps: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "least_time", b"least_time", "plan", b"plan", "update_time", b"update_time", "watched_time", b"watched_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "claimed_actor", b"claimed_actor", "create_time", b"create_time", "end_time", b"end_time", "experiment", b"experiment", "findings", b"findings", "frozen", b"frozen", "hold", b"hold", "least_time", b"least_time", "name", b"name", "phase", b"phase", "plan", b"plan", "previews", b"previews", "reason", b"reason", "sentence", b"sentence", "state", b"state", "step", b"step", "update_time", b"update_time", "version", b"version", "waiting_for", b"waiting_for", "watched_time", b"watched_time", "weight", b"weight"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "claimed_actor", b"claimed_actor", "create_time", b"create_time", "end_time", b"end_time", "experiment", b"experiment", "findings", b"findings", "frozen", b"frozen", "hold", b"hold", "least_time", b"least_time", "name", b"name", "phase", b"phase", "plan", b"plan", "previews", b"previews", "reason", b"reason", "sentence", b"sentence", "skipped_steps", b"skipped_steps", "state", b"state", "step", b"step", "update_time", b"update_time", "version", b"version", "waiting_for", b"waiting_for", "watched_time", b"watched_time", "weight", b"weight"]) -> None: ...
 
 global___Rollout = Rollout
 
