@@ -43,7 +43,7 @@ def command(
     if act.kind is ActKind.RELEASE:
         return Conduct(owner, ((rollout.candidate, WHOLE),), owner="", experiment=None, shadows=(), etag=etag)
     if route is None or active != rollout.control:
-        raise _overruled(f"v{active} is the active version of {rollout.job} instead of v{rollout.control}.")
+        raise _another_is_active(rollout, active)
     if rollout.step == CLAIM:
         refuse_shared(route)
     share = rollout.exposed if act.kind is ActKind.CLAIM else exposed_by(rollout, act)
@@ -65,6 +65,18 @@ def refuse_shared(route: Route) -> None:
             f"{' and '.join(told)}. Give all to the active version (`turnout traffic set {route.job} "
             f"v{route.active_version}=100`, `turnout shadow stop {route.job}`), and start it again.",
         )
+
+
+def _another_is_active(rollout: Rollout, active: int) -> FailedPrecondition:
+    told = f"v{active} is the active version of {rollout.job} instead of v{rollout.control}"
+    # A rollout that took the route over again would meet the same.
+    way = (
+        "Start another rollout, from the version that is active now."
+        if rollout.step == CLAIM
+        else f"Make v{rollout.control} active again (`turnout cutover {rollout.job} v{rollout.control}`) and resume "
+        "the rollout, or abort it."
+    )
+    return FailedPrecondition("ROUTE_OVERRULED", f"{told}. {way}")
 
 
 def _overruled(what: str) -> FailedPrecondition:

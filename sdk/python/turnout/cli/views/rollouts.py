@@ -179,7 +179,10 @@ def way_on(found: Rollout) -> str:
     if found.hold is RolloutHold.INCONCLUSIVE:
         look = "Look at what the gates say. "
         if any(one.gate == "run" and one.verdict is GateVerdict.INCONCLUSIVE for one in found.findings):
-            look = f"Mend its run, and `turnout run resume {job} v{found.candidate}`. "
+            look = (
+                f"Mend its run, and `turnout run resume {job} v{found.candidate}`, or `turnout apply FILE` where it "
+                "has none. "
+            )
             return f"{look}`turnout rollout resume {job}` then goes on; {back}."
         if found.present is not None and found.present.kind is StepKind.COMPARE:
             look = f"`turnout comparisons {job}` shows what differs. "
