@@ -11,7 +11,7 @@ from services.switcher.records import GateAnswer
 from turnout.routing import Route
 
 STALE_AFTER: Final = timedelta(seconds=10)
-"""How long ago a live front may last have told all that it saw. It tells every second."""
+"""How long ago a front that may serve may last have told all that it saw. It tells every second."""
 
 
 def situation_of(counted: Counted, gates: Iterable[GateAnswer] = ()) -> Situation:

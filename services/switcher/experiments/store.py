@@ -35,7 +35,7 @@ class Counted:
     epochs: tuple[EpochTally, ...]
     epoch_start: datetime | None  # of the newest one
     now: datetime
-    stale_fronts: tuple[tuple[str, float | None], ...]  # live, and how many seconds ago they told all; None = never
+    stale_fronts: tuple[tuple[str, float | None], ...]  # and how many seconds ago they told all; None = never
     lost: int
     decided_epoch: int  # the newest one that a decision led to or stayed in
 

@@ -160,6 +160,7 @@ def _taken(rollout: Rollout, now: datetime) -> Rollout:
         exposed=rollout.target,
         since=now,
         watched_s=0.0,
+        unread_s=0.0,
         watched_at=None,
         waits_for="",
     )

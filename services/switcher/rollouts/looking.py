@@ -30,7 +30,7 @@ from services.switcher.statistics.decision import Verdict
 from services.switcher.store import RouteStore
 from turnout.errors import NotFound, TurnoutError, Unavailable
 from turnout.replayer.v1 import replayer_pb2 as pb
-from turnout.routing import WHOLE
+from turnout.routing import WHOLE, Units
 from turnout.shadow import ShadowVerdict
 
 _OF_TABLE: Final = frozenset({Gate.CATCH_UP, Gate.COVERAGE, Gate.SCHEMA})
@@ -151,7 +151,7 @@ class Looks:
         if situation.stale and verdict is not Verdict.ABORT:
             told = f"What was counted is not all there is: it waits for {situation.stale}."
             return [Finding(gate, GateVerdict.STALE, told) for gate in _OF_UNITS]
-        return list(of_experiment(verdict, _said(stored.rollout, situation, conclusion.sentence)))
+        return list(of_experiment(verdict, conclusion.sentence, _unread(stored.rollout, situation)))
 
     # --- route ---
 
@@ -179,6 +179,22 @@ class Looks:
         return f"{change.command.value}{by}" + (f": {change.reason}" if change.reason else "")
 
 
+def _unread(rollout: Rollout, situation: Situation) -> str:
+    """Why nobody can tell whether the candidate does harm; "" = it has readers who are counted.
+
+    Of all epochs: in a later one, those who read before are not counted anew.
+    """
+    place = situation.spec.candidates.index(rollout.candidate) + 1
+    if any(one.arms[place].units for one in situation.epochs):
+        return ""
+    by_caller = situation.spec.units is Units.CALLER
+    brings = "that brings a unit (`unit=`, `turnout read --unit`)" if by_caller else "by a key that brings no unit"
+    return (
+        f"No unit of v{rollout.candidate} was counted yet, so nobody can tell whether it does harm: it waits for a "
+        f"read {brings}. Otherwise promote the step, or abort the rollout."
+    )
+
+
 def _of_nobody(rollout: Rollout, record: RouteRecord) -> list[Finding]:
     """What is said of a candidate whose units nothing counts: nothing, unless it has none or all of them, so that there
     is nothing to compare, or is to be counted again by the very act that waits for this."""
@@ -188,17 +204,6 @@ def _of_nobody(rollout: Rollout, record: RouteRecord) -> list[Finding]:
         return []
     told = f"All units are v{rollout.candidate}'s." if weight else f"Nothing counts units of v{rollout.candidate} yet."
     return [Finding(gate, GateVerdict.PASS, told) for gate in (Gate.HARM, Gate.SPREAD)]
-
-
-def _said(rollout: Rollout, situation: Situation, sentence: str) -> str:
-    """The sentence of a verdict, which for a candidate that no unit has met does not mean that it was found good."""
-    place = [arm.version for arm in situation.spec.arms].index(rollout.candidate)
-    if any(one.arms[place].units for one in situation.epochs):
-        return sentence
-    return (
-        f"No unit of v{rollout.candidate} was counted, so that nothing is known of harm (`units: caller` counts only "
-        f"callers that name one). {sentence}"
-    )
 
 
 def _stale(gates: Sequence[Gate], error: TurnoutError) -> list[Finding]:

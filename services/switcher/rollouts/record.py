@@ -97,7 +97,14 @@ def decides(before: Rollout, after: Rollout) -> bool:
 def _decided(rollout: Rollout) -> Rollout:
     frozen = "frozen" if rollout.frozen else ""
     return msgspec.structs.replace(
-        rollout, watched_s=0.0, watched_at=None, waits_for="", frozen=frozen, attempt=0, taken_back=False
+        rollout,
+        watched_s=0.0,
+        unread_s=0.0,
+        watched_at=None,
+        waits_for="",
+        frozen=frozen,
+        attempt=0,
+        taken_back=False,
     )
 
 

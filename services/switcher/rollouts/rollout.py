@@ -87,6 +87,7 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retiring: bool = False  # whether the retirement of the control may have begun
     taken_back: bool = False  # whether that was taken back since, on the way back
     watched_s: float = 0.0  # how long the present step has been watched
+    unread_s: float = 0.0  # of that: while no unit of the candidate was counted, so that harm could not be seen
     watched_at: datetime | None = None  # when its gates last answered; None = since then they have not
     promoted: bool = False  # a person passes over what the present step would wait for
     passed_over: tuple[Gate, ...] = ()  # over whose INCONCLUSIVE a person goes on, in the present step
@@ -202,11 +203,16 @@ def _watched(rollout: Rollout, told: Overall, now: datetime) -> Rollout:
     assert step is not None, "only a step is watched"
     if told.verdict is GateVerdict.STALE:
         return msgspec.structs.replace(rollout, frozen=told.sentence, waits_for=told.sentence, watched_at=None)
+    waiting, passed_s = told.verdict is GateVerdict.WAIT, _since_last_look(rollout, now)
     rollout = msgspec.structs.replace(
-        rollout, frozen="", watched_at=now, watched_s=rollout.watched_s + _since_last_look(rollout, now)
+        rollout,
+        frozen="",
+        watched_at=now,
+        watched_s=rollout.watched_s + passed_s,
+        unread_s=rollout.unread_s + (passed_s if waiting and Gate.HARM in told.gates else 0.0),
     )
-    left_s = step.for_s - rollout.watched_s
-    waits_for = told.sentence if told.verdict is GateVerdict.WAIT else ""
+    left_s = step.for_s - (rollout.watched_s - rollout.unread_s)
+    waits_for = told.sentence if waiting else ""
     if step.kind is StepKind.APPROVE:
         waits_for = "a person, who promotes or aborts it"
     elif not waits_for and left_s > 0:
@@ -234,6 +240,7 @@ def _since_last_look(rollout: Rollout, now: datetime) -> float:
 
 AFRESH: Final[Mapping[str, Any]] = {
     "watched_s": 0.0,
+    "unread_s": 0.0,
     "watched_at": None,
     "promoted": False,
     "passed_over": (),

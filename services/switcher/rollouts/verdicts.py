@@ -84,11 +84,16 @@ def together(parts: Sequence[str]) -> str:
 # --- findings of answers --------------------------------------------------------------------------------------------
 
 
-def of_experiment(verdict: decision.Verdict, sentence: str) -> tuple[Finding, ...]:
-    """What the verdict on an experiment says of harm, spread and no-worse."""
+def of_experiment(verdict: decision.Verdict, sentence: str, unread: str = "") -> tuple[Finding, ...]:
+    """What the verdict on an experiment says of harm, spread and no-worse. unread: why harm could not show; "" = it
+    could."""
     harm, spread, no_worse = _OF_EXPERIMENT[verdict]
+    if unread and harm is GateVerdict.PASS:
+        of_harm = Finding(Gate.HARM, GateVerdict.WAIT, unread)
+    else:
+        of_harm = Finding(Gate.HARM, harm, sentence)
     return (
-        Finding(Gate.HARM, harm, sentence),
+        of_harm,
         Finding(Gate.SPREAD, spread, sentence),
         Finding(Gate.NO_WORSE, no_worse, sentence),
     )

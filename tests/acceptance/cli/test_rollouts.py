@@ -10,6 +10,7 @@ from tests.acceptance.cli.conftest import Program
 from tests.acceptance.cli.test_story import serving
 from tests.acceptance.orders import JOB, Orders
 from tests.support.eventually import eventually
+from turnout.client import Client
 
 PLAN = """
 guardrails: {units: key, window: 1s}
@@ -40,6 +41,18 @@ async def comes_to(program: Program, state: str, step: int) -> dict[str, Any]:
     return await eventually(there, 120)
 
 
+async def has_readers(program: Program, orders: Orders) -> None:
+    """Every row is read, once the candidate has its share: harm could show."""
+
+    async def has_its_share() -> bool:
+        return bool((await shown(program))["weight"] == 2_000)
+
+    await eventually(has_its_share, 120)
+    async with Client(program.environment["TURNOUT_TARGET"]) as client:
+        for user in orders.table(1):
+            await client.get(JOB, {"user": user})
+
+
 def plan_file(program: Program, text: str = PLAN) -> str:
     file = program.directory / "plan.yaml"
     file.write_text(text)
@@ -59,6 +72,7 @@ async def test_all_the_way(program: Program, orders: Orders) -> None:
     assert f"`turnout rollout watch {JOB}`" in begun.out
     assert begun.err == ""
     async with program.started("rollout", "watch", JOB) as watching:
+        await has_readers(program, orders)
         at = await comes_to(program, "RUNNING", 4)
         assert (at["rollout"], at["control"], at["candidate"], at["weight"]) == ("v2", 1, 2, 2_000)
         assert "a person" in at["waiting_for"]
@@ -108,6 +122,7 @@ async def test_a_table_that_differs_comes_back_and_one_that_nobody_judged_waits(
     # Said of the step that it was at, whatever the rollout does meanwhile.
     assert "not yet at step 4" in (await program.run("rollout", "promote", JOB, "--step", "4", code=4)).err
     await program.run("rollout", "promote", JOB, "--step", "2")
+    await has_readers(program, orders)
     await comes_to(program, "RUNNING", 4)
     assert "is paused." in (await program.run("rollout", "pause", JOB, "--reason", "it is Friday")).out
     assert (await shown(program))["hold"] == "PERSON"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -146,6 +147,22 @@ class Rolling:
             )
             for one in reversed(changes)
         ]
+
+    async def read(self) -> None:
+        """A reader is given the candidate, once it has a share, and a front tells of it."""
+
+        async def counts() -> pb.Route:
+            route = await self.route()
+            assert route.HasField("experiment"), told(await self.get())
+            return route
+
+        route = await eventually(counts, 60.0)
+        assert route is not None
+        one = pb.Observation(
+            experiment=route.experiment.number, epoch=route.epoch, version=2, unit=1, time_s=int(time.time())
+        )
+        request = pb.RecordOutcomesRequest(front="front", observations=[one], complete=True)
+        await self._call("RecordOutcomes", request)
 
     async def route(self) -> pb.Route:
         route: pb.Route = await self._call("GetRoute", pb.GetRouteRequest(name=f"{JOB}/route"))

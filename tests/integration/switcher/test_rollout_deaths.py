@@ -68,6 +68,14 @@ async def replicas(
         yield made
 
 
+async def told_at(rolling: Rolling, step: int) -> None:
+    """What it waits for at this step of everything comes."""
+    if step == 3:
+        await rolling.read()
+    elif step == 5:
+        await rolling.say("Promote", step=5)
+
+
 async def driven(replica: Replica) -> pb.Rollout:
     """The rollout at its end; its driver has died at every place of it at which it was seen."""
     rolling, seen = replica.rolling, set[tuple[int, int, int]]()
@@ -79,8 +87,8 @@ async def driven(replica: Replica) -> pb.Rollout:
             return found
         if place not in seen:
             seen.add(place)
-            if found.step == 5 and found.phase == pb.Rollout.WATCHING:
-                await rolling.say("Promote", step=5)
+            if found.phase == pb.Rollout.WATCHING:
+                await told_at(rolling, found.step)
             await replica.again()
         return None
 
@@ -115,6 +123,8 @@ async def test_an_abort_survives_the_death_of_whom_it_was_told(replicas: list[Re
     replica, _ = replicas
     rolling = replica.rolling
     await rolling.create([traffic(500), ALL, soak(24 * 3600)] if step == 3 else [traffic(500, seconds=24 * 3600), ALL])
+    if step == 3:
+        await rolling.read()
     await rolling.until_step(step)
     await rolling.say("Abort")
     await replica.again()

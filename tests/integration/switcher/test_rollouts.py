@@ -136,6 +136,7 @@ async def test_from_replay_to_retire(
 
     await adopted(rolling, lab, 500)
     assert not (await rolling.route()).HasField("shadow")
+    await rolling.read()
     await adopted(rolling, lab, 5000)
     experiment = (await rolling.get()).experiment
     await expose(lab, [f"u{n}" for n in range(600)], erring=20)
@@ -381,7 +382,62 @@ async def test_it_stands_still_while_nobody_can_tell_how_the_candidate_does(
     found = await rolling.get()
     assert (found.frozen, found.step, found.weight) == (True, 1, 0)
     replayer.runs_away = False
+    await rolling.read()
     await rolling.until(pb.Rollout.SUCCEEDED)
+
+
+async def test_it_does_not_go_on_while_nobody_reads_the_candidate(rolling: Rolling) -> None:
+    await rolling.create([traffic(500, seconds=1), ALL])
+    await rolling.until_step(1)
+
+    async def watched_for_long() -> pb.Rollout | None:
+        found = await rolling.get()
+        return found if found.state != pb.Rollout.RUNNING or found.watched_time.seconds >= 3 else None
+
+    waiting = await eventually(watched_for_long, 60)
+    assert waiting is not None
+    assert waiting.step == 1, told(waiting)
+    assert waiting.waiting_for.startswith("No unit of v2 was counted yet, so nobody can tell whether it does harm")
+    await rolling.read()
+    await rolling.until(pb.Rollout.SUCCEEDED)
+    assert await rolling.unequal() == []
+
+
+async def test_a_front_that_fell_silent_freezes_it_for_as_long_as_it_may_serve(
+    rolling: Rolling, front: Front, make_front: MakeFront, database: Any
+) -> None:
+    silent = await make_front("silent")
+    await rolling.create([SOME, ALL])
+    await rolling.read()
+    await rolling.until_step(1)
+    await database.execute("update switcher.experiments set create_time = create_time - interval '1 hour'")
+    await silent.die()
+    await until_its_lease_is_over(database, "silent")
+
+    await waits_for(
+        rolling,
+        "What was counted is not all there is: it waits for the front silent, which has not told yet what it saw.",
+    )
+    assert (await rolling.get()).frozen
+    await database.execute("update switcher.reader_leases set may_serve_for = interval '0' where front = 'silent'")
+
+    async def thawed() -> bool:
+        return not (await rolling.get()).frozen
+
+    await eventually(thawed, 60)
+
+
+async def until_its_lease_is_over(database: Any, front: str) -> None:
+    """It is not heard of any more."""
+
+    async def over() -> bool:
+        return bool(
+            await database.fetchval(
+                "select expires < clock_timestamp() from switcher.reader_leases where front = $1", front
+            )
+        )
+
+    await eventually(over, 60)
 
 
 async def test_an_act_under_way_when_it_is_aborted_comes_to_nothing(
@@ -421,6 +477,7 @@ async def test_a_cutover_whose_answer_was_lost_is_not_done_twice(
 ) -> None:
     """Its commit has ended the experiment: nothing counts units any more, and nothing needs to."""
     await rolling.create([traffic(500), ALL, soak(LONG)])
+    await rolling.read()
     await rolling.until_step(3)
     moves = await rolling.moves()
     before = await database.fetchval(
@@ -514,6 +571,7 @@ async def test_a_repeated_request_starts_one_rollout(rolling: Rolling) -> None:
 
 async def test_a_watch_ends_with_the_rollout(rolling: Rolling, switcher: Switcher) -> None:
     await rolling.create([traffic(500), ALL])
+    await rolling.read()
     seen = [one async for one in switcher.stub.WatchRollout(pb.WatchRolloutRequest(name=NAME), timeout=60)]
     assert seen[-1].state == pb.Rollout.SUCCEEDED
     assert all(one != other for one, other in itertools.pairwise(seen))

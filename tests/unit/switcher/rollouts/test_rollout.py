@@ -123,6 +123,23 @@ def test_watching_takes_its_time_and_an_outage_is_no_time() -> None:
     assert driven.look(after_s=10).present == MORE
 
 
+def test_time_without_a_read_that_is_counted_shows_nothing_and_ends_at_the_limit_all_the_same() -> None:
+    driven = Driven()
+    driven.until(StepKind.TRAFFIC, Phase.WATCHING)
+    driven.look()
+    for _ in range(5):
+        driven.look(GateVerdict.WAIT, Gate.HARM, after_s=20)
+    assert (driven.rollout.present, driven.rollout.waits_for) == (SOME, "harm says WAIT.")
+    driven.look(after_s=20)
+    assert driven.rollout.waits_for == "0:00:40 more of traffic 5 %"
+    driven.until(StepKind.TRAFFIC, Phase.WATCHING, share=2500)
+    for _ in range(22):
+        driven.look(GateVerdict.WAIT, Gate.HARM, after_s=30)
+    assert driven.rollout.hold is Hold.INCONCLUSIVE
+    driven.rollout = promote(driven.rollout, driven.rollout.step, WHY, at(driven.now_s))
+    assert driven.rollout.state is State.RUNNING
+
+
 def test_a_clock_that_goes_back_takes_no_time_away() -> None:
     driven = Driven()
     driven.until(StepKind.SOAK, Phase.WATCHING)

@@ -87,7 +87,7 @@ class RolloutMachine(RuleBasedStateMachine):
             good = {gate for gate, verdict in said.items() if verdict is GateVerdict.PASS}
             assert set(step.gates) - {Gate.SPREAD} <= good
             assert Gate.SPREAD in good | set(before.passed_over) | (set(Gate) - set(step.gates))
-            assert before.watched_s + 30.0 >= step.for_s
+            assert before.watched_s - before.unread_s + 30.0 >= step.for_s
 
     @rule()
     def send(self) -> None:

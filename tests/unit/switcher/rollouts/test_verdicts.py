@@ -70,6 +70,15 @@ def test_a_person_passes_over_what_another_look_would_not_change_but_never_over_
 
 
 @pytest.mark.parametrize("verdict", decision.Verdict)
+def test_without_a_read_harm_is_not_known_to_be_absent(verdict: decision.Verdict) -> None:
+    harm = of_experiment(verdict, "So.", "Nobody reads it.")[0]
+    if verdict is decision.Verdict.ABORT:
+        assert (harm.verdict, harm.sentence) == (GateVerdict.FAIL, "So.")
+    else:
+        assert (harm.verdict, harm.sentence) == (GateVerdict.WAIT, "Nobody reads it.")
+
+
+@pytest.mark.parametrize("verdict", decision.Verdict)
 def test_an_experiment_answers_all_of_its_gates(verdict: decision.Verdict) -> None:
     found = {one.gate: one.verdict for one in of_experiment(verdict, "So.")}
     assert set(found) == {Gate.HARM, Gate.SPREAD, Gate.NO_WORSE}
