@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,7 +39,7 @@ from turnout.cli.views.rollouts import (
     started_text,
     way_on,
 )
-from turnout.errors import NotFound, Unavailable
+from turnout.errors import DeadlineExceeded, NotFound, Unavailable
 from turnout.experiments import Experiment, Units
 from turnout.results import VersionState
 from turnout.rollouts import Rollout, RolloutState
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from turnout.client import Client
 
 _COUNTED_EVERY_S = 1.0
+_AWAY = "the switcher, which does not answer at present"
 
 RolloutArgument = Annotated[
     str | None, typer.Argument(metavar="[ROLLOUT]", help="Name of the rollout; the job's newest unless given.")
@@ -238,30 +239,46 @@ async def _seen(client: Client, found: Rollout) -> Seen:
 
 async def _watched(client: Client, job: str, name: str) -> AsyncGenerator[Seen, None]:
     """The rollout after every change, and what was counted, which changes without it."""
-    async with contextlib.aclosing(client.watch_rollout(job, name)) as stream:
+    async with contextlib.aclosing(_kept_up(client, job, name)) as stream:
         following = asyncio.create_task(_next(stream))
         try:
-            seen: Seen | None = None
+            found: Rollout | None = None
+            counted: Experiment | None = None
             while True:
-                await asyncio.wait([following], timeout=_COUNTED_EVERY_S if seen is not None else None)
+                await asyncio.wait([following], timeout=_COUNTED_EVERY_S if found is not None else None)
                 if following.done():
                     found = following.result()
                     if found is None:
                         return
                     following = asyncio.create_task(_next(stream))
-                else:
-                    assert seen is not None, "the first rollout is waited for"
-                    found = seen.rollout
+                assert found is not None, "the first rollout is waited for"
                 try:
                     seen = await _seen(client, found)
-                except Unavailable:
-                    # The stream goes on by itself once the switcher is there again.
-                    seen = Seen(found, seen.counted if seen is not None else None)
+                except (Unavailable, DeadlineExceeded):
+                    seen = Seen(replace(found, waiting_for=_AWAY), counted)
+                counted = seen.counted
                 yield seen
                 if found.state.over:
                     return
         finally:
             await end(following)
+
+
+async def _kept_up(client: Client, job: str, name: str) -> AsyncGenerator[Rollout, None]:
+    """The rollout after every change, however long the switcher is away once it has answered."""
+    answered = False
+    while True:
+        try:
+            async with contextlib.aclosing(client.watch_rollout(job, name)) as stream:
+                async for found in stream:
+                    answered = True
+                    yield found
+        except (Unavailable, DeadlineExceeded):
+            if not answered:
+                raise
+            await asyncio.sleep(_COUNTED_EVERY_S)
+        else:
+            return
 
 
 async def _next(stream: AsyncGenerator[Rollout, None]) -> Rollout | None:

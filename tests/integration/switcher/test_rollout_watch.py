@@ -1,0 +1,30 @@
+"""Whoever watches a rollout by the command line watches on when the switcher comes back."""
+
+from __future__ import annotations
+
+import contextlib
+
+from tests.integration.switcher.rolling import ALL, traffic
+from tests.integration.switcher.test_rollout_deaths import Replica, replicas  # noqa: F401  # a fixture
+from turnout.cli.commands.rollout import _watched
+from turnout.client import Client
+from turnout.rollouts import RolloutState
+
+
+async def test_a_watch_outlives_the_switcher(replicas: list[Replica]) -> None:  # noqa: F811
+    [replica, _] = replicas
+    await replica.rolling.create([traffic(500, seconds=24 * 3600), ALL])
+    await replica.rolling.until_step(1)
+    # So short a deadline that the stream gives up before the switcher is back.
+    client = Client(targets={"switcher": replica.process.target}, timeout_s=1.0)
+    async with client, contextlib.aclosing(_watched(client, "carrier-punctuality", "second")) as watched:
+        await anext(watched)
+        await replica.process.kill()
+        async for seen in watched:
+            if seen.rollout.waiting_for.startswith("the switcher, which does not answer"):
+                break
+        await replica.process.start()
+        await replica.serving()
+        await replica.rolling.say("Abort")
+        states = [seen.rollout.state async for seen in watched]
+        assert states[-1] is RolloutState.ABORTED
