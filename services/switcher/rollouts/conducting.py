@@ -85,7 +85,8 @@ class Rollouts:
     async def _previews(self, asked: Asked, control: int) -> tuple[Preview, ...]:
         known = await self._store.expected(asked.job, asked.plan.units)
         copy = Expected(replay_s=0.0)
-        if any(step.kind is StepKind.REPLAY for step in asked.plan.steps):
+        replays = any(step.kind is StepKind.REPLAY for step in asked.plan.steps)
+        if replays:
             copy = await self._neighbours.copy_expected(asked.job, asked.version)
             schema = await self._neighbours.schema_refuses(asked.job, asked.version, control)
             copy = msgspec.structs.replace(copy, replay_remarks=(*copy.replay_remarks, *schema))
@@ -94,7 +95,15 @@ class Rollouts:
             units_per_day=known.units_per_day if asked.units_per_day is None else asked.units_per_day,
             risk=known.risk if asked.risk is None else asked.risk,
         )
-        return preview(asked.plan, expected)
+        told = preview(asked.plan, expected)
+        if replays or not await self._neighbours.lacks_run(asked.job, asked.version):
+            return told
+        missing = (
+            f"v{asked.version} has no run, and the plan starts none: it would wait for a person. Begin the plan with "
+            "`- replay`, or start the run (`turnout apply FILE`)."
+        )
+        first = msgspec.structs.replace(told[0], warnings=(missing, *told[0].warnings))
+        return (first, *told[1:])
 
     async def say(self, job: str, rollout_id: str, verb: str, place: int, who: tuple[str, str]) -> Stored:
         """Say a verb (PAUSE, RESUME, PROMOTE past the step at this place, ABORT) to a rollout; who: says it, and why.

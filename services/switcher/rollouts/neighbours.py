@@ -67,6 +67,15 @@ class Neighbours:
         seconds = found.duration.ToTimedelta().total_seconds() if known else None
         return Expected(replay_s=seconds, replay_remarks=tuple(found.remarks))
 
+    async def lacks_run(self, job: str, version: int) -> bool:
+        """Whether the version has no run at all; False where the replayer cannot tell."""
+        request = replayer_pb2.GetRunRequest(name=VersionId(job, version).run_name)
+        try:
+            await self._replayer.GetRun(request, timeout=_CALL_S)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.NOT_FOUND
+        return False
+
     async def start_run(self, job: str, version: int, request_id: str) -> None:
         """Start the version's run, unless it has one."""
         request = replayer_pb2.StartRunRequest(version=VersionId(job, version).name, request_id=request_id)

@@ -26,6 +26,8 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         """(version, gate) -> its evidence."""
         self.runs: dict[str, pb.Run] = {}
         """Run name -> run; others do tail."""
+        self.without_run: set[str] = set()
+        """Names of runs that are not there."""
         self.view_blocked_by = ""
         self.views: dict[str, tuple[int, int]] = {}
         """Job -> version that the view shows, epoch."""
@@ -99,6 +101,8 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
         if self.runs_away:
             raise Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL does not answer.")
+        if request.name in self.without_run:
+            raise NotFound("RUN_NOT_FOUND", f"{request.name} is not there; start one first.")
         return self.runs.get(request.name, pb.Run(name=request.name, state=pb.Run.TAILING))
 
     async def ListComparisons(self, request: pb.ListComparisonsRequest, context: Any) -> pb.ListComparisonsResponse:

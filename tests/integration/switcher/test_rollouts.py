@@ -524,6 +524,14 @@ async def test_a_dry_run_foresees_columns_that_readers_would_miss(rolling: Rolli
     assert told in checked.previews[0].warnings
 
 
+async def test_a_dry_run_foresees_that_nobody_starts_the_run(rolling: Rolling, replayer: ReplayerOnDemand) -> None:
+    replayer.without_run.add(f"{JOB}/versions/2/run")
+    checked = await rolling.create([traffic(500), ALL], validate_only=True)
+    assert checked.previews[0].warnings[0].startswith("v2 has no run, and the plan starts none")
+    checked = await rolling.create([REPLAY, ALL], validate_only=True)
+    assert not any("no run" in warning for one in checked.previews for warning in one.warnings)
+
+
 async def test_without_known_units_it_says_what_is_missing(rolling: Rolling) -> None:
     checked = await rolling.create([traffic(500, seconds=60), ALL], validate_only=True)
     assert "cannot be told without knowing how many units read in a day" in checked.previews[0].warnings[0]
