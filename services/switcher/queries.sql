@@ -257,5 +257,16 @@ select version, active_version from switcher.shadow_tallies where job = $1 order
 select counts, update_time from switcher.shadow_tallies
 where job = $1 and version = $2 and active_version = $3 order by number
 
+-- name: tallies_of_present_shadow
+-- Since the last change after which the pair was another one.
+select counts, update_time from switcher.shadow_tallies
+where job = $1 and version = $2 and active_version = $3 and epoch > coalesce((
+    select c.epoch from switcher.route_changes c
+    where c.job = $1 and ((c.route -> 'shadow' ->> 0)::integer is distinct from $2
+        or (c.route ->> 'active_version')::integer <> $3)
+    order by c.epoch desc limit 1
+), 0)
+order by number
+
 -- name: forget_shadows
 delete from switcher.shadow_tallies where update_time < clock_timestamp() - interval '90 days'

@@ -57,6 +57,15 @@ class ShadowStore:
             rows = await connection.fetch(SQL.shadow_tallies, job, version, active_version)
         return _report(job, (version, active_version), None, rows) if rows else None
 
+    async def at_present(self, job: str, version: int, active_version: int) -> ShadowReport | None:
+        """What is said of a version beside an active one since it last became its shadow, and stayed it.
+
+        None where nothing was compared since, or it is the shadow no more.
+        """
+        async with transaction(self._pool) as connection:
+            rows = await connection.fetch(SQL.tallies_of_present_shadow, job, version, active_version)
+        return _report(job, (version, active_version), None, rows) if rows else None
+
 
 def _report(job: str, pair: tuple[int, int], share: int | None, rows: Sequence[Any]) -> ShadowReport:
     told = max((row["update_time"] for row in rows), default=None)

@@ -168,7 +168,7 @@ class Readers:
 
 
 class Rollout:
-    """A rollout whose switcher dies at every place of it."""
+    """A rollout whose switcher dies at every place of it that is seen."""
 
     def __init__(self, product: ServiceProcesses, name: str, version: int) -> None:
         self._product = product
@@ -215,7 +215,7 @@ class Rollout:
             return None
 
         found = await _at_last(over)
-        assert self.deaths >= len(seen) >= 3
+        assert self.deaths >= 3
         return found
 
     async def unequal(self) -> list[str]:

@@ -48,6 +48,8 @@ from turnout.routing import WHOLE, Interval
 
 OBJECTING: Final = "comparison"
 """The gate that aborts: what it finds is a fault of the candidate, while the others may pass again by themselves."""
+EPOCHS_MAX: Final = 1000
+"""With so many epochs a bandit moves no further: every decision rests on all of them, and keeps them."""
 _DIGITS: Final = 6  # of a share that the bandit aims at: beyond them machines may differ
 
 
@@ -255,6 +257,9 @@ def _bandit(situation: Situation, bandit: Bandit, decision: Decision, pressing: 
     kept = msgspec.structs.replace(
         _kept(situation, decision, _wanted_sentence(spec, bandit, wanted), ""), wanted=tuple(wanted)
     )
+    if len(situation.epochs) >= EPOCHS_MAX:
+        waiting = f"a person: after {EPOCHS_MAX:,} epochs the weights stay; promote an arm, or start another experiment"
+        return msgspec.structs.replace(kept, waiting_for=waiting)
     if situation.epoch_age_s < bandit.every_s:
         left_s = bandit.every_s - situation.epoch_age_s
         return msgspec.structs.replace(kept, waiting_for=f"the bandit's next step, in {left_s:,.0f} s")

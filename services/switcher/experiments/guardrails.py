@@ -77,7 +77,10 @@ class Guardrails:
 
     async def _watch(self) -> None:
         # Side by side: a change of one route, which waits for its fronts, must not hold up the abort of another.
-        await asyncio.gather(*(self._guarded(number) for number in await self._store.counting()))
+        counting = await self._store.counting()
+        self._gates = {number: one for number, one in self._gates.items() if number in counting}
+        self._not_before = {number: one for number, one in self._not_before.items() if number in counting}
+        await asyncio.gather(*(self._guarded(number) for number in counting))
         if time.monotonic() - self._tidied_at > _TIDY_EVERY_S:
             self._tidied_at = time.monotonic()
             for name in await self._store.tidy(_UNITS_KEPT):

@@ -51,6 +51,10 @@ class Objective(enum.Enum):
     ERRORS = "ERRORS"  # the smallest share of units that err
 
 
+EVERY_LEAST_S: Final = 60.0
+"""The least time between two steps of a bandit: each makes an epoch, which every decision keeps from then on."""
+
+
 class Bandit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Weights that learn, inside of the guardrails. Shares are parts of 1."""
 
@@ -202,8 +206,10 @@ def _of_bandit(spec: Spec) -> list[str]:
         told.append(f"epsilon is {bandit.epsilon:g}; it must be 0 to 1.")
     if not 0 < bandit.gamma <= 1:
         told.append(f"gamma is {bandit.gamma:g}; it must be above 0 and at most 1.")
-    if bandit.every_s <= 0 or bandit.units_min < 2:
-        told.append("A bandit needs a time between steps above 0, and at least 2 units in each arm.")
+    if bandit.every_s < EVERY_LEAST_S:
+        told.append(f"The time between steps is {bandit.every_s:g} s; it must be at least {EVERY_LEAST_S:g} s.")
+    if bandit.units_min < 2:
+        told.append("A bandit needs at least 2 units in each arm.")
     return told
 
 

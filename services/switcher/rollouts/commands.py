@@ -59,7 +59,7 @@ def resume(rollout: Rollout, why: str, now: datetime) -> Rollout:
         case Hold.INCONCLUSIVE:
             return _tried_again(rollout, why, now)
         case _:
-            return _running(rollout, why, now)
+            return _compared_anew(rollout, why, now)
 
 
 def promote(rollout: Rollout, place: int, why: str, now: datetime) -> Rollout:
@@ -101,6 +101,15 @@ def _running(rollout: Rollout, why: str, now: datetime) -> Rollout:
     return msgspec.structs.replace(
         rollout, state=State.RUNNING, hold=None, undecided=(), since=now, watched_at=None, waits_for="", why=why
     )
+
+
+def _compared_anew(rollout: Rollout, why: str, now: datetime) -> Rollout:
+    """As it was; but tables that were compared before the pause may differ by now."""
+    step = rollout.present
+    if step is None or step.kind is not StepKind.COMPARE or rollout.phase is not Phase.WATCHING:
+        return _running(rollout, why, now)
+    again = entered(rollout, rollout.step, why, now)
+    return msgspec.structs.replace(again, passed_over=rollout.passed_over)
 
 
 def _tried_again(rollout: Rollout, why: str, now: datetime) -> Rollout:

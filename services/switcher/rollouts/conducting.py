@@ -14,14 +14,12 @@ from services.switcher.rollouts.plan import Plan, StepKind, checked_for
 from services.switcher.rollouts.preview import Expected, Preview, preview
 from services.switcher.rollouts.record import Said, decides, follows, recorded
 from services.switcher.rollouts.rollout import Rollout, begun
-from services.switcher.rollouts.store import RolloutStore, Stored, another_runs
+from services.switcher.rollouts.store import TRIES, RolloutStore, Stored, another_runs
 from services.switcher.store import RouteStore
 from services.switcher.switch import refuse_owned, refuse_released
 from turnout.errors import Aborted, NotFound
 from turnout.routing import WHOLE
 
-_TRIES: Final = 20
-"""Of a verb against looks that change the rollout meanwhile."""
 _DONE: Final = {"PAUSE": "Paused", "RESUME": "Resumed", "PROMOTE": "Promoted", "ABORT": "Aborted"}
 
 
@@ -112,7 +110,7 @@ class Rollouts:
         """
         actor, reason = who
         happened = Said(verb, _sentence(verb, actor, reason), place)
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             stored = await self._store.read(job, rollout_id)
             after = follows(stored.rollout, happened, stored.now)
             if after == stored.rollout:

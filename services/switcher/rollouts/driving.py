@@ -19,7 +19,7 @@ from services.switcher.rollouts.comparing import Comparisons
 from services.switcher.rollouts.looking import Looks
 from services.switcher.rollouts.record import Happened, decides, ended, follows, recorded
 from services.switcher.rollouts.rollout import CLAIM, State
-from services.switcher.rollouts.store import RolloutStore, Stored
+from services.switcher.rollouts.store import TRIES, RolloutStore, Stored
 from services.switcher.rollouts.verdicts import Finding
 from turnout.errors import TurnoutError, Unavailable
 from turnout.tasks import end
@@ -73,7 +73,9 @@ class Driver:
             await self._give_up()
             return
         self._tasks = {number: task for number, task in self._tasks.items() if not task.done()}
-        for number in await self._store.going_on():
+        going_on = await self._store.going_on()
+        self._not_before = {number: one for number, one in self._not_before.items() if number in going_on}
+        for number in going_on:
             if number not in self._tasks:
                 self._tasks[number] = asyncio.create_task(self._guarded(number), name=f"rollout {number}")
 
@@ -122,7 +124,8 @@ class Driver:
         if isinstance(result, Refused):
             self._not_before[number] = time.monotonic() + _REFUSED_S
         happened = ended(act, result)
-        while True:
+        # Where others are always faster, the act is carried out again, and its request id finds it done.
+        for _ in range(TRIES):
             stored = await self._store.load(number)
             after = follows(stored.rollout, happened, stored.now)
             if after == stored.rollout:

@@ -114,8 +114,8 @@ class Looks:
             return []
         shadow = route.state.route.shadow if route.state.route else None
         try:
-            # Of this pair, whoever is the shadow by now: somebody may have stopped it, or put another in its place.
-            report = await self._shadows.between(rollout.job, rollout.candidate, rollout.control)
+            # Not what an earlier rollout of the candidate saw: what differed may be mended, or have come since.
+            report = await self._shadows.at_present(rollout.job, rollout.candidate, rollout.control)
         except Unavailable as error:
             return _stale((Gate.SHADOW,), error)
         if report is None:

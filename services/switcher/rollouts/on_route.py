@@ -38,7 +38,8 @@ def command(
     if act.kind in _MOVING and not act.claims and (route is None or route.owner != owner):
         raise _overruled(f"The rollout does not own the route of {rollout.job} any more.")
     etag = etag_of(state.epoch)
-    if act.kind is ActKind.CUT_OVER:
+    # From any other version the way back would lead to that one.
+    if act.kind is ActKind.CUT_OVER and active in (rollout.control, rollout.candidate):
         return CutOver(rollout.candidate, owner=owner, etag=etag)
     if act.kind is ActKind.RELEASE:
         return Conduct(owner, ((rollout.candidate, WHOLE),), owner="", experiment=None, shadows=(), etag=etag)

@@ -27,6 +27,8 @@ from turnout.errors import Aborted, AlreadyExists, InvalidInput, NotFound
 from turnout.routing import Units
 
 SQL: Final = load_queries(Path(__file__).with_name("queries.sql"))
+TRIES: Final = 20
+"""How often a change of a rollout is decided anew because somebody else was faster."""
 _DAY_S: Final = 86400.0
 _findings: msgspec.json.Decoder[tuple[Finding, ...]] = msgspec.json.Decoder(tuple[Finding, ...])
 

@@ -278,8 +278,10 @@ async def test_it_freezes_while_a_front_does_not_tell_what_it_saw(lab: Experimen
     assert "last told all that it saw" in (await lab.get()).standing.waiting_for
 
 
-async def test_a_bandit_moves_towards_the_better_arm_one_step_at_a_time(lab: Experimenting, switcher: Switcher) -> None:
-    bandit = pb.Bandit(every=Duration(seconds=1), units_min=20, step_max=0.1)
+async def test_a_bandit_moves_towards_the_better_arm_one_step_at_a_time(
+    lab: Experimenting, switcher: Switcher, database: Any
+) -> None:
+    bandit = pb.Bandit(every=Duration(seconds=60), units_min=20, step_max=0.1)
     await lab.create({1: 5000, 2: 5000}, experiment={"bandit": bandit, "plan": AT_ONCE})
     exposures = list(lab.expose(f"u{n}" for n in range(400)).values())
     await lab.observe(exposures)
@@ -287,6 +289,7 @@ async def test_a_bandit_moves_towards_the_better_arm_one_step_at_a_time(lab: Exp
 
     async def stepped() -> bool:
         await lab.observe([])
+        await database.execute("update switcher.experiment_epochs set start_time = start_time - interval '1 minute'")
         return (await switcher.route()).epoch >= 4
 
     await eventually(stepped)

@@ -77,7 +77,10 @@ async def told_at(rolling: Rolling, step: int) -> None:
 
 
 async def driven(replica: Replica) -> pb.Rollout:
-    """The rollout at its end; its driver has died at every place of it at which it was seen."""
+    """The rollout at its end; its driver has died at every place of it at which it was seen.
+
+    Which these are is a matter of luck; deaths between a commit and its answer are those of `test_rollouts`.
+    """
     rolling, seen = replica.rolling, set[tuple[int, int, int]]()
 
     async def over() -> pb.Rollout | None:

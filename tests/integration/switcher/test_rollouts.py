@@ -156,6 +156,7 @@ async def test_from_replay_to_retire(
         *[("ROLL_OUT", 1, weight) for weight in (0, 0, 500, 5000)],
         *[("ROLL_OUT", 2, 10_000)] * 2,
     ]
+    assert (await lab.get(experiment)).end_reason.startswith("The rollout went on without it: ")
     said = [(one.action, one.actor) for one in await rolling.decisions()]
     assert ("PROMOTE", "bob") in said
     assert await rolling.unequal() == []
@@ -173,6 +174,28 @@ async def shadowed(lab: Experimenting, route: pb.Route) -> None:
     )
     request = pb.RecordShadowCountsRequest(front="front", source="one", tallies=[tally])
     await lab.stub.RecordShadowCounts(request, timeout=20)
+
+
+async def test_what_an_earlier_rollout_compared_is_no_shadow_of_this_one(rolling: Rolling, lab: Experimenting) -> None:
+    await rolling.create([shadow(), SOME, ALL])
+    await rolling.until_step(1)
+    await shadowed(lab, await rolling.route())
+    await rolling.until_step(2)
+    await rolling.say("Abort")
+    await rolling.until(pb.Rollout.ABORTED)
+    await rolling.create([shadow(), SOME, ALL], "third")
+    third = f"{JOB}/rollouts/third"
+
+    async def waits() -> bool:
+        return (await rolling.get(third)).waiting_for.startswith("No live read of v1 was compared with v2 yet")
+
+    await eventually(waits, 60)
+    await shadowed(lab, await rolling.route())
+
+    async def goes_on() -> bool:
+        return (await rolling.get(third)).step == 2
+
+    await eventually(goes_on, 60)
 
 
 async def test_harm_that_no_unit_could_show_is_said(rolling: Rolling, lab: Experimenting) -> None:
@@ -470,6 +493,46 @@ async def test_an_act_whose_answer_was_lost_is_not_done_twice(rolling: Rolling, 
     await rolling.until(pb.Rollout.SUCCEEDED)
     assert await rolling.moves() == moves
     assert (await rolling.decisions())[-1].sentence == last.sentence
+
+
+async def test_no_act_whose_answer_was_lost_is_done_twice(
+    rolling: Rolling, replayer: ReplayerOnDemand, database: Any
+) -> None:
+    """Of each kind on the way, and of the way back: the rollout is stored as it was before the answer came."""
+    replayer.failing[(2, "catch-up")] = ["flights/0: 7 offsets behind."]
+    steps = [REPLAY, shadow(seconds=LONG), SOME, traffic(10_000, seconds=LONG), soak(LONG)]
+    await rolling.create(steps)
+    kinds = []
+    for step in range(1, len(steps)):
+        await rolling.until_step(step)
+        moves = await rolling.moves()
+        kinds.append(await lost_its_last_answer(database))
+        await rolling.until_step(step)
+        assert await rolling.moves() == moves
+        replayer.failing.clear()
+        await rolling.say("Promote", step=step)
+    await rolling.until_step(len(steps))
+    await rolling.say("Abort")
+    await rolling.until(pb.Rollout.ABORTED)
+    moves = await rolling.moves()
+    kinds.append(await lost_its_last_answer(database))
+    await rolling.until(pb.Rollout.ABORTED)
+    assert await rolling.moves() == moves
+    assert kinds == ["START_RUN", "SHADOW", "EXPOSE", "CUT_OVER", "WITHDRAW"]
+
+
+async def lost_its_last_answer(database: Any) -> str:
+    """Store the rollout as it was before its last act was known to be done; which kind of act."""
+    last = await database.fetchrow(
+        "with told as (select decision, convert_from(record, 'UTF8')::jsonb as record from switcher.rollout_decisions) "
+        "select record -> 'happened' -> 'act' ->> 'kind' as kind, record -> 'before' as before from told "
+        "where record -> 'happened' ? 'act' order by decision desc limit 1"
+    )
+    await database.execute(
+        "update switcher.rollouts set rollout = $1, revision = revision + 1, over = false, end_time = null",
+        last["before"],
+    )
+    return str(last["kind"])
 
 
 async def test_a_cutover_whose_answer_was_lost_is_not_done_twice(

@@ -2,11 +2,13 @@
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from services.switcher.experiments.conclude import (
+    EPOCHS_MAX,
     Action,
     ArmTally,
     EpochTally,
@@ -106,6 +108,16 @@ class TestBandit:
         assert told.action is Action.STEP
         assert told.after.weights == (4000, 6000)
         assert told.wanted == pytest.approx((0.05, 0.95), abs=1e-3)
+
+    def test_it_stands_still_once_there_are_too_many_epochs_to_keep(self) -> None:
+        given = self.given(*self.GOOD)
+        [first] = given.epochs
+        before = [EpochTally(-number, (5000, 5000), (tally(0), tally(0))) for number in range(EPOCHS_MAX - 1, 0, -1)]
+        steps = msgspec.structs.replace(given, epochs=(*before[1:], first))
+        assert conclude(steps).action is Action.STEP
+        stands = msgspec.structs.replace(given, epochs=(*before, first))
+        assert conclude(stands).action is Action.KEEP
+        assert "after 1,000 epochs the weights stay" in conclude(stands).waiting_for
 
     @pytest.mark.parametrize(
         ("fields", "waiting"),

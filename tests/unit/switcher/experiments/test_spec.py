@@ -49,6 +49,7 @@ def test_an_arm_without_weight_needs_a_tester() -> None:
         ({"bandit": Bandit(gamma=0.0)}, "gamma"),
         ({"bandit": Bandit(epsilon=1.5)}, "epsilon"),
         ({"bandit": Bandit(units_min=1)}, "2 units"),
+        ({"bandit": Bandit(every_s=59.0)}, "at least 60 s"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(fields: dict[str, Any], complaint: str) -> None:

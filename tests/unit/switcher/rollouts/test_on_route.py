@@ -20,8 +20,16 @@ def refusal(rollout: Rollout, kind: ActKind) -> str:
     return refused.value.message
 
 
-@pytest.mark.parametrize("kind", [ActKind.CLAIM, ActKind.EXPOSE])
+@pytest.mark.parametrize("kind", [ActKind.CLAIM, ActKind.EXPOSE, ActKind.CUT_OVER])
 def test_where_another_version_is_active_nobody_is_told_to_resume_in_a_circle(kind: ActKind) -> None:
     told = refusal(entered(new(), 3, "", at(0)), kind)
     assert "Make v1 active again (`turnout cutover flights v1`) and resume" in told
     assert "resume" not in refusal(new(), ActKind.CLAIM)
+
+
+def test_it_cuts_over_from_the_candidate_itself_too() -> None:
+    rollout = entered(new(), 6, "", at(0))
+    act = Act(ActKind.CUT_OVER, "one", claims=True)
+    asked = command(rollout, act, "jobs/flights/rollouts/second", after(FIRST, CutOver(rollout.candidate)))
+    assert isinstance(asked, CutOver)
+    assert asked.version == rollout.candidate

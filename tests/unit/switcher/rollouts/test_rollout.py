@@ -205,6 +205,15 @@ def test_undecided_after_its_limit_a_person_decides() -> None:
     assert (driven.rollout.phase, driven.rollout.watched_s) == (Phase.TAKING, 0.0), "it has its whole time once more"
 
 
+def test_a_comparison_of_before_a_pause_does_not_count_after_it() -> None:
+    driven = Driven()
+    driven.until(StepKind.COMPARE, Phase.WATCHING)
+    first = driven.acts[-1]
+    driven.rollout = resume(pause(driven.rollout, WHY, at(0)), WHY, at(7 * 86400))
+    again = cast(Act, due(driven.rollout))
+    assert (again.kind, again.request_id == first.request_id) == (ActKind.COMPARE, False)
+
+
 def test_resume_tries_again_what_may_answer_otherwise() -> None:
     driven = Driven()
     driven.until(StepKind.COMPARE)
