@@ -427,7 +427,7 @@ async def test_it_does_not_go_on_while_nobody_reads_the_candidate(rolling: Rolli
 
 
 async def test_a_front_that_fell_silent_freezes_it_for_as_long_as_it_may_serve(
-    rolling: Rolling, front: Front, make_front: MakeFront, database: Any
+    rolling: Rolling, lab: Experimenting, make_front: MakeFront, database: Any
 ) -> None:
     silent = await make_front("silent")
     await rolling.create([SOME, ALL])
@@ -437,6 +437,8 @@ async def test_a_front_that_fell_silent_freezes_it_for_as_long_as_it_may_serve(
     await silent.die()
     await until_its_lease_is_over(database, "silent")
 
+    counted = await lab.get((await rolling.get()).experiment)
+    assert counted.standing.waiting_for == "the front silent, which has not told yet what it saw"
     await waits_for(
         rolling,
         "What was counted is not all there is: it waits for the front silent, which has not told yet what it saw.",
