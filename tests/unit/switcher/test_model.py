@@ -124,6 +124,7 @@ class Switching(RuleBasedStateMachine):
         self.retirements: dict[int, Retirement] = {}
         self.stopped: set[int] = set()
         self.dropped: set[int] = set()
+        self.unprepared: set[tuple[str, int]] = set()  # by job and epoch: committed while no front was live
         self.view = 0
 
     @initialize(begun=st.booleans())
@@ -265,6 +266,8 @@ class Switching(RuleBasedStateMachine):
             return
         live = [front for front in self.fronts.values() if front.live]
         assert all(front.prepared for front in live) or (wanted.emergency and any(front.prepared for front in live))
+        if not live:
+            self.unprepared |= {(change.route.job, change.route.epoch) for change in wanted.changes}
         self._committed(wanted.changes)
 
     def _committed(self, changes: Sequence[Change]) -> None:
@@ -340,7 +343,10 @@ class Switching(RuleBasedStateMachine):
 
     @rule(seconds=st.integers(1, 15))
     def wait(self, seconds: int) -> None:
-        self.now += timedelta(seconds=seconds)
+        self._pass(timedelta(seconds=seconds))
+
+    def _pass(self, time: timedelta) -> None:
+        self.now += time
         for front in self.fronts.values():
             if self._is_stale(front):  # it answers no more; a read lasts no longer than that
                 for context, _ in front.open_reads:
@@ -379,6 +385,8 @@ class Switching(RuleBasedStateMachine):
             return
         version = front.table.resolve(job, unit).version
         assert version == resolve(route, unit)
+        if version == WITHOUT_TABLE and (job, route.epoch) in self.unprepared:
+            return  # TABLE_MISSING: the gates were passed over, and there was nobody to say that it has no table
         assert version not in self._missing(job)
         context = front.reads.read(job, route.epoch)
         context.__enter__()
@@ -486,7 +494,7 @@ class Switching(RuleBasedStateMachine):
         for _ in range(steps):
             found = self.retirements.get(version)
             if found is not None and found.step is Step.RETAIN:
-                self.now += timedelta(seconds=5)
+                self._pass(timedelta(seconds=5))
             self.step(version, crash=False)
 
     def _call(self, call: Call, found: Retirement) -> Outcome:
