@@ -132,16 +132,17 @@ class Waits:
     the version that stands in."""
 
     def __init__(self, deadline: Deadline) -> None:
-        self._left_s = min(deadline.left_s * _WAIT_SHARE, _WAIT_S_MAX)
+        self._deadline = deadline
+        self._until_left_s = deadline.left_s - min(deadline.left_s * _WAIT_SHARE, _WAIT_S_MAX)
         self._next_s = _POLL_S
 
     async def again(self) -> bool:
-        """Wait a little; False when that has been enough."""
-        if self._left_s <= 0:
+        """Wait a little; False when that has been enough, counting what was read in between."""
+        left_s = self._deadline.left_s - self._until_left_s
+        if left_s <= 0:
             return False
-        await asyncio.sleep(self._next_s)
-        self._left_s -= self._next_s
-        self._next_s = min(self._next_s * 1.5, _POLL_S_MAX, max(self._left_s, 0.001))
+        await asyncio.sleep(min(self._next_s, left_s))
+        self._next_s = min(self._next_s * 1.5, _POLL_S_MAX)
         return True
 
 
