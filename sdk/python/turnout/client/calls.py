@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from turnout.client.connection import Connections
 from turnout.errors import InvalidInput
@@ -69,6 +71,16 @@ def duration_of(time: timedelta | None) -> Duration | None:
     duration = Duration()
     duration.FromTimedelta(time)
     return duration
+
+
+def time_of(message: Message, field: str) -> datetime | None:
+    """A moment that a server sent; None = absent."""
+    return cast(Timestamp, getattr(message, field)).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
+
+
+def span_of(message: Message, field: str) -> timedelta | None:
+    """A length of time that a server sent; None = absent."""
+    return cast(Duration, getattr(message, field)).ToTimedelta() if message.HasField(field) else None
 
 
 def new_request_id() -> str:

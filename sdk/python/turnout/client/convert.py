@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TypeVar
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from turnout import contract_proto, readiness, results
-from turnout.client.calls import split_job, split_version
+from turnout.client.calls import span_of, split_job, split_version, time_of
 from turnout.client.values import from_row, from_value
 from turnout.definition_proto import from_proto
 from turnout.log_range_proto import from_proto as range_from_proto
@@ -27,17 +25,6 @@ T = TypeVar("T")
 
 def _time(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
-
-
-def _time_of(message: Message, field: str) -> datetime | None:
-    return _time(getattr(message, field)) if message.HasField(field) else None
-
-
-def _duration_of(message: Message, field: str) -> timedelta | None:
-    if not message.HasField(field):
-        return None
-    duration: Duration = getattr(message, field)
-    return duration.ToTimedelta()
 
 
 # --- registry -------------------------------------------------------------------------------------------------------
@@ -70,7 +57,7 @@ def version(message: registry_pb2.Version) -> results.Version:
 def _retirement(message: registry_pb2.Retirement) -> results.Retirement:
     return results.Retirement(
         step=results.RetirementStep(registry_pb2.Retirement.Step.Name(message.step)),
-        drop_time=_time_of(message, "drop_time"),
+        drop_time=time_of(message, "drop_time"),
         waiting_for=message.waiting_for,
         claimed_actor=message.claimed_actor,
         start_time=_time(message.start_time),
@@ -97,13 +84,13 @@ def run(message: replayer_pb2.Run) -> results.Run:
         records_per_s=message.records_per_s,
         lag=message.lag,
         progress=message.progress,
-        eta=_duration_of(message, "eta"),
+        eta=span_of(message, "eta"),
         records_set_aside=message.records_set_aside,
         worker_restarts=message.worker_restarts,
         create_time=_time(message.create_time),
-        catch_up_time=_time_of(message, "catch_up_time"),
-        eta_min=_duration_of(message, "eta_min"),
-        eta_max=_duration_of(message, "eta_max"),
+        catch_up_time=time_of(message, "catch_up_time"),
+        eta_min=span_of(message, "eta_min"),
+        eta_max=span_of(message, "eta_max"),
         never_catches_up=message.never_catches_up,
         throttle=_throttle(message.throttle) if message.HasField("throttle") else None,
         retention_risk=_retention_risk(message.retention_risk) if message.HasField("retention_risk") else None,
@@ -113,7 +100,7 @@ def run(message: replayer_pb2.Run) -> results.Run:
         live_replicas=message.live_replicas,
         priority=message.priority,
         queue_position=message.queue_position or None,
-        event_time=_time_of(message, "event_time"),
+        event_time=time_of(message, "event_time"),
     )
 
 
@@ -130,7 +117,7 @@ def _partition(message: replayer_pb2.PartitionProgress) -> results.PartitionProg
         next_offset=message.next_offset,
         log_start_offset=message.log_start_offset,
         end_offset=message.end_offset,
-        event_time=_time_of(message, "event_time"),
+        event_time=time_of(message, "event_time"),
         records_per_s=message.records_per_s,
         owner=message.owner,
         range_end_offset=message.range_end_offset if message.HasField("range_end_offset") else None,
@@ -147,9 +134,9 @@ def estimate(message: replayer_pb2.EstimateRunResponse) -> results.Estimate:
         table_bytes=message.table_bytes if message.HasField("table_bytes") else None,
         partitions=message.partitions,
         remarks=tuple(message.remarks),
-        duration=_duration_of(message, "duration"),
-        duration_min=_duration_of(message, "duration_min"),
-        duration_max=_duration_of(message, "duration_max"),
+        duration=span_of(message, "duration"),
+        duration_min=span_of(message, "duration_min"),
+        duration_max=span_of(message, "duration_max"),
         peak_storage_bytes=message.peak_storage_bytes if message.HasField("peak_storage_bytes") else None,
         queue_position=message.queue_position or None,
         waits_for=message.waits_for,
@@ -213,7 +200,7 @@ def comparison(message: replayer_pb2.Comparison) -> results.Comparison:
         rows_expected=message.rows_expected,
         held_max=message.held_max.ToTimedelta(),
         create_time=_time(message.create_time),
-        end_time=_time_of(message, "end_time"),
+        end_time=time_of(message, "end_time"),
     )
 
 
@@ -274,8 +261,8 @@ def route(message: switcher_pb2.Route) -> results.Route:
             for interval in message.intervals
         ),
         rollback_version=message.rollback_version or None,
-        rollback_protected_until=_time_of(message, "rollback_protected_until"),
-        update_time=_time_of(message, "update_time"),
+        rollback_protected_until=time_of(message, "rollback_protected_until"),
+        update_time=time_of(message, "update_time"),
         etag=message.etag,
         view=_view(message.view) if message.HasField("view") else None,
         group=message.group,
@@ -298,7 +285,7 @@ def shadow_report(message: switcher_pb2.ShadowReport) -> ShadowReport:
         threshold=message.threshold,
         verdict=ShadowVerdict(switcher_pb2.ShadowReport.Verdict.Name(message.verdict)),
         sentence=message.sentence,
-        update_time=_time_of(message, "update_time"),
+        update_time=time_of(message, "update_time"),
     )
 
 
@@ -306,7 +293,7 @@ def _rows_differing(message: switcher_pb2.RowsDiffering) -> readiness.RowsDiffer
     return readiness.RowsDiffering(
         keys=message.keys,
         share=message.share,
-        compare_time=_time_of(message, "compare_time"),
+        compare_time=time_of(message, "compare_time"),
         comparison=message.comparison.rpartition("/")[2] or None,
     )
 
@@ -324,8 +311,8 @@ def rollback_readiness(message: switcher_pb2.RollbackReadiness) -> readiness.Rol
         else None,
         lag=message.lag,
         rows_differing=_rows_differing(message.rows_differing) if message.HasField("rows_differing") else None,
-        protected_until=_time_of(message, "protected_until"),
-        fresh_until=_time_of(message, "fresh_until"),
+        protected_until=time_of(message, "protected_until"),
+        fresh_until=time_of(message, "fresh_until"),
     )
 
 
@@ -346,12 +333,12 @@ def route_change(message: switcher_pb2.RouteChange) -> results.RouteChange:
             results.Gate(gate.gate, gate.version, gate.passed, gate.overridden, tuple(gate.evidence))
             for gate in message.gates
         ),
-        commit_time=_time_of(message, "commit_time"),
+        commit_time=time_of(message, "commit_time"),
         adoptions=tuple(
-            results.Adoption(adoption.front, _duration_of(adoption, "adoption_time")) for adoption in message.adoptions
+            results.Adoption(adoption.front, span_of(adoption, "adoption_time")) for adoption in message.adoptions
         ),
         fronts_not_counted=tuple(message.fronts_not_counted),
-        adoption_time=_duration_of(message, "adoption_time"),
+        adoption_time=span_of(message, "adoption_time"),
         warnings=tuple(message.warnings),
         changed=message.changed,
         group=message.group,
@@ -393,7 +380,7 @@ def explanation(message: query_pb2.ExplainRouteResponse) -> results.Explanation:
 def _positions(messages: Iterable[query_pb2.AppliedPosition]) -> tuple[results.AppliedPosition, ...]:
     return tuple(
         results.AppliedPosition(
-            position.topic, position.partition, position.next_offset, _time_of(position, "event_time")
+            position.topic, position.partition, position.next_offset, time_of(position, "event_time")
         )
         for position in messages
     )

@@ -6,6 +6,7 @@ from datetime import UTC
 from typing import Any
 
 from turnout import experiments as results
+from turnout.client.calls import span_of, time_of
 from turnout.errors import InvalidInput
 from turnout.query.v1 import query_pb2
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -58,8 +59,8 @@ def experiment(message: pb.Experiment) -> results.Experiment:
         overrides={one.unit: one.version for one in message.overrides},
         plan=plan(message.plan),
         bandit=_bandit(message.bandit) if message.HasField("bandit") else None,
-        create_time=_time(message, "create_time"),
-        end_time=_time(message, "end_time"),
+        create_time=time_of(message, "create_time"),
+        end_time=time_of(message, "end_time"),
         end_reason=message.end_reason,
         claimed_actor=message.claimed_actor,
         reason=message.reason,
@@ -69,9 +70,10 @@ def experiment(message: pb.Experiment) -> results.Experiment:
 
 def plan(message: pb.Plan) -> results.Plan:
     """The plan that a message holds."""
+    times: dict[str, Any] = {name: span_of(message, name) for name in _PLAN_TIMES}
     return results.Plan(
         **{name: getattr(message, name) or None for name in _PLAN_NUMBERS},
-        **{name: _span(message, name) for name in _PLAN_TIMES},
+        **times,
         harms=tuple(_metric(one) for one in message.harms),
         errors=tuple(_metric(one) for one in message.errors),
     )
@@ -82,7 +84,7 @@ def _bandit(message: pb.Bandit) -> results.Bandit:
         rule=results.BanditRule(pb.Bandit.Rule.Name(message.rule)),
         objective=results.BanditObjective(pb.Bandit.Objective.Name(message.objective)),
         **{name: getattr(message, name) or None for name in _BANDIT_NUMBERS},
-        every=_span(message, "every"),
+        every=span_of(message, "every"),
     )
 
 
@@ -92,14 +94,6 @@ def _metric(number: pb.Metric.ValueType) -> results.Metric:
 
 def _verdict(number: pb.Verdict.ValueType) -> results.Verdict:
     return results.Verdict(pb.Verdict.Name(number).removeprefix("VERDICT_"))
-
-
-def _time(message: Any, field: str) -> Any:
-    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
-
-
-def _span(message: Any, field: str) -> Any:
-    return getattr(message, field).ToTimedelta() if message.HasField(field) else None
 
 
 def _standing(message: pb.Standing) -> results.Standing:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 
 from turnout.client import experiment_proto as proto
-from turnout.client.calls import Calls, job_name, new_request_id, pages
+from turnout.client.calls import job_name, new_request_id, pages
 from turnout.client.connection import CHANGE_S, QUICK_S
+from turnout.client.decisions import DecisionCalls
 from turnout.errors import InvalidInput
 from turnout.experiments import (
     Bandit,
@@ -24,7 +25,7 @@ from turnout.results import Read
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 
-class ExperimentCalls(Calls):
+class ExperimentCalls(DecisionCalls):
     """Methods of the switcher that are of experiments, and the query front's that take outcomes."""
 
     async def create_experiment(
@@ -143,36 +144,15 @@ class ExperimentCalls(Calls):
         self, job: str, experiment: str, *, page_size: int = 0, timeout_s: float | None = None
     ) -> AsyncIterator[Decision]:
         """The decisions on an experiment, newest first, without their records. timeout_s: of each request."""
-        parent = _name(job, experiment)
-
-        async def fetch(token: str) -> tuple[list[Decision], str]:
-            answer = await self._connections.unary(
-                "switcher",
-                "ListDecisions",
-                pb.ListDecisionsRequest(parent=parent, page_size=page_size, page_token=token),
-                pb.ListDecisionsResponse,
-                timeout_s=timeout_s,
-                default_s=QUICK_S,
-            )
-            return [proto.decision(message) for message in answer.decisions], answer.next_page_token
-
-        async for one in pages(fetch):
+        async for one in self._decisions_on(_name(job, experiment), proto.decision, page_size, timeout_s):
             yield one
 
     async def get_decision(
         self, job: str, experiment: str, decision: int, *, timeout_s: float | None = None
     ) -> Decision:
         """One decision with its whole record. NotFound (DECISION_NOT_FOUND)."""
-        return proto.decision(
-            await self._connections.unary(
-                "switcher",
-                "GetDecision",
-                pb.GetDecisionRequest(name=f"{_name(job, experiment)}/decisions/{decision}"),
-                pb.Decision,
-                timeout_s=timeout_s,
-                default_s=QUICK_S,
-            )
-        )
+        name = f"{_name(job, experiment)}/decisions/{decision}"
+        return proto.decision(await self._decision(name, timeout_s))
 
     async def replay_decision(
         self, job: str, experiment: str, decision: int, *, timeout_s: float | None = None
@@ -181,15 +161,7 @@ class ExperimentCalls(Calls):
 
         FailedPrecondition (RULES_CHANGED) where another release with other rules made it.
         """
-        answer = await self._connections.unary(
-            "switcher",
-            "ReplayDecision",
-            pb.ReplayDecisionRequest(name=f"{_name(job, experiment)}/decisions/{decision}"),
-            pb.ReplayDecisionResponse,
-            timeout_s=timeout_s,
-            default_s=QUICK_S,
-        )
-        return Replay(answer.equal, answer.recomputed)
+        return await self._decided_again(f"{_name(job, experiment)}/decisions/{decision}", timeout_s)
 
     # --- outcomes ---
 

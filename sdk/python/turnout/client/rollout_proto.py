@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
-from google.protobuf.message import Message
+from datetime import UTC
 
 from turnout import contract_proto
 from turnout import rollouts as results
-from turnout.client.calls import duration_of
+from turnout.client.calls import duration_of, span_of, time_of
 from turnout.client.experiment_proto import plan as guardrails
 from turnout.client.experiment_proto import plan_message as guardrails_message
 from turnout.experiments import Units
@@ -55,13 +53,13 @@ def rollout(message: pb.Rollout) -> results.Rollout:
         watched=message.watched_time.ToTimedelta(),
         findings=tuple(_finding(one) for one in message.findings),
         experiment=message.experiment.rpartition("/")[2],
-        create_time=_time(message, "create_time"),
-        update_time=_time(message, "update_time"),
-        end_time=_time(message, "end_time"),
+        create_time=time_of(message, "create_time"),
+        update_time=time_of(message, "update_time"),
+        end_time=time_of(message, "end_time"),
         claimed_actor=message.claimed_actor,
         reason=message.reason,
         previews=tuple(_preview(one) for one in message.previews),
-        least=_span(message, "least_time"),
+        least=span_of(message, "least_time"),
         skipped=tuple(message.skipped_steps),
     )
 
@@ -79,8 +77,8 @@ def _step(message: pb.RolloutStep) -> results.RolloutStep:
     return results.RolloutStep(
         kind=results.StepKind(pb.RolloutStep.Kind.Name(message.kind)),
         share=message.share,
-        at_least=_span(message, "for_time") or None,
-        within=_span(message, "within_time") or None,
+        at_least=span_of(message, "for_time") or None,
+        within=span_of(message, "within_time") or None,
         no_worse=message.no_worse,
         contract=contract_proto.from_proto(message.contract) if message.HasField("contract") else None,
     )
@@ -96,7 +94,7 @@ def _preview(message: pb.RolloutPreview) -> results.RolloutPreview:
         step=_step(message.step),
         does=message.does,
         gates=tuple(message.gates),
-        least=_span(message, "least_time"),
+        least=span_of(message, "least_time"),
         units_needed=message.units_needed if message.HasField("units_needed") else None,
         units_to_find=message.units_to_find if message.HasField("units_to_find") else None,
         units_expected=message.units_expected if message.HasField("units_expected") else None,
@@ -121,11 +119,3 @@ def decision(message: pb.Decision) -> results.RolloutDecision:
         carried_out=message.carried_out,
         record=message.record,
     )
-
-
-def _time(message: Message, field: str) -> datetime | None:
-    return getattr(message, field).ToDatetime(tzinfo=UTC) if message.HasField(field) else None
-
-
-def _span(message: Message, field: str) -> timedelta | None:
-    return getattr(message, field).ToTimedelta() if message.HasField(field) else None

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from turnout.client import rollout_proto as proto
-from turnout.client.calls import Calls, job_name, new_request_id, pages
+from turnout.client.calls import job_name, new_request_id, pages
 from turnout.client.connection import CHANGE_S, QUICK_S
+from turnout.client.decisions import DecisionCalls
 from turnout.errors import InvalidInput
 from turnout.experiments import Replay
 from turnout.rollouts import Rollout, RolloutDecision, RolloutPlan
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 
-class RolloutCalls(Calls):
+class RolloutCalls(DecisionCalls):
     """Methods of the switcher that are of rollouts."""
 
     async def create_rollout(
@@ -144,36 +145,15 @@ class RolloutCalls(Calls):
         self, job: str, rollout: str, *, page_size: int = 0, timeout_s: float | None = None
     ) -> AsyncIterator[RolloutDecision]:
         """All that ever became of a rollout, newest first, without the records. timeout_s: of each request."""
-        parent = _name(job, rollout)
-
-        async def fetch(token: str) -> tuple[list[RolloutDecision], str]:
-            answer = await self._connections.unary(
-                "switcher",
-                "ListDecisions",
-                pb.ListDecisionsRequest(parent=parent, page_size=page_size, page_token=token),
-                pb.ListDecisionsResponse,
-                timeout_s=timeout_s,
-                default_s=QUICK_S,
-            )
-            return [proto.decision(message) for message in answer.decisions], answer.next_page_token
-
-        async for one in pages(fetch):
+        async for one in self._decisions_on(_name(job, rollout), proto.decision, page_size, timeout_s):
             yield one
 
     async def get_rollout_decision(
         self, job: str, rollout: str, decision: int, *, timeout_s: float | None = None
     ) -> RolloutDecision:
         """One decision with its whole record. NotFound (DECISION_NOT_FOUND)."""
-        return proto.decision(
-            await self._connections.unary(
-                "switcher",
-                "GetDecision",
-                pb.GetDecisionRequest(name=f"{_name(job, rollout)}/decisions/{decision}"),
-                pb.Decision,
-                timeout_s=timeout_s,
-                default_s=QUICK_S,
-            )
-        )
+        name = f"{_name(job, rollout)}/decisions/{decision}"
+        return proto.decision(await self._decision(name, timeout_s))
 
     async def replay_rollout_decision(
         self, job: str, rollout: str, decision: int, *, timeout_s: float | None = None
@@ -182,15 +162,7 @@ class RolloutCalls(Calls):
 
         FailedPrecondition (RULES_CHANGED) where another release with other rules made it.
         """
-        answer = await self._connections.unary(
-            "switcher",
-            "ReplayDecision",
-            pb.ReplayDecisionRequest(name=f"{_name(job, rollout)}/decisions/{decision}"),
-            pb.ReplayDecisionResponse,
-            timeout_s=timeout_s,
-            default_s=QUICK_S,
-        )
-        return Replay(answer.equal, answer.recomputed)
+        return await self._decided_again(f"{_name(job, rollout)}/decisions/{decision}", timeout_s)
 
     async def _rollout(
         self,
