@@ -333,7 +333,7 @@ async def _found(client: Client, job: str, name: str | None) -> Rollout:
     if name is not None:
         return await client.get_rollout(job, name)
     async for found in client.list_rollouts(job, page_size=1):
-        return await client.get_rollout(job, found.rollout)
+        return found
     await client.get_job(job)
     raise CommandError(
         ExitCode.NOT_FOUND,
