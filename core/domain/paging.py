@@ -2,8 +2,12 @@
 
 import base64
 import json
+from collections.abc import Callable
+from typing import TypeVar
 
 from turnout.errors import InvalidInput
+
+T = TypeVar("T")
 
 PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
@@ -19,6 +23,14 @@ def page_size(asked: int) -> int:
 def to_token(collection: str, after: str) -> str:
     """The token of the page that begins behind the item `after` of this collection."""
     return base64.urlsafe_b64encode(json.dumps([collection, after]).encode()).decode()
+
+
+def page_of(found: list[T], size: int, collection: str, key: Callable[[T], object]) -> tuple[list[T], str]:
+    """What fits on a page of what was found, asked for one more than that, and the token of the next page ("" = there
+    is none). key: of an item, which `from_token` will give back as text."""
+    if len(found) <= size:
+        return found, ""
+    return found[:size], to_token(collection, str(key(found[size - 1])))
 
 
 def from_token(token: str, collection: str) -> str | None:

@@ -53,8 +53,8 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
     async def ListJobs(self, request: registry_pb2.ListJobsRequest, context: Context) -> registry_pb2.ListJobsResponse:
         size = paging.page_size(request.page_size)
         jobs = await self._store.jobs(paging.from_token(request.page_token, _JOBS), size + 1)
-        token = paging.to_token(_JOBS, jobs[size - 1].job) if len(jobs) > size else ""
-        return registry_pb2.ListJobsResponse(jobs=[job_message(job) for job in jobs[:size]], next_page_token=token)
+        jobs, token = paging.page_of(jobs, size, _JOBS, lambda job: job.job)
+        return registry_pb2.ListJobsResponse(jobs=[job_message(job) for job in jobs], next_page_token=token)
 
     async def CreateVersion(
         self, request_iterator: AsyncIterator[registry_pb2.CreateVersionRequest], context: Context
@@ -97,9 +97,9 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         job, size = names.parse_job(request.parent), paging.page_size(request.page_size)
         after = paging.from_token(request.page_token, request.parent)
         versions = await self._store.versions(job, None if after is None else int(after), size + 1)
-        token = paging.to_token(request.parent, str(versions[size - 1].id.number)) if len(versions) > size else ""
+        versions, token = paging.page_of(versions, size, request.parent, lambda version: version.id.number)
         return registry_pb2.ListVersionsResponse(
-            versions=[version_message(version) for version in versions[:size]], next_page_token=token
+            versions=[version_message(version) for version in versions], next_page_token=token
         )
 
     async def GetArtifact(

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from core.domain import definitions
-from core.domain.paging import from_token, page_size, to_token
+from core.domain.paging import from_token, page_of, page_size
 from services.replayer import convert
 from services.replayer.admission import Admission
 from services.replayer.budget import books_of, rows_per_s
@@ -88,8 +88,8 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         after = parse_run(token) if token is not None else VersionId("", 0)
         runs = await self._around.store.page(job, (after.job, after.number), size + 1)
         samples = await self._around.sampler.fresh()
-        more = to_token(request.parent, runs[size - 1].name) if len(runs) > size else ""
-        shown = [self._with_progress(run, samples) for run in runs[:size]]
+        runs, more = page_of(runs, size, request.parent, lambda run: run.name)
+        shown = [self._with_progress(run, samples) for run in runs]
         return replayer.ListRunsResponse(runs=shown, next_page_token=more)
 
     async def WatchRun(self, request: replayer.WatchRunRequest, context: Context) -> AsyncIterator[replayer.Run]:
@@ -186,8 +186,8 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         collection = f"{request.parent} {sorted(request.versions)}"
         after = from_token(request.page_token, collection)
         found = await self._comparisons.store.page(job, after, versions, size + 1)
-        more = to_token(collection, found[size - 1].id) if len(found) > size else ""
-        shown = [comparison_message(one, samples=False) for one in found[:size]]
+        found, more = page_of(found, size, collection, lambda one: one.id)
+        shown = [comparison_message(one, samples=False) for one in found]
         return replayer.ListComparisonsResponse(comparisons=shown, next_page_token=more)
 
     async def MoveView(self, request: replayer.MoveViewRequest, context: Context) -> replayer.MoveViewResponse:

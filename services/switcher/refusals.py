@@ -1,6 +1,6 @@
 """Why a command on a route is refused: errors that several rules share. Pure."""
 
-from turnout.errors import FailedPrecondition, Violation
+from turnout.errors import FailedPrecondition, InvalidInput, Violation
 from turnout.routing import Route
 
 
@@ -31,3 +31,13 @@ def released_error(job: str, version: int) -> FailedPrecondition:
     )
     named = f"v{version} of {job}"
     return FailedPrecondition("VERSION_RELEASED", message, violations=(Violation("VERSION_RELEASED", named, message),))
+
+
+def refuse_reused(request_id: str, fingerprint: bytes, before: bytes) -> None:
+    """InvalidInput (REQUEST_ID_REUSED) where the request that came with this id before was another one, by its
+    fingerprint."""
+    if fingerprint != before:
+        raise InvalidInput(
+            "REQUEST_ID_REUSED",
+            f"The request_id {request_id!r} came with another request before; take a new one for each request.",
+        )

@@ -9,8 +9,8 @@ from typing import Any
 
 from core.postgres import Pool
 from services.switcher.records import ChangeRecord, Intent
+from services.switcher.refusals import refuse_reused
 from services.switcher.rows import SQL, change_of, transaction
-from turnout.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class RequestStore:
             row = await connection.fetchrow(SQL.find_proposal_of_request, intent.request_id)
         if row is None:
             return False
-        _refuse_other(intent, row["fingerprint"])
+        refuse_reused(intent.request_id, intent.fingerprint, row["fingerprint"])
         return not row["dead"]
 
     async def store(self, intent: Intent, answer: bytes) -> Answered:
@@ -66,18 +66,10 @@ async def _find(connection: Any, intent: Intent) -> Answered | None:
     row = await connection.fetchrow(SQL.find_request, intent.request_id)
     if row is None:
         return None
-    _refuse_other(intent, row["fingerprint"])
+    refuse_reused(intent.request_id, intent.fingerprint, row["fingerprint"])
     if not row["proposal"]:
         return Answered(bytes(row["answer"]))
     changes = await connection.fetch(SQL.changes_of_request, intent.request_id)
     counted = await connection.fetchval(SQL.counted_fronts, row["proposal"])
     records = tuple(change_of(change) for change in changes)
     return Answered(bytes(row["answer"]), row["proposal"], records, frozenset(counted or ()))
-
-
-def _refuse_other(intent: Intent, fingerprint: bytes) -> None:
-    if fingerprint != intent.fingerprint:
-        raise InvalidInput(
-            "REQUEST_ID_REUSED",
-            f"The request_id {intent.request_id!r} came with another request before; take a new one for each request.",
-        )

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import grpc
 
-from core.domain.paging import from_token, page_size, to_token
+from core.domain.paging import from_token, page_of, page_size
 from core.domain.text import ID_MAX, text
 from services.switcher import convert
 from services.switcher.change import Changes, Order
@@ -74,8 +74,8 @@ class SwitcherServicer(RolloutMethods):
     async def ListRoutes(self, request: pb.ListRoutesRequest, context: Context) -> pb.ListRoutesResponse:
         size, after = page_size(request.page_size), from_token(request.page_token, "routes")
         records = await self._parts.store.list_routes(after or "", size + 1)
-        token = to_token("routes", records[size - 1].state.job) if len(records) > size else ""
-        routes = [convert.route_record_message(record) for record in records[:size]]
+        records, token = page_of(records, size, "routes", lambda record: record.state.job)
+        routes = [convert.route_record_message(record) for record in records]
         return pb.ListRoutesResponse(routes=routes, next_page_token=token)
 
     async def SetTraffic(self, request: pb.SetTrafficRequest, context: Context) -> pb.RouteChange:
@@ -159,8 +159,8 @@ class SwitcherServicer(RolloutMethods):
         job, size = parse_route(request.parent), page_size(request.page_size)
         last = from_token(request.page_token, request.parent)
         records = await self._parts.store.list_changes(job, int(last) if last else None, size + 1)
-        token = to_token(request.parent, str(records[size - 1].route.epoch)) if len(records) > size else ""
-        changes = [convert.change_message(record) for record in records[:size]]
+        records, token = page_of(records, size, request.parent, lambda record: record.route.epoch)
+        changes = [convert.change_message(record) for record in records]
         return pb.ListRouteChangesResponse(route_changes=changes, next_page_token=token)
 
     async def GetReadLoad(self, request: pb.GetReadLoadRequest, context: Context) -> pb.GetReadLoadResponse:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from services.switcher.change import Changes
 from services.switcher.experiments.record import recorded
-from services.switcher.experiments.rows import ExperimentRecord, State, experiment_name
+from services.switcher.experiments.rows import ExperimentRecord, State
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation
 from services.switcher.experiments.spec import Spec
 from services.switcher.experiments.store import ExperimentStore
+from services.switcher.names import EXPERIMENTS
 from services.switcher.records import Intent
 from services.switcher.store import RouteStore
 from services.switcher.switch import Conduct, CutOver, etag_of, refuse_owned
@@ -67,7 +68,7 @@ class Experiments:
                 "candidates are compared with that one.",
             )
         if validate_only:
-            command = _command(spec, experiment_name(job, experiment), 1, owner, gates)
+            command = _command(spec, EXPERIMENTS.name(job, experiment), 1, owner, gates)
             await self._changes.change([(job, command)], intent, validate_only=True, time_left_s=time_left_s)
             return None
         record = await self._created(job, experiment, spec, owner, intent, route)

@@ -43,12 +43,17 @@ def decode(record: bytes) -> Record:
     return _decoder.decode(record)
 
 
+def refuse_other_rules(made_by: int, ours: int) -> None:
+    """RulesChangedError when other rules than ours made a record."""
+    if made_by != ours:
+        raise RulesChangedError(
+            f"The record was made by rules {made_by}, these are rules {ours}: recompute it with the release that "
+            "made it."
+        )
+
+
 def recomputed(record: bytes) -> bytes:
     """The record that these rules make of the situation in a record. RulesChangedError when other rules made it."""
     stored = decode(record)
-    if stored.rules != RULES:
-        raise RulesChangedError(
-            f"The record was made by rules {stored.rules}, these are rules {RULES}: recompute it with the release that "
-            f"made it."
-        )
+    refuse_other_rules(stored.rules, RULES)
     return encode(recorded(stored.experiment, stored.actor, stored.reason, stored.situation))

@@ -11,6 +11,7 @@ from typing import Any, Final
 from core.postgres import load_queries
 from services.switcher.experiments.conclude import ArmTally, Drawn, EpochTally
 from services.switcher.experiments.spec import Spec, spec_from_json
+from services.switcher.names import EXPERIMENTS
 from services.switcher.statistics.decision import Verdict
 from turnout.routing import Route
 
@@ -59,7 +60,7 @@ class ExperimentRecord:
     @property
     def name(self) -> str:
         """The resource name."""
-        return experiment_name(self.job, self.experiment)
+        return EXPERIMENTS.name(self.job, self.experiment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +79,6 @@ class DecisionRow:
     carried_out: bool
     record: bytes
     create_time: datetime
-
-
-def experiment_name(job: str, experiment: str) -> str:
-    """`jobs/{job}/experiments/{experiment}`"""
-    return f"jobs/{job}/experiments/{experiment}"
 
 
 def record_of(row: Any) -> ExperimentRecord:

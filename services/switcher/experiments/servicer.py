@@ -1,22 +1,21 @@
 """The gRPC edge of experiments: check the form, call, convert."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
-from core.domain.paging import from_token, page_size, to_token
+from core.domain.paging import from_token, page_of, page_size
 from core.domain.text import ID_MAX, text
 from services.switcher.experiments import convert
 from services.switcher.experiments.conclude import conclude
 from services.switcher.experiments.conducting import Ending, Experiments
 from services.switcher.experiments.ledger import Ledger
-from services.switcher.experiments.names import parse_decision, parse_experiment, parse_parent
 from services.switcher.experiments.record import RulesChangedError, recomputed
-from services.switcher.experiments.rows import experiment_name
 from services.switcher.experiments.situations import STALE_AFTER, situation_of
 from services.switcher.experiments.store import ExperimentStore
+from services.switcher.names import EXPERIMENTS, parse_parent
 from services.switcher.records import CommandKind
 from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -45,8 +44,8 @@ class ExperimentMethods(rpc.SwitcherServicer):
 
     async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Context) -> pb.Experiment:
         job = parse_parent(request.parent)
-        name = experiment_name(job, request.experiment_id)
-        _, experiment = parse_experiment(name)
+        name = EXPERIMENTS.name(job, request.experiment_id)
+        _, experiment = EXPERIMENTS.parse(name)
         spec = convert.spec_of(job, request.experiment)
         record = await self.experiment_parts.experiments.start(
             job,
@@ -67,7 +66,7 @@ class ExperimentMethods(rpc.SwitcherServicer):
 
     async def GetExperiment(self, request: pb.GetExperimentRequest, context: Context) -> pb.Experiment:
         store = self.experiment_parts.store
-        record = await store.read(*parse_experiment(request.name))
+        record = await store.read(*EXPERIMENTS.parse(request.name))
         message = convert.experiment_message(record)
         counted = await store.counted(record.number, STALE_AFTER)
         if counted.route.state.route is not None and counted.epochs:
@@ -79,12 +78,12 @@ class ExperimentMethods(rpc.SwitcherServicer):
         job = parse_parent(request.parent, all_jobs=True)
         size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
         records = await self.experiment_parts.store.list_experiments(job, int(last) if last else None, size + 1)
-        token = to_token(request.parent, str(records[size - 1].number)) if len(records) > size else ""
-        experiments = [convert.experiment_message(record) for record in records[:size]]
+        records, token = page_of(records, size, request.parent, lambda record: record.number)
+        experiments = [convert.experiment_message(record) for record in records]
         return pb.ListExperimentsResponse(experiments=experiments, next_page_token=token)
 
     async def StopExperiment(self, request: pb.StopExperimentRequest, context: Context) -> pb.Experiment:
-        job, experiment = parse_experiment(request.name)
+        job, experiment = EXPERIMENTS.parse(request.name)
         gates = tuple(request.override_gates)
         ending = Ending(request.promote, request.keep_weights, gates, request.override_owner)
         intent = convert.intent_of(CommandKind.STOP_EXPERIMENT, request)
@@ -95,7 +94,7 @@ class ExperimentMethods(rpc.SwitcherServicer):
 
     async def ResumeExperiment(self, request: pb.ResumeExperimentRequest, context: Context) -> pb.Experiment:
         return convert.experiment_message(
-            await self.experiment_parts.experiments.resume(*parse_experiment(request.name))
+            await self.experiment_parts.experiments.resume(*EXPERIMENTS.parse(request.name))
         )
 
     async def RecordOutcomes(self, request: pb.RecordOutcomesRequest, context: Context) -> pb.RecordOutcomesResponse:
@@ -117,24 +116,29 @@ class ExperimentMethods(rpc.SwitcherServicer):
         return pb.RecordOutcomesResponse(results=results)
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
-        job, experiment = parse_experiment(request.parent)
+        job, experiment = EXPERIMENTS.parse(request.parent)
         size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
         store = self.experiment_parts.store
         await store.read(job, experiment)
         rows = await store.list_decisions(job, experiment, int(last) if last else None, size + 1)
-        token = to_token(request.parent, str(rows[size - 1].decision)) if len(rows) > size else ""
-        decisions = [convert.decision_message(row, whole=False) for row in rows[:size]]
+        rows, token = page_of(rows, size, request.parent, lambda row: row.decision)
+        decisions = [convert.decision_message(row, whole=False) for row in rows]
         return pb.ListDecisionsResponse(decisions=decisions, next_page_token=token)
 
     async def GetDecision(self, request: pb.GetDecisionRequest, context: Context) -> pb.Decision:
-        row = await self.experiment_parts.store.decision(*parse_decision(request.name))
+        row = await self.experiment_parts.store.decision(*EXPERIMENTS.parse_decision(request.name))
         return convert.decision_message(row, whole=True)
 
     async def ReplayDecision(self, request: pb.ReplayDecisionRequest, context: Context) -> pb.ReplayDecisionResponse:
-        row = await self.experiment_parts.store.decision(*parse_decision(request.name))
-        try:
-            again = recomputed(row.record)
-        except RulesChangedError as error:
-            raise FailedPrecondition("RULES_CHANGED", str(error)) from None
-        equal = again == row.record
-        return pb.ReplayDecisionResponse(equal=equal, recomputed="" if equal else again.decode())
+        row = await self.experiment_parts.store.decision(*EXPERIMENTS.parse_decision(request.name))
+        return replayed(row.record, recomputed)
+
+
+def replayed(record: bytes, recomputed: Callable[[bytes], bytes]) -> pb.ReplayDecisionResponse:
+    """Whether the record comes out again. FailedPrecondition (RULES_CHANGED) where other rules made it."""
+    try:
+        again = recomputed(record)
+    except RulesChangedError as error:
+        raise FailedPrecondition("RULES_CHANGED", str(error)) from None
+    equal = again == record
+    return pb.ReplayDecisionResponse(equal=equal, recomputed="" if equal else again.decode())

@@ -14,14 +14,15 @@ from services.switcher.experiments.rows import (
     DecisionRow,
     ExperimentRecord,
     decision_of,
-    experiment_name,
     record_of,
     tallies_of,
 )
 from services.switcher.experiments.spec import Spec, spec_to_json
+from services.switcher.names import EXPERIMENTS
 from services.switcher.records import Intent, RouteRecord, route_from_json
+from services.switcher.refusals import refuse_reused
 from services.switcher.rows import read_route, transaction
-from turnout.errors import AlreadyExists, InvalidInput, NotFound
+from turnout.errors import AlreadyExists, NotFound
 from turnout.exposure import KEY_BYTES
 from turnout.routing import Route
 
@@ -71,7 +72,7 @@ class ExperimentStore:
 
         owner: "" = the experiment itself. AlreadyExists (EXPERIMENT_EXISTS, EXPERIMENT_RUNS).
         """
-        owner = owner or experiment_name(job, experiment)
+        owner = owner or EXPERIMENTS.name(job, experiment)
         async with transaction(self._pool) as connection:
             number = await connection.fetchval(
                 SQL.create,
@@ -198,7 +199,7 @@ class ExperimentStore:
             failed = await connection.fetch(SQL.forget_never_started)
             await connection.execute(SQL.forget_units, kept)
             await connection.execute(SQL.forget_flushes)
-        return [experiment_name(row["job"], row["experiment"]) for row in failed]
+        return [EXPERIMENTS.name(row["job"], row["experiment"]) for row in failed]
 
 
 def _number(value: Any) -> float | None:
@@ -213,11 +214,7 @@ def _repeated(job: str, experiment: str, row: Any, intent: Intent) -> Experiment
         )
     found = record_of(row)
     if intent.request_id and found.request_id == intent.request_id:
-        if found.fingerprint != intent.fingerprint:
-            raise InvalidInput(
-                "REQUEST_ID_REUSED",
-                f"The request_id {intent.request_id!r} came with another request before; take a new one for each.",
-            )
+        refuse_reused(intent.request_id, intent.fingerprint, found.fingerprint)
         return found
     raise AlreadyExists(
         "EXPERIMENT_EXISTS",

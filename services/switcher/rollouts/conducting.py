@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
+from services.switcher.names import ROLLOUTS
 from services.switcher.records import Intent
-from services.switcher.rollouts.names import of_a_rollout
 from services.switcher.rollouts.neighbours import Neighbours
 from services.switcher.rollouts.on_route import refuse_shared
 from services.switcher.rollouts.plan import Plan, StepKind, checked_for
@@ -73,7 +73,7 @@ class Rollouts:
         state = (await self._routes.read(asked.job)).state
         if state.route is None:
             raise NotFound("ROUTE_NOT_FOUND", f"{asked.job} has no route yet: its first cutover creates it.")
-        if of_a_rollout(state.route.owner):
+        if ROLLOUTS.holds(state.route.owner):
             raise another_runs(asked.job)
         refuse_owned(state.route, allowed=False)
         refuse_shared(state.route)

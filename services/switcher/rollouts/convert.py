@@ -11,7 +11,7 @@ from services.switcher.rollouts.plan import Plan, Step, StepKind, refuse
 from services.switcher.rollouts.preview import Preview, least_s
 from services.switcher.rollouts.rollout import Rollout, State
 from services.switcher.rollouts.store import DecisionRow, Stored
-from services.switcher.rollouts.templates import TEMPLATES
+from services.switcher.rollouts.templates import LEVELS, TEMPLATES, TIMES
 from services.switcher.rollouts.verdicts import Finding
 from turnout import contract_proto
 from turnout.contract import ContractError, decode, encode
@@ -21,8 +21,6 @@ from turnout.switcher.v1 import switcher_pb2 as pb
 
 _UNITS: Final = {pb.UNITS_KEY: Units.KEY, pb.UNITS_CALLER: Units.CALLER}
 _KINDS: Final = {pb.RolloutStep.Kind.Value(kind.name): kind for kind in StepKind}
-_LEVELS: Final = ("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max")
-_TIMES: Final = ("window", "delay", "slow")
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -73,8 +71,8 @@ def _step_of(place: int, message: pb.RolloutStep, complaints: list[str]) -> Step
 
 def _with_guardrails(plan: Plan, message: pb.RolloutPlan) -> Plan:
     given = message.guardrails
-    levels = {name: getattr(given, name) for name in _LEVELS if getattr(given, name)}
-    times = {f"{name}_s": _seconds(getattr(given, name)) for name in _TIMES if given.HasField(name)}
+    levels = {name: getattr(given, name) for name in LEVELS if getattr(given, name)}
+    times = {f"{name}_s": _seconds(getattr(given, name)) for name in TIMES if given.HasField(name)}
     units = _UNITS.get(message.units, plan.units)
     return msgspec.structs.replace(plan, judging=msgspec.structs.replace(plan.judging, **levels), units=units, **times)
 
@@ -138,8 +136,8 @@ def checked_message(name: str, rollout: Rollout) -> pb.Rollout:
 
 def plan_message(plan: Plan) -> pb.RolloutPlan:
     """A plan with everything said."""
-    judging: dict[str, Any] = {name: getattr(plan.judging, name) for name in _LEVELS}
-    times = {name: getattr(plan, f"{name}_s") for name in _TIMES}
+    judging: dict[str, Any] = {name: getattr(plan.judging, name) for name in LEVELS}
+    times = {name: getattr(plan, f"{name}_s") for name in TIMES}
     judging.update({name: _duration(seconds) for name, seconds in times.items() if seconds})
     return pb.RolloutPlan(
         steps=[step_message(step) for step in plan.steps],

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from services.switcher.experiments.record import RulesChangedError
+from services.switcher.experiments.record import refuse_other_rules
 from services.switcher.rollouts import commands
 from services.switcher.rollouts.acts import Act, Done, Later, Refused, Result, acted
 from services.switcher.rollouts.rollout import Rollout, Seen, advanced
@@ -150,9 +150,5 @@ def decode_rollout(text: bytes | str) -> Rollout:
 def recomputed(record: bytes) -> bytes:
     """The record that these rules make of what is in a record. RulesChangedError when other rules made it."""
     stored = _decoder.decode(record)
-    if stored.rules != RULES:
-        raise RulesChangedError(
-            f"The record was made by rules {stored.rules}, these are rules {RULES}: recompute it with the release that "
-            f"made it."
-        )
+    refuse_other_rules(stored.rules, RULES)
     return encode(recorded(stored.rollout, stored.actor, stored.reason, stored.now, stored.before, stored.happened))

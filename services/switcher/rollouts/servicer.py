@@ -7,20 +7,17 @@ from typing import Any, Final
 
 import grpc
 
-from core.domain.paging import from_token, page_size, to_token
+from core.domain.paging import from_token, page_of, page_size
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.switcher.experiments.convert import intent_of
-from services.switcher.experiments.names import parse_parent
-from services.switcher.experiments.record import RulesChangedError
-from services.switcher.experiments.servicer import ExperimentMethods
+from services.switcher.experiments.servicer import ExperimentMethods, replayed
 from services.switcher.experiments.store import ExperimentStore
+from services.switcher.names import ROLLOUTS, parse_parent
 from services.switcher.records import CommandKind
 from services.switcher.rollouts import convert
 from services.switcher.rollouts.conducting import Asked, Rollouts
-from services.switcher.rollouts.names import of_a_rollout, parse_decision, parse_rollout, rollout_name
 from services.switcher.rollouts.record import recomputed
 from services.switcher.rollouts.store import RolloutStore, Stored
-from turnout.errors import FailedPrecondition
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -47,8 +44,8 @@ class RolloutMethods(ExperimentMethods):
 
     async def CreateRollout(self, request: pb.CreateRolloutRequest, context: Context) -> pb.Rollout:
         job = parse_parent(request.parent)
-        name = rollout_name(job, request.rollout_id)
-        parse_rollout(name)
+        name = ROLLOUTS.name(job, request.rollout_id)
+        ROLLOUTS.parse(name)
         asked = Asked(
             job=job,
             rollout_id=request.rollout_id,
@@ -66,18 +63,18 @@ class RolloutMethods(ExperimentMethods):
         return convert.add_previews(message, made.previews)
 
     async def GetRollout(self, request: pb.GetRolloutRequest, context: Context) -> pb.Rollout:
-        return await self._message(await self.rollout_parts.store.read(*parse_rollout(request.name)))
+        return await self._message(await self.rollout_parts.store.read(*ROLLOUTS.parse(request.name)))
 
     async def ListRollouts(self, request: pb.ListRolloutsRequest, context: Context) -> pb.ListRolloutsResponse:
         job = parse_parent(request.parent, all_jobs=True)
         size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
         found = await self.rollout_parts.store.list_rollouts(job, int(last) if last else None, size + 1)
-        token = to_token(request.parent, str(found[size - 1].number)) if len(found) > size else ""
-        rollouts = [await self._message(stored) for stored in found[:size]]
+        found, token = page_of(found, size, request.parent, lambda stored: stored.number)
+        rollouts = [await self._message(stored) for stored in found]
         return pb.ListRolloutsResponse(rollouts=rollouts, next_page_token=token)
 
     async def WatchRollout(self, request: pb.WatchRolloutRequest, context: Context) -> AsyncIterator[pb.Rollout]:
-        job, rollout = parse_rollout(request.name)
+        job, rollout = ROLLOUTS.parse(request.name)
         sent: pb.Rollout | None = None
         while True:
             stored = await self.rollout_parts.store.read(job, rollout)
@@ -102,36 +99,31 @@ class RolloutMethods(ExperimentMethods):
         return await self._say("ABORT", request)
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
-        if not of_a_rollout(request.parent):
+        if not ROLLOUTS.holds(request.parent):
             return await super().ListDecisions(request, context)
-        job, rollout = parse_rollout(request.parent)
+        job, rollout = ROLLOUTS.parse(request.parent)
         size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
         store = self.rollout_parts.store
         await store.read(job, rollout)
         rows = await store.list_decisions(job, rollout, int(last) if last else None, size + 1)
-        token = to_token(request.parent, str(rows[size - 1].decision)) if len(rows) > size else ""
-        decisions = [convert.decision_message(row, whole=False) for row in rows[:size]]
+        rows, token = page_of(rows, size, request.parent, lambda row: row.decision)
+        decisions = [convert.decision_message(row, whole=False) for row in rows]
         return pb.ListDecisionsResponse(decisions=decisions, next_page_token=token)
 
     async def GetDecision(self, request: pb.GetDecisionRequest, context: Context) -> pb.Decision:
-        if not of_a_rollout(request.name):
+        if not ROLLOUTS.holds(request.name):
             return await super().GetDecision(request, context)
-        row = await self.rollout_parts.store.decision(*parse_decision(request.name))
+        row = await self.rollout_parts.store.decision(*ROLLOUTS.parse_decision(request.name))
         return convert.decision_message(row, whole=True)
 
     async def ReplayDecision(self, request: pb.ReplayDecisionRequest, context: Context) -> pb.ReplayDecisionResponse:
-        if not of_a_rollout(request.name):
+        if not ROLLOUTS.holds(request.name):
             return await super().ReplayDecision(request, context)
-        row = await self.rollout_parts.store.decision(*parse_decision(request.name))
-        try:
-            again = recomputed(row.record)
-        except RulesChangedError as error:
-            raise FailedPrecondition("RULES_CHANGED", str(error)) from None
-        equal = again == row.record
-        return pb.ReplayDecisionResponse(equal=equal, recomputed="" if equal else again.decode())
+        row = await self.rollout_parts.store.decision(*ROLLOUTS.parse_decision(request.name))
+        return replayed(row.record, recomputed)
 
     async def _say(self, verb: str, request: Verb, place: int = 0) -> pb.Rollout:
-        job, rollout = parse_rollout(request.name)
+        job, rollout = ROLLOUTS.parse(request.name)
         actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
         reason = text(request.reason, "reason", TEXT_MAX)
         return await self._message(await self.rollout_parts.rollouts.say(job, rollout, verb, place, (actor, reason)))

@@ -14,16 +14,17 @@ from typing import Any, Final
 import msgspec
 
 from core.postgres import Pool, load_queries
+from services.switcher.names import ROLLOUTS
 from services.switcher.records import Intent
+from services.switcher.refusals import refuse_reused
 from services.switcher.rollouts.acts import Act, due
-from services.switcher.rollouts.names import rollout_name
 from services.switcher.rollouts.preview import Expected
 from services.switcher.rollouts.record import Record, action, decode_rollout, encode, sentence
 from services.switcher.rollouts.rollout import Rollout
 from services.switcher.rollouts.verdicts import Finding
 from services.switcher.rows import transaction
 from services.switcher.store import Fence
-from turnout.errors import Aborted, AlreadyExists, InvalidInput, NotFound
+from turnout.errors import Aborted, AlreadyExists, NotFound
 from turnout.routing import Units
 
 SQL: Final = load_queries(Path(__file__).with_name("queries.sql"))
@@ -93,7 +94,7 @@ class RolloutStore:
 
         AlreadyExists (ROLLOUT_EXISTS, ROLLOUT_RUNS).
         """
-        name = rollout_name(rollout.job, rollout_id)
+        name = ROLLOUTS.name(rollout.job, rollout_id)
         async with transaction(self._pool) as connection:
             number = await connection.fetchval(
                 SQL.create,
@@ -122,7 +123,7 @@ class RolloutStore:
     async def read(self, job: str, rollout_id: str) -> Stored:
         """The rollout. NotFound (ROLLOUT_NOT_FOUND)."""
         async with transaction(self._pool) as connection:
-            row = await connection.fetchrow(SQL.by_name, rollout_name(job, rollout_id))
+            row = await connection.fetchrow(SQL.by_name, ROLLOUTS.name(job, rollout_id))
         if row is None:
             raise NotFound(
                 "ROLLOUT_NOT_FOUND",
@@ -173,13 +174,13 @@ class RolloutStore:
     async def list_decisions(self, job: str, rollout_id: str, before: int | None, limit: int) -> list[DecisionRow]:
         """Decisions on a rollout, newest first; those before one, where it is given."""
         async with transaction(self._pool) as connection:
-            rows = await connection.fetch(SQL.decisions, rollout_name(job, rollout_id), before, limit)
+            rows = await connection.fetch(SQL.decisions, ROLLOUTS.name(job, rollout_id), before, limit)
         return [_decision(row) for row in rows]
 
     async def decision(self, job: str, rollout_id: str, decision: int) -> DecisionRow:
         """One decision. NotFound (DECISION_NOT_FOUND)."""
         async with transaction(self._pool) as connection:
-            row = await connection.fetchrow(SQL.decision, rollout_name(job, rollout_id), decision)
+            row = await connection.fetchrow(SQL.decision, ROLLOUTS.name(job, rollout_id), decision)
         if row is None:
             raise NotFound("DECISION_NOT_FOUND", f"The rollout {rollout_id} of {job} has no decision {decision}.")
         return _decision(row)
@@ -213,11 +214,7 @@ def fence(number: int, act: Act) -> Fence:
 def _repeats(row: Any, intent: Intent) -> bool:
     if not intent.request_id or row["request_id"] != intent.request_id:
         return False
-    if row["fingerprint"] != intent.fingerprint:
-        raise InvalidInput(
-            "REQUEST_ID_REUSED",
-            f"The request_id {intent.request_id!r} came with another request before; take a new one for each.",
-        )
+    refuse_reused(intent.request_id, intent.fingerprint, row["fingerprint"])
     return True
 
 

@@ -10,15 +10,15 @@ from services.switcher.statistics.decision import Plan as Judging
 from turnout import rollout_file, rollouts
 from turnout.routing import Units
 
-_LEVELS: Final = ("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max")
-_TIMES: Final = ("window", "delay", "slow")
+LEVELS: Final = ("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max")
+TIMES: Final = ("window", "delay", "slow")
 
 
 def _plan(form: rollouts.RolloutPlan) -> Plan:
     """What a file leaves open is as the plan has it by itself."""
-    levels = {name: level for name in _LEVELS if (level := getattr(form.guardrails, name)) is not None}
+    levels = {name: level for name in LEVELS if (level := getattr(form.guardrails, name)) is not None}
     given: dict[str, Any] = {
-        f"{name}_s": time.total_seconds() for name in _TIMES if (time := getattr(form.guardrails, name)) is not None
+        f"{name}_s": time.total_seconds() for name in TIMES if (time := getattr(form.guardrails, name)) is not None
     }
     if form.units is not None:
         given["units"] = Units(form.units.value)
