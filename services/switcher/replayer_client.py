@@ -16,7 +16,7 @@ from turnout.errors import TurnoutError, Unavailable
 from turnout.names import VersionId, job_name
 from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as rpc
-from turnout.status import from_rpc_error
+from turnout.status import domain_errors, from_rpc_error
 
 _GATES_TIMEOUT_S = 5.0
 _VIEW_TIMEOUT_S = 5.0
@@ -44,10 +44,8 @@ class ReplayerClient:
             baseline="" if question.baseline is None else VersionId(job, question.baseline).name,
             comparison=question.comparison,
         )
-        try:
+        with domain_errors("replayer"):
             response = await self._stub.CheckGates(request, timeout=_GATES_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, "replayer") from error
         said = [Said(gate.gate, gate.passed, tuple(gate.evidence)) for gate in response.gates]
         return answers_to(question, said, overridden)
 
@@ -96,10 +94,8 @@ class ReplayerClient:
 
     async def run(self, job: str, version: int) -> pb.Run:
         """The run of a version. NotFound (RUN_NOT_FOUND), Unavailable."""
-        try:
+        with domain_errors("replayer"):
             return await self._run(VersionId(job, version))
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error(error, "replayer") from error
 
     async def _seen(self, version: VersionId) -> RunSeen:
         try:

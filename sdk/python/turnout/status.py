@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -62,3 +64,12 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str) -> TurnoutError:
             )
         return kind("INTERNAL", f"The {service} failed: {error.details()}")
     return kind(info.reason, error.details() or "", metadata=dict(info.metadata), violations=violations)
+
+
+@contextmanager
+def domain_errors(service: str) -> Iterator[None]:
+    """In the block a failed call to a service raises the error that is behind it."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise from_rpc_error(error, service) from error

@@ -1,7 +1,6 @@
 """What a rollout asks of the replayer and the registry: each call with a deadline, and with domain errors."""
 
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
@@ -14,7 +13,7 @@ from turnout.names import VersionId
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
 from turnout.schema import difference
-from turnout.status import from_rpc_error
+from turnout.status import domain_errors, from_rpc_error
 
 _CALL_S: Final = 10.0
 _COMPARE_S: Final = 3600.0  # of one call: what it has not done by then, the next one does
@@ -30,9 +29,7 @@ class Neighbours:
 
     async def refuse_absent(self, job: str, version: int) -> None:
         """NotFound (VERSION_NOT_FOUND), FailedPrecondition (VERSION_RETIRED) where it can be rolled out no more."""
-        request = registry_pb2.GetVersionRequest(name=VersionId(job, version).name)
-        with _errors("registry"):
-            found = await self._registry.GetVersion(request, timeout=_CALL_S)
+        found = await self._version(job, version)
         if found.state != registry_pb2.Version.REGISTERED:
             state = registry_pb2.Version.State.Name(found.state)
             raise FailedPrecondition(
@@ -43,16 +40,18 @@ class Neighbours:
 
     async def schema_refuses(self, job: str, candidate: int, control: int) -> tuple[str, ...]:
         """What the gate schema will say against the candidate, as far as their definitions tell."""
-        found = []
-        for version in (control, candidate):
-            request = registry_pb2.GetVersionRequest(name=VersionId(job, version).name)
-            with _errors("registry"):
-                found.append(await self._registry.GetVersion(request, timeout=_CALL_S))
+        found = [await self._version(job, version) for version in (control, candidate)]
         if not all(one.HasField("definition") for one in found):
             return ()
         changes = difference(*(definition_proto.from_proto(one.definition) for one in found))
         against = "; ".join(str(one) for one in changes if one.breaking)
         return (f"The gate schema will fail, column by column: {against}.",) if against else ()
+
+    async def _version(self, job: str, version: int) -> registry_pb2.Version:
+        request = registry_pb2.GetVersionRequest(name=VersionId(job, version).name)
+        with domain_errors("registry"):
+            found: registry_pb2.Version = await self._registry.GetVersion(request, timeout=_CALL_S)
+        return found
 
     async def copy_expected(self, job: str, version: int) -> Expected:
         """What the copy of the log would take; nothing is known where the replayer cannot tell."""
@@ -79,7 +78,7 @@ class Neighbours:
     async def start_run(self, job: str, version: int, request_id: str) -> None:
         """Start the version's run, unless it has one."""
         request = replayer_pb2.StartRunRequest(version=VersionId(job, version).name, request_id=request_id)
-        with _errors("replayer"):
+        with domain_errors("replayer"):
             await self._replayer.StartRun(request, timeout=_CALL_S)
 
     async def compare(
@@ -94,7 +93,7 @@ class Neighbours:
             contract=contract_proto.to_proto(decode(contract)) if contract else None,
             request_id=request_id,
         )
-        with _errors("replayer"):
+        with domain_errors("replayer"):
             async for found in self._replayer.CompareTables(request, timeout=_COMPARE_S):
                 yield found
 
@@ -103,7 +102,7 @@ class Neighbours:
         request = registry_pb2.RetireVersionRequest(
             name=VersionId(job, version).name, claimed_actor=actor, request_id=request_id
         )
-        with _errors("registry"):
+        with domain_errors("registry"):
             await self._registry.RetireVersion(request, timeout=_CALL_S)
 
     async def unretire(self, job: str, version: int, actor: str, request_id: str) -> None:
@@ -111,13 +110,5 @@ class Neighbours:
         request = registry_pb2.UnretireVersionRequest(
             name=VersionId(job, version).name, claimed_actor=actor, request_id=request_id
         )
-        with _errors("registry"):
+        with domain_errors("registry"):
             await self._registry.UnretireVersion(request, timeout=_CALL_S)
-
-
-@contextlib.contextmanager
-def _errors(service: str) -> Iterator[None]:
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise from_rpc_error(error, service) from error

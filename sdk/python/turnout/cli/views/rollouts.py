@@ -248,9 +248,8 @@ def preview_view(found: Rollout) -> RenderableType:
         heading(f"A rollout of {found.job} from v{found.control} to v{found.candidate} would take"),
         table(("step", "does", "takes", "units by then", "to find harm", "for no-worse"), rows, right=(0, 3, 4, 5)),
     ]
-    parts += (
-        [Text(f"at least {span(found.least)}, without comparing and without waiting for people")] if found.least else []
-    )
+    if found.least:
+        parts.append(Text(f"at least {span(found.least)}, without comparing and without waiting for people"))
     warnings = [f"  - {warning}" for one in found.previews for warning in one.warnings]
     return Group(*parts, *lines(warnings))
 
