@@ -11,6 +11,7 @@ import uvloop
 
 from core import config
 from core.config import POSTGRES_VARIABLE, Settings
+from core.garbage import SERVING, pass_over_what_stands
 from core.postgres import connect, refusal
 from core.processes import REFUSED, supervise
 from core.rpc.server import RpcServer, ServiceApp
@@ -81,6 +82,7 @@ async def _serve(names: list[str], settings: Settings, builders: Mapping[str, Bu
     server = RpcServer(settings.listen, [builders[name](settings) for name in names], shared_port=settings.process > 0)
     try:
         port = await server.start()
+        pass_over_what_stands(SERVING)
         which = f" as process {settings.process}" if settings.process else ""
         log.info("%s listening on %s (port %d)%s", ", ".join(names), settings.listen, port, which)
         await stopping.wait()

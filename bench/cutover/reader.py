@@ -21,6 +21,7 @@ import uvloop
 
 from bench.cutover.record import FAILED, RECORD, RIGHT, WRONG, right
 from bench.workload import PARTITIONS
+from core.garbage import SERVING, pass_over_what_stands
 from turnout.client import Client
 from turnout.errors import TurnoutError
 
@@ -118,6 +119,7 @@ async def _read(job: str, fronts: list[str]) -> None:
         clients = [
             await opened.enter_async_context(Client(targets={"query": fronts}, actor="bench")) for _ in range(CLIENTS)
         ]
+        pass_over_what_stands(SERVING)  # what is measured is not to be this process
         await _commands(Reader(job, clients))
 
 

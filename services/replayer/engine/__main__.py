@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import sys
@@ -10,6 +9,7 @@ import traceback
 
 import uvloop
 
+from core.garbage import pass_over_what_stands
 from services.replayer.engine.control import Control
 from services.replayer.engine.faults import RunFaultError
 from services.replayer.engine.load import load_job
@@ -28,6 +28,10 @@ from services.replayer.protocol import (
 )
 
 EXIT_PROTOCOL = 2
+
+# Batches are many small tuples without cycles, through which the collector would walk in vain. It still runs, as a
+# job's own code may make cycles.
+BATCHES = (500_000, 20, 100)
 
 
 def main() -> int:
@@ -60,7 +64,7 @@ def main() -> int:
 
 async def _run(start: Start, supervisor: Supervisor) -> None:
     job = load_job(start.artifact_dir, start.definition_json)
-    _tune_collector()
+    pass_over_what_stands(BATCHES)
     loop = asyncio.get_running_loop()
     control = Control(start, supervisor.send, supervisor.flush)
     supervisor.listen(lambda message: _post(loop, control, message))
@@ -92,14 +96,6 @@ def _fail(supervisor: Supervisor, fault: Fault) -> int:
     supervisor.send(fault)
     supervisor.flush()
     return EXIT_FAULT
-
-
-def _tune_collector() -> None:
-    """Batches are many small tuples without cycles, which the collector would walk through in vain. It still runs, as
-    a job's own code may make cycles, but seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(500_000, 20, 100)
 
 
 if __name__ == "__main__":
