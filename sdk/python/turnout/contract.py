@@ -9,9 +9,8 @@ from __future__ import annotations
 import difflib
 import enum
 import math
-import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,13 +193,37 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     projection: _Projection | None = None
 
 
-_KNOWN = sorted({name for part in (_File, _Difference, _Tolerance, _Projection) for name in part.__struct_fields__})
+def names_at(path: Sequence[str]) -> tuple[str, ...] | None:
+    """What may stand in a contract at this place, such as ("columns", "on_time"); None = any name."""
+    match path:
+        case ():
+            return _File.__struct_fields__
+        case ("only_old",) | ("only_new",) | ("columns", _):
+            return _Difference.__struct_fields__
+        case ("tolerances", _):
+            return _Tolerance.__struct_fields__
+        case ("projection",):
+            return _Projection.__struct_fields__
+        case _:
+            return None
 
 
-def _nearest(error: str) -> str:
-    unknown = re.search("unknown field `([^`]*)`", error)
-    near = difflib.get_close_matches(unknown[1], _KNOWN, n=1) if unknown else []
-    return f"; the nearest that it may hold is `{near[0]}`" if near else ""
+def unknown_name(name: str, path: Sequence[str]) -> str:
+    """That the name means nothing at this place, and what was meant; without a full stop."""
+    known = names_at(path) or ()
+    near = difflib.get_close_matches(name, known, n=1)
+    meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+    where = f"`{path[0]}` of a contract" if path else "a contract"
+    return f"there is no {name!r} in {where} ({meant})"
+
+
+def _refuse_unknown(document: Mapping[str, object], path: tuple[str, ...] = ()) -> None:
+    known = names_at(path)
+    for name, value in document.items():
+        if known is not None and name not in known:
+            raise ContractError(unknown_name(name, path))
+        if isinstance(value, Mapping):
+            _refuse_unknown(value, (*path, name))
 
 
 def parse(text: str) -> Contract:
@@ -227,10 +250,12 @@ def parse(text: str) -> Contract:
 
 def of_document(document: object) -> Contract:
     """A contract from what a file says, whichever way it is written. ContractError as for `parse`."""
+    if isinstance(document, Mapping):
+        _refuse_unknown(document)
     try:
         given = msgspec.convert(document, _File)
     except msgspec.ValidationError as error:
-        raise ContractError(f"the contract holds what it cannot: {error}{_nearest(str(error))}") from None
+        raise ContractError(f"the contract holds what it cannot: {error}") from None
     return Contract(
         columns=tuple(ExpectedColumn(name, _expected(one)) for name, one in given.columns.items()),
         only_old=None if given.only_old is None else _expected(given.only_old),

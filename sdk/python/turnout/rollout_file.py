@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -34,7 +33,9 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from turnout.contract import Contract, ContractError, of_document
+from turnout import durations
+from turnout.contract import Contract, ContractError, names_at, of_document, unknown_name
+from turnout.durations import DurationError
 from turnout.experiments import Units
 from turnout.rollouts import TEMPLATES, RolloutPlan, RolloutStep, StepKind
 
@@ -53,10 +54,6 @@ _UNITS: Final = {one.value.lower(): one for one in Units}
 GUARDRAILS: Final = ("units", *_TIMES, "margin", *_LEVELS, *_COUNTS)
 
 _WHOLE: Final = 10_000
-_UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_TIME: Final = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:ms|[smhdw])\s*)+", re.ASCII)
-_TIME_PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw])", re.ASCII)
-_TIME_S_MAX: Final = 366 * 86400.0
 _SHARE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)", re.ASCII)
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _TRUTHS: Final = {"true": True, "false": False}
@@ -246,17 +243,25 @@ class _Reading:
         except ContractError as error:
             raise _Wrong(node, f"contract: {error}.") from None
 
-    def _value(self, node: yaml.Node) -> Any:
-        """What the nodes of a contract say: numbers and truths as such, everything else as text."""
+    def _value(self, node: yaml.Node, path: tuple[str, ...] = ()) -> Any:
+        """What the nodes of a contract say: numbers and truths as such, everything else as text. path: where."""
         if isinstance(node, yaml.MappingNode):
-            return {key.value: self._value(value) for key, value in self._entries(node, "", "the contract")}
+            return {key: self._value(value, (*path, key)) for key, value in self._known_entries(node, path)}
         self._once(node)
         if isinstance(node, yaml.SequenceNode):
-            return [self._value(one) for one in node.value]
+            return [self._value(one, (*path, "")) for one in node.value]
         text = _text(node)
         if text in _TRUTHS:
             return _TRUTHS[text]
         return float(text) if _NUMBER.fullmatch(text) else text
+
+    def _known_entries(self, node: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[tuple[str, yaml.Node]]:
+        known = names_at(path)
+        for key, value in self._entries(node, "", "the contract"):
+            if known is None or key.value in known:
+                yield key.value, value
+            else:
+                self._note("the contract", _Wrong(key, _sentence(unknown_name(key.value, path))))
 
     # --- shared ---
 
@@ -396,14 +401,10 @@ def _units(node: yaml.Node) -> Units:
 
 
 def _time(node: yaml.Node) -> timedelta:
-    text = _text(node)
-    if not _TIME.fullmatch(text):
-        meant = f" ({text}s?)" if _NUMBER.fullmatch(text) else ""
-        raise _Wrong(node, f"{text!r} is no time{meant}; write a number and ms, s, m, h, d or w, such as 30s or 1h30m.")
-    seconds = math.fsum(float(number) * _UNIT_S[unit] for number, unit in _TIME_PART.findall(text))
-    if seconds > _TIME_S_MAX:
-        raise _Wrong(node, f"{text} is longer than a year.")
-    return timedelta(seconds=seconds)
+    try:
+        return durations.parse(_text(node))
+    except DurationError as error:
+        raise _Wrong(node, str(error)) from None
 
 
 def _percent(node: yaml.Node, *, sign: bool) -> float:
@@ -415,7 +416,10 @@ def _percent(node: yaml.Node, *, sign: bool) -> float:
 
 
 def _basis_points(node: yaml.Node) -> int:
-    points = _percent(node, sign=False) * 100
+    number = _percent(node, sign=False)
+    if 0 < number < 1 and not _text(node).endswith("%"):
+        raise _Wrong(node, f"{_text(node)!r} may be meant as a part of one: write {number * 100:g} % or {number:g} %.")
+    points = number * 100
     if not 0 <= points <= _WHOLE:
         raise _Wrong(node, f"{_text(node)!r} is no share; it must be 0 to 100 %.")
     if abs(points - round(points)) > 1e-6:
@@ -464,6 +468,10 @@ def _unknown(given: str, known: Collection[str], what: str) -> str:
     near = difflib.get_close_matches(given, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"there {'is' if len(known) == 1 else 'are'} {_listed(known)}."
     return f"There is no {what} {given!r}; {hint}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _templates() -> str:

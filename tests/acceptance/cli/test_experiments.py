@@ -26,7 +26,8 @@ async def test_it_is_watched_until_somebody_stops_it(program: Program, orders: O
     async with program.started("experiment", "watch", JOB, "totals", "-o", "json") as process:
         assert process.stdout is not None
         assert b'"RUNNING"' in await asyncio.wait_for(process.stdout.readline(), 60)
-        await program.run("experiment", "stop", JOB, "totals")
+        stopped = await program.run("experiment", "stop", JOB, "totals")
+        assert "v1 is the active version now, with all the units (epoch 3)." in stopped.out
         out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     assert b'"STOPPED"' in out.splitlines()[-1]

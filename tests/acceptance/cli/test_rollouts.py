@@ -86,7 +86,7 @@ async def test_all_the_way(program: Program, orders: Orders) -> None:
         out, _ = await asyncio.wait_for(watching.communicate(), 120)
     assert watching.returncode == 0
     lines = out.decode().splitlines()
-    assert lines[-1].startswith(f"v2 of {JOB} is through: everybody reads it after ")
+    assert lines[-1].startswith(f"The rollout v2 of {JOB} is through after ")
     assert any("step 3 of 6, traffic 20 %" in line for line in lines)
     assert (await program.run("traffic", "show", JOB, "-o", "json")).document["active_version"] == 2
 
@@ -109,7 +109,7 @@ async def test_a_table_that_differs_comes_back_and_one_that_nobody_judged_waits(
     start = ["rollout", "start", JOB, "--plan", plan_file(program), "--version", "v2"]
     await program.run(*start, "--same")
     watched = await program.run("rollout", "watch", JOB, code=1)
-    assert f"v2 of {JOB} was taken back by itself" in watched.out
+    assert f"The rollout v2 of {JOB} took v2 back by itself" in watched.out
     assert "cents" in watched.out
 
     begun = await program.run(*start, "-o", "json")
@@ -178,5 +178,5 @@ async def test_ctrl_c_ends_the_watching_and_not_the_rollout(program: Program, or
     await program.run("rollout", "abort", JOB)
     code, drawn = await program.in_terminal("rollout", "watch", JOB)
     assert code == 1
-    assert "was aborted, and nobody reads it" in drawn
+    assert "was aborted after " in drawn
     assert "\x1b[" in drawn

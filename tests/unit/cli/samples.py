@@ -369,6 +369,10 @@ COMPARISON = Comparison(
 )
 EXPLANATION = Explanation("user-17", 1_234_567, 2, 1, 3, 0, 429_496_729, 2, "front-1", 0.42)
 
+ARMS = (
+    ArmStanding(1, 9_500, None, 19_012, 18_700, ArmEstimate(0.0102, 0.0088, 0.0116), None, None),
+    ArmStanding(2, 500, None, 988, 961, ArmEstimate(0.0113, 0.0046, 0.018), None, None),
+)
 EXPERIMENT = Experiment(
     job=JOB,
     experiment="rounding",
@@ -388,10 +392,7 @@ EXPERIMENT = Experiment(
     reason="is rounding any better?",
     standing=Standing(
         epoch=4,
-        arms=(
-            ArmStanding(1, 9_500, None, 19_012, 18_700, ArmEstimate(0.0102, 0.0088, 0.0116), None, None),
-            ArmStanding(2, 500, None, 988, 961, ArmEstimate(0.0113, 0.0046, 0.018), None, None),
-        ),
+        arms=ARMS,
         candidates=(
             CandidateStanding(
                 version=2,
@@ -420,6 +421,12 @@ ENDED = replace(
     standing=None,
 )
 assert EXPERIMENT.standing is not None
+UNREAD = replace(
+    EXPERIMENT,
+    standing=replace(
+        EXPERIMENT.standing, arms=tuple(replace(arm, units=0, windows=0, error_rate=None) for arm in ARMS)
+    ),
+)
 LEARNING = replace(
     EXPERIMENT,
     state=ExperimentState.PAUSED,

@@ -140,13 +140,22 @@ def test_a_percent_sign_is_taken() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("30s", 30), ("15m", 900), ("24h", 86_400), ("7d", 604_800), ("500ms", 0.5), ("2", 2), ("0s", 0)],
+    [
+        ("30s", 30),
+        ("15m", 900),
+        ("24h", 86_400),
+        ("7d", 604_800),
+        ("500ms", 0.5),
+        ("1w", 604_800),
+        ("1h30m", 5400),
+        ("0s", 0),
+    ],
 )
 def test_durations(text: str, seconds: float) -> None:
     assert arguments.duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "h", "1w", "-1s", "1 h", "1h30m", "99999d", "1e3s"])
+@pytest.mark.parametrize("text", ["", "h", "2", "-1s", "1 hour", "1h30", "99999d", "1e3s", "1:30"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(CommandError):
         arguments.duration(text)

@@ -64,7 +64,7 @@ def test_every_state_is_shown(state: RolloutState) -> None:
             assert state.value in rendered(rollout_view(found))
             assert state.value in rollout_line(found)
     if state.over:
-        assert over_text(replace(samples.TAKEN_BACK, state=state)).startswith(f"v2 of {JOB}")
+        assert over_text(replace(samples.TAKEN_BACK, state=state)).startswith(f"The rollout v2 of {JOB} ")
 
 
 @pytest.mark.parametrize("hold", RolloutHold)

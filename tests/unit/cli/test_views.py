@@ -23,7 +23,14 @@ from turnout.cli.output import error_text
 from turnout.cli.views.capacity import capacity_view
 from turnout.cli.views.comparisons import audit_view, comparison_view, comparisons_view
 from turnout.cli.views.definitions import definition_view, differences_view
-from turnout.cli.views.experiments import decisions_view, experiment_view, experiments_view, over_text, standing_line
+from turnout.cli.views.experiments import (
+    decisions_view,
+    experiment_view,
+    experiments_view,
+    over_text,
+    served_text,
+    standing_line,
+)
 from turnout.cli.views.jobs import job_view, jobs_view, version_view
 from turnout.cli.views.routes import change_view, changes_view, explanation_view, readiness_view, route_view
 from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
@@ -59,6 +66,9 @@ VIEWS: dict[str, RenderableType] = {
     "experiment": experiment_view(samples.EXPERIMENT),
     "experiment-bandit": experiment_view(samples.LEARNING),
     "experiment-ended": experiment_view(samples.ENDED),
+    "experiment-low": experiment_view(samples.EXPERIMENT, whole=False),
+    "experiment-unread": experiment_view(samples.UNREAD),
+    "experiment-served": Text(served_text(samples.ROUTE)),
     "experiment-line": Text(standing_line(samples.EXPERIMENT)),
     "experiment-over": Text(over_text(samples.ENDED)),
     "experiments": experiments_view([samples.EXPERIMENT, samples.ENDED]),

@@ -64,8 +64,8 @@ def test_a_file() -> None:
     ("text", "says"),
     [
         ("[columns", "no TOML"),
-        ("colums = 1", "unknown field `colums`"),
-        ("[columns.a]\nshare = 1", "unknown field `share`"),
+        ("colums = 1", "there is no 'colums' in a contract .did you mean columns"),
+        ("[columns.a]\nshare = 1", "no 'share' in `columns` of a contract .did you mean share_max"),
         ("share_max = 2", "a share is 2"),
         ('share_max = "many"', "'many' is no share"),
         ("[tolerances]\na = {}", "allows nothing"),

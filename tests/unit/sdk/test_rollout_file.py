@@ -129,9 +129,9 @@ def test_what_is_left_to_the_switcher_is_not_sent() -> None:
         ("template: fast\ntemplate: careful", 2, "the plan", "`template` stands in line 1 already"),
         ("template: fast\nguardrails: []", 2, "guardrails", "`guardrails` holds units, window"),
         ("template: fast\nguardrails:\n  margins: 3", 3, "guardrails", "did you mean margin?"),
-        ("template: fast\nguardrails: {window: 60}", 2, "guardrails, window", "'60' is no time (60s?)"),
+        ("template: fast\nguardrails: {window: 60}", 2, "guardrails, window", "'60' is no duration (60s?)"),
         ("template: fast\nguardrails: {window: }", 2, "guardrails, window", "The value is missing"),
-        ("template: fast\nguardrails: {window: 500d}", 2, "guardrails, window", "longer than a year"),
+        ("template: fast\nguardrails: {window: 5000d}", 2, "guardrails, window", "longer than ten years"),
         ("template: fast\nguardrails: {units-max: 1.5}", 2, "guardrails, units-max", "'1.5' is no whole number"),
         ("template: fast\nguardrails: {units-max: yes}", 2, "guardrails, units-max", "'yes' is no whole number"),
         ("template: fast\nguardrails: {abort-alpha: x}", 2, "guardrails, abort-alpha", "'x' is no number"),
@@ -156,15 +156,19 @@ def test_what_is_left_to_the_switcher_is_not_sent() -> None:
         ("steps:\n- traffic: yes", 2, "step 1", "'yes' is no share"),
         ("steps:\n- traffic: 101 %", 2, "step 1", "it must be 0 to 100 %"),
         ("steps:\n- traffic: 0.005 %", 2, "step 1", "too fine"),
-        ("steps:\n- traffic: 5\n  for: 1 hour", 3, "step 1", "for: '1 hour' is no time"),
-        ("steps:\n- traffic: 5\n  for: 1:30", 3, "step 1", "for: '1:30' is no time"),
+        ("steps:\n- traffic: 0.05", 2, "step 1", "write 5 % or 0.05 %."),
+        ("steps:\n- shadow: 0.5\n  for: 1h", 2, "step 1", "write 50 % or 0.5 %."),
+        ("steps:\n- traffic: 5\n  for: 1 hour", 3, "step 1", "for: '1 hour' is no duration"),
+        ("steps:\n- traffic: 5\n  for: 1:30", 3, "step 1", "for: '1:30' is no duration"),
         ("steps:\n- traffic: 5\n  until: no", 3, "step 1", "until: 'no' ends no step"),
         ("steps:\n- soak", 2, "step 1", "A soak needs its time"),
         ("steps:\n- soak: 1h\n  for: 1h", 3, "step 1", "says its time once"),
         ("steps:\n- soak: 1h\n  soak: 2h", 3, "a step", "`soak` stands in line 2 already"),
         ("steps:\n- replay:\n  contract: {}", 3, "step 1", "a contract belongs to compare"),
         ("steps:\n- compare:\n  contract: file.toml", 3, "step 1", "write it out here"),
-        ("steps:\n- compare:\n  contract: {colums: {}}", 3, "step 1", "unknown field `colums`"),
+        ("steps:\n- compare:\n  contract: {colums: {}}", 3, "the contract", "did you mean columns?"),
+        ("steps:\n- compare:\n  contract:\n    only_old:\n      share: 5 %", 5, "the contract", "mean share_max?"),
+        ("steps:\n- compare:\n  contract: {projection: {kee: [a]}}", 3, "the contract", "`projection` of a contract"),
         ("steps:\n- compare:\n  contract: {share_max: lots}", 3, "step 1", "'lots' is no share"),
         ("steps:\n- compare:\n  contract: {share_max: 1, share_max: 2}", 3, "the contract", "`share_max` stands in"),
         ("steps:\n- traffic: 5 %\n    for: 1h", 3, "the file", "right below its name"),
@@ -193,6 +197,18 @@ def test_a_mistake_is_named_by_its_line_with_what_to_do(text: str, line: int, wh
 def test_all_mistakes_are_told_at_once_in_their_order() -> None:
     found = faults("steps:\n- replya\n- traffic: half\n- soak\nguardrail: {}\n")
     assert [(one.line, one.where) for one in found] == [(2, "step 1"), (3, "step 2"), (4, "step 3"), (5, "the plan")]
+
+
+def test_a_wrong_name_in_a_contract_hides_nothing_else_of_it() -> None:
+    text = "steps:\n- compare:\n  contract:\n    colums: {}\n    share_max: 80\n- traffic: 100 %"
+    found = faults(text)
+    assert [(one.line, one.where) for one in found] == [(4, "the contract"), (4, "step 1")]
+    assert "a share is 80.0; give 0 to 1, or a percentage like 20%" in found[1].text
+
+
+def test_what_is_less_than_one_per_cent_is_read_with_its_sign() -> None:
+    [step, _] = parse("steps: [{traffic: 0.05 %, for: 1h}, {traffic: 100 %}]").steps
+    assert step.share == 5
 
 
 _WORDS = st.sampled_from(

@@ -6,12 +6,19 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import TypeVar
 from uuid import UUID
 
+from turnout import durations
 from turnout.cli.exits import usage
 from turnout.cli.quantities import percent
+from turnout.cli.suggestions import did_you_mean
+from turnout.durations import DurationError
 from turnout.log_range import LogRange, LogRangeError, PartitionOffset
 from turnout.schema import ColumnType
+
+C = TypeVar("C", bound=StrEnum)
 
 WHOLE_BASIS_POINTS = 10_000
 COUNT_MAX = 10**9
@@ -19,14 +26,11 @@ COUNT_MAX = 10**9
 PARTITIONS_MAX = 10_000
 """Most partitions of a topic that `turnout produce` creates."""
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
-_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
+_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))? ?%?", re.ASCII)
 _OFFSET = re.compile(r"(?P<topic>[A-Za-z0-9._-]{1,249})/(?P<partition>[0-9]{1,10})=(?P<offset>[0-9]{1,19})", re.ASCII)
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtT]?[bB])?", re.ASCII)
 _UNIT_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _BYTES_MAX = 10**18
-_DURATION_S_MAX = 10 * 366 * 86400.0
 
 
 def version_number(text: str) -> int:
@@ -73,8 +77,11 @@ def weights(texts: Sequence[str]) -> dict[int, int]:
 
 
 def basis_points(text: str) -> int:
-    """`5`, `12.5%` -> 500, 1250."""
-    return _basis_points(text, text)
+    """`5`, `12.5%`, `0.5%` -> 500, 1250, 50."""
+    points = _basis_points(text, text)
+    if 0 < points < 100 and not text.endswith("%"):
+        raise usage(f"{text!r} may be meant as a part of one: write {points}% or {points / 100:g}%.")
+    return points
 
 
 def _basis_points(share: str, text: str) -> int:
@@ -88,14 +95,19 @@ def _basis_points(share: str, text: str) -> int:
 
 
 def duration(text: str) -> timedelta:
-    """`30s`, `15m`, `24h`, `7d`, `500ms`, or plain seconds."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise usage(f"{text!r} is not a duration: write a number and ms, s, m, h or d, such as 30s or 24h.")
-    seconds = float(match[1]) * _UNIT_S[match[2] or "s"]
-    if seconds > _DURATION_S_MAX:
-        raise usage(f"{text!r} is longer than ten years.")
-    return timedelta(seconds=seconds)
+    """`30s`, `15m`, `1h30m`, `7d`, `500ms`."""
+    try:
+        return durations.parse(text)
+    except DurationError as error:
+        raise usage(str(error)) from None
+
+
+def choice(kind: type[C], text: str, option: str) -> C:
+    """The value of a kind of choices that is called so: `epsilon-greedy` -> BanditRule.EPSILON_GREEDY."""
+    known = {one.value.lower().replace("_", "-"): one for one in kind}
+    if text.lower() not in known:
+        raise usage(f"{option} {text!r} is none of {', '.join(known)}{did_you_mean(text, known)}")
+    return known[text.lower()]
 
 
 def byte_count(text: str) -> int:

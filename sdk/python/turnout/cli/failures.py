@@ -173,6 +173,7 @@ _WORDING = (
     (re.compile(r"Input should be greater than or equal to (-?\d+)"), r"it is at least \1."),
     (re.compile(r"Input should be less than or equal to (-?\d+)"), r"it is at most \1."),
     (re.compile(r"Input should be a valid integer.*"), "it is a whole number."),
+    (re.compile(r"Input should be a valid number.*"), "it is a number."),
     (re.compile(r"No such option: (-\d+)$"), r"\1 is below 0: give a number from 0 on."),
 )
 

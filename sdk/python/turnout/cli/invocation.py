@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -78,21 +79,36 @@ def shared(output: Format | None, target: Sequence[str] | None, actor: str | Non
     return Shared(output, tuple(target or ()), actor, timeout)
 
 
+def _group(declared: inspect.Parameter) -> type[Any] | None:
+    """The class of a group of options; None where the parameter is one by itself."""
+    kind = declared.annotation
+    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
+
+
+def _options(declared: inspect.Parameter) -> Iterable[inspect.Parameter]:
+    group = _group(declared)
+    return (declared,) if group is None else inspect.signature(group, eval_str=True).parameters.values()
+
+
 def command(app: typer.Typer, name: str, *, negative_numbers: bool = False) -> Callable[[F], F]:
     """Registers a function whose first parameter is the Session; the others are the command's arguments and options.
 
-    The function may be a coroutine. What it returns is the exit code, None = 0. negative_numbers: an argument such as
-    -5 is a number and no option that is unknown.
+    A parameter that is a dataclass stands for an option each of its fields. The function may be a coroutine. What it
+    returns is the exit code, None = 0. negative_numbers: an argument such as -5 is a number and no option that is
+    unknown.
     """
 
     def register(function: F) -> F:
-        declared = inspect.signature(function, eval_str=True)
-        own = list(declared.parameters.values())[1:]
+        declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        groups = {one.name: group for one in declared if (group := _group(one)) is not None}
+        own = [option for one in declared for option in _options(one)]
 
         def invoke(**given: Any) -> int:
             context = given.pop("context")
             inner = shared(**{option: given.pop(option) for option in _SHARED})
             session = inner.over(context.obj or NOTHING_GIVEN).session()
+            for name, group in groups.items():
+                given[name] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
             result = function(session, **given)
             if inspect.iscoroutine(result):
                 result = asyncio.run(result)

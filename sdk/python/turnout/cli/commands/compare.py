@@ -10,16 +10,7 @@ import typer
 
 from turnout.cli import arguments
 from turnout.cli.arguments import COUNT_MAX
-from turnout.cli.commands.parameters import (
-    ContractOption,
-    ExpectOption,
-    JobArgument,
-    MayDifferOption,
-    SameOption,
-    ShareMaxOption,
-    ToleranceOption,
-)
-from turnout.cli.contracts import contract_of
+from turnout.cli.commands.parameters import ContractOptions, JobArgument
 from turnout.cli.document import document
 from turnout.cli.exits import ExitCode, usage
 from turnout.cli.invocation import command
@@ -38,14 +29,9 @@ def register(app: typer.Typer) -> None:
 async def compare(
     session: Session,
     job: JobArgument,
+    contract: ContractOptions,
     old: Annotated[str | None, typer.Argument(metavar="OLD", help="The old version, such as v1.")] = None,
     new: Annotated[str | None, typer.Argument(metavar="NEW", help="The new version, such as v2.")] = None,
-    contract: ContractOption = None,
-    expect: ExpectOption = None,
-    may_differ: MayDifferOption = None,
-    tolerance: ToleranceOption = None,
-    share_max: ShareMaxOption = None,
-    same: SameOption = False,
     sample: Annotated[
         int | None,
         typer.Option(
@@ -68,7 +54,7 @@ async def compare(
     ] = None,
 ) -> int:
     """Compare the tables of two versions, row by row, at one cut of the log."""
-    judged_by = contract_of(contract, expect or [], may_differ or [], tolerance or [], share_max, same=same)
+    judged_by = contract.judged_by()
     within = None if hold is None else arguments.duration(hold)
     if resume is not None:
         asked_then = (old, judged_by, sample, within, range_rows)

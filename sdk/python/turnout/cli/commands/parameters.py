@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from turnout.cli import targets
+from turnout.cli.contracts import contract_of
 from turnout.cli.exits import CommandError, usage
 from turnout.cli.failures import DEMANDABLE_GATES, GATES
 from turnout.cli.suggestions import did_you_mean
+from turnout.contract import Contract
 from turnout.errors import TurnoutError
 
 _COMPLETION_S = 2.0
@@ -80,31 +83,6 @@ OwnerOption = Annotated[
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for the audit.")]
-ContractOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--contract", metavar="FILE", exists=True, dir_okay=False, help="What may differ and what must, as TOML."
-    ),
-]
-ExpectOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--expect",
-        metavar="WHAT[=SHARE]",
-        help="A column, only-old or only-new must differ; in at most that share of the rows, such as 20%.",
-    ),
-]
-MayDifferOption = Annotated[
-    list[str] | None, typer.Option("--may-differ", metavar="WHAT[=SHARE]", help="The same, but it need not differ.")
-]
-ToleranceOption = Annotated[
-    list[str] | None,
-    typer.Option("--tolerance", metavar="COLUMN=BY", help="What counts as equal: a number such as 0.01, or 1%."),
-]
-ShareMaxOption = Annotated[
-    str | None, typer.Option("--share-max", metavar="SHARE", help="Of all rows may differ in any way.")
-]
-SameOption = Annotated[bool, typer.Option("--same", help="Nothing may differ.")]
 PRIORITY_MAX = 100
 KafkaOption = Annotated[
     str, typer.Option("--kafka", metavar="HOST:PORT", help="Kafka; else TURNOUT_KAFKA, else that of `turnout dev`.")
@@ -122,3 +100,45 @@ KafkaConfigOption = Annotated[
 JobFileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", exists=True, help="A job file, or a folder that is one job.")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class ContractOptions:
+    """What may differ between two tables."""
+
+    contract: Annotated[
+        Path | None,
+        typer.Option(
+            "--contract", metavar="FILE", exists=True, dir_okay=False, help="What may differ and what must, as TOML."
+        ),
+    ] = None
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expect",
+            metavar="WHAT[=SHARE]",
+            help="A column, only-old or only-new must differ; in at most that share of the rows, such as 20%.",
+        ),
+    ] = None
+    may_differ: Annotated[
+        list[str] | None, typer.Option("--may-differ", metavar="WHAT[=SHARE]", help="The same, but it need not differ.")
+    ] = None
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option("--tolerance", metavar="COLUMN=BY", help="What counts as equal: a number such as 0.01, or 1%."),
+    ] = None
+    share_max: Annotated[
+        str | None, typer.Option("--share-max", metavar="SHARE", help="Of all rows may differ in any way.")
+    ] = None
+    same: Annotated[bool, typer.Option("--same", help="Nothing may differ.")] = False
+
+    def judged_by(self) -> Contract | None:
+        """The contract that they say; None = nothing was given."""
+        return contract_of(
+            self.contract,
+            self.expect or [],
+            self.may_differ or [],
+            self.tolerance or [],
+            self.share_max,
+            same=self.same,
+        )

@@ -14,19 +14,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from turnout.cli import arguments, plans
-from turnout.cli.commands.parameters import (
-    ContractOption,
-    ExpectOption,
-    JobArgument,
-    MayDifferOption,
-    ReasonOption,
-    SameOption,
-    ShareMaxOption,
-    ToleranceOption,
-)
-from turnout.cli.contracts import contract_of
+from turnout.cli.commands.parameters import ContractOptions, JobArgument, ReasonOption
 from turnout.cli.document import document
-from turnout.cli.exits import CommandError, ExitCode, usage
+from turnout.cli.exits import CommandError, ExitCode
 from turnout.cli.invocation import command
 from turnout.cli.screens import FirstOfHeight, Views, screen
 from turnout.cli.session import Session
@@ -73,6 +63,7 @@ def register(app: typer.Typer) -> None:
 async def start(
     session: Session,
     job: JobArgument,
+    contract: ContractOptions,
     version: Annotated[
         str | None, typer.Option("--version", metavar="vN", help="The candidate; the newest version unless given.")
     ] = None,
@@ -88,12 +79,6 @@ async def start(
     units: Annotated[
         str | None, typer.Option("--units", metavar="caller|key", help="What it counts by, instead of the plan's.")
     ] = None,
-    contract: ContractOption = None,
-    expect: ExpectOption = None,
-    may_differ: MayDifferOption = None,
-    tolerance: ToleranceOption = None,
-    share_max: ShareMaxOption = None,
-    same: SameOption = False,
     units_per_day: Annotated[
         float | None,
         typer.Option("--units-per-day", min=0, metavar="N", help="Units expected to read for the first time in a day."),
@@ -109,8 +94,8 @@ async def start(
 ) -> None:
     """Begin a rollout: replay, compare, more and more readers, each step behind its gates, back by itself."""
     number = None if version is None else arguments.version_number(version)
-    judged_by = contract_of(contract, expect or [], may_differ or [], tolerance or [], share_max, same=same)
-    wanted = plans.plan_of(template, plan, judged_by, _units(units))
+    counts_by = None if units is None else arguments.choice(Units, units, "--units")
+    wanted = plans.plan_of(template, plan, contract.judged_by(), counts_by)
     expected_risk = None if risk is None else arguments.basis_points(risk) / arguments.WHOLE_BASIS_POINTS
     async with session.client(job, number) as client:
         candidate = number or await _newest(client, job)
@@ -362,12 +347,3 @@ async def _free_name(client: Client, job: str, version: int) -> str:
     while (name := f"v{version}" if number == 1 else f"v{version}-{number}") in taken:
         number += 1
     return name
-
-
-def _units(text: str | None) -> Units | None:
-    if text is None:
-        return None
-    try:
-        return Units(text.upper())
-    except ValueError:
-        raise usage(f"--units {text!r} is none of caller, key.") from None

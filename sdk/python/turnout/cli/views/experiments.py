@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from turnout.cli.output import facts, table
 from turnout.cli.quantities import ABSENT, count, moment, percent, plural, span
-from turnout.cli.views.phrases import state, weights_text
+from turnout.cli.views.phrases import COUNTS_CALLERS, left_out, state, weights_text
 from turnout.experiments import (
     ArmEstimate,
     ArmStanding,
@@ -21,6 +22,7 @@ from turnout.experiments import (
     Units,
     Verdict,
 )
+from turnout.results import Route
 
 _VERDICTS = {
     Verdict.ABORT: ("harms", "bold red"),
@@ -30,6 +32,14 @@ _VERDICTS = {
     Verdict.CONTINUE: ("undecided", ""),
 }
 _UNITS = {Units.CALLER: "the caller's unit", Units.KEY: "the row's key"}
+_COUNTS = {
+    Units.CALLER: COUNTS_CALLERS,
+    Units.KEY: "Only reads by key are counted; one that brings a unit of its own is routed by that and is not.",
+}
+
+
+def _action(found: Decision) -> str:
+    return found.action.lower() if found.carried_out else f"{found.action.lower()} (not carried out)"
 
 
 def experiment_view(found: Experiment, *, whole: bool = True) -> RenderableType:
@@ -42,7 +52,8 @@ def experiment_view(found: Experiment, *, whole: bool = True) -> RenderableType:
         pairs.append(("started for", found.reason))
     pairs.append(("counts by", _units_text(found)))
     if found.bandit is not None:
-        pairs.append(("bandit", f"{found.bandit.rule.lower()}, by {found.bandit.objective.lower()}"))
+        rule = found.bandit.rule.lower().replace("_", "-")
+        pairs.append(("bandit", f"{rule}, by {found.bandit.objective.lower()}"))
     if found.end_time is not None:
         pairs.append(("ended", f"{moment(found.end_time)}: {found.end_reason}"))
     parts: list[RenderableType] = [facts(pairs)]
@@ -64,11 +75,15 @@ def _standing_parts(found: Experiment, standing: Standing, whole: bool) -> list[
     parts: list[RenderableType] = [Text(), arms_view(found, standing), Text()]
     if whole:
         parts += [guardrails_view(standing), Text()]
+    else:
+        parts.append(left_out(["the guardrails"], f"turnout experiment show {found.job} {found.experiment}"))
     word, style = _VERDICTS[standing.verdict]
     said: list[tuple[str, str | Text]] = [("verdict", Text(word, style=style)), ("because", standing.sentence)]
     if found.end_time is None and standing.waiting_for:
         said.append(("waits for", standing.waiting_for))
     parts.append(facts(said))
+    if found.end_time is None and not any(arm.units for arm in standing.arms):
+        parts.append(Text(f"No unit was counted yet. {_COUNTS[found.units]}", style="yellow"))
     if standing.observations_lost:
         parts.append(
             Text(
@@ -80,39 +95,47 @@ def _standing_parts(found: Experiment, standing: Standing, whole: bool) -> list[
 
 
 def arms_view(found: Experiment, standing: Standing) -> RenderableType:
-    """What was counted of each arm, with estimates for the eye."""
+    """What was counted of each arm, with estimates for the eye; of outcomes those that were reported."""
+    shown = [one for one in _ESTIMATES if one.always or any(one.of(arm) is not None for arm in standing.arms)]
     rows = []
     for arm in standing.arms:
         name = f"v{arm.version}" + (" control" if arm.version == found.control else "")
         wanted = "" if arm.wanted is None else f" → {percent(arm.wanted)}"
-        rows.append(
-            (
-                name,
-                percent(arm.weight) + wanted,
-                count(arm.units),
-                count(arm.windows),
-                _rate(arm.error_rate),
-                _outcome(arm),
-            )
-        )
-    headers = ("arm", "weight", "units", "windows", "err (95 %)", "aim (95 %)")
-    return table(headers, rows, right=(1, 2, 3))
+        estimates = [one.text(one.of(arm)) for one in shown]
+        rows.append((name, percent(arm.weight) + wanted, count(arm.units), count(arm.windows), *estimates))
+    headers = ("arm", "weight", "units", "windows", *(one.name for one in shown))
+    return Group(table(headers, rows, right=(1, 2, 3)), Text(_ARMS_LEGEND, style="dim"))
 
 
-def _outcome(arm: ArmStanding) -> str:
-    if arm.conversion_rate is not None:
-        return _rate(arm.conversion_rate)
-    return ABSENT if arm.mean_reward is None else _number(arm.mean_reward)
+_ARMS_LEGEND = "windows: those that are over; in parentheses: 95 % confidence, for the eye"
 
 
 def _rate(found: ArmEstimate | None) -> str:
     if found is None:
         return ABSENT
-    return f"{found.value:.2%} ({found.low:.2%} to {found.high:.2%})"
+    value, low, high = (100 * one for one in (found.value, found.low, found.high))
+    return f"{value:.2f} % ({low:.2f} to {high:.2f})"
 
 
-def _number(found: ArmEstimate) -> str:
-    return f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})"
+def _number(found: ArmEstimate | None) -> str:
+    return ABSENT if found is None else f"{found.value:.4g} ({found.low:.4g} to {found.high:.4g})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Estimate:
+    """A column of estimates. always: also where none is known."""
+
+    name: str
+    of: Callable[[ArmStanding], ArmEstimate | None]
+    text: Callable[[ArmEstimate | None], str]
+    always: bool = False
+
+
+_ESTIMATES = (
+    _Estimate("error rate", lambda arm: arm.error_rate, _rate, always=True),
+    _Estimate("conversion rate", lambda arm: arm.conversion_rate, _rate),
+    _Estimate("mean reward", lambda arm: arm.mean_reward, _number),
+)
 
 
 def guardrails_view(standing: Standing) -> RenderableType:
@@ -122,9 +145,13 @@ def guardrails_view(standing: Standing) -> RenderableType:
         gone = "" if one.present else "off the route"
         for harm in one.harms:
             counts = f"{harm.counts[1]:,} of {sum(harm.counts):,} are its own" if harm.counts else gone
-            rows.append((harm.name, f"v{one.version}", *_test(harm), counts))
+            rows.append((harm.name.lower().replace("_", "-"), f"v{one.version}", *_test(harm), counts))
         rows.append(("no worse", f"v{one.version}", *_test(one.no_worse), gone))
-    return table(("guardrail", "of", "e-value", "speaks at", "first ones"), rows, right=(2, 3))
+    guardrails = table(("guardrail", "of", "e-value", "speaks at", "first harms"), rows, right=(2, 3))
+    return Group(guardrails, Text(_GUARDRAILS_LEGEND, style="dim"))
+
+
+_GUARDRAILS_LEGEND = "e-value: evidence, 1 = none; it may be looked at all the time"
 
 
 def _test(one: Guardrail) -> tuple[str, str]:
@@ -174,6 +201,13 @@ def over_text(found: Experiment) -> str:
     return f"{found.experiment} on {found.job} {how}{after}. {found.end_reason}"
 
 
+def served_text(route: Route) -> str:
+    """What readers get now."""
+    others = {version: share for version, share in route.weights.items() if share and version != route.active_version}
+    given = f"; the weights are {weights_text(route.weights)}" if others else ", with all the units"
+    return f"v{route.active_version} is the active version now{given} (epoch {route.epoch})."
+
+
 def decisions_view(found: Sequence[Decision]) -> RenderableType:
     """Decisions, newest first."""
     if not found:
@@ -183,7 +217,7 @@ def decisions_view(found: Sequence[Decision]) -> RenderableType:
             str(one.decision),
             moment(one.create_time).removesuffix(" UTC"),
             str(one.epoch),
-            one.action if one.carried_out else f"{one.action} (not carried out)",
+            _action(one),
             one.actor or ABSENT,
             one.reason or one.sentence,
         )
@@ -199,7 +233,7 @@ def decision_view(found: Decision) -> RenderableType:
             [
                 ("decision", f"{found.decision} on {found.experiment} of {found.job}"),
                 ("made", f"{moment(found.create_time)} by {found.actor or ABSENT}"),
-                ("action", f"{found.action}, epoch {found.epoch}" + ("" if found.carried_out else ", not carried out")),
+                ("action", f"{_action(found)}, epoch {found.epoch}"),
                 ("because", found.sentence),
                 *([("reason", found.reason)] if found.reason else []),
             ]

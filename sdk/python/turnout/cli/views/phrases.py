@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 from rich.console import RenderableType
@@ -53,3 +53,16 @@ def value_text(value: object) -> str:
     if isinstance(value, dict | list):
         return printable_on_one_line(msgspec.json.encode(value).decode())
     return printable_on_one_line(str(value))
+
+
+COUNTS_CALLERS = (
+    "Only reads that bring a unit are counted (`unit=` in the client, `turnout read --unit`); one that brings none "
+    "gets the active version."
+)
+
+
+def left_out(names: Sequence[str], command: str) -> Text:
+    """That a picture on a low screen is not the whole one."""
+    first, last = ", ".join(names[:-1]), names[-1]
+    named = f"{first} and {last}" if first else last
+    return Text(f"Left out for want of rows: {named}. `{command}` shows all.", style="dim")

@@ -10,7 +10,7 @@ from rich.text import Text
 from turnout.cli.output import facts, heading, table
 from turnout.cli.quantities import ABSENT, moment, percent, plural, span
 from turnout.cli.views.experiments import arms_line, arms_view, guardrails_view
-from turnout.cli.views.phrases import lines, state
+from turnout.cli.views.phrases import left_out, lines, state
 from turnout.experiments import Experiment
 from turnout.rollouts import (
     GateVerdict,
@@ -39,9 +39,9 @@ _HOLDS = {
     RolloutHold.OVERRULED: "because somebody changed the route over its head",
 }
 _ENDS = {
-    RolloutState.SUCCEEDED: "is through: everybody reads it",
-    RolloutState.ROLLED_BACK: "was taken back by itself",
-    RolloutState.ABORTED: "was aborted, and nobody reads it",
+    RolloutState.SUCCEEDED: "is through{after}: everybody reads {candidate}",
+    RolloutState.ROLLED_BACK: "took {candidate} back by itself{after}",
+    RolloutState.ABORTED: "was aborted{after} and has taken {candidate} back",
     RolloutState.FAILED: "did not begin, and nothing has changed",
 }
 
@@ -49,6 +49,7 @@ _ENDS = {
 def rollout_view(found: Rollout, counted: Experiment | None = None, *, detail: int = 2) -> RenderableType:
     """A rollout. counted: its experiment. detail: 2 = all, 1 = without guardrails, 0 = without steps and gates too."""
     parts: list[RenderableType] = [facts(_head(found, whole=detail > 0))]
+    hidden = [] if detail > 0 else ["the steps", "what gates say"]
     if detail > 0:
         parts += [Text(), _steps(found)]
         if found.findings and not found.state.over:
@@ -57,6 +58,10 @@ def rollout_view(found: Rollout, counted: Experiment | None = None, *, detail: i
         parts += [Text(), arms_view(counted, counted.standing)]
         if detail > 1:
             parts += [Text(), guardrails_view(counted.standing)]
+        else:
+            hidden.append("the guardrails")
+    if hidden:
+        parts.append(left_out(hidden, f"turnout rollout show {found.job} {found.rollout}"))
     return Group(*parts)
 
 
@@ -193,13 +198,13 @@ def way_on(found: Rollout) -> str:
 def rollout_line(found: Rollout, counted: Experiment | None = None) -> str:
     """How it stands on one line, for a log."""
     step = found.present
-    parts = [f"{found.job} v{found.candidate} {found.state}"]
+    parts = [f"rollout {found.rollout} of {found.job} (v{found.control} to v{found.candidate}) {found.state}"]
     if step is not None:
         parts.append(f"step {found.step} of {len(found.plan.steps)}, {step_text(step)}, {_progress(found, step)}")
     if counted is not None and counted.standing is not None:
         parts.append(arms_line(counted.standing))
     if found.waiting_for and found.state is not RolloutState.PAUSED:
-        parts.append(f"waits for {found.waiting_for}")
+        parts.append(f"waits for: {found.waiting_for}")
     elif found.sentence:
         parts.append(found.sentence)
     return "  ".join(parts)
@@ -209,7 +214,8 @@ def over_text(found: Rollout) -> str:
     """How a rollout ended."""
     lasted = found.end_time - found.create_time if found.end_time and found.create_time else None
     after = f" after {span(lasted)}" if lasted is not None else ""
-    return f"v{found.candidate} of {found.job} {_ENDS[found.state]}{after}. {found.sentence}"
+    end = _ENDS[found.state].format(candidate=f"v{found.candidate}", after=after)
+    return f"The rollout {found.rollout} of {found.job} {end}. {found.sentence}"
 
 
 def rollouts_view(found: Sequence[Rollout]) -> RenderableType:
@@ -283,7 +289,7 @@ def rollout_decisions_view(found: Sequence[RolloutDecision]) -> RenderableType:
             str(one.decision),
             moment(one.create_time).removesuffix(" UTC"),
             str(one.step),
-            one.action,
+            one.action.lower(),
             state(one.state),
             one.actor or ABSENT,
             one.reason or one.sentence,
@@ -300,7 +306,7 @@ def rollout_decision_view(found: RolloutDecision) -> RenderableType:
             [
                 ("decision", f"{found.decision} on {found.rollout} of {found.job}"),
                 ("made", f"{moment(found.create_time)} by {found.actor or ABSENT}"),
-                ("what", f"{found.action}, then {found.state} at step {found.step}"),
+                ("what", f"{found.action.lower()}; then {found.state} at step {found.step}"),
                 ("because", found.sentence),
                 *([("reason", found.reason)] if found.reason else []),
             ]
