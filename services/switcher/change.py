@@ -343,7 +343,7 @@ class Changes:
 
 def _described(intent: Intent, jobs: Sequence[str]) -> str:
     together = f" of {', '.join(jobs)} together" if len(jobs) > 1 else ""
-    return f"{intent.command.value}{together} by {intent.claimed_actor or 'somebody who gave no name'}"
+    return f"{intent.command.words}{together} by {intent.claimed_actor or 'somebody who gave no name'}"
 
 
 def _unchanged(before: RouteRecord, intent: Intent) -> ChangeRecord:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from services.switcher.switch import State
 from turnout.routing import Arm, Experiment, Interval, Route, Units
@@ -26,6 +26,26 @@ class CommandKind(Enum):
     ROLL_OUT = "ROLL_OUT"  # a rollout made a step
     WITHDRAW = "WITHDRAW"  # a rollout took its candidate back
     REQUIRE_GATES = "REQUIRE_GATES"
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return _WORDS[self]
+
+
+_WORDS: Final = {
+    CommandKind.SET_TRAFFIC: "traffic set",
+    CommandKind.CUT_OVER: "cutover",
+    CommandKind.ROLL_BACK: "rollback",
+    CommandKind.START_EXPERIMENT: "start of an experiment",
+    CommandKind.STOP_EXPERIMENT: "end of an experiment",
+    CommandKind.ABORT: "abort by a guardrail",
+    CommandKind.STEP: "step of a bandit",
+    CommandKind.SET_SHADOW: "shadow set",
+    CommandKind.ROLL_OUT: "step of a rollout",
+    CommandKind.WITHDRAW: "way back of a rollout",
+    CommandKind.REQUIRE_GATES: "gates demanded",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,6 @@ def _reason(record: ChangeRecord) -> str:
         CommandKind.STOP_EXPERIMENT: "Stopped",
         CommandKind.ROLL_OUT: "The rollout went on without it",
         CommandKind.WITHDRAW: "The rollout took its candidate back",
-    }.get(record.command, f"Its route was changed over its head ({record.command.value})")
+    }.get(record.command, f"Its route was changed over its head ({record.command.words})")
     by = f" by {record.claimed_actor}" if record.claimed_actor and record.command not in _BY_ITSELF else ""
     return f"{done}{by}: {record.reason}" if record.reason else f"{done}{by}."

@@ -69,6 +69,8 @@ class ExperimentMethods(rpc.SwitcherServicer):
         record = await store.read(*EXPERIMENTS.parse(request.name))
         message = convert.experiment_message(record)
         counted = await store.counted(record.number, STALE_AFTER)
+        if record.state.over:
+            counted = await store.at_its_end(counted)
         if counted.route.state.route is not None and counted.epochs:
             situation = situation_of(counted)
             message.standing.CopyFrom(convert.standing_message(situation, conclude(situation), counted.lost))

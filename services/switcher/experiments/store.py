@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -164,6 +164,14 @@ class ExperimentStore:
         if row is None:
             return None
         return RouteChanged(row["claimed_actor"], row["reason"], route_from_json(job, row["route"]))
+
+    async def at_its_end(self, counted: Counted) -> Counted:
+        """An experiment that is over with the last route that it stood on, instead of the present one."""
+        last = await self.change_of(counted.experiment.job, counted.epochs[-1].epoch) if counted.epochs else None
+        if last is None:
+            return counted
+        state = replace(counted.route.state, route=last.route)
+        return replace(counted, route=replace(counted.route, state=state))
 
     async def list_decisions(self, job: str, experiment: str, before: int | None, limit: int) -> list[DecisionRow]:
         """Decisions on an experiment, newest first; those before one, where it is given."""

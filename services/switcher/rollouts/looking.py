@@ -176,7 +176,7 @@ class Looks:
     async def _last_change(self, job: str) -> str:
         [change] = await self._routes.list_changes(job, None, 1)
         by = f" by {change.claimed_actor}" if change.claimed_actor else ""
-        return f"{change.command.value}{by}" + (f": {change.reason}" if change.reason else "")
+        return f"{change.command.words}{by}" + (f": {change.reason}" if change.reason else "")
 
 
 def _unread(rollout: Rollout, situation: Situation) -> str:

@@ -92,7 +92,7 @@ async def test_a_second_change_meanwhile_is_told_of_the_first(switcher: Switcher
     proposal = await front.until_proposed()
     refusal = await refused(switcher.cut_over(2))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "CHANGE_IN_FLIGHT")
-    assert "CUT_OVER by ada" in refusal.message
+    assert "cutover by ada" in refusal.message
     await front.report(proposal.proposal, pb.Report.PREPARED)
     assert (await first).route.active_version == 1
 

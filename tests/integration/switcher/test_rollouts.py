@@ -332,7 +332,7 @@ async def test_whoever_goes_over_its_head_pauses_it(rolling: Rolling, lab: Exper
     await switcher.set_traffic({1: 5000, 2: 5000}, override_owner=True, claimed_actor="eve", reason="in a hurry")
     paused = await rolling.until(pb.Rollout.PAUSED)
     assert paused.hold == pb.Rollout.OVERRULED
-    assert "SET_TRAFFIC by eve: in a hurry" in paused.sentence
+    assert "traffic set by eve: in a hurry" in paused.sentence
     assert "v2 has 50 % instead of 5 %" in paused.sentence
     await rolling.say("Resume")
     await adopted(rolling, lab, 500)
@@ -364,7 +364,7 @@ async def test_who_stops_its_shadow_pauses_it(rolling: Rolling, switcher: Switch
     await switcher.stub.SetShadow(request, timeout=20)
     paused = await rolling.until(pb.Rollout.PAUSED)
     assert paused.hold == pb.Rollout.OVERRULED
-    assert "The shadow was stopped over the rollout's head (SET_SHADOW by eve)" in paused.sentence
+    assert "The shadow was stopped over the rollout's head (shadow set by eve)" in paused.sentence
     await rolling.say("Resume")
     await rolling.until_step(1)
     assert (await rolling.route()).shadow.version == 2

@@ -124,13 +124,13 @@ async def test_the_way_out_takes_the_place_of_what_is_on_its_way(switcher: Switc
     back = asyncio.create_task(switcher.roll_back(claimed_actor="ada"))
     emergency = await front.until_proposed(4)
     second = await refused(switcher.roll_back())
-    assert (second.reason, "ROLL_BACK by ada" in second.message) == ("CHANGE_IN_FLIGHT", True)
+    assert (second.reason, "rollback by ada" in second.message) == ("CHANGE_IN_FLIGHT", True)
     await front.report(emergency.proposal, pb.Report.PREPARED)
     assert (await back).route.active_version == 1
     await front.report(proposal.proposal, pb.Report.PREPARED)
     refusal = await change
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "PROPOSAL_EXPIRED")
-    assert "ROLL_BACK by ada took its place" in refusal.message
+    assert "rollback by ada took its place" in refusal.message
     assert front.cancelled[0] == proposal.proposal
     route = await switcher.route()
     assert (route.epoch, route.active_version) == (3, 1)
@@ -150,7 +150,7 @@ async def test_a_rollback_overtakes_another_emergency_too(switcher: Switcher, ma
     await front.report(rollback.proposal, pb.Report.PREPARED)
     assert (await back).route.active_version == 1
     refusal = await given_up
-    assert (refusal.reason, "ROLL_BACK by ada took its place" in refusal.message) == ("PROPOSAL_EXPIRED", True)
+    assert (refusal.reason, "rollback by ada took its place" in refusal.message) == ("PROPOSAL_EXPIRED", True)
 
 
 async def test_giving_up_a_split_does_not_wait_for_a_front_that_cannot(

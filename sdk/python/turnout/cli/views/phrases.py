@@ -61,6 +61,12 @@ COUNTS_CALLERS = (
 )
 
 
+def named(resource: str) -> str:
+    """`jobs/carrier-punctuality/rollouts/v2` -> `rollout v2`; any other text as it is."""
+    parts = resource.split("/")
+    return f"{parts[2].removesuffix('s')} {parts[3]}" if len(parts) == 4 and parts[0] == "jobs" else resource
+
+
 def left_out(names: Sequence[str], command: str) -> Text:
     """That a picture on a low screen is not the whole one."""
     first, last = ", ".join(names[:-1]), names[-1]

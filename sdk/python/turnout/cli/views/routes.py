@@ -9,7 +9,7 @@ from rich.text import Text
 
 from turnout.cli.output import facts, table
 from turnout.cli.quantities import ABSENT, moment, percent, plural, span
-from turnout.cli.views.phrases import lines, state, weights_text
+from turnout.cli.views.phrases import lines, named, state, weights_text
 from turnout.readiness import RollbackReadiness
 from turnout.results import Command, Explanation, Gate, Route, RouteChange, View, ViewState
 
@@ -38,7 +38,7 @@ def route_view(route: Route, readiness: RollbackReadiness | None = None) -> Rend
         ("SQL view", view_text(route.view)),
     ]
     if route.owner is not None:
-        pairs.append(("owner", f"{route.owner}, which moves the weights"))
+        pairs.append(("owner", f"{named(route.owner)}, which moves the weights"))
     if route.required_gates:
         pairs.append(("gates", f"{', '.join(route.required_gates)} demanded of every change"))
     if route.shadow is not None:
