@@ -1,7 +1,7 @@
 """Errors of the client, one class for each gRPC status that a person can act on.
 
     TurnoutError
-    ├── InvalidInput         the request can never succeed as it is
+    ├── InvalidInput         the request can never succeed as it is; `violations` may list each field that is wrong
     ├── NotFound             a named thing does not exist
     ├── AlreadyExists        a name is taken
     ├── FailedPrecondition   the state of the system forbids it; `violations` lists each reason, such as a failed gate
@@ -25,7 +25,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One reason why a precondition fails: its kind (such as a gate's name), what it is about, and the evidence."""
+    """One reason why a precondition fails: its kind (such as a gate's name), what it is about, and the evidence. Of an
+    InvalidInput: the reason, the field (such as "rollout.plan.steps[2]"), and what is wrong with it."""
 
     type: str
     subject: str
@@ -36,7 +37,8 @@ class TurnoutError(Exception):
     """Base of all errors that the client raises on purpose.
 
     reason: stable, UPPER_SNAKE. message: for a person. metadata: facts for a program, such as the etag that was stale.
-    violations: each reason of a FailedPrecondition; empty elsewhere.
+    violations: each reason of a FailedPrecondition; of an InvalidInput each field, where several may be wrong; empty
+    elsewhere.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import resources
@@ -83,22 +83,47 @@ class PlanFileError(ValueError):
         super().__init__(" ".join(f"line {one.line}, {one.where}: {one.text}" for one in self.faults))
 
 
+def _line(node: yaml.Node) -> int:
+    number: int = node.start_mark.line
+    return number + 1
+
+
 class _Wrong(Exception):
     """What is wrong with a node."""
 
     def __init__(self, node: yaml.Node, text: str) -> None:
         super().__init__(text)
-        self.line = node.start_mark.line + 1
+        self.line = _line(node)
         self.text = text
 
 
-def parse(text: str) -> RolloutPlan:
-    """The plan that a text in YAML says. PlanFileError."""
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """The plan that a text says, and at which of its lines (from 1) each field of it is said, such as "steps[2]" or
+    "guardrails.margin"; what comes of a template stands at none."""
+
+    plan: RolloutPlan
+    lines: Mapping[str, int]
+
+    def line(self, field: str) -> int | None:
+        """The line of a field, or else of what holds it; None where neither is said in the text."""
+        while field and field not in self.lines:
+            field = field.rpartition(".")[0] if "." in field else field.rpartition("[")[0]
+        return self.lines.get(field)
+
+
+def read(text: str) -> PlanFile:
+    """What a text in YAML says. PlanFileError."""
     reading = _Reading()
     plan = reading.plan(_composed(text))
     if reading.faults:
         raise PlanFileError(reading.faults)
-    return plan
+    return PlanFile(plan, reading.lines)
+
+
+def parse(text: str) -> RolloutPlan:
+    """The plan that a text in YAML says. PlanFileError."""
+    return read(text).plan
 
 
 def template_text(name: str) -> str:
@@ -161,6 +186,7 @@ class _Reading:
 
     def __init__(self) -> None:
         self.faults: list[PlanFault] = []
+        self.lines: dict[str, int] = {}
         self._met: set[int] = set()
 
     def plan(self, node: yaml.Node) -> RolloutPlan:
@@ -173,6 +199,7 @@ class _Reading:
             if name.value not in PARTS:
                 self._note("the plan", _Wrong(name, _unknown(name.value, PARTS, "part of a plan")))
         known = {name.value: value for name, value in parts.items()}
+        self.lines |= {name.value: _line(name) for name in parts}
         plan = self._attempt("template", _template, known["template"]) if "template" in known else RolloutPlan(())
         if "template" not in known and "steps" not in known:
             self._note("the plan", _Wrong(node, f"It says neither `steps` nor `template`. {_templates()}"))
@@ -193,10 +220,12 @@ class _Reading:
         for key, value in given:
             name = key.value
             if name == "units":
+                self.lines["units"] = _line(key)
                 plan = dataclasses.replace(plan, units=self._attempt("guardrails, units", _units, value))
             elif name in _READERS:
-                field, read = _READERS[name]
-                changes[field] = self._attempt(f"guardrails, {name}", read, value)
+                field, reader = _READERS[name]
+                self.lines[f"guardrails.{field}"] = _line(key)
+                changes[field] = self._attempt(f"guardrails, {name}", reader, value)
             else:
                 self._note("guardrails", _Wrong(key, _unknown(name, GUARDRAILS, "guardrail")))
         return dataclasses.replace(plan, guardrails=dataclasses.replace(plan.guardrails, **changes))
@@ -210,6 +239,7 @@ class _Reading:
             self._note("steps", wrong)
             return
         for place, one in enumerate(node.value, start=1):
+            self.lines[f"steps[{place - 1}]"] = _line(one)
             step = self._attempt(f"step {place}", self._step, one)
             if step is not None:
                 yield step
@@ -278,7 +308,7 @@ class _Reading:
                 first = lines[key.value]
                 self._note(what, _Wrong(key, f"`{key.value}` stands in line {first} already; say it once."))
                 continue
-            lines[key.value] = key.start_mark.line + 1
+            lines[key.value] = _line(key)
             yield key, value
 
     def _once(self, node: yaml.Node) -> None:

@@ -141,8 +141,9 @@ class Rollout:
     on; "" = nothing. frozen: whether nothing moves forward because a gate gave no answer, or a stale one. weight: basis
     points of the units that the candidate was given. watched: how long the present step was watched with answers of its
     gates. experiment: that counts, or last counted, the candidate's units; "" = none. update_time: when it came to its
-    present state, step and phase. end_time: None before it is over. previews, least: only in the answer to its start.
-    skipped: the steps, from 1, that a person promoted it past.
+    present state, step and phase. end_time: None before it is over. previews, least, expectation: only in the answer to
+    its start; the last one is what the others take for granted of units, and where that comes from. skipped: the steps,
+    from 1, that a person promoted it past.
     """
 
     job: str
@@ -169,6 +170,7 @@ class Rollout:
     previews: tuple[RolloutPreview, ...] = ()
     least: timedelta | None = None
     skipped: tuple[int, ...] = ()
+    expectation: str = ""
 
     @property
     def present(self) -> RolloutStep | None:

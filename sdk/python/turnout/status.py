@@ -37,7 +37,7 @@ def details_of(
 ) -> tuple[error_details_pb2.ErrorInfo | None, tuple[Violation, ...]]:
     """What the status carries; None for one without ErrorInfo, which no service of Turnout has sent."""
     found: error_details_pb2.ErrorInfo | None = None
-    failure = error_details_pb2.PreconditionFailure()
+    failure, request = error_details_pb2.PreconditionFailure(), error_details_pb2.BadRequest()
     try:
         status = rpc_status.from_call(error)
     except ValueError:  # a status from something else than a Turnout server, with details that do not fit it
@@ -47,9 +47,12 @@ def details_of(
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             found = info
-        else:
-            detail.Unpack(failure)
-    return found, tuple(Violation(v.type, v.subject, v.description) for v in failure.violations)
+        elif not detail.Unpack(failure):
+            detail.Unpack(request)
+    return found, (
+        *(Violation(one.type, one.subject, one.description) for one in failure.violations),
+        *(Violation(one.reason, one.field, one.description) for one in request.field_violations),
+    )
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, service: str) -> TurnoutError:

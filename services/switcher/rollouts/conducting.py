@@ -2,6 +2,7 @@
 
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -11,7 +12,7 @@ from services.switcher.records import Intent
 from services.switcher.rollouts.neighbours import Neighbours
 from services.switcher.rollouts.on_route import refuse_shared
 from services.switcher.rollouts.plan import Plan, StepKind, checked_for
-from services.switcher.rollouts.preview import Expected, Preview, preview
+from services.switcher.rollouts.preview import Expected, Foreseen, foreseen
 from services.switcher.rollouts.record import Said, decides, follows, recorded
 from services.switcher.rollouts.rollout import Rollout, begun
 from services.switcher.rollouts.store import TRIES, RolloutStore, Stored, another_runs
@@ -40,32 +41,34 @@ class Created:
     """A rollout with what its steps would take; stored: None = it was only checked."""
 
     rollout: Rollout
-    previews: tuple[Preview, ...]
+    foreseen: Foreseen
     stored: Stored | None
 
 
 class Rollouts:
     """Starts rollouts and passes on what people say."""
 
-    def __init__(self, store: RolloutStore, routes: RouteStore, neighbours: Neighbours) -> None:
+    def __init__(self, store: RolloutStore, routes: RouteStore, neighbours: Neighbours, protection: timedelta) -> None:
+        """protection: how long a cutover's way back is kept from retirement."""
         self._store = store
         self._routes = routes
         self._neighbours = neighbours
+        self._protection = protection
 
     async def create(self, asked: Asked, intent: Intent, *, validate_only: bool) -> Created:
         """Check and begin a rollout; the same one where the same request came before."""
         before = await self._store.of_request(intent)
         if before is not None:
-            return Created(before.rollout, await self._previews(asked, before.rollout.control), before)
+            return Created(before.rollout, await self._foreseen(asked, before.rollout.control), before)
         control = await self._control(asked)
         plan = checked_for(asked.plan, asked.version, control)
         await self._neighbours.refuse_absent(asked.job, asked.version)
-        previews = await self._previews(asked, control)
+        would = await self._foreseen(asked, control)
         now = await self._store.now()
         rollout = begun(secrets.token_hex(8), asked.job, asked.version, control, plan, now)
         if validate_only:
-            return Created(rollout, previews, None)
-        return Created(rollout, previews, await self._store.create(asked.rollout_id, rollout, intent))
+            return Created(rollout, would, None)
+        return Created(rollout, would, await self._store.create(asked.rollout_id, rollout, intent))
 
     async def _control(self, asked: Asked) -> int:
         """The active version, of a route that is free; NotFound (ROUTE_NOT_FOUND), AlreadyExists (ROLLOUT_RUNS),
@@ -80,28 +83,28 @@ class Rollouts:
         refuse_released(state, {asked.version: WHOLE})
         return state.route.active_version
 
-    async def _previews(self, asked: Asked, control: int) -> tuple[Preview, ...]:
+    async def _foreseen(self, asked: Asked, control: int) -> Foreseen:
         known = await self._store.expected(asked.job, asked.plan.units)
         copy = Expected(replay_s=0.0)
-        replays = any(step.kind is StepKind.REPLAY for step in asked.plan.steps)
-        if replays:
+        if any(step.kind is StepKind.REPLAY for step in asked.plan.steps):
             copy = await self._neighbours.copy_expected(asked.job, asked.version)
-            schema = await self._neighbours.schema_refuses(asked.job, asked.version, control)
-            copy = msgspec.structs.replace(copy, replay_remarks=(*copy.replay_remarks, *schema))
+        elif await self._neighbours.lacks_run(asked.job, asked.version):
+            missing = (
+                f"v{asked.version} has no run, and the plan starts none: it would wait for a person. Begin the plan "
+                "with `- replay`, or start the run (`turnout apply FILE`)."
+            )
+            copy = Expected(replay_s=0.0, remarks=(missing,))
+        schema = await self._neighbours.schema_refuses(asked.job, asked.version, control)
+        by_hand = Expected(units_per_day=asked.units_per_day, risk=asked.risk)
         expected = msgspec.structs.replace(
             copy,
+            remarks=(*copy.remarks, *schema),
             units_per_day=known.units_per_day if asked.units_per_day is None else asked.units_per_day,
             risk=known.risk if asked.risk is None else asked.risk,
+            source=known.source,
+            protected_s=self._protection.total_seconds(),
         )
-        told = preview(asked.plan, expected)
-        if replays or not await self._neighbours.lacks_run(asked.job, asked.version):
-            return told
-        missing = (
-            f"v{asked.version} has no run, and the plan starts none: it would wait for a person. Begin the plan with "
-            "`- replay`, or start the run (`turnout apply FILE`)."
-        )
-        first = msgspec.structs.replace(told[0], warnings=(missing, *told[0].warnings))
-        return (first, *told[1:])
+        return foreseen(asked.plan, expected, by_hand)
 
     async def say(self, job: str, rollout_id: str, verb: str, place: int, who: tuple[str, str]) -> Stored:
         """Say a verb (PAUSE, RESUME, PROMOTE past the step at this place, ABORT) to a rollout; who: says it, and why.

@@ -1,20 +1,20 @@
 """Between the contract's messages and rollouts."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
 
-from services.switcher.rollouts.plan import Plan, Step, StepKind, refuse
-from services.switcher.rollouts.preview import Preview, least_s
+from services.switcher.rollouts.plan import Plan, Step, StepKind, complaint, refuse
+from services.switcher.rollouts.preview import Foreseen, Preview, least_s
 from services.switcher.rollouts.rollout import Rollout, State
 from services.switcher.rollouts.store import DecisionRow, Stored
 from services.switcher.rollouts.templates import LEVELS, TEMPLATES, TIMES
 from services.switcher.rollouts.verdicts import Finding
 from turnout import contract_proto
 from turnout.contract import ContractError, decode, encode
+from turnout.errors import Violation
 from turnout.kind_values import timestamp
 from turnout.routing import Units
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -31,34 +31,37 @@ def plan_of(message: pb.RolloutPlan) -> Plan:
 
     Whether the plan itself is one, `plan.checked` says.
     """
-    complaints: list[str] = []
+    complaints: list[Violation] = []
     plan = Plan(())
     if message.template in TEMPLATES:
         plan = TEMPLATES[message.template]
     elif message.template:
-        complaints.append(f"There is no template {message.template!r}; there are {', '.join(TEMPLATES)}.")
+        told = f"There is no template {message.template!r}; there are {', '.join(TEMPLATES)}."
+        complaints.append(complaint("plan.template", told))
     elif not message.steps:
-        complaints.append(f"Give steps, or a template: {', '.join(TEMPLATES)}.")
+        complaints.append(complaint("plan", f"Give steps, or a template: {', '.join(TEMPLATES)}."))
     if message.guardrails.harms or message.guardrails.errors:
-        complaints.append("The harms and errors of a rollout are always the defaults; leave them out.")
+        told = "The harms and errors of a rollout are always the defaults; leave them out."
+        complaints.append(complaint("plan.guardrails", told))
     if message.steps:
-        steps = [_step_of(place, step, complaints) for place, step in enumerate(message.steps, start=1)]
+        steps = [_step_of(place, step, complaints) for place, step in enumerate(message.steps)]
         plan = msgspec.structs.replace(plan, steps=tuple(step for step in steps if step is not None))
     refuse(complaints)
     return _with_guardrails(plan, message)
 
 
-def _step_of(place: int, message: pb.RolloutStep, complaints: list[str]) -> Step | None:
-    kind = _KINDS.get(message.kind)
+def _step_of(place: int, message: pb.RolloutStep, complaints: list[Violation]) -> Step | None:
+    kind, field = _KINDS.get(message.kind), f"plan.steps[{place}]"
     if kind is None:
-        complaints.append(f"Step {place} does not say what it does (kind).")
+        complaints.append(complaint(field, f"Step {place + 1} does not say what it does (kind)."))
         return None
     contract = ""
     if message.HasField("contract"):
         try:
             contract = encode(contract_proto.from_proto(message.contract))
         except ContractError as error:
-            complaints.append(f"Step {place}, {kind.value}: the contract makes no sense: {error}.")
+            told = f"Step {place + 1}, {kind.value}: the contract makes no sense: {error}."
+            complaints.append(complaint(f"{field}.contract", told))
     return Step(
         kind,
         message.share,
@@ -116,10 +119,11 @@ def _rollout_message(name: str, rollout: Rollout, experiment: str) -> pb.Rollout
     )
 
 
-def add_previews(message: pb.Rollout, previews: Sequence[Preview]) -> pb.Rollout:
+def add_foreseen(message: pb.Rollout, foreseen: Foreseen) -> pb.Rollout:
     """The message, with what each step would take."""
-    message.previews.extend(_preview_message(one) for one in previews)
-    known = least_s(previews)
+    message.previews.extend(_preview_message(one) for one in foreseen.previews)
+    message.expectation = foreseen.basis
+    known = least_s(foreseen.previews)
     if known is not None:
         message.least_time.CopyFrom(_duration(known))
     return message

@@ -45,7 +45,12 @@ class Neighbours:
             return ()
         changes = difference(*(definition_proto.from_proto(one.definition) for one in found))
         against = "; ".join(str(one) for one in changes if one.breaking)
-        return (f"The gate schema will fail, column by column: {against}.",) if against else ()
+        if not against:
+            return ()
+        return (
+            f"The gate schema will fail, column by column: {against}. No rollout passes over it: apply the file with "
+            f"them mended, or cut over by hand (`turnout cutover {job} v{candidate} --override-gates schema`).",
+        )
 
     async def _version(self, job: str, version: int) -> registry_pb2.Version:
         request = registry_pb2.GetVersionRequest(name=VersionId(job, version).name)
@@ -61,10 +66,10 @@ class Neighbours:
             found = await self._replayer.EstimateRun(request, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
             told = from_rpc_error(error, "replayer")
-            return Expected(replay_remarks=(f"How long the copy takes is not known: {told.message}",))
+            return Expected(remarks=(f"How long the copy takes is not known: {told.message}",))
         known = found.HasField("duration") and not found.never_catches_up
         seconds = found.duration.ToTimedelta().total_seconds() if known else None
-        return Expected(replay_s=seconds, replay_remarks=tuple(found.remarks))
+        return Expected(replay_s=seconds, remarks=tuple(found.remarks))
 
     async def lacks_run(self, job: str, version: int) -> bool:
         """Whether the version has no run at all; False where the replayer cannot tell."""

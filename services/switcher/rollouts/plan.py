@@ -17,14 +17,16 @@ A plan ends with the candidate at 100 %: one that stops half-way is an experimen
 """
 
 import enum
+import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec
 
 from services.switcher.experiments import spec
 from services.switcher.statistics.decision import Plan as Judging
-from turnout.errors import InvalidInput
+from turnout.errors import InvalidInput, Violation
 from turnout.routing import WHOLE, Units
 
 STEPS_MAX: Final = 32
@@ -147,24 +149,37 @@ def checked(plan: Plan) -> Plan:
 def checked_for(plan: Plan, candidate: int, control: int) -> Plan:
     """The plan for these versions; control: the active version, 0 = none. InvalidInput (INVALID_PLAN) as `checked`."""
     if candidate == control:
-        refuse([f"v{candidate} is active already: there is nothing to roll out."])
+        refuse([complaint("version", f"v{candidate} is active already: there is nothing to roll out.")])
     if not control:
-        refuse(["The job has no active version to go back to: cut over to its first one (`turnout cutover`)."])
+        refuse(
+            [
+                complaint(
+                    "version",
+                    "The job has no active version to go back to: cut over to its first one (`turnout cutover`).",
+                )
+            ]
+        )
     return checked(plan)
 
 
-def refuse(complaints: Iterator[str] | list[str]) -> None:
+def complaint(field: str, text: str) -> Violation:
+    """What is wrong with a field of the rollout, such as "plan.steps[2]"."""
+    return Violation("INVALID_PLAN", f"rollout.{field}", text)
+
+
+def refuse(complaints: Sequence[Violation]) -> None:
     """InvalidInput (INVALID_PLAN) with all complaints, if there are any."""
-    told = list(complaints)
-    if told:
-        raise InvalidInput("INVALID_PLAN", " ".join(told))
+    if complaints:
+        told = " ".join(one.description for one in complaints)
+        raise InvalidInput("INVALID_PLAN", told, violations=tuple(complaints))
 
 
-def _of_steps(steps: Sequence[Step]) -> Iterator[str]:
+def _of_steps(steps: Sequence[Step]) -> Iterator[Violation]:
     if not 1 <= len(steps) <= STEPS_MAX:
-        yield f"The plan has {len(steps)} steps; give 1 to {STEPS_MAX}."
-    for place, step in enumerate(steps, start=1):
-        yield from (f"Step {place}, {step.label}: {complaint}" for complaint in _of_step(step))
+        yield complaint("plan.steps", f"The plan has {len(steps)} steps; give 1 to {STEPS_MAX}.")
+    for place, step in enumerate(steps):
+        for told in _of_step(step):
+            yield complaint(f"plan.steps[{place}]", f"Step {place + 1}, {step.label}: {told}")
 
 
 def _of_step(step: Step) -> Iterator[str]:
@@ -189,30 +204,47 @@ def _of_step(step: Step) -> Iterator[str]:
         yield f"it would be over at once. Say for how long (`for: 1h`){until}."
 
 
-def _of_order(steps: Sequence[Step]) -> Iterator[str]:
+def _of_order(steps: Sequence[Step]) -> Iterator[Violation]:
     kinds = [step.kind for step in steps]
-    shares = [step.share for step in steps if step.kind is StepKind.TRAFFIC]
-    if sorted(set(shares)) != shares:
-        yield "The shares of traffic must grow from step to step: whoever was given the candidate keeps it."
-    if not shares or shares[-1] != WHOLE:
-        yield "The plan must end with everybody on the candidate: add `- traffic: 100 %`, and behind it a soak."
+    moves = [(place, step.share) for place, step in enumerate(steps) if step.kind is StepKind.TRAFFIC]
+    for (_, before), (place, share) in pairwise(moves):
+        if share <= before:
+            told = "The shares of traffic must grow from step to step: whoever was given the candidate keeps it."
+            yield _at(place, told)
+    if not moves or moves[-1][1] != WHOLE:
+        yield complaint(
+            "plan.steps",
+            "The plan must end with everybody on the candidate: add `- traffic: 100 %`, and behind it a soak.",
+        )
         return
-    whole = len(kinds) - 1 - kinds[::-1].index(StepKind.TRAFFIC)
-    if StepKind.REPLAY in kinds[1:]:
-        yield "replay can only be the first step."
-    for kind in (StepKind.COMPARE, StepKind.SHADOW):
-        if kind in kinds[whole:]:
-            yield f"{kind.value} must come before traffic 100 %: afterwards there is nothing left to be held back."
-    if StepKind.SOAK in kinds[:whole]:
-        yield "soak must come after traffic 100 %; to stay with a share, give that step a longer `for`."
-    if StepKind.RETIRE in kinds[:-1]:
-        yield "retire can only be the last step."
-    if kinds[-1] is StepKind.APPROVE:
-        yield "Nothing comes after the last approve; leave it out."
+    whole, last = moves[-1][0], len(kinds) - 1
+    for place, kind in enumerate(kinds):
+        if kind is StepKind.REPLAY and place:
+            yield _at(place, "replay can only be the first step.")
+        if kind in (StepKind.COMPARE, StepKind.SHADOW) and place > whole:
+            told = "must come before traffic 100 %: afterwards there is nothing left to be held back."
+            yield _at(place, f"{kind.value} {told}")
+        if kind is StepKind.SOAK and place < whole:
+            yield _at(place, "soak must come after traffic 100 %; to stay with a share, give that step a longer `for`.")
+        if kind is StepKind.RETIRE and place < last:
+            yield _at(place, "retire can only be the last step.")
+    if kinds[last] is StepKind.APPROVE:
+        yield _at(last, "Nothing comes after the last approve; leave it out.")
 
 
-def _of_guardrails(plan: Plan) -> Iterator[str]:
+def _at(place: int, text: str) -> Violation:
+    return complaint(f"plan.steps[{place}]", text)
+
+
+_GUARDRAILS: Final = (
+    *("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max"),
+    *("window", "delay", "slow"),
+)
+
+
+def _of_guardrails(plan: Plan) -> Iterator[Violation]:
     try:
         spec.checked(experiment(plan, control=1, candidate=2, share=1))
     except InvalidInput as error:
-        yield error.message
+        named = [name for name in _GUARDRAILS if re.search(rf"\b{name}\b", error.message)]
+        yield complaint(f"plan.guardrails.{named[0]}" if named else "plan.guardrails", error.message)

@@ -1,8 +1,4 @@
-"""What a plan would take, and whether the units that are expected can reach a verdict. Pure.
-
-The e-values of several shares multiply, so what the units of each contribute adds up: a step needs what the steps
-before it have left.
-"""
+"""What a plan would take, and what it could not reach: of its steps, its units and its times. Pure."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,27 +6,29 @@ from typing import Final
 
 import msgspec
 
-from services.switcher.rollouts.plan import Gate, Plan, Step, StepKind
-from services.switcher.statistics.harm import units_to_find
-from services.switcher.statistics.promotion import units_needed
-from turnout.routing import WHOLE
+from services.switcher.rollouts.plan import TIME_MAX_S, Gate, Plan, Step, StepKind
+from services.switcher.rollouts.reach import DAY_S, FOUND, Gathered, Reach, least_margin, reached, too_late, too_many
+from turnout.routing import Units
 
-FOUND: Final = 10.0
-"""How much more often a candidate errs that a share is expected to find: below it a share would be for show."""
-_DAY_S: Final = 86400.0
+_UNITS_MAX: Final = 10_000_000
+"""More than so many units nobody is advised to have counted."""
 
 
 class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is known before the start; None = it is not.
 
-    replay_s: the copy of the log, in seconds; 0 where the candidate is at its end. units_per_day: units that read for
-    the first time. risk: the part of them that errs within its window, 0 to 1.
+    replay_s: the copy of the log, in seconds; 0 where the candidate is at its end. remarks: what stands in the way from
+    the first step on. units_per_day: units that read for the first time. risk: the part of them that errs within its
+    window, 0 to 1. source: where these were seen, in words; "" = units of this kind were never counted. protected_s:
+    for how long a cutover's way back is kept, in seconds.
     """
 
     replay_s: float | None = None
-    replay_remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     units_per_day: float | None = None
     risk: float | None = None
+    source: str = ""
+    protected_s: float = 0.0
 
 
 class Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,12 +49,29 @@ class Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warnings: tuple[str, ...]
 
 
+class Foreseen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the steps of a plan would take; basis: what that takes for granted of units, and where it comes from."""
+
+    previews: tuple[Preview, ...]
+    basis: str
+
+
+def foreseen(plan: Plan, expected: Expected, by_hand: Expected) -> Foreseen:
+    """What is foreseen of the plan. by_hand: what the caller has said to expect."""
+    return Foreseen(preview(plan, expected), basis(expected, by_hand))
+
+
 def preview(plan: Plan, expected: Expected) -> tuple[Preview, ...]:
     """Each step of the plan, in its order."""
-    told, before = [], _Gathered()
-    for step in plan.steps:
-        one, before = _previewed(plan, step, expected, before)
-        told.append(one)
+    told: list[Preview] = []
+    before = Gathered()
+    for place, step in enumerate(plan.steps):
+        if step.beside:
+            one, before = _beside(plan, step, expected, before)
+        else:
+            one = _apart(plan, place, expected)
+        first = expected.remarks if place == 0 else ()
+        told.append(msgspec.structs.replace(one, warnings=(*first, *_overlooked(plan, place, expected), *one.warnings)))
     return tuple(told)
 
 
@@ -67,127 +82,200 @@ def least_s(steps: Sequence[Preview]) -> float | None:
     return math.fsum(known) if len(known) == len(times) else None
 
 
-class _Gathered(msgspec.Struct, frozen=True):
-    """What the steps so far are expected to bring: units, and the parts of what a verdict needs."""
+def basis(expected: Expected, by_hand: Expected) -> str:
+    """What the previews take for granted of units, and where that comes from; by_hand: what the caller has said."""
+    units, risk = expected.units_per_day, expected.risk
+    parts = [
+        _granted(
+            "" if units is None else f"{units:,.0f} units a day",
+            "an unknown number of units a day",
+            by_hand.units_per_day is None,
+            f"as in {expected.source}",
+            "--units-per-day",
+        ),
+        _granted(
+            "" if risk is None else f"{100 * risk:.3g} % of them erring",
+            "an unknown part of them erring",
+            by_hand.risk is None,
+            "as there" if by_hand.units_per_day is None and units is not None else f"as in {expected.source}",
+            "--risk",
+        ),
+    ]
+    return ", ".join(parts)
 
-    units: float = 0.0
-    no_worse: float = 0.0
-    found: float = 0.0
+
+def _granted(known: str, unknown: str, seen: bool, source: str, option: str) -> str:
+    if not known:
+        return f"{unknown} (`{option}` says it)"
+    return f"{known} ({source}; `{option}` says otherwise)" if seen else f"{known} (`{option}`)"
 
 
-def _previewed(plan: Plan, step: Step, expected: Expected, before: _Gathered) -> tuple[Preview, _Gathered]:
-    if step.beside:
-        return _beside(plan, step, expected, before)
-    time_s = expected.replay_s if step.kind is StepKind.REPLAY else step.for_s
-    unknown = step.kind in (StepKind.COMPARE, StepKind.APPROVE)  # as long as the tables are large, or a person away
-    remarks = expected.replay_remarks if step.kind is StepKind.REPLAY else ()
-    warnings = (*remarks, *_limit(step, time_s)) if not unknown else ()
-    return (
-        Preview(step, _does(step), step.gates, None if unknown else time_s, 0.0, None, None, warnings),
-        before,
-    )
+# --- the steps ------------------------------------------------------------------------------------------------------
 
 
-def _beside(plan: Plan, step: Step, expected: Expected, before: _Gathered) -> tuple[Preview, _Gathered]:
-    share = step.share / WHOLE
+def _apart(plan: Plan, place: int, expected: Expected) -> Preview:
+    """A step by which no units are compared."""
+    step = plan.steps[place]
+    time_s: float | None = step.for_s
+    warnings: Iterator[str] = iter(())
+    if step.kind in (StepKind.COMPARE, StepKind.APPROVE):
+        time_s = None  # as long as the tables are large, or a person away
+    elif step.kind is StepKind.RETIRE:
+        time_s = max(0.0, expected.protected_s - _since_cutover_s(plan, place))
+        warnings = _kept(step, time_s, expected.protected_s)
+    elif step.kind is StepKind.REPLAY:
+        time_s = expected.replay_s
+        warnings = _limit(step, time_s)
+    return Preview(step, _does(step), step.gates, time_s, 0.0, None, None, tuple(warnings))
+
+
+def _beside(plan: Plan, step: Step, expected: Expected, before: Gathered) -> tuple[Preview, Gathered]:
+    """A share of the units beside the active version."""
     if expected.units_per_day is None or expected.risk is None:
-        missing = [
-            told
-            for told, known in (
-                ("how many units read in a day (`--units-per-day`)", expected.units_per_day),
-                ("how many of the units err (`--risk`)", expected.risk),
-            )
-            if known is None
-        ]
-        warning = (
-            f"{step.label}: whether its units can reach a verdict cannot be told without knowing "
-            f"{' and '.join(missing)}."
-        )
-        time_s = None if step.no_worse else step.for_s
-        needed = None if step.no_worse else 0.0
-        return Preview(step, _does(step), step.gates, time_s, needed, None, None, (warning,)), before
-    judging = plan.judging
-    needed = units_needed(expected.risk, share, judging.margin, judging.promote_beta)
-    find = units_to_find(expected.risk, share, FOUND, judging.abort_alpha)
-    time_s = _time_s(plan, step, expected.units_per_day, max(0.0, 1.0 - before.no_worse) * needed)
-    stays_s = min(time_s, step.within_s or math.inf)
-    # However long it stays, more units than planned are not counted.
-    units = min(expected.units_per_day * stays_s / _DAY_S, judging.units_max) if stays_s < math.inf else 0.0
-    complete = min(units, expected.units_per_day * max(0.0, stays_s - plan.window_s) / _DAY_S)
-    after = _Gathered(
-        before.units + units, before.no_worse + _part(complete, needed), before.found + _part(units, find)
-    )
+        time_s, needed = (None, None) if step.no_worse else (step.for_s, 0.0)
+        warnings = (_unknown(step, expected),)
+        return Preview(step, _does(step), step.gates, time_s, needed, None, None, warnings), before
+    reach = reached(plan, step, expected.units_per_day, expected.risk, before)
     told = Preview(
         step,
         _does(step),
         step.gates,
-        time_s if time_s < math.inf else None,
-        before.units + max(0.0, 1.0 - before.no_worse) * needed if step.no_worse else 0.0,
-        before.units + max(0.0, 1.0 - before.found) * find,
-        after.units,
-        tuple(_reach(plan, step, after, needed, time_s)),
+        reach.time_s if reach.time_s < math.inf else None,
+        before.units + reach.left if step.no_worse else 0.0,
+        before.units + reach.left_to_find,
+        reach.after.units,
+        tuple(_out_of_reach(plan, step, reach, expected.units_per_day, expected.risk)),
     )
-    return told, after
+    return told, reach.after
 
 
-def _time_s(plan: Plan, step: Step, units_per_day: float, left: float) -> float:
-    """How long a share stays when all goes well; left: complete windows until no-worse passes."""
-    if not step.no_worse:
-        return step.for_s
-    reading_s = left / units_per_day * _DAY_S if units_per_day else math.inf
-    return max(step.for_s, reading_s + plan.window_s)
+def _since_cutover_s(plan: Plan, place: int) -> float:
+    """How long the steps take, at least, that stand between the last move of traffic and this one."""
+    last = plan.last_traffic(place)
+    return math.fsum(step.for_s for step in plan.steps[0 if last is None else last + 1 : place])
 
 
-def _part(units: float, of: float) -> float:
-    return units / of if 0.0 < of < math.inf else 0.0
+# --- warnings -------------------------------------------------------------------------------------------------------
 
 
-def _reach(plan: Plan, step: Step, after: _Gathered, needed: float, time_s: float) -> Iterator[str]:
+def _overlooked(plan: Plan, place: int, expected: Expected) -> Iterator[str]:
+    """What the first share of the units would show too late, or not at all."""
+    step = plan.steps[place]
+    if step.kind is not StepKind.TRAFFIC or any(one.kind is StepKind.TRAFFIC for one in plan.steps[:place]):
+        return
+    if all(one.kind is not StepKind.COMPARE for one in plan.steps):
+        yield (
+            f"{step.label}: readers meet the new code before anybody has seen what it changes in the table: the plan "
+            "has no `- compare`."
+        )
+    if step.beside and plan.units is Units.CALLER and not expected.source:
+        yield (
+            f"{step.label}: it counts by the caller's unit, and no experiment of the job has counted one yet. Where no "
+            "read brings a unit (`unit=` in the client) it waits for one: let it count by the row's key then "
+            "(`units: key`, or `--units key`)."
+        )
+
+
+def _unknown(step: Step, expected: Expected) -> str:
+    missing = [
+        told
+        for told, known in (
+            ("how many units read in a day (`--units-per-day`)", expected.units_per_day),
+            ("how many of the units err (`--risk`)", expected.risk),
+        )
+        if known is None
+    ]
+    return (
+        f"{step.label}: whether its units can reach a verdict cannot be told without knowing {' and '.join(missing)}."
+    )
+
+
+def _out_of_reach(plan: Plan, step: Step, reach: Reach, units_per_day: float, risk: float) -> Iterator[str]:
     """What the expected units cannot show."""
-    if needed == math.inf:
+    if reach.needed == math.inf:
         yield (
             f"{step.label}: nothing can be shown where no unit is expected to err (0 % of them): say how many do "
             "(`--risk`)."
         )
         return
-    if step.no_worse:
-        if needed > plan.judging.units_max:
-            yield (
-                f"{step.label}: no-worse is out of reach: it takes {_count(needed)} units at a margin of "
-                f"{plan.judging.margin:.0%}, and {plan.judging.units_max:,} are counted (units-max). Allow a larger "
-                f"margin, give it a larger share, or leave `until` out."
-            )
-        elif time_s == math.inf or 0.0 < step.within_s < time_s:
-            takes = _lasts(time_s) if time_s < math.inf else "for ever"
-            yield (
-                f"{step.label}: it would wait for a person: no-worse takes {_count(needed)} units at this share, which "
-                f"takes {takes}, and {_lasts(step.within_s)} are given (`within`). Give it longer, a larger share, or "
-                "a larger margin."
-            )
-    if after.found < 1.0:
+    if not units_per_day:
+        yield f"{step.label}: nothing can be shown where no unit is expected to read (`--units-per-day`)."
+        return
+    if step.no_worse and (too_many(plan, reach) or too_late(step, reach)):
+        yield _undecided(plan, step, reach, least_margin(plan, units_per_day, risk))
+    if reach.after.found < 1.0:
+        longer_s = reach.stays_s + (1.0 - reach.after.found) * reach.to_find / units_per_day * DAY_S
+        longer = f"`for: {_written(longer_s)}`, or with " if longer_s <= TIME_MAX_S else ""
         yield (
-            f"{step.label}: it ends before harm would be found: of a candidate that errs {FOUND:g} times as often, "
-            f"{after.found:.0%} of the units that it takes have read by then. Give it longer, or a larger share."
+            f"{step.label}: it ends before harm would be found: of a candidate that errs {FOUND:g} times as often that "
+            f"takes about {reach.before.units + reach.left_to_find:,.0f} units, and {reach.after.units:,.0f} will have "
+            f"read by then. It would be found with {longer}a larger share."
         )
+
+
+def _undecided(plan: Plan, step: Step, reach: Reach, margin: float | None) -> str:
+    """That no-worse does not pass, with the numbers, and what would change that."""
+    judging = plan.judging
+    feasible = reach.time_s <= TIME_MAX_S and reach.needed <= _UNITS_MAX
+    missing, longer = [], []
+    if too_many(plan, reach):
+        missing.append(f"only {judging.units_max:,} are counted (`units-max`)")
+        longer += [f"`units-max: {_rounded_up(reach.needed):.0f}`"] if feasible else []
+    if too_late(step, reach):
+        missing.append(f"it has {lasts(step.within_s)} (`within`)")
+        longer += [f"`within: {_written(reach.time_s)}`"] if feasible else []
+    ways = [" and ".join(longer)] if longer else []
+    ways += [f"`margin: {100 * margin:.0f} %`"] if margin is not None else []
+    enough = f"Enough would be {', or '.join(ways)}" if ways else "No margin up to 100 % would do: leave `until` out"
+    return (
+        f"{step.label}: it would wait for a person: at a margin of {100 * judging.margin:.3g} % no-worse takes about "
+        f"{reach.needed:,.0f} units at this share, which is {lasts(reach.time_s)}; {' and '.join(missing)}. "
+        f"{enough}."
+    )
 
 
 def _limit(step: Step, time_s: float | None) -> Iterator[str]:
     if time_s is not None and 0.0 < step.within_s < time_s:
         yield (
-            f"{step.label}: it would wait for a person: it takes {_lasts(time_s)}, and {_lasts(step.within_s)} are "
-            "given (`within`)."
+            f"{step.label}: it would wait for a person: it takes {lasts(time_s)}, and it has {lasts(step.within_s)}: "
+            f"give it `within: {_written(time_s)}`."
         )
 
 
-def _lasts(seconds: float) -> str:
-    for name, of_s in (("days", _DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
+def _kept(step: Step, time_s: float, protected_s: float) -> Iterator[str]:
+    if time_s:
+        yield (
+            f"{step.label}: it waits for {lasts(time_s)} first, and owns the route until then, because the way back "
+            f"is kept for {lasts(protected_s)} after everybody has moved. To see it watched for so long, let it soak: "
+            f"`soak: {_written(protected_s)}`."
+        )
+
+
+# --- words ----------------------------------------------------------------------------------------------------------
+
+
+def lasts(seconds: float) -> str:
+    """For people, such as 2.5 hours."""
+    if seconds == math.inf:
+        return "longer than anybody waits"
+    for name, of_s in (("days", DAY_S), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * of_s:
             return f"{seconds / of_s:,.1f} {name}"
     return f"{seconds:,.0f} seconds"
 
 
-def _count(units: float) -> str:
-    return f"about {units:,.0f}" if units < math.inf else "infinitely many"
+def _written(seconds: float) -> str:
+    """At least so long, as a plan says it."""
+    for unit, of_s in (("d", DAY_S), ("h", 3600.0), ("m", 60.0)):
+        if seconds > 2 * of_s:
+            return f"{math.ceil(seconds / of_s)}{unit}"
+    return f"{math.ceil(seconds)}s"
+
+
+def _rounded_up(units: float) -> float:
+    """With two figures."""
+    unit = 10.0 ** max(0, math.floor(math.log10(units)) - 1)
+    return math.ceil(units / unit) * unit
 
 
 def _does(step: Step) -> str:

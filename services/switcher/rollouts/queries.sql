@@ -53,10 +53,10 @@ select d.*, r.name from switcher.rollout_decisions d join switcher.rollouts r us
 where r.name = $1 and d.decision = $2
 
 -- name: expected
--- Of the job's last experiment that counted units of this kind: how many a day, and how many of the control's erred.
-select e.units, extract(epoch from coalesce(e.end_time, clock_timestamp()) - e.create_time) as over_s,
+-- Of the job's last experiment that has counted units of this kind: how many a day, and how many of the control's erred.
+select e.experiment, e.units, extract(epoch from coalesce(e.end_time, clock_timestamp()) - e.create_time) as over_s,
        sum(t.closed) as closed, sum(t.errors) as errors
 from switcher.experiments e
 join switcher.experiment_tallies t on t.number = e.number and t.version = (e.spec -> 'arms' -> 0 ->> 0)::integer
-where e.job = $1 and e.spec ->> 'units' = $2 and e.state <> 'STARTING'
+where e.job = $1 and e.spec ->> 'units' = $2 and e.state <> 'STARTING' and e.units > 0
 group by e.number order by e.number desc limit 1

@@ -60,7 +60,7 @@ class RolloutMethods(ExperimentMethods):
             message = convert.checked_message(name, made.rollout)
         else:
             message = await self._message(made.stored)
-        return convert.add_previews(message, made.previews)
+        return convert.add_foreseen(message, made.foreseen)
 
     async def GetRollout(self, request: pb.GetRolloutRequest, context: Context) -> pb.Rollout:
         return await self._message(await self.rollout_parts.store.read(*ROLLOUTS.parse(request.name)))

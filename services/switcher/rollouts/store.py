@@ -18,7 +18,7 @@ from services.switcher.names import ROLLOUTS
 from services.switcher.records import Intent
 from services.switcher.refusals import refuse_reused
 from services.switcher.rollouts.acts import Act, due
-from services.switcher.rollouts.preview import Expected
+from services.switcher.rollouts.preview import Expected, lasts
 from services.switcher.rollouts.record import Record, action, decode_rollout, encode, sentence
 from services.switcher.rollouts.rollout import Rollout
 from services.switcher.rollouts.verdicts import Finding
@@ -186,15 +186,18 @@ class RolloutStore:
         return _decision(row)
 
     async def expected(self, job: str, units: Units) -> Expected:
-        """Units a day, and the part of them that errs, as in the job's last experiment by units of this kind."""
+        """Units a day, and the part of them that errs, as in the job's last experiment that has counted such units."""
         async with transaction(self._pool) as connection:
             row = await connection.fetchrow(SQL.expected, job, units.value)
         if row is None:
             return Expected()
-        over_s, closed = float(row["over_s"]), int(row["closed"])
+        over_s, closed, counted = float(row["over_s"]), int(row["closed"]), int(row["units"])
+        if over_s <= 0:
+            return Expected()
         return Expected(
-            units_per_day=row["units"] / over_s * _DAY_S if over_s > 0 and row["units"] else None,
+            units_per_day=counted / over_s * _DAY_S,
             risk=int(row["errors"]) / closed if closed else None,
+            source=f"the experiment {row['experiment']}, where {counted:,} came in {lasts(over_s)}",
         )
 
 

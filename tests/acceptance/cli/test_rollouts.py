@@ -66,6 +66,7 @@ async def test_all_the_way(program: Program, orders: Orders) -> None:
     would = await program.run(*start, "--dry-run", "--units-per-day", "1000", "--risk", "1")
     assert f"A rollout of {JOB} from v1 to v2 would take" in would.out
     assert "it ends before harm would be found" in would.out
+    assert "Expected are 1,000 units a day (`--units-per-day`), 1 % of them erring (`--risk`)." in would.out
     assert "There is no rollout yet." in (await program.run("rollout", "list", JOB)).out
 
     begun = await program.run(*start, "--reason", "refunds count")
@@ -154,7 +155,7 @@ async def test_what_cannot_be_rolled_out_is_said_with_what_to_do(program: Progra
     await program.run("apply", orders.code(2), "--no-run")
     halfway = plan_file(program, "steps: [{traffic: 5 %}]")
     refused = (await program.run("rollout", "start", JOB, "--plan", halfway, code=2)).err
-    assert "Step 1, traffic 5 %: it would be over at once." in refused
+    assert "line 1 (step 1): Step 1, traffic 5 %: it would be over at once." in refused
     assert "The plan must end with everybody on the candidate" in refused
     assert "not the id" in (await program.run("rollout", "show", JOB, "a/b", code=2)).err
     assert "v9" in (await program.run("rollout", "show", JOB, "v9", code=3)).err

@@ -183,8 +183,10 @@ async def refused(call: Awaitable[Any]) -> Refusal:
     status = rpc_status.from_call(caught.value)
     assert status is not None, caught.value.details()
     info, failure = error_details_pb2.ErrorInfo(), error_details_pb2.PreconditionFailure()
+    request = error_details_pb2.BadRequest()
     for detail in status.details:
-        _ = detail.Unpack(info) or detail.Unpack(failure)
+        _ = detail.Unpack(info) or detail.Unpack(failure) or detail.Unpack(request)
     assert info.domain == "turnout"
     violations = [(v.type, v.subject, v.description) for v in failure.violations]
+    violations += [(v.reason, v.field, v.description) for v in request.field_violations]
     return Refusal(caught.value.code(), info.reason, caught.value.details() or "", violations)

@@ -584,9 +584,11 @@ async def test_a_dry_run_foresees_columns_that_readers_would_miss(rolling: Rolli
         registry.definitions[version] = JobDefinition(
             "carrier-punctuality", JobKind.AGGREGATE, (TopicSource("flights"),), columns, ("carrier",)
         )
-    checked = await rolling.create([REPLAY, ALL], validate_only=True)
-    told = "The gate schema will fail, column by column: cancelled: removed (int64, not null)."
-    assert told in checked.previews[0].warnings
+    for steps in ([REPLAY, ALL], [traffic(500), ALL]):  # it is asked at the cutover, too
+        checked = await rolling.create(steps, validate_only=True)
+        [told] = [one for one in checked.previews[0].warnings if "schema" in one]
+        assert told.startswith("The gate schema will fail, column by column: cancelled: removed (int64, not null). ")
+        assert "`turnout cutover carrier-punctuality v2 --override-gates schema`" in told
 
 
 async def test_a_dry_run_foresees_that_nobody_starts_the_run(rolling: Rolling, replayer: ReplayerOnDemand) -> None:
@@ -599,13 +601,28 @@ async def test_a_dry_run_foresees_that_nobody_starts_the_run(rolling: Rolling, r
 
 async def test_without_known_units_it_says_what_is_missing(rolling: Rolling) -> None:
     checked = await rolling.create([traffic(500, seconds=60), ALL], validate_only=True)
-    assert "cannot be told without knowing how many units read in a day" in checked.previews[0].warnings[0]
+    assert "cannot be told without knowing how many units read in a day" in checked.previews[0].warnings[-1]
+    assert checked.expectation.startswith("an unknown number of units a day (`--units-per-day` says it)")
+
+
+async def test_a_dry_run_says_where_it_has_seen_the_units_that_it_expects(rolling: Rolling, lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    await lab.observe(lab.expose(f"u{n}" for n in range(40)).values())
+    await lab.stop()
+    checked = await rolling.create([traffic(500), ALL], validate_only=True, expected_risk=0.02)
+    assert "(as in the experiment e, where 40 came in " in checked.expectation
+    assert checked.expectation.endswith("2 % of them erring (`--risk`)")
+
+
+async def test_a_dry_run_foresees_that_a_retirement_waits(rolling: Rolling) -> None:
+    checked = await rolling.create([ALL, soak(60), RETIRE], validate_only=True)
+    assert any("it waits for" in warning and "`soak: 24h`" in warning for warning in checked.previews[2].warnings)
 
 
 async def test_templates_are_plans(rolling: Rolling) -> None:
     checked = await rolling.create([], plan={"template": "careful"}, validate_only=True)
     assert [step.kind for step in checked.plan.steps][:3] == [Step.REPLAY, Step.COMPARE, Step.SHADOW]
-    assert checked.plan.guardrails.margin == 0.05
+    assert checked.plan.guardrails.margin == 0.1
     assert checked.plan.template == ""
 
 
@@ -614,6 +631,8 @@ async def test_what_makes_no_sense_is_refused_with_all_that_is_wrong(rolling: Ro
     assert refusal.reason == "INVALID_PLAN"
     for complaint in ("it would be over at once", "must end with everybody", "Step 3, soak"):
         assert complaint in refusal.message
+    fields = [subject for _, subject, _ in refusal.violations]
+    assert fields == ["rollout.plan.steps[0]", "rollout.plan.steps[2]", "rollout.plan.steps"]
     assert "no template 'brave'" in (await refused(rolling.create([], plan={"template": "brave"}))).message
     assert (await refused(rolling.create([ALL], version=1))).reason == "INVALID_PLAN"
     absent = await refused(rolling.create([ALL], version=91))

@@ -127,12 +127,19 @@ PREVIEWS = (
         1_250.0,
         32_500.0,
         (
-            "traffic 25 %: it would wait for a person: no-worse takes about 61,250 units at this share, which takes "
-            "2.0 days and has 1.5. Give it longer, a larger share, or a larger margin.",
+            "traffic 25 %: it would wait for a person: at a margin of 10 % no-worse takes about 61,250 units at this "
+            "share, which is 2.0 days; it has 1.5 days (`within`). Enough would be `within: 49h`, or `margin: 12 %`.",
         ),
     ),
 )
-PREVIEWED = replace(BEFORE, create_time=None, previews=PREVIEWS, least=timedelta(hours=75))
+PREVIEWED = replace(
+    BEFORE,
+    create_time=None,
+    previews=PREVIEWS,
+    least=timedelta(hours=75),
+    expectation="30,000 units a day (`--units-per-day`), 2 % of them erring (as in the experiment rounding, where 988 "
+    "came in 12.0 minutes; `--risk` says otherwise)",
+)
 DECISIONS = (
     RolloutDecision(
         JOB, "v2", 2, NOON + HOUR, "LOOK", RolloutState.RUNNING, 4, "traffic 5 % is done.", "rollout", "", True, ""

@@ -61,6 +61,7 @@ def rollout(message: pb.Rollout) -> results.Rollout:
         previews=tuple(_preview(one) for one in message.previews),
         least=span_of(message, "least_time"),
         skipped=tuple(message.skipped_steps),
+        expectation=message.expectation,
     )
 
 

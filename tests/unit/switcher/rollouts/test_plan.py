@@ -30,9 +30,10 @@ def test_each_template_is_a_plan(name: str) -> None:
 
 def test_a_template_says_what_its_file_says() -> None:
     plan = TEMPLATES["careful"]
-    shown = Step(StepKind.TRAFFIC, 500, for_s=6 * 3600.0, within_s=3 * 86400.0, no_worse=True)
-    assert [step for step in plan.steps if step.share == 500] == [shown]
-    assert (plan.judging, plan.units, plan.window_s) == (Judging(margin=0.05), Units.CALLER, 86400.0)
+    shown = Step(StepKind.TRAFFIC, 2500, for_s=12 * 3600.0, within_s=14 * 86400.0, no_worse=True)
+    assert [step for step in plan.steps if step.share == 2500] == [shown]
+    judging = Judging(margin=0.1, units_max=2_000_000)
+    assert (plan.judging, plan.units, plan.window_s) == (judging, Units.CALLER, 86400.0)
     assert (plan.delay_s, plan.slow_s) == (Plan(()).delay_s, Plan(()).slow_s)
 
 
@@ -73,6 +74,17 @@ def test_a_plan_that_cannot_be_is_refused(steps: tuple[Step, ...], told: str) ->
     with pytest.raises(InvalidInput) as caught:
         checked(Plan(steps))
     assert told in caught.value.message
+
+
+def test_each_complaint_names_its_field() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        checked(Plan((SOME, SOAK, REPLAY, ALL, RETIRE, SHADOW), Judging(abort_alpha=2.0)))
+    told = [(one.subject, one.description) for one in caught.value.violations]
+    assert [field for field, _ in told] == [
+        *("rollout.plan.steps[1]", "rollout.plan.steps[2]", "rollout.plan.steps[4]", "rollout.plan.steps[5]"),
+        "rollout.plan.guardrails.abort_alpha",
+    ]
+    assert caught.value.message == " ".join(text for _, text in told)
 
 
 def test_a_plan_needs_a_version_to_go_back_to_and_another_one_to_go_to() -> None:

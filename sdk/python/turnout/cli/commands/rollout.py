@@ -29,7 +29,7 @@ from turnout.cli.views.rollouts import (
     started_text,
     way_on,
 )
-from turnout.errors import DeadlineExceeded, NotFound, Unavailable
+from turnout.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
 from turnout.experiments import Experiment, Units
 from turnout.results import VersionState
 from turnout.rollouts import Rollout, RolloutState
@@ -99,17 +99,20 @@ async def start(
     expected_risk = None if risk is None else arguments.basis_points(risk) / arguments.WHOLE_BASIS_POINTS
     async with session.client(job, number) as client:
         candidate = number or await _newest(client, job)
-        found = await client.create_rollout(
-            job,
-            name or await _free_name(client, job, candidate),
-            candidate,
-            wanted,
-            expected_units_per_day=units_per_day,
-            expected_risk=expected_risk,
-            validate_only=dry_run,
-            reason=reason,
-        )
-    if plans.unjudged(wanted):
+        try:
+            found = await client.create_rollout(
+                job,
+                name or await _free_name(client, job, candidate),
+                candidate,
+                wanted.plan,
+                expected_units_per_day=units_per_day,
+                expected_risk=expected_risk,
+                validate_only=dry_run,
+                reason=reason,
+            )
+        except InvalidInput as error:
+            raise wanted.refused(error) from None
+    if plans.unjudged(wanted.plan):
         session.output.note(
             "It will pause at the comparison, for a person to judge it: the plan does not say what may differ. --same, "
             "--contract, --expect and --may-differ say it."

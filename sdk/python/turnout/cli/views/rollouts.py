@@ -253,11 +253,19 @@ def preview_view(found: Rollout) -> RenderableType:
     parts: list[RenderableType] = [
         heading(f"A rollout of {found.job} from v{found.control} to v{found.candidate} would take"),
         table(("step", "does", "takes", "units by then", "to find harm", "for no-worse"), rows, right=(0, 3, 4, 5)),
+        Text(_PREVIEW_LEGEND, style="dim"),
     ]
+    if found.expectation:
+        parts.append(Text(f"Expected are {found.expectation}."))
     if found.least:
-        parts.append(Text(f"at least {span(found.least)}, without comparing and without waiting for people"))
+        parts.append(Text(f"It takes {span(found.least)} at least, besides comparing and waiting for people."))
     warnings = [f"  - {warning}" for one in found.previews for warning in one.warnings]
     return Group(*parts, *lines(warnings))
+
+
+_PREVIEW_LEGEND = (
+    "units: of both versions, in all steps so far; harm: the candidate errs ten times as often; no-worse: it is as good"
+)
 
 
 def _previewed(place: int, one: RolloutPreview, gathered: float) -> tuple[str, ...]:
@@ -266,11 +274,19 @@ def _previewed(place: int, one: RolloutPreview, gathered: float) -> tuple[str, .
     return (
         str(place),
         step_text(one.step),
-        "?" if one.least is None else span(one.least) if one.least else "",
+        _takes(one),
         _units(one.units_expected),
         "before" if found_before else _units(one.units_to_find),
         "" if one.units_needed == 0 else _units(one.units_needed),
     )
+
+
+def _takes(one: RolloutPreview) -> str:
+    if one.least is None:
+        return "?"
+    if one.step.within is not None and one.least > one.step.within:
+        return f"over {span(one.step.within)}"
+    return span(one.least) if one.least else ""
 
 
 def _units(number: float | None) -> str:

@@ -3364,6 +3364,7 @@ class Rollout(google.protobuf.message.Message):
     PREVIEWS_FIELD_NUMBER: builtins.int
     LEAST_TIME_FIELD_NUMBER: builtins.int
     SKIPPED_STEPS_FIELD_NUMBER: builtins.int
+    EXPECTATION_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"jobs/{job}/rollouts/{rollout}"."""
     version: builtins.int
@@ -3394,6 +3395,10 @@ class Rollout(google.protobuf.message.Message):
     """Who created it, as the caller claims."""
     reason: builtins.str
     """Why, in the caller's words."""
+    expectation: builtins.str
+    """What the previews take for granted of units, and where that was taken from, in words; only in the answer of
+    CreateRollout.
+    """
     @property
     def plan(self) -> global___RolloutPlan:
         """What is to be done. In answers all is said, and no template."""
@@ -3458,9 +3463,10 @@ class Rollout(google.protobuf.message.Message):
         previews: collections.abc.Iterable[global___RolloutPreview] | None = ...,
         least_time: google.protobuf.duration_pb2.Duration | None = ...,
         skipped_steps: collections.abc.Iterable[builtins.int] | None = ...,
+        expectation: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["create_time", b"create_time", "end_time", b"end_time", "least_time", b"least_time", "plan", b"plan", "update_time", b"update_time", "watched_time", b"watched_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "claimed_actor", b"claimed_actor", "create_time", b"create_time", "end_time", b"end_time", "experiment", b"experiment", "findings", b"findings", "frozen", b"frozen", "hold", b"hold", "least_time", b"least_time", "name", b"name", "phase", b"phase", "plan", b"plan", "previews", b"previews", "reason", b"reason", "sentence", b"sentence", "skipped_steps", b"skipped_steps", "state", b"state", "step", b"step", "update_time", b"update_time", "version", b"version", "waiting_for", b"waiting_for", "watched_time", b"watched_time", "weight", b"weight"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["active_version", b"active_version", "claimed_actor", b"claimed_actor", "create_time", b"create_time", "end_time", b"end_time", "expectation", b"expectation", "experiment", b"experiment", "findings", b"findings", "frozen", b"frozen", "hold", b"hold", "least_time", b"least_time", "name", b"name", "phase", b"phase", "plan", b"plan", "previews", b"previews", "reason", b"reason", "sentence", b"sentence", "skipped_steps", b"skipped_steps", "state", b"state", "step", b"step", "update_time", b"update_time", "version", b"version", "waiting_for", b"waiting_for", "watched_time", b"watched_time", "weight", b"weight"]) -> None: ...
 
 global___Rollout = Rollout
 
