@@ -158,7 +158,8 @@ class CandidateStanding:
 class Standing:
     """What was counted, what is said of it, and what has to come before anything moves.
 
-    observations_lost: what fronts had to drop because the switcher was away for too long.
+    observations_lost: what fronts had to drop because the switcher was away for too long. reads_left_out: reads, at
+    least so many, that were not counted because they brought no unit, or one of another kind than it counts by.
     """
 
     epoch: int
@@ -169,6 +170,7 @@ class Standing:
     sentence: str
     waiting_for: str
     observations_lost: int
+    reads_left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ from turnout.errors import InvalidInput
 
 CHARACTERS: Final = 60
 KEY_BYTES: Final = 32
+LEFT_OUT_MAX: Final = 100
+"""Experiments of which a front tells how many reads they did not count because of their unit; the newest ones."""
 _FORM: Final = 1
 _LAYOUT: Final = Struct(">BBIIIHIq")
 _SIGNED_BYTES: Final = 45

@@ -25,10 +25,11 @@ from services.switcher.experiments.spec import (
     checked,
     default_holdout_salt,
 )
+from services.switcher.experiments.store import Counted
 from services.switcher.records import CommandKind, Intent
 from services.switcher.statistics.decision import Inputs, Judgement, Plan, Verdict, harm_alpha, promote_beta
 from turnout.errors import InvalidInput
-from turnout.exposure import Exposure, verified
+from turnout.exposure import LEFT_OUT_MAX, Exposure, verified
 from turnout.kind_values import timestamp
 from turnout.routing import WHOLE, Units
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -143,6 +144,16 @@ def refuse_large(request: pb.RecordOutcomesRequest) -> None:
             )
 
 
+def left_out_of(request: pb.RecordOutcomesRequest) -> dict[int, int]:
+    """The reads that experiments do not count because of their unit. InvalidInput for more than are kept."""
+    left_out = dict(request.reads_left_out)
+    if len(left_out) > LEFT_OUT_MAX or any(reads < 0 for reads in left_out.values()):
+        raise InvalidInput(
+            "INVALID_OUTCOME", f"Reads that are left out are counted for {LEFT_OUT_MAX} experiments at most, from 0 on."
+        )
+    return left_out
+
+
 def result_value(result: Result) -> pb.RecordOutcomesResponse.Result.ValueType:
     """A result as the contract names it."""
     return pb.RecordOutcomesResponse.Result.Value(result.value)
@@ -211,7 +222,7 @@ def _duration(seconds: float) -> Duration:
     return duration
 
 
-def standing_message(situation: Situation, conclusion: Conclusion, lost: int) -> pb.Standing:
+def standing_message(situation: Situation, conclusion: Conclusion, counted: Counted) -> pb.Standing:
     """What was counted and what follows."""
     inputs, decision = inputs_of(situation), conclusion.decision
     mismatch = math.inf if decision.log_e_mismatch is None else _e_value(decision.log_e_mismatch)
@@ -223,7 +234,8 @@ def standing_message(situation: Situation, conclusion: Conclusion, lost: int) ->
         verdict=_verdict(decision.verdict),
         sentence=conclusion.sentence,
         waiting_for=conclusion.waiting_for,
-        observations_lost=lost,
+        observations_lost=counted.lost,
+        reads_left_out=counted.left_out,
     )
 
 

@@ -6,6 +6,7 @@ verdict costs the same however many units there are.
 """
 
 import hashlib
+import json
 import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -61,6 +62,16 @@ class _Part:
     outcomes: list[tuple[int, Outcome]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """A front that has told all that it saw: what it has lost, and the reads that experiments (by number) do not count
+    because of their unit."""
+
+    front: str
+    lost: int
+    left_out: Mapping[int, int]
+
+
 class Ledger:
     """Units and outcomes of the experiments that count."""
 
@@ -68,9 +79,9 @@ class Ledger:
         self._pool = pool
 
     async def record(
-        self, exposures: Iterable[Exposure], outcomes: Sequence[Outcome], flushed: tuple[str, int] | None = None
+        self, exposures: Iterable[Exposure], outcomes: Sequence[Outcome], flushed: Flushed | None = None
     ) -> list[Result]:
-        """Store them; the result of each outcome. flushed: the front that has told all that it saw, and what it lost.
+        """Store them; the result of each outcome. flushed: what the front that has told all that it saw says besides.
 
         exposures: as fronts tell of them, the first of a unit to each version at least. Unavailable.
         """
@@ -88,7 +99,7 @@ class Ledger:
                 for place, result in (await self._outcomes(connection, row, part)).items():
                     results[place] = result
             if flushed is not None:
-                await connection.execute(SQL.flushed, *flushed)
+                await connection.execute(SQL.flushed, flushed.front, flushed.lost, json.dumps(flushed.left_out))
         return results
 
     async def _units(self, connection: Any, row: Any, part: _Part) -> None:

@@ -180,8 +180,8 @@ with closing as (
 select count(*) from closing
 
 -- name: flushed
-insert into switcher.exposure_flushes (front, flushed, lost) values ($1, clock_timestamp(), $2)
-on conflict (front) do update set flushed = clock_timestamp(), lost = $2
+insert into switcher.exposure_flushes (front, flushed, lost, left_out) values ($1, clock_timestamp(), $2, $3)
+on conflict (front) do update set flushed = clock_timestamp(), lost = $2, left_out = $3
 
 -- name: stale_fronts
 -- One that has fallen silent counts for as long as it may go on serving.
@@ -191,8 +191,9 @@ where l.expires + l.may_serve_for > clock_timestamp() and not l.ended
     and (f.flushed is null or f.flushed < clock_timestamp() - $1::interval)
 order by l.front
 
--- name: lost
-select coalesce(sum(lost), 0) from switcher.exposure_flushes
+-- name: untold
+select coalesce(sum(lost), 0) as lost, coalesce(sum((left_out ->> $1)::bigint), 0) as left_out
+from switcher.exposure_flushes
 
 -- name: take_loop
 insert into switcher.loop_leases (loop, holder, expires) values ($1, $2, clock_timestamp() + $3)

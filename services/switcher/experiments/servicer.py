@@ -11,7 +11,7 @@ from core.domain.text import ID_MAX, text
 from services.switcher.experiments import convert
 from services.switcher.experiments.conclude import conclude
 from services.switcher.experiments.conducting import Ending, Experiments
-from services.switcher.experiments.ledger import Ledger
+from services.switcher.experiments.ledger import Flushed, Ledger
 from services.switcher.experiments.record import RulesChangedError, recomputed
 from services.switcher.experiments.situations import STALE_AFTER, situation_of
 from services.switcher.experiments.store import ExperimentStore
@@ -73,7 +73,7 @@ class ExperimentMethods(rpc.SwitcherServicer):
             counted = await store.at_its_end(counted)
         if counted.route.state.route is not None and counted.epochs:
             situation = situation_of(counted)
-            message.standing.CopyFrom(convert.standing_message(situation, conclude(situation), counted.lost))
+            message.standing.CopyFrom(convert.standing_message(situation, conclude(situation), counted))
         return message
 
     async def ListExperiments(self, request: pb.ListExperimentsRequest, context: Context) -> pb.ListExperimentsResponse:
@@ -111,7 +111,9 @@ class ExperimentMethods(rpc.SwitcherServicer):
                 places.append(place)
             except InvalidInput:
                 continue
-        flushed = (front, request.observations_lost) if request.complete else None
+        flushed = None
+        if request.complete:
+            flushed = Flushed(front, request.observations_lost, convert.left_out_of(request))
         stored = await self.experiment_parts.ledger.record(exposures, [*reported, *seen], flushed)
         for place, result in zip(places, stored, strict=False):
             results[place] = convert.result_value(result)

@@ -38,6 +38,7 @@ class Counted:
     now: datetime
     stale_fronts: tuple[tuple[str, float | None], ...]  # and how many seconds ago they told all; None = never
     lost: int
+    left_out: int  # reads that it did not count because of their unit
     decided_epoch: int  # the newest one that a decision led to or stayed in
 
     @property
@@ -125,6 +126,7 @@ class ExperimentStore:
             tallies = await connection.fetch(SQL.tallies, number)
             harms = await connection.fetch(SQL.harms, number)
             stale = await connection.fetch(SQL.stale_fronts, stale_after)
+            untold = await connection.fetchrow(SQL.untold, str(number))
             return Counted(
                 experiment=record,
                 route=await read_route(connection, record.job),
@@ -132,7 +134,8 @@ class ExperimentStore:
                 epoch_start=epochs[-1]["start_time"] if epochs else None,
                 now=row["now"],
                 stale_fronts=tuple((one["front"], _number(one["age_s"])) for one in stale),
-                lost=int(await connection.fetchval(SQL.lost)),
+                lost=int(untold["lost"]),
+                left_out=int(untold["left_out"]),
                 decided_epoch=await connection.fetchval(SQL.last_decided_epoch, number),
             )
 

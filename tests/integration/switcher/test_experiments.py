@@ -395,3 +395,14 @@ async def test_lists_begin_with_the_newest(lab: Experimenting) -> None:
 async def test_names_of_other_things_are_refused(lab: Experimenting, name: str) -> None:
     refusal = await refused(lab.get(name))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_NAME")
+
+
+async def test_reads_that_bring_no_unit_are_told_of(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    number = next(iter(lab.expose(["u"]).values())).experiment
+    for reads in (3, 5):  # since the front started: the newer word holds
+        await lab.record(complete=True, reads_left_out={number: reads, number + 1: 70})
+    found = await lab.get()
+    assert (found.standing.reads_left_out, units(found)) == (5, [0, 0])
+    many = dict.fromkeys(range(1, 102), 1)
+    assert (await refused(lab.record(complete=True, reads_left_out=many))).reason == "INVALID_OUTCOME"

@@ -68,6 +68,7 @@ VIEWS: dict[str, RenderableType] = {
     "experiment-ended": experiment_view(samples.ENDED),
     "experiment-low": experiment_view(samples.EXPERIMENT, whole=False),
     "experiment-unread": experiment_view(samples.UNREAD),
+    "experiment-left-out": experiment_view(samples.LEFT_OUT),
     "experiment-served": Text(served_text(samples.ROUTE)),
     "experiment-line": Text(standing_line(samples.EXPERIMENT)),
     "experiment-over": Text(over_text(samples.ENDED)),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnout.errors import InvalidInput, Unavailable
-from turnout.exposure import verified
+from turnout.exposure import LEFT_OUT_MAX, verified
 from turnout.reading.exposing import Exposing
 from turnout.reading.exposures import Exposures, Seen
 from turnout.reading.routing import Cause, Committed, Resolver, RoutingTable
@@ -52,6 +52,38 @@ def test_only_the_first_of_each_is_told() -> None:
     assert untold(exposures) == [(1, Seen.EXPOSED), (1, Seen.NOT_FOUND), (1, Seen.SLOW)]
     expose(exposures, "ada", version=2)
     assert untold(exposures)[-1] == (2, Seen.EXPOSED)
+
+
+@pytest.mark.parametrize(
+    ("counts_by", "unit", "kind", "left_out"),
+    [
+        (Units.CALLER, "ada", Units.CALLER, {}),
+        (Units.CALLER, "", Units.CALLER, {7: 1}),
+        (Units.CALLER, "['UA']", Units.KEY, {7: 1}),
+        (Units.KEY, "['UA']", Units.KEY, {}),
+        (Units.KEY, "ada", Units.CALLER, {7: 1}),
+    ],
+)
+def test_a_read_whose_unit_is_of_another_kind_is_left_out(
+    counts_by: Units, unit: str, kind: Units, left_out: dict[int, int]
+) -> None:
+    exposures = made()
+    routed = route(Experiment("jobs/j/experiments/e", 7, counts_by))
+    table = RoutingTable().with_commit(Committed(1, "p", routed))
+    resolver = table.resolver("j", pinned=0, split=True, passed_over=frozenset())
+    exposing = Exposing(exposures)
+    exposing.resolved(resolver, resolver.of(unit or None, kind), unit, kind)
+    assert exposures.left_out == left_out
+
+
+def test_reads_are_left_out_of_the_newest_experiments_that_are_known() -> None:
+    exposures = made()
+    for number in range(LEFT_OUT_MAX + 5):
+        exposures.leave_out(number)
+    exposures.leave_out(LEFT_OUT_MAX + 4)
+    assert len(exposures.left_out) == LEFT_OUT_MAX
+    assert min(exposures.left_out) == 5
+    assert exposures.left_out[LEFT_OUT_MAX + 4] == 2
 
 
 def test_what_is_told_leaves_and_is_not_told_again() -> None:

@@ -106,6 +106,7 @@ def _standing(message: pb.Standing) -> results.Standing:
         sentence=message.sentence,
         waiting_for=message.waiting_for,
         observations_lost=message.observations_lost,
+        reads_left_out=message.reads_left_out,
     )
 
 

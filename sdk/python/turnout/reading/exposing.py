@@ -32,6 +32,8 @@ class Exposing:
             assert resolver.route is not None, "an experiment stands on a route"
             self._route = resolver.route
             self._exposed[place] = self._exposures.of(resolver.route, resolution.version, unit, time.time())
+        elif number := resolver.leaves_out(unit, units):
+            self._exposures.leave_out(number)
 
     def anew(self) -> None:
         """The read is resolved again."""

@@ -15,7 +15,7 @@ from enum import Enum
 from itertools import islice
 from typing import Final
 
-from turnout.exposure import Exposure, identity, signed
+from turnout.exposure import LEFT_OUT_MAX, Exposure, identity, signed
 from turnout.routing import Route
 
 REMEMBERED_MAX: Final = 200_000
@@ -47,6 +47,8 @@ class Exposures:
     def __init__(self, *, remembered_max: int = REMEMBERED_MAX, untold_max: int = UNTOLD_MAX) -> None:
         self.lost = 0
         """Observations that were dropped."""
+        self.left_out: dict[int, int] = {}
+        """Reads, by the number of the experiment that did not count them because of their unit."""
         self._remembered_max = remembered_max
         self._untold_max = untold_max
         self._key: tuple[int, bytes] | None = None
@@ -86,6 +88,12 @@ class Exposures:
         self._note(exposure, Seen.EXPOSED)
         if to_blame:
             self._note(exposure, Seen.FAILURE)
+
+    def leave_out(self, experiment: int) -> None:
+        """A read is not counted because it brought no unit of the kind that the experiment of this number counts by."""
+        if experiment not in self.left_out and len(self.left_out) >= LEFT_OUT_MAX:
+            del self.left_out[min(self.left_out)]
+        self.left_out[experiment] = self.left_out.get(experiment, 0) + 1
 
     @property
     def untold(self) -> int:

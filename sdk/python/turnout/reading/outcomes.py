@@ -177,6 +177,7 @@ class Outcomes:
                     observations=[_observation_message(one) for one in observations],
                     complete=complete,
                     observations_lost=self._exposures.lost,
+                    reads_left_out=self._exposures.left_out,
                 )
             )
             self._exposures.told(len(observations))

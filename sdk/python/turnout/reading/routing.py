@@ -109,6 +109,14 @@ class Resolver:
         experiment = None if self.route is None else self.route.experiment
         return experiment is not None and units is experiment.units and resolution.cause is Cause.ROUTED
 
+    def leaves_out(self, unit: str, units: Units) -> int:
+        """Number of the experiment that does not count a read because it brings no unit (""), or one of another kind.
+        0 = there is no such experiment."""
+        experiment = None if self.route is None else self.route.experiment
+        if experiment is None or (unit and units is experiment.units):
+            return 0
+        return experiment.number
+
     def _routed(self, route: Route, version: int, cause: Cause = Cause.ROUTED) -> Resolution:
         if version in self.passed_over and version != route.active_version:
             return Resolution(route.active_version, self.epoch, Cause.STAND_IN, self.group)

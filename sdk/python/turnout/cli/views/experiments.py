@@ -82,8 +82,8 @@ def _standing_parts(found: Experiment, standing: Standing, whole: bool) -> list[
     if found.end_time is None and standing.waiting_for:
         said.append(("waits for", standing.waiting_for))
     parts.append(facts(said))
-    if found.end_time is None and not any(arm.units for arm in standing.arms):
-        parts.append(Text(f"No unit was counted yet. {_COUNTS[found.units]}", style="yellow"))
+    if uncounted := uncounted_text(found, standing):
+        parts.append(Text(uncounted, style="yellow"))
     if standing.observations_lost:
         parts.append(
             Text(
@@ -92,6 +92,18 @@ def _standing_parts(found: Experiment, standing: Standing, whole: bool) -> list[
             )
         )
     return parts
+
+
+def uncounted_text(found: Experiment, standing: Standing) -> str:
+    """That reads are not counted, and which would be; "" where that is as it should be."""
+    if found.end_time is not None:
+        return ""
+    told = []
+    if not any(arm.units for arm in standing.arms):
+        told.append("No unit was counted yet.")
+    if standing.reads_left_out:
+        told.append(f"Reads that are not counted because of their unit: {standing.reads_left_out:,}.")
+    return " ".join((*told, _COUNTS[found.units])) if told else ""
 
 
 def arms_view(found: Experiment, standing: Standing) -> RenderableType:
@@ -182,10 +194,10 @@ def standing_line(found: Experiment) -> str:
     """How it stands on one line, for a log."""
     standing = found.standing
     if standing is None:
-        return f"{found.experiment}: {found.state}"
+        return f"{found.experiment} on {found.job} {found.state}"
     arms = arms_line(standing)
     age = "" if found.create_time is None else f" (epoch {standing.epoch})"
-    return f"{found.state}{age}: {arms}. {standing.sentence}"
+    return f"{found.experiment} on {found.job} {found.state}{age}: {arms}. {standing.sentence}"
 
 
 def arms_line(standing: Standing) -> str:

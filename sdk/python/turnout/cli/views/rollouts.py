@@ -9,7 +9,7 @@ from rich.text import Text
 
 from turnout.cli.output import facts, heading, table
 from turnout.cli.quantities import ABSENT, moment, percent, plural, span
-from turnout.cli.views.experiments import arms_line, arms_view, guardrails_view
+from turnout.cli.views.experiments import arms_line, arms_view, guardrails_view, uncounted_text
 from turnout.cli.views.phrases import left_out, lines, state
 from turnout.experiments import Experiment
 from turnout.rollouts import (
@@ -56,6 +56,8 @@ def rollout_view(found: Rollout, counted: Experiment | None = None, *, detail: i
             parts += [Text(), _gates(found.findings)]
     if counted is not None and counted.standing is not None:
         parts += [Text(), arms_view(counted, counted.standing)]
+        if uncounted := uncounted_text(counted, counted.standing):
+            parts.append(Text(uncounted, style="yellow"))
         if detail > 1:
             parts += [Text(), guardrails_view(counted.standing)]
         else:

@@ -2126,6 +2126,7 @@ class Standing(google.protobuf.message.Message):
     SENTENCE_FIELD_NUMBER: builtins.int
     WAITING_FOR_FIELD_NUMBER: builtins.int
     OBSERVATIONS_LOST_FIELD_NUMBER: builtins.int
+    READS_LEFT_OUT_FIELD_NUMBER: builtins.int
     epoch: builtins.int
     """Epoch of the route."""
     verdict: global___Verdict.ValueType
@@ -2136,6 +2137,10 @@ class Standing(google.protobuf.message.Message):
     """What has to come before anything moves."""
     observations_lost: builtins.int
     """Observations that fronts had to drop because the switcher was away for too long."""
+    reads_left_out: builtins.int
+    """Reads that were not counted because they brought no unit, or one of another kind than the experiment counts by: at
+    least so many, of the fronts that live.
+    """
     @property
     def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ArmStanding]:
         """Weights now, and what was counted, arm by arm."""
@@ -2159,9 +2164,10 @@ class Standing(google.protobuf.message.Message):
         sentence: builtins.str = ...,
         waiting_for: builtins.str = ...,
         observations_lost: builtins.int = ...,
+        reads_left_out: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["mismatch", b"mismatch"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arms", b"arms", "candidates", b"candidates", "epoch", b"epoch", "mismatch", b"mismatch", "observations_lost", b"observations_lost", "sentence", b"sentence", "verdict", b"verdict", "waiting_for", b"waiting_for"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arms", b"arms", "candidates", b"candidates", "epoch", b"epoch", "mismatch", b"mismatch", "observations_lost", b"observations_lost", "reads_left_out", b"reads_left_out", "sentence", b"sentence", "verdict", b"verdict", "waiting_for", b"waiting_for"]) -> None: ...
 
 global___Standing = Standing
 
@@ -2531,11 +2537,28 @@ class RecordOutcomesRequest(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class ReadsLeftOutEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.int
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.int = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     FRONT_FIELD_NUMBER: builtins.int
     OUTCOMES_FIELD_NUMBER: builtins.int
     OBSERVATIONS_FIELD_NUMBER: builtins.int
     COMPLETE_FIELD_NUMBER: builtins.int
     OBSERVATIONS_LOST_FIELD_NUMBER: builtins.int
+    READS_LEFT_OUT_FIELD_NUMBER: builtins.int
     front: builtins.str
     """Id of the front, as in its hello."""
     complete: builtins.bool
@@ -2552,6 +2575,12 @@ class RecordOutcomesRequest(google.protobuf.message.Message):
     def observations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Observation]:
         """What the front saw itself; at most 10000."""
 
+    @property
+    def reads_left_out(self) -> google.protobuf.internal.containers.ScalarMap[builtins.int, builtins.int]:
+        """Reads since the front started that experiments, by their numbers, do not count because of the unit: they brought none,
+        or one of another kind.
+        """
+
     def __init__(
         self,
         *,
@@ -2560,8 +2589,9 @@ class RecordOutcomesRequest(google.protobuf.message.Message):
         observations: collections.abc.Iterable[global___Observation] | None = ...,
         complete: builtins.bool = ...,
         observations_lost: builtins.int = ...,
+        reads_left_out: collections.abc.Mapping[builtins.int, builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["complete", b"complete", "front", b"front", "observations", b"observations", "observations_lost", b"observations_lost", "outcomes", b"outcomes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["complete", b"complete", "front", b"front", "observations", b"observations", "observations_lost", b"observations_lost", "outcomes", b"outcomes", "reads_left_out", b"reads_left_out"]) -> None: ...
 
 global___RecordOutcomesRequest = RecordOutcomesRequest
 
