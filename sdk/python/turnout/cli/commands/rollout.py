@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from turnout.cli import arguments, plans
 from turnout.cli.commands.parameters import ContractOptions, JobArgument, ReasonOption
+from turnout.cli.commands.rollout_options import ExpectedOptions, PlanOptions
 from turnout.cli.document import document
 from turnout.cli.exits import CommandError, ExitCode
 from turnout.cli.invocation import command
@@ -30,7 +30,7 @@ from turnout.cli.views.rollouts import (
     way_on,
 )
 from turnout.errors import DeadlineExceeded, InvalidInput, NotFound, Unavailable
-from turnout.experiments import Experiment, Units
+from turnout.experiments import Experiment
 from turnout.results import VersionState
 from turnout.rollouts import Rollout, RolloutState
 from turnout.tasks import end
@@ -63,28 +63,11 @@ def register(app: typer.Typer) -> None:
 async def start(
     session: Session,
     job: JobArgument,
+    plan: PlanOptions,
     contract: ContractOptions,
+    expected: ExpectedOptions,
     version: Annotated[
         str | None, typer.Option("--version", metavar="vN", help="The candidate; the newest version unless given.")
-    ] = None,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            "--template", metavar="NAME", help=f"{plans.TEMPLATE_NAMES}; {plans.DEFAULT} unless a plan is given."
-        ),
-    ] = None,
-    plan: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", exists=True, dir_okay=False, help="A plan, as YAML.")
-    ] = None,
-    units: Annotated[
-        str | None, typer.Option("--units", metavar="caller|key", help="What it counts by, instead of the plan's.")
-    ] = None,
-    units_per_day: Annotated[
-        float | None,
-        typer.Option("--units-per-day", min=0, metavar="N", help="Units expected to read for the first time in a day."),
-    ] = None,
-    risk: Annotated[
-        str | None, typer.Option("--risk", metavar="PERCENT", help="Of the units are expected to err in their window.")
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="ROLLOUT", help="Its name; after its version unless given.")
@@ -94,9 +77,7 @@ async def start(
 ) -> None:
     """Begin a rollout: replay, compare, more and more readers, each step behind its gates, back by itself."""
     number = None if version is None else arguments.version_number(version)
-    counts_by = None if units is None else arguments.choice(Units, units, "--units")
-    wanted = plans.plan_of(template, plan, contract.judged_by(), counts_by)
-    expected_risk = None if risk is None else arguments.basis_points(risk) / arguments.WHOLE_BASIS_POINTS
+    wanted, risk = plan.wanted(contract.judged_by()), expected.part_erring()
     async with session.client(job, number) as client:
         candidate = number or await _newest(client, job)
         try:
@@ -105,8 +86,8 @@ async def start(
                 name or await _free_name(client, job, candidate),
                 candidate,
                 wanted.plan,
-                expected_units_per_day=units_per_day,
-                expected_risk=expected_risk,
+                expected_units_per_day=expected.units_per_day,
+                expected_risk=risk,
                 validate_only=dry_run,
                 reason=reason,
             )

@@ -435,10 +435,11 @@ class SwitcherServicer(object):
 
     def CreateRollout(self, request, context):
         """CreateRollout begins a rollout, which from then on goes by itself from step to step; with validate_only it only
-        answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) naming everything that is wrong.
-        FAILED_PRECONDITION: reason ROUTE_OWNED while something owns the route, ROUTE_SHARED while another version than the
-        active one has units or is shadowed, VERSION_RELEASED. ALREADY_EXISTS: reason ROLLOUT_EXISTS, ROLLOUT_RUNS while
-        another one of the job is not over. NOT_FOUND (reason ROUTE_NOT_FOUND, VERSION_NOT_FOUND).
+        answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) with google.rpc.BadRequest that lists each
+        field that is wrong. FAILED_PRECONDITION: reason ROUTE_OWNED while something owns the route, ROUTE_SHARED while
+        another version than the active one has units or is shadowed, VERSION_RELEASED. ALREADY_EXISTS: reason
+        ROLLOUT_EXISTS, ROLLOUT_RUNS while another one of the job is not over. NOT_FOUND (reason ROUTE_NOT_FOUND,
+        VERSION_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
