@@ -8,6 +8,7 @@ from services.switcher.change import Changes
 from services.switcher.experiments.rows import ExperimentRecord
 from services.switcher.experiments.rows import State as ExperimentState
 from services.switcher.experiments.store import ExperimentStore
+from services.switcher.names import ROLLOUTS
 from services.switcher.records import CommandKind, Intent
 from services.switcher.requests import RequestStore
 from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, Result
@@ -31,6 +32,16 @@ _PASSES: Final = frozenset({"ROLLBACK_WINDOW", "EXPERIMENT_RUNS"})
 forgotten."""
 _ON_THE_WAY: Final = frozenset({ActKind.EXPOSE, ActKind.SHADOW, ActKind.CUT_OVER})
 """Acts that a candidate which was taken off the route must not have."""
+
+_DOES: Final = {
+    ActKind.CLAIM: "takes the route over",
+    ActKind.SHADOW: "lets the candidate be compared with what readers get",
+    ActKind.EXPOSE: "gives the candidate its share",
+    ActKind.CUT_OVER: "makes the candidate the active version",
+    ActKind.RELEASE: "gives the route back",
+    ActKind.WITHDRAW: "takes the candidate back",
+}
+"""Acts on the route, for people."""
 
 
 class Acts:
@@ -111,7 +122,7 @@ class Acts:
         rollout = stored.rollout
         if last is None or last.state.over:
             spec = experiment(rollout.plan, rollout.control, rollout.candidate, share)
-            intent = Intent(CommandKind.START_EXPERIMENT, ACTOR, stored.name, act.request_id, _fingerprint(act))
+            intent = Intent(CommandKind.START_EXPERIMENT, ACTOR, _named(stored), act.request_id, _fingerprint(act))
             name = f"rollout-{stored.number}-{rollout.attempt}"
             last = await self._experiments.create(rollout.job, name, spec, stored.name, intent)
             log.info("%s: %s counts its units", stored.name, last.name)
@@ -121,7 +132,11 @@ class Acts:
 def _reason(stored: Stored, act: Act) -> str:
     step = stored.rollout.present
     at = f", step {stored.rollout.step + 1} ({step.label})" if step is not None else ""
-    return f"{stored.name}{at}: {act.kind.value}. {stored.rollout.why}".strip()
+    return f"{_named(stored)}{at}, {_DOES[act.kind]}. {stored.rollout.why}".strip()
+
+
+def _named(stored: Stored) -> str:
+    return f"rollout {ROLLOUTS.parse(stored.name)[1]}"
 
 
 def _fingerprint(act: Act) -> bytes:

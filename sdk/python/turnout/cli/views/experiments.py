@@ -10,7 +10,7 @@ from rich.text import Text
 
 from turnout.cli.output import facts, table
 from turnout.cli.quantities import ABSENT, count, moment, percent, plural, span
-from turnout.cli.views.phrases import COUNTS_CALLERS, left_out, named, state, weights_text
+from turnout.cli.views.phrases import COUNTS_CALLERS, left_out, state, weights_text
 from turnout.experiments import (
     ArmEstimate,
     ArmStanding,
@@ -49,7 +49,7 @@ def experiment_view(found: Experiment, *, whole: bool = True) -> RenderableType:
         ("since", f"{moment(found.create_time)} by {found.claimed_actor or ABSENT}"),
     ]
     if found.reason:
-        pairs.append(("started for", named(found.reason)))
+        pairs.append(("started for", found.reason))
     pairs.append(("counts by", _units_text(found)))
     if found.bandit is not None:
         rule = found.bandit.rule.lower().replace("_", "-")
@@ -182,7 +182,7 @@ def experiments_view(found: Sequence[Experiment]) -> RenderableType:
             state(one.state),
             weights_text(one.weights),
             moment(one.create_time).removesuffix(" UTC"),
-            named(one.reason) or ABSENT,
+            one.reason or ABSENT,
             one.end_reason or ABSENT,
         )
         for one in found
