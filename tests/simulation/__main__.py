@@ -20,7 +20,7 @@ from pathlib import Path
 
 from deploy.local.stack import LocalStack
 from tests.simulation.database import simulated_database
-from tests.simulation.postgres import Real
+from tests.simulation.real import Real
 from tests.simulation.simulation import plan_of, run
 from tests.simulation.stepwise import COURSES, FROZEN_S, halted_at, steps_of
 

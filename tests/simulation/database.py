@@ -8,7 +8,7 @@ from pathlib import Path
 
 import services.switcher
 from core.postgres import migrate, open_pool
-from tests.simulation.postgres import PREPARE, SCHEMA
+from tests.simulation.real import PREPARE, SCHEMA
 from tests.support.databases import fresh_database
 
 _SERVICES = Path(services.switcher.__file__).parent.parent

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.simulation.postgres import Real
+from tests.simulation.real import Real
 from turnout.errors import FailedPrecondition, NotFound
 from turnout.names import VersionId, parse_run, parse_version
 from turnout.replayer.v1 import replayer_pb2 as pb

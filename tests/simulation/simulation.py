@@ -15,7 +15,7 @@ from tests.simulation.checks import Violation
 from tests.simulation.loop import Process
 from tests.simulation.network import Faults
 from tests.simulation.people import Operator, Reader
-from tests.simulation.postgres import Real
+from tests.simulation.real import Real
 from tests.simulation.world import FrontHost, Host, World
 
 _SETTLE_S = 12.0  # in which all must come to rest: longer than a silent front may serve, and than a claim lives

@@ -21,7 +21,7 @@ from tests.simulation.checks import Violation
 from tests.simulation.loop import Process
 from tests.simulation.network import channel
 from tests.simulation.people import Reader
-from tests.simulation.postgres import Real
+from tests.simulation.real import Real
 from tests.simulation.simulation import Outcome, Plan, run, set_up, settle
 from tests.simulation.world import World
 from turnout.names import VersionId

@@ -14,7 +14,7 @@ from services.switcher.adoption import Readiness, Verdict
 from services.switcher.rows import SQL
 from tests.conftest import Addresses
 from tests.simulation.database import simulated_database
-from tests.simulation.postgres import Real
+from tests.simulation.real import Real
 from tests.simulation.simulation import plan_of, run
 from tests.simulation.stepwise import COURSES, FROZEN_S, halted_at, steps_of
 from turnout.reading.routing import Committed, RoutingTable

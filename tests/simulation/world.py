@@ -23,7 +23,9 @@ from services.switcher.app import SwitcherApp
 from tests.simulation.checks import Checks
 from tests.simulation.loop import Clock, Loop, Process, current
 from tests.simulation.network import Channel, Network
-from tests.simulation.postgres import Listener, Real, Server, here
+from tests.simulation.pool import Listener, here
+from tests.simulation.postgres import Server
+from tests.simulation.real import Real
 from tests.simulation.replayer import Replayer, Tables
 from turnout import Key, Record, Row, Sum, aggregate
 from turnout.names import VersionId
