@@ -13,10 +13,10 @@ from services.switcher.experiments.record import recorded
 from services.switcher.experiments.rows import ExperimentRecord, State
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation
 from services.switcher.experiments.spec import Spec
-from services.switcher.experiments.store import ExperimentStore
+from services.switcher.experiments.store import ExperimentStore, fence
 from services.switcher.names import EXPERIMENTS
 from services.switcher.records import Intent
-from services.switcher.store import RouteStore
+from services.switcher.store import Fence, RouteStore
 from services.switcher.switch import Conduct, CutOver, etag_of, refuse_owned
 from turnout.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound
 from turnout.routing import WHOLE, Route
@@ -101,6 +101,9 @@ class Experiments:
             return record
         route = await self.route(job)
         if route.experiment is None or route.experiment.number != record.number:
+            record = await self._store.read(job, experiment)
+            if record.state.over:  # since it was read
+                return record
             raise FailedPrecondition("EXPERIMENT_STARTING", f"{experiment} of {job} is starting; try again.")
         refuse_owned(route, ending.override_owner or route.owner == record.name)
         weights = _weights_at_end(record.spec, route, ending)
@@ -120,7 +123,7 @@ class Experiments:
         situation = asked_situation(counted, route, weights)
         decision = recorded(record.name, intent.claimed_actor, intent.reason, situation)
         await self._store.decide(record.number, decision, carried_out=False)
-        await self._change(job, command, intent, time_left_s)
+        await self._change(job, command, intent, time_left_s, fence(record.number, decision))
         return await self._store.read(job, experiment)
 
     async def resume(self, job: str, experiment: str) -> ExperimentRecord:
@@ -131,10 +134,12 @@ class Experiments:
         await self._store.resume(record.number)
         return await self._store.read(job, experiment)
 
-    async def _change(self, job: str, command: Conduct | CutOver, intent: Intent, time_left_s: float) -> None:
+    async def _change(
+        self, job: str, command: Conduct | CutOver, intent: Intent, time_left_s: float, fence: Fence | None = None
+    ) -> None:
         # The experiment is the answer to the request, not the change of the route.
         inner = replace(intent, request_id="")
-        await self._changes.change([(job, command)], inner, validate_only=False, time_left_s=time_left_s)
+        await self._changes.change([(job, command)], inner, validate_only=False, time_left_s=time_left_s, fence=fence)
 
 
 def kept_owner(record: ExperimentRecord) -> str:

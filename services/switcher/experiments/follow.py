@@ -11,6 +11,7 @@ from typing import Any, Final
 from services.switcher.experiments.conclude import Action
 from services.switcher.experiments.rows import SQL, State
 from services.switcher.records import ChangeRecord, CommandKind
+from turnout.errors import Aborted
 from turnout.routing import Route
 
 _ACTIONS = {
@@ -21,8 +22,16 @@ _ACTIONS = {
 """The decisions that a change carries out. Any other change of the route carries out none, whatever was decided."""
 
 
+def carried_out_with(action: Action) -> tuple[Action, ...]:
+    """The decisions that the same change carries out; all, of one that asks for no change."""
+    return next((actions for actions in _ACTIONS.values() if action in actions), tuple(Action))
+
+
 async def follow(connection: Any, before: Route | None, record: ChangeRecord) -> None:
-    """Bring the experiments of the route before and after a change in step with it."""
+    """Bring the experiments of the route before and after a change in step with it.
+
+    Aborted (EXPERIMENT_FORGOTTEN) where one that is to start is not there any more: its start took too long.
+    """
     after, at = record.route, record.commit_time
     was = before.experiment if before else None
     now = after.experiment
@@ -31,7 +40,11 @@ async def follow(connection: Any, before: Route | None, record: ChangeRecord) ->
         await connection.execute(SQL.finish, was.number, state.value, at, _reason(record))
     if now is not None:
         weights = json.dumps({arm.version: arm.weight for arm in after.arms})
-        await connection.execute(SQL.start, now.number)
+        if (was is None or was.number != now.number) and not await connection.fetchval(SQL.start, now.number):
+            raise Aborted(
+                "EXPERIMENT_FORGOTTEN",
+                f"{now.name} took so long to start that it was forgotten. Nothing has changed; start it again.",
+            )
         await connection.execute(SQL.begin_epoch, now.number, after.epoch, weights, at)
     for one in {one.number for one in (was, now) if one is not None}:
         actions = [action.value for action in _ACTIONS.get(record.command, ())]

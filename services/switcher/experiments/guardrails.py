@@ -2,7 +2,8 @@
 
 One replica at a time runs it, by a lease; whoever takes over finds everything in the database. A decision is kept
 before its change of the route is asked for, and marked as carried out by the commit of that change, so that a replica
-that dies in between leaves no change without its decision: the next one concludes anew.
+that dies in between leaves no change without its decision: the next one concludes anew. One that wakes up late changes
+nothing by a decision in whose place there is another by then.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from services.switcher.experiments.conducting import kept_owner
 from services.switcher.experiments.ledger import CLOSE_MAX, Ledger
 from services.switcher.experiments.record import Record, recorded
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation, situation_of
-from services.switcher.experiments.store import Counted, ExperimentStore
+from services.switcher.experiments.store import Counted, ExperimentStore, fence
 from services.switcher.questions import GateQuestion
 from services.switcher.records import CommandKind, GateAnswer, Intent
 from services.switcher.replayer_client import ReplayerClient
@@ -166,6 +167,7 @@ class Guardrails:
                 intent,
                 validate_only=False,
                 time_left_s=_CHANGE_WITHIN_S,
+                fence=fence(number, record),
             )
         except TurnoutError as error:
             self._not_before[number] = time.monotonic() + _RETRY_S

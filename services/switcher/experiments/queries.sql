@@ -36,7 +36,7 @@ select * from switcher.experiments
 where ($1 = '-' or job = $1) and number < coalesce($2, number + 1) order by number desc limit $3
 
 -- name: start
-update switcher.experiments set state = 'RUNNING' where number = $1 and state = 'STARTING'
+update switcher.experiments set state = 'RUNNING' where number = $1 and state = 'STARTING' returning true
 
 -- name: begin_epoch
 insert into switcher.experiment_epochs (number, epoch, weights, start_time) values ($1, $2, $3, $4)
@@ -64,8 +64,10 @@ set state = 'RUNNING', passed_over = array(select distinct unnest(passed_over ||
 where number = $1 and state = 'PAUSED'
 
 -- name: undo_decision
--- One for the same epoch that was never carried out: it is taken again.
-delete from switcher.experiment_decisions where number = $1 and epoch = $2 and not carried_out
+-- One for the same epoch that was never carried out: it is taken again. Not one that another change, which may be on its
+-- way, carries out.
+delete from switcher.experiment_decisions
+where number = $1 and epoch = $2 and not carried_out and action = any($3::text[])
 
 -- name: decide
 insert into switcher.experiment_decisions
@@ -73,6 +75,11 @@ insert into switcher.experiment_decisions
 select $1, coalesce(max(decision), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9
 from switcher.experiment_decisions where number = $1
 returning decision
+
+-- name: stands
+select exists (
+    select from switcher.experiment_decisions where number = $1 and epoch = $2 and record = $3 and not carried_out
+)
 
 -- name: carried_out
 update switcher.experiment_decisions set carried_out = true

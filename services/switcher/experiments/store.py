@@ -8,6 +8,7 @@ from typing import Any
 
 from core.postgres import Pool
 from services.switcher.experiments.conclude import Action, EpochTally
+from services.switcher.experiments.follow import carried_out_with
 from services.switcher.experiments.record import Record, encode
 from services.switcher.experiments.rows import (
     SQL,
@@ -22,7 +23,8 @@ from services.switcher.names import EXPERIMENTS
 from services.switcher.records import Intent, RouteRecord, route_from_json
 from services.switcher.refusals import refuse_reused
 from services.switcher.rows import read_route, transaction
-from turnout.errors import AlreadyExists, NotFound
+from services.switcher.store import Fence
+from turnout.errors import Aborted, AlreadyExists, NotFound
 from turnout.exposure import KEY_BYTES
 from turnout.routing import Route
 
@@ -140,7 +142,8 @@ class ExperimentStore:
             )
 
     async def decide(self, number: int, record: Record, *, carried_out: bool) -> None:
-        """Keep a decision. One that changes the route is carried out by the commit of its epoch."""
+        """Keep a decision. One that changes the route is carried out by the commit of its epoch, which its `fence` lets
+        go on as long as no other one has taken its place."""
         conclusion = record.conclusion
         verdict = conclusion.decision.verdict.value
         async with transaction(self._pool) as connection:
@@ -148,7 +151,8 @@ class ExperimentStore:
             await connection.execute(SQL.note_verdict, number, verdict)
             if conclusion.action is Action.PAUSE:
                 await connection.execute(SQL.pause, number)
-            await connection.execute(SQL.undo_decision, number, conclusion.after.epoch)
+            rivals = [action.value for action in carried_out_with(conclusion.action)]
+            await connection.execute(SQL.undo_decision, number, conclusion.after.epoch, rivals)
             await connection.execute(
                 SQL.decide,
                 *(number, conclusion.after.epoch, conclusion.action.value, verdict, conclusion.sentence),
@@ -211,6 +215,20 @@ class ExperimentStore:
             await connection.execute(SQL.forget_units, kept)
             await connection.execute(SQL.forget_flushes)
         return [EXPERIMENTS.name(row["job"], row["experiment"]) for row in failed]
+
+
+def fence(number: int, record: Record) -> Fence:
+    """Raises Aborted (DECISION_OVERTAKEN) in a commit where another decision took the place of this one."""
+    epoch = record.conclusion.after.epoch
+
+    async def stands(connection: Any) -> None:
+        await connection.fetchrow(SQL.lock, number)
+        if not await connection.fetchval(SQL.stands, number, epoch, encode(record)):
+            raise Aborted(
+                "DECISION_OVERTAKEN", f"{record.experiment} was decided on anew meanwhile, so nothing was changed."
+            )
+
+    return stands
 
 
 def _number(value: Any) -> float | None:

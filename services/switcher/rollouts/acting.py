@@ -83,6 +83,19 @@ class Acts:
                 await self._neighbours.unretire(rollout.job, rollout.control, ACTOR, act.request_id)
 
     async def _on_route(self, stored: Stored, act: Act) -> Result:
+        result = await self._change_of_route(stored, act)
+        if act.kind is ActKind.WITHDRAW and isinstance(result, Done):
+            await self._forget_unstarted(stored)
+        return result
+
+    async def _forget_unstarted(self, stored: Stored) -> None:
+        """An experiment that was to count the candidate's units never will; until it is forgotten, no other one can
+        begin. Whoever committed the withdrawal may not have come to that."""
+        last = await self._experiments.last_of(stored.rollout.job, stored.name)
+        if last is not None and last.state is ExperimentState.STARTING:
+            await self._experiments.never_started(last.number)
+
+    async def _change_of_route(self, stored: Stored, act: Act) -> Result:
         back = act.kind is ActKind.WITHDRAW
         kind = CommandKind.WITHDRAW if back else CommandKind.ROLL_OUT
         intent = Intent(kind, ACTOR, _reason(stored, act), act.request_id, _fingerprint(act))
@@ -113,8 +126,6 @@ class Acts:
             time_left_s=_CHANGE_WITHIN_S,
             fence=fence(stored.number, act),
         )
-        if act.kind is ActKind.WITHDRAW and last is not None and last.state is ExperimentState.STARTING:
-            await self._experiments.never_started(last.number)
         return Done()
 
     async def _counting(self, stored: Stored, act: Act, last: ExperimentRecord | None, share: int) -> Experiment:

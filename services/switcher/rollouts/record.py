@@ -147,8 +147,13 @@ def decode_rollout(text: bytes | str) -> Rollout:
     return _rollout_decoder.decode(text)
 
 
+def decode(record: bytes) -> Record:
+    """A record from JSON. msgspec.ValidationError when it is none."""
+    return _decoder.decode(record)
+
+
 def recomputed(record: bytes) -> bytes:
     """The record that these rules make of what is in a record. RulesChangedError when other rules made it."""
-    stored = _decoder.decode(record)
+    stored = decode(record)
     refuse_other_rules(stored.rules, RULES)
     return encode(recorded(stored.rollout, stored.actor, stored.reason, stored.now, stored.before, stored.happened))

@@ -9,13 +9,17 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from services.switcher.experiments.store import ExperimentStore
+from services.switcher.experiments.record import recorded
+from services.switcher.experiments.situations import STALE_AFTER, asked_situation
+from services.switcher.experiments.store import ExperimentStore, fence
 from tests.integration.switcher.conftest import ROUTE, V1, V2, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.experimenting import JOB, NAME, Experimenting, harm, units
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
+from turnout.errors import Aborted
 from turnout.exposure import Exposure
 from turnout.replayer.v1 import replayer_pb2 as replayer_pb
+from turnout.routing import WHOLE
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 AT_ONCE = pb.Plan(window=Duration(seconds=1), delay=Duration(seconds=0), harms=[pb.METRIC_ERROR, pb.METRIC_SLOW])
@@ -379,6 +383,35 @@ async def test_who_died_while_starting_one_leaves_its_name_free(
     async with asyncpg.create_pool(postgres, min_size=1, max_size=1) as pool:
         assert await ExperimentStore(pool).tidy(timedelta(days=1)) == [NAME]
     assert (await lab.create({1: 5000, 2: 5000})).state == pb.Experiment.RUNNING
+
+
+async def test_a_decision_in_whose_place_there_is_another_changes_nothing(
+    lab: Experimenting, database: Any, postgres: str
+) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    number = await database.fetchval("select number from switcher.experiments")
+    async with asyncpg.create_pool(postgres, min_size=1, max_size=1) as pool:
+        store = ExperimentStore(pool)
+        situation = asked_situation(await store.counted(number, STALE_AFTER), lab.route, {1: WHOLE})
+        first, second = (recorded(NAME, who, "", situation) for who in ("ada", "grace"))
+        for record in (first, second):
+            await store.decide(number, record, carried_out=False)
+        async with pool.acquire() as connection, connection.transaction():
+            await fence(number, second)(connection)
+            with pytest.raises(Aborted, match="decided on anew"):
+                await fence(number, first)(connection)
+
+
+async def test_one_that_was_forgotten_meanwhile_does_not_start(
+    lab: Experimenting, switcher: Switcher, database: Any
+) -> None:
+    await database.execute(
+        "create function forget() returns trigger language plpgsql as "
+        "$$ begin delete from switcher.experiments; return null; end $$"
+    )
+    await database.execute("create trigger forget after insert on switcher.proposals execute function forget()")
+    assert (await refused(lab.create({1: 5000, 2: 5000}))).reason == "EXPERIMENT_FORGOTTEN"
+    assert (await switcher.route()).owner == ""
 
 
 async def test_lists_begin_with_the_newest(lab: Experimenting) -> None:

@@ -331,7 +331,8 @@ class SwitcherServicer(object):
     def CreateExperiment(self, request, context):
         """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
         Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
-        something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT).
+        something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT), ABORTED (reason EXPERIMENT_FORGOTTEN)
+        where it took minutes to start: nothing was changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -354,7 +355,8 @@ class SwitcherServicer(object):
     def StopExperiment(self, request, context):
         """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
         weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-        rollout's and override_owner is not said.
+        rollout's and override_owner is not said. ABORTED as for SetTraffic, and reason DECISION_OVERTAKEN where somebody
+        else stopped it at the same time: nothing was changed, and it may be tried again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -133,7 +133,8 @@ class SwitcherStub:
     ]
     """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
     Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
-    something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT).
+    something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT), ABORTED (reason EXPERIMENT_FORGOTTEN)
+    where it took minutes to start: nothing was changed.
     """
 
     GetExperiment: grpc.UnaryUnaryMultiCallable[
@@ -154,7 +155,8 @@ class SwitcherStub:
     ]
     """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
     weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-    rollout's and override_owner is not said.
+    rollout's and override_owner is not said. ABORTED as for SetTraffic, and reason DECISION_OVERTAKEN where somebody
+    else stopped it at the same time: nothing was changed, and it may be tried again.
     """
 
     ResumeExperiment: grpc.UnaryUnaryMultiCallable[
@@ -408,7 +410,8 @@ class SwitcherAsyncStub:
     ]
     """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
     Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
-    something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT).
+    something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT), ABORTED (reason EXPERIMENT_FORGOTTEN)
+    where it took minutes to start: nothing was changed.
     """
 
     GetExperiment: grpc.aio.UnaryUnaryMultiCallable[
@@ -429,7 +432,8 @@ class SwitcherAsyncStub:
     ]
     """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
     weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-    rollout's and override_owner is not said.
+    rollout's and override_owner is not said. ABORTED as for SetTraffic, and reason DECISION_OVERTAKEN where somebody
+    else stopped it at the same time: nothing was changed, and it may be tried again.
     """
 
     ResumeExperiment: grpc.aio.UnaryUnaryMultiCallable[
@@ -711,7 +715,8 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
         """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
         Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
-        something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT).
+        something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT), ABORTED (reason EXPERIMENT_FORGOTTEN)
+        where it took minutes to start: nothing was changed.
         """
 
     @abc.abstractmethod
@@ -738,7 +743,8 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
         """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
         weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-        rollout's and override_owner is not said.
+        rollout's and override_owner is not said. ABORTED as for SetTraffic, and reason DECISION_OVERTAKEN where somebody
+        else stopped it at the same time: nothing was changed, and it may be tried again.
         """
 
     @abc.abstractmethod
