@@ -19,10 +19,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from deploy.local.stack import LocalStack
+from tests.simulation.courses import COURSES
 from tests.simulation.database import simulated_database
 from tests.simulation.real import Real
 from tests.simulation.simulation import plan_of, run
-from tests.simulation.stepwise import COURSES, FROZEN_S, halted_at, steps_of
+from tests.simulation.stepwise import FROZEN_S, few_of, halted_at, steps_of
 
 
 def _rounds(real: Real, first: int, rounds: int) -> int:
@@ -51,16 +52,24 @@ def _every_step(real: Real, given: argparse.Namespace) -> int:
         for violation in outcome.violations:
             failed += 1
             print(f"{name}, nobody halted: {violation}", file=sys.stderr, flush=True)
-        steps = steps[seed % given.stride :: given.stride]
+        steps = few_of(steps, given.few, seed) if given.few else steps
         for at in steps:
             halted = halted_at(real, COURSES[name], seed, at, freeze_s)
             failed += bool(halted.violations)
             for violation in halted.violations[:3]:
-                print(f"{name}, {at[0]} at step {at[1]}: {violation}", file=sys.stderr, flush=True)
+                print(
+                    f"{name}, {at.process} at step {at.step} ({_line(at.what)}): {violation}",
+                    file=sys.stderr,
+                    flush=True,
+                )
         runs += len(steps)
         print(f"{name}: {len(steps)} steps, {time.perf_counter() - began_s:.0f} s", file=sys.stderr, flush=True)
     print(json.dumps({"steps": runs, "failed": failed, "seconds": round(time.perf_counter() - began_s)}))
     return 1 if failed else 0
+
+
+def _line(what: str) -> str:
+    return " ".join(what.split())[:70]
 
 
 async def _dsn(stack: AsyncExitStack) -> str:
@@ -87,7 +96,13 @@ def main() -> int:
     parser.add_argument("--every-step", action="store_true", help="halt each process at each step of some changes")
     parser.add_argument("--freeze", action="store_true", help="with --every-step: freeze it for a while, not kill it")
     parser.add_argument("--course", choices=COURSES, action="append", help="with --every-step: this change only")
-    parser.add_argument("--stride", type=int, default=1, metavar="N", help="with --every-step: each Nth step only")
+    parser.add_argument(
+        "--few",
+        type=int,
+        default=0,
+        metavar="N",
+        help="with --every-step: at most N steps of a process that do the same",
+    )
     return asyncio.run(_main(parser.parse_args()))
 
 

@@ -5,16 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from services.switcher.records import route_from_json
 from tests.simulation.postgres import Session
+from tests.simulation.rollout_checks import RolloutChecks
 from turnout.names import VersionId
 from turnout.routing import WHOLE, Route, resolve
 from turnout.switcher.v1 import switcher_pb2
 
 if TYPE_CHECKING:
     from tests.simulation.world import FrontHost, World
+
+
+_SOON = timedelta(minutes=1)
+_EMERGENCIES = ("ROLL_BACK", "WITHDRAW")
+"""Commands that may bring a version back before every front is prepared."""
 
 
 class Violation(Exception):
@@ -28,8 +35,12 @@ class Checks:
     world: World
     history: dict[str, dict[int, Route]] = field(default_factory=dict)  # of a job, by epoch
     adopted: dict[str, int] = field(default_factory=dict)  # of a job: the epoch that every front was said to serve
+    requests: dict[tuple[str, int], str] = field(default_factory=dict)  # of a job and epoch: the id of its request
     violations: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.rolling = RolloutChecks(self)
 
     def fail(self, what: str) -> None:
         self.violations.append(f"at {self.world.loop.time():.6f}: {what}")
@@ -42,15 +53,20 @@ class Checks:
         epochs = self.history.get(job)
         return epochs[max(epochs)] if epochs else None
 
-    # --- after each commit that changed a route or a release ---
+    # --- after each commit ---
 
     def committed(self, session: Session) -> None:
-        if not session.touched_routes:
-            return
-        session.touched_routes = False
+        if "rollout" in session.touched:
+            self.rolling.rollouts_changed()
+        if session.touched & {"route", "released_version"}:
+            self._routes_changed()
+        if session.touched & {"route", "experiment"}:
+            self.rolling.experiments_follow()
+
+    def _routes_changed(self) -> None:
         known = {job: max(epochs, default=0) for job, epochs in self.history.items()}
         rows = self.world.real.fetch(
-            "select r.job, r.epoch, c.command, c.route, r.route as current, "
+            "select r.job, r.epoch, c.command, c.request_id, c.route, r.route as current, "
             "array(select version from switcher.released_versions v where v.job = r.job) as released "
             "from switcher.routes r left join switcher.route_changes c on c.job = r.job and c.epoch = r.epoch"
         )
@@ -66,12 +82,18 @@ class Checks:
             if named := route.versions & set(row["released"]):
                 self.fail(f"{row['job']} at epoch {route.epoch} names {sorted(named)}, which are released")
             if row["epoch"] > before:
-                self.history.setdefault(row["job"], {})[route.epoch] = route
-                self.count(str(row["command"]))
-                served_before = self.history[route.job].get(before)
-                new = served_before is None or not route.versions <= served_before.versions
-                if new and row["command"] != "ROLL_BACK":  # else an emergency, which need not wait for all
-                    self._prepared(route)
+                self._moved(route, row["command"], row["request_id"])
+
+    def _moved(self, route: Route, command: str, request: str) -> None:
+        """A route has come to its next epoch."""
+        before = self.newest(route.job)
+        self.history.setdefault(route.job, {})[route.epoch] = route
+        self.requests[route.job, route.epoch] = request
+        self.count(command)
+        new = before is None or not route.versions <= before.versions
+        if new and command not in _EMERGENCIES:
+            self._prepared(route)
+        self.rolling.route_changed(before, route, command, request)
 
     def _prepared(self, route: Route) -> None:
         """Every front whose lease is live has really prepared each table that the route names."""
@@ -157,7 +179,7 @@ class Checks:
     def unsettled(self) -> list[str]:
         """What has not come to its end yet."""
         down = [] if self.world.server.up else ["the database is down"]
-        return [*down, *self._routes_under_way(), *self._retirements_under_way()]
+        return [*down, *self.rolling.unsettled(), *self._routes_under_way(), *self._retirements_under_way()]
 
     def _routes_under_way(self) -> Iterator[str]:
         fetch: Callable[..., list[Any]] = self.world.real.fetch
@@ -182,12 +204,13 @@ class Checks:
                 yield f"{version} is {row['state']} and {'' if row['released'] else 'not '}released"
             if gone != (row["state"] == "DROPPED") and version in self.world.tables.runs:
                 yield f"{version} is {row['state']} and its table is {'gone' if gone else 'there'}"
-            if row["step"] not in (None, "DONE"):
+            kept = row["step"] == "RETAIN" and row["drop_time"] > self.world.loop.now() + _SOON
+            if row["step"] not in (None, "DONE") and not kept:
                 yield f"the retirement of {version} stands at {row['step']}: {row['waiting_for']}"
 
     def _versions(self) -> list[Any]:
         return self.world.real.fetch(
-            "select v.job, v.number, v.state, r.step, r.waiting_for, "
+            "select v.job, v.number, v.state, r.step, r.drop_time, r.waiting_for, "
             "(v.job, v.number) in (select job, version from switcher.released_versions) as released "
             "from registry.versions v left join registry.retirements r using (job, number)"
         )
@@ -199,6 +222,7 @@ class Checks:
         ):
             if row["request_id"]:
                 self.fail(f"the request {row['request_id']} was carried out {row['n']} times")
+        self.rolling.ended()
         for process in self.world.processes:
             for fault in process.faults:
                 self.fail(f"{process.name}: {type(fault).__name__}: {fault}")

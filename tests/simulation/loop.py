@@ -28,13 +28,18 @@ class Process:
     skew_s: float = 0.0
     crash_at: int = 0  # the step at which it is killed, or frozen; 0 = at none
     freeze_s: float = 0.0  # for how long it is frozen at that step; 0 = it is killed
-    steps: int = 0
+    done: list[str] = field(default_factory=list)  # what each of its steps was
     alive: bool = True
     frozen: bool = False
     held: list[Callable[[], None]] = field(default_factory=list)
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     when_killed: list[Callable[[], None]] = field(default_factory=list)
     faults: list[BaseException] = field(default_factory=list)  # what its code raised and should not have
+
+    @property
+    def steps(self) -> int:
+        """How many steps it has made."""
+        return len(self.done)
 
     @property
     def halted(self) -> bool:
@@ -44,9 +49,14 @@ class Process:
 _PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("process", default=None)
 
 
+def of_now() -> Process | None:
+    """The process that runs now; None = none of the simulation's."""
+    return _PROCESS.get()
+
+
 def current() -> Process:
     """The process that runs now."""
-    process = _PROCESS.get()
+    process = of_now()
     assert process is not None, "this runs in no process of the simulation"
     return process
 
@@ -189,10 +199,10 @@ class Loop(asyncio.BaseEventLoop):
             for put_back in held:
                 put_back()
 
-    async def step(self) -> None:
-        """A step of the present process: where it may be killed, or frozen."""
+    async def step(self, what: str) -> None:
+        """A step of the present process: where it may be killed, or frozen. what: equal for those that do the same."""
         process = current()
-        process.steps += 1
+        process.done.append(what)
         if process.alive and process.steps == process.crash_at:
             if process.freeze_s:
                 self.freeze(process, process.freeze_s)

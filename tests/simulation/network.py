@@ -116,17 +116,15 @@ class Channel:
 
     def stream_stream(self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
         def call(requests: AsyncIterator[Any], **_: Any) -> _Call:
-            server = self._network.pick(self._target)
-            if server is None or not self._network.reach(self._process, server.process):
-                return _Call(None)
-            stream = _Stream(self._network, self._process, server)
-            stream.start(path, requests, request_serializer, response_deserializer)
-            return _Call(stream)
+            return self._streamed(path, requests, request_serializer, response_deserializer)
 
         return call
 
-    def unary_stream(self, path: str, *_: Any, **__: Any) -> Any:
-        return None
+    def unary_stream(self, path: str, request_serializer: Any, response_deserializer: Any, **_: Any) -> Any:
+        def call(request: Any, timeout: float | None = None, **_: Any) -> _Call:
+            return self._streamed(path, _one(request), request_serializer, response_deserializer)
+
+        return call
 
     def stream_unary(self, path: str, *_: Any, **__: Any) -> Any:
         return None
@@ -134,9 +132,17 @@ class Channel:
     async def close(self, grace: float | None = None) -> None:
         """Nothing is kept open."""
 
+    def _streamed(self, path: str, requests: AsyncIterator[Any], serialize: Any, deserialize: Any) -> _Call:
+        server = self._network.pick(self._target)
+        if server is None or not self._network.reach(self._process, server.process):
+            return _Call(None)
+        stream = _Stream(self._network, self._process, server)
+        stream.start(path, requests, serialize, deserialize)
+        return _Call(stream)
+
     async def _unary(self, path: str, request: bytes, timeout: float | None) -> bytes:
         network = self._network
-        await network.loop.step()
+        await network.loop.step(f"call {path}")
         server = network.pick(self._target)
         if server is None:
             await asyncio.sleep(network.delay_s())
@@ -152,7 +158,7 @@ class Channel:
         finally:
             if not answer.done() or answer.cancelled():  # the server hears that nobody waits
                 network.loop.in_process(None, network.delay_s(), _cancel, work)
-        await network.loop.step()
+        await network.loop.step(f"answer to {path}")
         return result
 
     def _send(
@@ -198,9 +204,19 @@ class Channel:
             loop.in_process(None, network.delay_s(), arrived)
 
 
+async def _one(request: Any) -> AsyncIterator[Any]:
+    yield request
+
+
 def channel(network: Network, target: str) -> Any:
     """A channel for a stub."""
     return Channel(network, target)
+
+
+def _kind(message: Any) -> str:
+    """What a message of a stream is of, where it says so."""
+    oneofs = () if isinstance(message, bytes) else message.DESCRIPTOR.oneofs
+    return str(message.WhichOneof(oneofs[0].name)) if oneofs else ""
 
 
 def _encoded(handler: Any, response: Any) -> bytes:
@@ -222,7 +238,7 @@ async def _serve(
     answered: Callable[[bytes | grpc.aio.AioRpcError], None],
 ) -> None:
     loop: Any = asyncio.get_running_loop()
-    await loop.step()
+    await loop.step(f"serve {path}")
     handler = server.handlers[path]
     try:
         async with asyncio.timeout(timeout):
@@ -236,7 +252,7 @@ async def _serve(
     except Exception as error:
         result = _status(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
         server.process.faults.append(error)
-    await loop.step()
+    await loop.step(f"answer {path}")
     answered(result)
 
 
@@ -321,7 +337,7 @@ class _Stream:
     def start(self, path: str, requests: AsyncIterator[Any], serialize: Any, deserialize: Any) -> None:
         self.deserialize = deserialize
         loop = self.network.loop
-        self._pump = loop.spawn(self.client, self._send_requests(requests, serialize))
+        self._pump = loop.spawn(self.client, self._send_requests(path, requests, serialize))
         loop.in_process(None, self.network.delay_s(), self._arrived, path)
 
     def _arrived(self, path: str) -> None:
@@ -330,10 +346,10 @@ class _Stream:
         else:
             self.broken()
 
-    async def _send_requests(self, requests: AsyncIterator[Any], serialize: Any) -> None:
+    async def _send_requests(self, path: str, requests: AsyncIterator[Any], serialize: Any) -> None:
         loop = self.network.loop
         async for request in requests:
-            await loop.step()
+            await loop.step(f"send to {path} {_kind(request)}")
             self.up.send(serialize(request))
         self.up.send(_END)
 
@@ -345,9 +361,13 @@ class _Stream:
                 yield handler.request_deserializer(message)
 
         try:
-            responses = handler.stream_stream(requests(), _Context(self.network.loop, None, self))
+            context = _Context(self.network.loop, None, self)
+            if handler.request_streaming:
+                responses = handler.stream_stream(requests(), context)
+            else:
+                responses = handler.unary_stream(await anext(requests()), context)
             async for response in responses:
-                await self.network.loop.step()
+                await self.network.loop.step(f"send from {path} {_kind(response)}")
                 self.down.send(_encoded(handler, response))
             self.down.send(_END)
         except TurnoutError as error:

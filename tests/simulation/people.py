@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import Any
 
@@ -10,6 +11,7 @@ import grpc
 
 from services.switcher.questions import ALWAYS_ASKED, ROLLBACK
 from tests.simulation.network import channel
+from tests.simulation.replayer import Flaw
 from tests.simulation.world import FrontHost, World
 from turnout.names import VersionId
 from turnout.query.v1 import query_pb2, query_pb2_grpc
@@ -20,7 +22,7 @@ from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
 
 _CHANGE_S = 5.0
 _READ_S = 1.5
-_GATES = (*ALWAYS_ASKED, ROLLBACK)
+GATES = (*ALWAYS_ASKED, ROLLBACK)
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -34,11 +36,12 @@ class Operator:
         self._switcher: Any = switcher_pb2_grpc.SwitcherStub(channel(world.network, "switcher"))
         self._registry: Any = registry_pb2_grpc.RegistryStub(channel(world.network, "registry"))
         self._number = 0
+        self._over_heads = 0.0  # how often it changes a route that something owns
 
     async def begin(self) -> None:
         """The first cutover of each job."""
         for job in sorted(self._world.jobs):
-            request = switcher_pb2.CutOverRouteRequest(name=f"jobs/{job}/route", version=1, override_gates=_GATES)
+            request = switcher_pb2.CutOverRouteRequest(name=f"jobs/{job}/route", version=1, override_gates=GATES)
             while await self._change(self._switcher.CutOverRoute, request) is None:
                 await asyncio.sleep(0.1)
 
@@ -60,20 +63,21 @@ class Operator:
         self._number += 1
         common: dict[str, Any] = {"claimed_actor": self._name, "request_id": f"{self._name}-{self._number}"}
         change: dict[str, Any] = {"name": f"jobs/{job}/route", **common}
-        over = list(_GATES) if self._rng.random() < 0.5 else []
+        over = list(GATES) if self._rng.random() < 0.5 else []
+        head: dict[str, Any] = {"override_owner": self._rng.random() < self._over_heads, **change}
         named = VersionId(job, version).name
         match doing:
             case "cut over":
-                request: Any = switcher_pb2.CutOverRouteRequest(version=version, override_gates=over, **change)
+                request: Any = switcher_pb2.CutOverRouteRequest(version=version, override_gates=over, **head)
                 await self._change(self._switcher.CutOverRoute, request)
             case "replace":
                 await self._replace(job, versions, change, common)
             case "cut over all":
                 await self._all(common, over)
             case "split":
-                await self._split(job, version, change, over)
+                await self._split(job, version, head, over)
             case "abort":
-                await self._abort(job, change)
+                await self._abort(job, head)
             case "roll back":
                 await self._change(self._switcher.RollBackRoute, switcher_pb2.RollBackRouteRequest(**change))
             case "retire":
@@ -96,7 +100,7 @@ class Operator:
         if route is None:
             return
         number = route.active_version % versions + 1
-        request = switcher_pb2.CutOverRouteRequest(version=number, override_gates=_GATES, **change)
+        request = switcher_pb2.CutOverRouteRequest(version=number, override_gates=GATES, **change)
         if await self._change(self._switcher.CutOverRoute, request) is not None:
             name = VersionId(job, route.active_version).name
             retire = registry_pb2.RetireVersionRequest(name=name, forgo_rollback=True, **common)
@@ -167,9 +171,7 @@ class Reader:
     def __init__(self, world: World, rng: random.Random) -> None:
         self._world = world
         self._rng = rng
-        self._stubs: dict[str, Any] = {
-            host.name: query_pb2_grpc.QueryStub(channel(world.network, host.name)) for host in world.fronts
-        }
+        self._stubs: dict[str, Any] = {}
         self._seen: dict[str, tuple[int, int]] = {}  # of a job: the newest epoch and offset that it was answered by
         self._tokens: dict[str, bytes] = {}
         self.failed = 0
@@ -184,6 +186,11 @@ class Reader:
         self._tokens.clear()
         self._seen.clear()
 
+    def _stub(self, host: FrontHost) -> Any:
+        if host.name not in self._stubs:
+            self._stubs[host.name] = query_pb2_grpc.QueryStub(channel(self._world.network, host.name))
+        return self._stubs[host.name]
+
     async def read(self) -> bool:
         """One read; whether it was answered. A job without a route answers nothing, rightly."""
         job = self._rng.choice(sorted(self._world.jobs))
@@ -194,15 +201,26 @@ class Reader:
         fronts = self._rng.sample(self._world.fronts, min(2, len(self._world.fronts)))
         for host in fronts:
             try:
-                response = await self._stubs[host.name].Get(request, timeout=_READ_S)
+                response = await self._stub(host).Get(request, timeout=_READ_S)
             except grpc.aio.AioRpcError as error:
                 if self._refused(error, host, job, at_least):
                     return True
                 continue
             self._answered(response, job, unit, at_least if host.heard else 0)
+            await self._reported(response, host, VersionId(job, response.served.version))
             return True
         self.failed += 1
         return False
+
+    async def _reported(self, response: Any, host: FrontHost, version: VersionId) -> None:
+        """Say that the answer was wrong, where it is one of an experiment: mostly of a version that does harm."""
+        harms = self._world.tables.flaws.get(version) is Flaw.HARMS
+        if not response.exposure_id or self._rng.random() > (0.9 if harms else 0.02):
+            return
+        outcome = query_pb2.Outcome(exposure_id=response.exposure_id, error=query_pb2.ErrorOutcome())
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            request = query_pb2.ReportOutcomesRequest(outcomes=[outcome])
+            await self._stub(host).ReportOutcomes(request, timeout=_READ_S)
 
     def _refused(self, error: grpc.aio.AioRpcError, host: FrontHost, job: str, at_least: int) -> bool:
         """Whether a read was refused rightly. at_least: the epoch that all fronts were said to serve as it began."""

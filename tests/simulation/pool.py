@@ -20,6 +20,7 @@ class Connection:
         self._process = process
         self._timeout_s = command_timeout_s
         self._arrived_s = 0.0  # what follows arrives no sooner
+        self._asked = ""  # the last statement
         self.lost = False
 
     async def fetch(self, sql: str, *args: Any, timeout: float | None = None) -> Any:
@@ -48,8 +49,9 @@ class Connection:
         await self._ask("commit", "", (), None)
 
     async def _ask(self, method: str, sql: str, args: tuple[Any, ...], timeout: float | None) -> Any:
-        loop = self._server.loop
-        await loop.step()
+        loop, self._asked = self._server.loop, sql or self._asked
+        what = f"{method} {self._asked}"
+        await loop.step(what)
         if self.lost:
             raise ConnectionResetError("the connection is lost")
         answer = loop.create_future()
@@ -83,7 +85,7 @@ class Connection:
             else:  # as asyncpg does it; what comes too late to be given up is done, and what follows is done after it
                 loop.in_process(None, self._server.delay_s(), self._session.cancel, request)
             raise
-        await loop.step()
+        await loop.step(f"answer to {what}")
         return result
 
     def _give_up(self) -> None:

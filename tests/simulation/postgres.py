@@ -21,7 +21,10 @@ import asyncpg
 from tests.simulation.loop import Loop, Process
 from tests.simulation.real import Preceded, Real
 
-_OF_ROUTES = re.compile(r"(insert into|update|delete from) switcher\.(routes|route_changes|released_versions)")
+_CHANGES = re.compile(
+    r"(?:insert into|update|delete from) switcher\."
+    r"(route|released_version|rollout|experiment)(?:s|_changes|_decisions)\b"
+)
 _IDLE_IN_TRANSACTION_S = 4.0
 _NOTIFY = "pg_notify("  # done by the simulation, which tells its listeners itself
 _OF_THE_MACHINE = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.InsufficientResourcesError)
@@ -64,7 +67,7 @@ class Session:
     looks_only: bool = True  # its transaction has changed and locked nothing
     due: str = ""  # the end of such a one, which nobody can see and is sent with the next statement
     notify: bool = False
-    touched_routes: bool = False
+    touched: set[str] = field(default_factory=set)  # what its transaction has changed: "route", "rollout", ...
     replies: int = 0
     now: str = ""
 
@@ -113,7 +116,7 @@ class Session:
             work = self.connection.execute(request.method)
         else:
             self.looks_only = self.looks_only and _looks_only(request.sql)
-            self.touched_routes = self.touched_routes or bool(_OF_ROUTES.search(request.sql))
+            self.touched.update(_CHANGES.findall(request.sql))
             work = getattr(self.connection, request.method)(request.sql, *request.args)
         task = self.server.real.loop.create_task(work)
         self.waiting = (request, task)
@@ -265,6 +268,7 @@ class Server:
             for check in self.checks:
                 check(session)
         session.notify = False
+        session.touched.clear()
         self._look_again(session)
 
     def closed(self, session: Session) -> None:

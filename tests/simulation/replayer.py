@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 from tests.simulation.real import Real
@@ -14,6 +16,15 @@ from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.schema import table_name
 
 GATES = ("catch-up", "coverage", "schema")
+_RANGES = 3  # of every comparison
+
+
+class Flaw(Enum):
+    """What is wrong with the code of a version, for good."""
+
+    LACKS = "coverage"  # its table begins too late
+    DIFFERS = "comparison"  # its rows are not those of the others
+    HARMS = "harm"  # whoever reads it errs
 
 
 @dataclass
@@ -25,7 +36,11 @@ class Tables:
     dropped: set[VersionId] = field(default_factory=set)
     views: dict[str, tuple[int, int]] = field(default_factory=dict)  # of a job: epoch, version
     before_drop: list[Any] = field(default_factory=list)
+    end: int = 1  # of the log
+    at_gates: Callable[[], Awaitable[None]] | None = None  # whenever gates are asked
     moody: bool = True  # whether the replayer now and then refuses, and is slow
+    flaws: dict[VersionId, Flaw] = field(default_factory=dict)
+    compared: dict[str, int] = field(default_factory=dict)  # of a comparison, by its request: ranges that are done
 
     def make(self, version: VersionId) -> None:
         """A table with one row, which tells its version, and its run."""
@@ -39,12 +54,13 @@ class Tables:
         self.runs[version] = pb.Run.TAILING
 
     def tick(self, rng: random.Random) -> None:
-        """The runs that are not stopped read on, each at a speed of its own."""
+        """The log grows, and the runs that are not stopped read on, each at a speed of its own."""
+        self.end += rng.randint(1, 4)
         tailing = [version for version, state in self.runs.items() if state == pb.Run.TAILING]
-        read = {version.name: rng.randint(1, 5) for version in tailing if rng.random() < 0.5}
+        read = {version.name: self.end - rng.randint(0, 6) for version in tailing if rng.random() < 0.5}
         self.real.execute(
-            "update serving.positions set next_offset = next_offset + read.records "
-            "from unnest($1::text[], $2::bigint[]) as read (version, records) where positions.version = read.version",
+            "update serving.positions set next_offset = greatest(next_offset, read.until) "
+            "from unnest($1::text[], $2::bigint[]) as read (version, until) where positions.version = read.version",
             *(list(read), list(read.values())),
         )
 
@@ -69,18 +85,59 @@ class Replayer:
         raise AttributeError(name)
 
     async def CheckGates(self, request: pb.CheckGatesRequest, context: Any) -> pb.CheckGatesResponse:
-        run = self._tables.runs.get(parse_version(request.candidate))
-        passed = run == pb.Run.TAILING and not self._chance(0.05)
+        if self._tables.at_gates is not None:
+            await self._tables.at_gates()
+        candidate = parse_version(request.candidate)
+        runs = self._tables.runs.get(candidate) == pb.Run.TAILING
+        against = {"catch-up"} if self._chance(0.05) else set()
+        against |= set(GATES) if not runs else set()
+        if self._tables.flaws.get(candidate) is Flaw.LACKS:
+            against.add("coverage")
         if self._chance(0.2):  # the evidence takes its time, while fronts come and go
             await asyncio.sleep(self._rng.uniform(0.0, 0.8))
         response = pb.CheckGatesResponse()
         for gate in GATES:
+            passed = gate not in against
             response.gates.add(gate=gate, passed=passed, evidence=[] if passed else ["it is not so"])
         return response
 
+    async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.Run:
+        version = parse_version(request.version)
+        if version in self._tables.dropped:
+            raise FailedPrecondition("VERSION_DROPPED", f"The table of {version} was dropped.")
+        if version not in self._tables.runs:
+            self._tables.make(version)
+        return self._seen(version)
+
+    async def EstimateRun(self, request: pb.EstimateRunRequest, context: Any) -> pb.EstimateRunResponse:
+        return pb.EstimateRunResponse()
+
+    async def CompareTables(self, request: pb.CompareTablesRequest, context: Any) -> AsyncIterator[pb.Comparison]:
+        old, new = parse_version(request.old_version), parse_version(request.new_version)
+        compared = self._tables.compared
+        comparison = f"{new.job}-{old.number}-{new.number}-{request.request_id}"
+        found = pb.Comparison(name=f"jobs/{new.job}/comparisons/{comparison}", aligned=True)
+        while (done := compared.setdefault(comparison, 0)) < _RANGES:
+            for version in (old, new):
+                self._run(version.run_name)
+                if version in self._tables.dropped:
+                    raise FailedPrecondition("VERSION_DROPPED", f"The table of {version} was dropped.")
+            found.state = pb.Comparison.UNFINISHED
+            yield found
+            await asyncio.sleep(self._rng.uniform(0.0, 0.1))
+            compared[comparison] = done + 1
+        found.state = pb.Comparison.FINISHED
+        flawed = self._tables.flaws.get(new) is Flaw.DIFFERS
+        if request.HasField("contract"):
+            found.verdict = pb.Comparison.FAILED if flawed else pb.Comparison.PASSED
+        yield found
+
+    async def ListComparisons(self, request: pb.ListComparisonsRequest, context: Any) -> pb.ListComparisonsResponse:
+        return pb.ListComparisonsResponse()
+
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
-        version, state = self._run(request.name)
-        return pb.Run(name=version.run_name, state=state)  # type: ignore[arg-type]
+        version, _ = self._run(request.name)
+        return self._seen(version)
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
         version, _ = self._run(request.name)
@@ -118,6 +175,10 @@ class Replayer:
             raise FailedPrecondition("TABLE_IN_USE", f"The view shows {version}.")
         self._tables.drop(version)
         return pb.DropTableResponse()
+
+    def _seen(self, version: VersionId) -> pb.Run:
+        state: Any = self._tables.runs[version]
+        return pb.Run(name=version.run_name, state=state, partitions=[pb.PartitionProgress(topic="log")])
 
     def _chance(self, share: float) -> bool:
         return self._tables.moody and self._rng.random() < share

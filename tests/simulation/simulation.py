@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import warnings
 import zlib
@@ -12,13 +13,17 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
 from tests.simulation.checks import Violation
+from tests.simulation.launchers import Closer, Launcher
 from tests.simulation.loop import Process
 from tests.simulation.network import Faults
 from tests.simulation.people import Operator, Reader
 from tests.simulation.real import Real
+from tests.simulation.replayer import Flaw
 from tests.simulation.world import FrontHost, Host, World
+from turnout.names import VersionId
 
 _SETTLE_S = 12.0  # in which all must come to rest: longer than a silent front may serve, and than a claim lives
+_ROLLOUT_S = 20.0  # more, where a rollout has all its way before it, and its old version is retired
 _BACK_S = 4.5  # longer than anybody is frozen
 _LOOK_S = 0.25
 
@@ -45,6 +50,7 @@ class Plan:
     fronts: int = 3
     switchers: int = 2
     registries: int = 2
+    rollouts: bool = False  # whether operators also roll out and experiment
     operators: int = 2
     readers: int = 3
     faults_per_s: float = 1.2
@@ -60,13 +66,16 @@ def plan_of(seed: int) -> Plan:
     """The plan of a seed: some are calm, some have every kind of trouble."""
     rng = random.Random(f"plan-{seed}")
     bad = rng.choice([0.0, 0.5, 1.0])
+    rollouts = seed % 2 == 1
     return Plan(
         seed=seed,
+        rollouts=rollouts,
+        chaos_s=9.0 if rollouts else 6.0,
         fronts=rng.randint(2, 3),
         switchers=rng.randint(1, 3),
         registries=rng.randint(1, 2),
-        operators=rng.randint(1, 3),
-        faults_per_s=rng.choice([0.5, 2.0, 4.0]),
+        operators=rng.randint(2 if rollouts else 1, 3),
+        faults_per_s=rng.choice([0.3, 1.0, 3.0] if rollouts else [0.5, 2.0, 4.0]),
         crash_chance=rng.choice([0.0, 0.3, 0.6]),
         network=Faults(loss=0.03 * bad, stream_break=0.004 * bad, stall=0.01 * bad),
         notice_loss=rng.choice([0.0, 0.2, 1.0]),
@@ -163,7 +172,7 @@ def run(real: Real, plan: Plan, scenario: Scenario | None = None) -> Outcome:
 
 def _run(real: Real, plan: Plan, scenario: Scenario) -> Outcome:
     rng = random.Random(f"run-{plan.seed}")
-    world = World(real, random.Random(rng.random()), jobs={"alpha": 5, "beta": 3})
+    world = World(real, random.Random(rng.random()), jobs={"alpha": 5, "beta": 3}, rollouts=plan.rollouts)
     world.crash_at, world.freeze_s, world.crash_chance = plan.crash_at, plan.freeze_s, plan.crash_chance
     world.prepare_database()
     logging.disable(logging.CRITICAL)
@@ -194,6 +203,8 @@ async def _chaos(world: World, plan: Plan, rng: random.Random) -> None:
     await loop.spawn(outside, _begin(world, random.Random(rng.random())))
     world.network.faults, world.notice_loss = plan.network, plan.notice_loss
     world.server.slow = plan.database_slow
+    if plan.rollouts:
+        _make_flaws(world, random.Random(rng.random()))
     until_s = loop.time() + plan.chaos_s
     work = [loop.spawn(outside, trouble.work(until_s, plan.faults_per_s))]
     for number in range(plan.operators):
@@ -214,6 +225,14 @@ async def _chaos(world: World, plan: Plan, rng: random.Random) -> None:
         task.cancel()
 
 
+def _make_flaws(world: World, rng: random.Random) -> None:
+    """Some versions are wrong in one way or another; the first one of a job is not."""
+    for job, versions in world.jobs.items():
+        for number in range(2, versions + 2):
+            if rng.random() < 0.4:
+                world.tables.flaws[VersionId(job, number)] = rng.choice(list(Flaw))
+
+
 def set_up(world: World, plan: Plan, rng: random.Random) -> None:
     """Start every process of a plan."""
     for number in range(plan.fronts):
@@ -229,14 +248,19 @@ def set_up(world: World, plan: Plan, rng: random.Random) -> None:
 async def _begin(world: World, rng: random.Random) -> None:
     """Routes before the trouble, some of the time: the very beginning is a state of its own."""
     await asyncio.sleep(0.5)
-    if rng.random() < 0.8:
+    if rng.random() < (0.95 if world.rollouts else 0.8):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(20.0):
                 await Operator(world, "beginner", rng).begin()
 
 
 async def _operate(world: World, name: str, rng: random.Random, until_s: float) -> None:
-    await Operator(world, name, rng).work(until_s)
+    kind = Launcher if world.rollouts else Operator
+    await kind(world, name, rng).work(until_s)
+
+
+async def _close(world: World, rng: random.Random) -> None:
+    await Closer(world, "closer", rng).work(math.inf)
 
 
 async def _read(world: World, rng: random.Random, until_s: float) -> None:
@@ -271,7 +295,7 @@ async def settle(world: World, rng: random.Random) -> None:
     for process in world.processes:
         process.crash_at = 0
     await _until(world, _BACK_S, lambda: [process.name for process in world.processes if process.frozen])
-    left = await _until(world, _SETTLE_S, world.checks.unsettled)
+    left = await _settled(world, rng)
     for what in [] if world.checks.violations else left:
         world.checks.fail(what)
     if world.checks.violations:
@@ -280,6 +304,20 @@ async def settle(world: World, rng: random.Random) -> None:
     world.processes.append(process)
     await world.loop.spawn(process, _read_at_last(world, rng))
     world.checks.ended()
+
+
+async def _settled(world: World, rng: random.Random) -> list[str]:
+    """Wait for the end of all that is under way; what is left in the end. Rollouts need readers, and people."""
+    if not world.rollouts:
+        return await _until(world, _SETTLE_S, world.checks.unsettled)
+    people = Process("last people")
+    world.processes.append(people)
+    work = [world.loop.spawn(people, _close(world, random.Random(rng.random())))]
+    work += [world.loop.spawn(people, _read(world, random.Random(rng.random()), math.inf)) for _ in range(2)]
+    left = await _until(world, _SETTLE_S + _ROLLOUT_S, world.checks.unsettled)
+    for task in work:
+        task.cancel()
+    return left
 
 
 async def _until(world: World, within_s: float, left: Callable[[], list[str]]) -> list[str]:

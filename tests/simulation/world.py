@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
@@ -20,8 +21,9 @@ from services.query.app import QueryApp
 from services.registry.app import RegistryApp
 from services.registry.neighbours import Neighbours
 from services.switcher.app import SwitcherApp
+from services.switcher.experiments.rows import SQL as EXPERIMENTS_SQL
 from tests.simulation.checks import Checks
-from tests.simulation.loop import Clock, Loop, Process, current
+from tests.simulation.loop import Clock, Loop, Process, current, of_now
 from tests.simulation.network import Channel, Network
 from tests.simulation.pool import Listener, here
 from tests.simulation.postgres import Server
@@ -71,6 +73,34 @@ _SETTINGS = Settings(
     rollback_protection_s=3.0,
     instance="",
 )
+
+
+_HASTE: dict[str, Any] = {
+    "services.switcher.rollouts.driving._EVERY_S": 0.3,
+    "services.switcher.rollouts.driving._REFUSED_S": 1.0,
+    "services.switcher.rollouts.comparing._AGAIN_S": 0.3,
+    "services.switcher.experiments.spec.EVERY_LEAST_S": 0.1,
+    "services.switcher.experiments.guardrails._EVERY_S": 0.3,
+    "services.switcher.experiments.guardrails._LEASE": timedelta(seconds=2),
+    "services.switcher.experiments.guardrails._GATES_EVERY_S": 1.0,
+    "services.switcher.experiments.guardrails._RETRY_S": 1.0,
+    "services.switcher.experiments.guardrails._TIDY_EVERY_S": 1.0,
+    **{
+        f"services.switcher.{module}.STALE_AFTER": timedelta(seconds=2)
+        for module in (
+            "rollouts.looking",
+            *(f"experiments.{one}" for one in ("guardrails", "conducting", "situations")),
+        )
+    },
+}
+"""Days of a rollout are seconds here."""
+
+
+def _forgetting() -> str:
+    """The statement that forgets experiments which never started, after seconds instead of minutes."""
+    forget, minutes = EXPERIMENTS_SQL.forget_never_started, "interval '2 minutes'"
+    assert minutes in forget
+    return forget.replace(minutes, "interval '6 seconds'")
 
 
 class Disk:
@@ -126,6 +156,7 @@ class World:
     rng: random.Random
     jobs: dict[str, int]  # and how many of its versions have tables
     loop: Loop = field(default_factory=Loop)
+    rollouts: bool = False  # whether anything drives rollouts
     settings: Settings = _SETTINGS
     hosts: list[Host] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
@@ -229,6 +260,10 @@ class World:
         def listener(dsn: str, channel: str, on_notify: Callable[[], None]) -> Listener:
             return Listener(self.server, current(), on_notify, self.notice_loss)
 
+        def now_s() -> float:
+            process = of_now()
+            return (self.loop.now() + timedelta(seconds=process.skew_s if process else 0.0)).timestamp()
+
         prepare = FrontTables.prepare
 
         async def prepared(tables: FrontTables, version: VersionId) -> None:
@@ -237,6 +272,7 @@ class World:
 
         patches: dict[str, Any] = {
             "time.monotonic": self.loop.time,
+            "time.time": now_s,
             "turnout.reading.front.READ_S_MAX": READ_S_MAX,
             "turnout.reading.deadline.READ_S_MAX": READ_S_MAX,
             "turnout.reading.table.open_pool": pool,
@@ -248,14 +284,13 @@ class World:
             "services.switcher.app.open_pool": pool,
             "services.switcher.app.migrate": nothing,
             "services.switcher.app.Listener": listener,
-            # There is no rollout here: their loop would only ask the database for one.
-            "services.switcher.app.Driver.run": nothing,
             "services.registry.app.connect": connect,
             "services.registry.app.Neighbours": functools.partial(Neighbours, call_s=_CALL_S),
             "services.registry.saga.CLAIM_MARGIN_S": _CALL_S / 2,
             "services.registry.app.open_pool": pool,
             "services.registry.app.migrate": nothing,
             "services.registry.app.SystemClock": lambda: Clock(self.loop, current()),
+            **(_HASTE if self.rollouts else {"services.switcher.app.Driver.run": nothing}),
         }
         state = random.getstate()
         with ExitStack() as patched:
@@ -264,6 +299,8 @@ class World:
             patched.enter_context(
                 mock.patch.object(secrets, "token_hex", lambda size: f"{names.getrandbits(8 * size):0{2 * size}x}")
             )
+            patched.enter_context(mock.patch.object(secrets, "token_bytes", names.randbytes))
+            patched.enter_context(mock.patch.dict(EXPERIMENTS_SQL._statements, forget_never_started=_forgetting()))
             random.seed(names.random())
             try:
                 yield
@@ -285,7 +322,7 @@ class World:
             "and pg_relation_size(format('%I.%I', schemaname, tablename)::regclass) > 0 order by name"
         )
         if filled:
-            self.real.execute(f"truncate {', '.join(row['name'] for row in filled)} cascade")
+            self.real.execute(f"truncate {', '.join(row['name'] for row in filled)} restart identity cascade")
         self.real.execute("update switcher.revision set value = 0")
         self.real.execute("insert into registry.artifacts values ('none', '', now()) on conflict do nothing")
         for job, versions in self.jobs.items():
