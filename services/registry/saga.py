@@ -14,6 +14,7 @@ from uuid import UUID
 from services.registry import retirement as rules
 from services.registry.lifecycle import State
 from services.registry.neighbours import Neighbours
+from services.registry.records import Version
 from services.registry.retirement import Asked, Call, Change, Failed, Nothing, Outcome, Retirement
 from services.registry.store import Store
 from turnout.clock import Clock
@@ -51,27 +52,38 @@ class Saga:
 
     # --- commands ---
 
-    async def retire(self, version: VersionId, asked: Asked) -> None:
-        """Begin a retirement, and make its first call while the caller waits.
+    async def retire(self, version: VersionId, asked: Asked) -> Version:
+        """Begin a retirement, and make its first call while the caller waits; the version then.
 
-        What the switcher refuses is raised, and nothing has changed. When it is away the retirement waits for it.
+        What the switcher refuses is raised, and nothing has changed. When it is away the retirement waits for it, as it
+        does while somebody else's call is under way; where that one is refused meanwhile, this one is made.
         """
+        while True:
+            answered = await self._retired(version, asked)
+            found = await self._store.version(version)
+            if answered or found.state is not State.REGISTERED:
+                return found
+
+    async def _retired(self, version: VersionId, asked: Asked) -> bool:
+        """Whether the call was made, or none is needed; False while somebody else's is under way."""
         now = self._clock.now()
-        begun = await self._store.begin(
-            version,
-            lambda state, found: rules.retire(version, state, found, asked, now),
-            "RETIRE",
-            now,
-            claim_until=self._claim_end(now),
-        )
+        change: Change | None = None
+
+        def decide(state: State, found: Retirement | None) -> Change | None:
+            nonlocal change
+            change = rules.retire(version, state, found, asked, now)
+            return change
+
+        begun = await self._store.begin(version, decide, "RETIRE", now, claim_until=self._claim_end(now))
         if begun is None:
-            return
+            return change is None
         claim, intent = begun
         outcome = await self._neighbours.make(Call.RELEASE, intent)
         await self._finish(intent, claim, outcome)
         if isinstance(outcome, Failed) and outcome.is_refusal:
             raise _refusal(version, outcome.error)
         self._wake.set()
+        return True
 
     async def unretire(self, version: VersionId, actor: str) -> None:
         """Take a retirement back. FailedPrecondition (VERSION_DROPPED) once its drop is decided."""

@@ -121,9 +121,10 @@ class RegistryServicer(registry_pb2_grpc.RegistryServicer):
         remembered = await self._store.answered(key)
         if remembered is not None:
             return registry_pb2.Version.FromString(remembered)
-        await self._saga.retire(version, asked)
-        answer = version_message(await self._store.version(version))
-        await self._store.remember(key, answer.SerializeToString(), self._clock.now())
+        answer = version_message(await self._saga.retire(version, asked))
+        # Until the switcher has answered it may be refused still, and a repeat asks again.
+        if answer.retirement.step != registry_pb2.Retirement.RELEASE:
+            await self._store.remember(key, answer.SerializeToString(), self._clock.now())
         return answer
 
     async def UnretireVersion(

@@ -11,7 +11,7 @@ from services.switcher.experiments import record as experiment_record
 from services.switcher.experiments.conclude import Action
 from services.switcher.experiments.rows import State as ExperimentState
 from services.switcher.rollouts import record as rollout_record
-from services.switcher.rollouts.acts import due
+from services.switcher.rollouts.acts import ActKind, due
 from services.switcher.rollouts.plan import Gate, StepKind
 from services.switcher.rollouts.rollout import Rollout, RouteSeen, State, overruled
 from services.switcher.rollouts.verdicts import GateVerdict
@@ -99,8 +99,18 @@ class RolloutChecks:
             self.checks.fail(f"a decision on {before.name} is another one when it is computed again: {told!r}")
         if (record.before, record.after) != (before.rollout, after):
             self.checks.fail(f"a decision on {before.name} leads from or to what it was not: {told!r}")
-        if isinstance(record.happened, rollout_record.Look) and after.step > before.rollout.step:
-            self._gates_passed(before.name, before.rollout, record.happened)
+        match record.happened:
+            case rollout_record.Look() as look if after.step > before.rollout.step:
+                self._gates_passed(before.name, before.rollout, look)
+            case rollout_record.ActEnded(act, "DONE") if act.kind is ActKind.RETIRE:
+                self._released(before)
+
+    def _released(self, known: Known) -> None:
+        """What a rollout says to be retiring was released at least once."""
+        rollout = known.rollout
+        sql = "select from switcher.release_changes where job = $1 and version = $2 and command = 'RELEASE'"
+        if not self._fetch(sql, rollout.job, rollout.control):
+            self.checks.fail(f"{known.name} says that v{rollout.control} is retired, which was never released")
 
     def _gates_passed(self, name: str, before: Rollout, look: rollout_record.Look) -> None:
         step = before.present

@@ -13,6 +13,7 @@ from unittest import mock
 import pytest
 
 from services.switcher.adoption import Readiness, Verdict
+from services.switcher.experiments.store import ExperimentStore
 from services.switcher.records import CommandKind, Intent
 from services.switcher.rollouts.acting import Acts
 from services.switcher.rollouts.acts import Act, ActKind
@@ -136,6 +137,17 @@ def test_an_act_whose_committer_died_is_done_once(real: Real) -> None:
     assert not died_behind(real, course, 1, ActKind.RELEASE).violations
     with mock.patch.object(Acts, "_change_of_route", _without_looking):
         assert died_behind(real, course, 1, ActKind.RELEASE).violations
+
+
+async def _granted(*_: Any) -> bool:
+    return True
+
+
+def test_two_who_drive_one_rollout_disagree_about_nothing(real: Real) -> None:
+    """The lease of the loops only saves work."""
+    with mock.patch.object(ExperimentStore, "lease_loop", _granted):
+        for course in ("roll out and retire", "stop what a guardrail ends"):
+            assert not steps_of(real, COURSES[course], seed=1)[0].violations
 
 
 def test_nothing_is_promoted_whose_gate_failed(real: Real) -> None:

@@ -66,21 +66,23 @@ class Acts:
         try:
             if act.kind in ON_ROUTE:
                 return await self._on_route(stored, act)
-            await self._elsewhere(stored.rollout, act)
+            waits_for = await self._elsewhere(stored.rollout, act)
         except TurnoutError as error:
             return _result(error)
-        return Done()
+        return Later(waits_for) if waits_for else Done()
 
-    async def _elsewhere(self, rollout: Rollout, act: Act) -> None:
+    async def _elsewhere(self, rollout: Rollout, act: Act) -> str:
+        """What it waits for; "" = it is done."""
         match act.kind:
             case ActKind.START_RUN:
                 await self._neighbours.start_run(rollout.job, rollout.candidate, act.request_id)
             case ActKind.COMPARE:
                 pass  # whoever asks what it says begins it
             case ActKind.RETIRE:
-                await self._neighbours.retire(rollout.job, rollout.control, ACTOR, act.request_id)
+                return await self._neighbours.retire(rollout.job, rollout.control, ACTOR, act.request_id)
             case ActKind.TAKE_BACK:
                 await self._neighbours.unretire(rollout.job, rollout.control, ACTOR, act.request_id)
+        return ""
 
     async def _on_route(self, stored: Stored, act: Act) -> Result:
         result = await self._change_of_route(stored, act)

@@ -102,13 +102,20 @@ class Neighbours:
             async for found in self._replayer.CompareTables(request, timeout=_COMPARE_S):
                 yield found
 
-    async def retire(self, job: str, version: int, actor: str, request_id: str) -> None:
-        """Begin to retire a version. FailedPrecondition (VERSION_IN_USE, ROLLBACK_WINDOW)."""
+    async def retire(self, job: str, version: int, actor: str, request_id: str) -> str:
+        """Begin to retire a version; what that waits for, and may be refused for yet; "" = it is released.
+
+        FailedPrecondition (VERSION_IN_USE, ROLLBACK_WINDOW).
+        """
         request = registry_pb2.RetireVersionRequest(
             name=VersionId(job, version).name, claimed_actor=actor, request_id=request_id
         )
         with domain_errors("registry"):
-            await self._registry.RetireVersion(request, timeout=_CALL_S)
+            found: registry_pb2.Version = await self._registry.RetireVersion(request, timeout=_CALL_S)
+        if found.retirement.step != registry_pb2.Retirement.RELEASE:
+            return ""
+        waits_for = found.retirement.waiting_for or "the switcher"
+        return f"The retirement of v{version} of {job} waits for its release: {waits_for}"
 
     async def unretire(self, job: str, version: int, actor: str, request_id: str) -> None:
         """Take a retirement back. FailedPrecondition (VERSION_DROPPED)."""

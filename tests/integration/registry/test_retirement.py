@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
+import grpc
 import pytest
 
 from tests.integration.registry.conftest import DEFINITION, JOB, Registry
@@ -212,6 +213,21 @@ async def test_a_repeated_request_gets_the_first_answer(registry: Registry) -> N
     first = await stub.UnretireVersion(back, timeout=5)
     await state(registry, VersionState.REGISTERED)
     assert await stub.UnretireVersion(back, timeout=5) == first
+    await channel.close()
+
+
+async def test_what_the_switcher_has_not_answered_is_asked_again(registry: Registry) -> None:
+    name = await registry.new_version()
+    registry.fakes.calls.always("ReleaseVersion", Unavailable("AWAY", "The switcher is away."))
+    channel = connect(registry.target)
+    stub = cast("RegistryAsyncStub", RegistryStub(channel))
+    request = pb.RetireVersionRequest(name=name, request_id="r1")
+    assert (await stub.RetireVersion(request, timeout=20)).retirement.step == pb.Retirement.RELEASE
+    registry.fakes.switcher.in_use[name] = "ROLLBACK_WINDOW"
+    registry.fakes.calls.errors.clear()
+    await state(registry, VersionState.REGISTERED)
+    with pytest.raises(grpc.aio.AioRpcError, match="ROLLBACK_WINDOW"):
+        await stub.RetireVersion(request, timeout=20)
     await channel.close()
 
 

@@ -14,7 +14,7 @@ import pytest
 from core.postgres import migrate, open_pool
 from services.registry.lifecycle import State
 from services.registry.neighbours import Neighbours
-from services.registry.records import Code
+from services.registry.records import Code, Version
 from services.registry.retirement import Asked, Call, Outcome, Retirement
 from services.registry.saga import Saga
 from services.registry.store import MIGRATIONS, Store
@@ -246,6 +246,29 @@ async def test_asking_again_with_more_counts_although_the_first_is_refused(bench
     with pytest.raises(FailedPrecondition):
         await first
     await bench.run(saga, State.RETIRED, version)
+
+
+async def test_who_asks_while_the_switcher_is_asked_is_refused_as_well(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await bench.new_version()
+    bench.fakes.switcher.in_use[version.name] = "ROLLBACK_WINDOW"
+    bench.fakes.calls.held["ReleaseVersion"] = held = asyncio.Event()
+    first = asyncio.create_task(bench.saga()[0].retire(version, ASKED))
+    await eventually(lambda: _is_true("ReleaseVersion" in bench.fakes.calls.made))
+    other, _ = bench.saga()
+    assert (await other.retire(version, ASKED)).state is State.RETIRING
+    read = other._store.version
+
+    async def once_the_first_is_refused(version: VersionId) -> Version:
+        held.set()
+        await asyncio.wait([first])
+        return await read(version)
+
+    monkeypatch.setattr(other._store, "version", once_the_first_is_refused)
+    for asked in (other.retire(version, ASKED), first):
+        with pytest.raises(FailedPrecondition, match="ROLLBACK_WINDOW"):
+            await asked
 
 
 async def to_the_drop(bench: Bench, saga: Saga) -> VersionId:

@@ -24,6 +24,8 @@ class RegistryOnDemand(rpc.RegistryServicer):
         """Request ids of all retirements that were asked for."""
         self.refuses: tuple[str, str] | None = None
         """Reason and message, of retirements."""
+        self.unreleased = ""
+        """What every retirement waits for, which may be refused yet; "" = none does."""
         self.definitions: dict[int, JobDefinition] = {}
         """Of versions, by number; of the others it says none."""
 
@@ -49,6 +51,9 @@ class RegistryOnDemand(rpc.RegistryServicer):
         if self.refuses is not None:
             raise FailedPrecondition(*self.refuses)
         number = parse_version(request.name).number
+        if self.unreleased:
+            waiting = pb.Retirement(step=pb.Retirement.RELEASE, waiting_for=self.unreleased)
+            return pb.Version(name=request.name, state=pb.Version.RETIRING, retirement=waiting)
         self.retired.add(number)
         return self._version(request.name, number)
 

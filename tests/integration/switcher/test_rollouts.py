@@ -297,6 +297,17 @@ async def test_an_abort_takes_the_retirement_back(
     assert (registry.retired, (await rolling.route()).active_version) == (set(), 1)
 
 
+async def test_a_retirement_that_may_be_refused_yet_is_waited_for(rolling: Rolling, registry: RegistryOnDemand) -> None:
+    registry.unreleased = "the switcher does not answer"
+    await rolling.create([ALL, RETIRE])
+    await waits_for(
+        rolling, f"The retirement of v1 of carrier-punctuality waits for its release: {registry.unreleased}"
+    )
+    registry.unreleased = ""
+    await rolling.until(pb.Rollout.SUCCEEDED)
+    assert registry.retired == {1}
+
+
 # --- a person decides -----------------------------------------------------------------------------------------------
 
 

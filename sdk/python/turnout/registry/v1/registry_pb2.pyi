@@ -954,7 +954,7 @@ class RetireVersionRequest(google.protobuf.message.Message):
     claimed_actor: builtins.str
     """Who asks, as the caller claims; kept unverified in the audit."""
     request_id: builtins.str
-    """Unique id of this request; a repeat returns the first answer."""
+    """Unique id of this request; a repeat returns the first answer but one of step RELEASE, where it asks again."""
     @property
     def retain_for(self) -> google.protobuf.duration_pb2.Duration:
         """How long the table is retained after the run has stopped; absent = 24 hours."""
