@@ -63,4 +63,5 @@ def _reason(record: ChangeRecord) -> str:
         CommandKind.WITHDRAW: "The rollout took its candidate back",
     }.get(record.command, f"Its route was changed over its head ({record.command.words})")
     by = f" by {record.claimed_actor}" if record.claimed_actor and record.command not in _BY_ITSELF else ""
-    return f"{done}{by}: {record.reason}" if record.reason else f"{done}{by}."
+    stop = "" if record.reason.endswith((".", "!", "?")) else "."
+    return f"{done}{by}: {record.reason}{stop}" if record.reason else f"{done}{by}."

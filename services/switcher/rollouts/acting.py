@@ -144,8 +144,8 @@ class Acts:
 
 def _reason(stored: Stored, act: Act) -> str:
     step = stored.rollout.present
-    at = f", step {stored.rollout.step + 1} ({step.label})" if step is not None else ""
-    return f"{_named(stored)}{at}, {_DOES[act.kind]}. {stored.rollout.why}".strip()
+    at = f", step {stored.rollout.step + 1} ({step.label})," if step is not None else ""
+    return f"{_named(stored)}{at} {_DOES[act.kind]}. {stored.rollout.why}".strip()
 
 
 def _named(stored: Stored) -> str:

@@ -12,7 +12,7 @@ from services.switcher.rollouts.acts import Act, Done, Later, Refused, Result, a
 from services.switcher.rollouts.rollout import Rollout, Seen, advanced
 from services.switcher.rollouts.verdicts import Finding
 
-RULES: Final = 2
+RULES: Final = 3
 """Number of the rules. It grows with every change that may decide otherwise on the same."""
 
 

@@ -60,7 +60,7 @@ def overall(asked: Sequence[Gate], findings: Sequence[Finding], passed_over: Seq
     told = [_with_leave(one, passed_over) for one in (*findings, *missing) if one.gate in asked]
     verdict = min((one.verdict for one in told), key=PRESSING.index, default=GateVerdict.PASS)
     saying = [one for one in told if one.verdict is verdict]
-    sentence = " ".join(dict.fromkeys(one.sentence for one in saying))
+    sentence = together(tuple(dict.fromkeys(one.sentence for one in saying)))
     return Overall(verdict, sentence, tuple(dict.fromkeys(one.gate for one in saying)))
 
 

@@ -50,6 +50,13 @@ async def test_answers_carry_exposures_by_which_outcomes_are_reported(lab: Lab) 
         return await units_of(lab) == len(counted)
 
     await eventually(all_told)
+
+    # So is the read that brought none.
+    async def left_out() -> bool:
+        standing = (await lab.client.get_experiment(JOB, "e")).standing
+        return standing is not None and standing.reads_left_out > 0
+
+    await eventually(left_out)
     unit, one = next(iter(counted.items()))
     assert await lab.client.report_outcome(one, error=True)
     assert await lab.client.report_outcome(one, error=True)  # told twice

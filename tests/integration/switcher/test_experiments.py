@@ -90,7 +90,7 @@ async def test_whoever_says_so_moves_its_weights_or_ends_it(lab: Experimenting, 
     await switcher.cut_over(2, override_owner=True, claimed_actor="ada", reason="enough seen")
     ended = await lab.get()
     assert ended.state == pb.Experiment.STOPPED
-    assert ended.end_reason == "Its route was changed over its head (cutover) by ada: enough seen"
+    assert ended.end_reason == "Its route was changed over its head (cutover) by ada: enough seen."
     # What is done with the route afterwards is not the experiment's.
     await switcher.set_traffic({1: 1000, 2: 9000})
     assert [(arm.version, arm.weight) for arm in (await lab.get()).standing.arms] == [(1, 5000), (2, 5000)]

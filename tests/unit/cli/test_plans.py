@@ -44,6 +44,15 @@ def test_a_field_is_named_by_its_line(tmp_path: Path, field: str, line: str, whe
     assert [(one.type, one.subject, one.description) for one in refused.reasons] == [(line, where, "It cannot be.")]
 
 
+def test_all_are_told_in_the_order_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(PLAN)
+    fields = ("plan.steps[2]", "plan.steps", "plan.guardrails.abort_alpha", "plan.steps[0]")
+    violations = tuple(Violation("INVALID_PLAN", f"rollout.{field}", "No.") for field in fields)
+    refused = plan_of(None, file, None, None).refused(InvalidInput("INVALID_PLAN", "No.", violations=violations))
+    assert [one.type for one in refused.reasons] == ["line 4", "line 5", "line 6", "line 9"]
+
+
 def test_what_comes_of_a_template_stands_at_no_line(tmp_path: Path) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text("template: fast\n")

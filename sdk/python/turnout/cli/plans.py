@@ -35,12 +35,13 @@ class Wanted:
         reasons = [self._reason(one) for one in error.violations if one.subject.startswith(_FIELD)]
         if self.file is None or not reasons:
             return CommandError(ExitCode.USAGE, error.reason, error.message)
-        return _no_plan(self.file, tuple(reasons))
+        return _no_plan(self.file, tuple(reason for _, reason in sorted(reasons, key=lambda one: one[0])))
 
-    def _reason(self, one: Violation) -> Reason:
+    def _reason(self, one: Violation) -> tuple[int, Reason]:
+        """Its line, 0 = none, and what is said of it."""
         field = one.subject.removeprefix(_FIELD)
-        line = self.source.line(field) if self.source is not None else None
-        return Reason("the plan" if line is None else f"line {line}", _where(field), one.description)
+        line = (self.source.line(field) if self.source is not None else None) or 0
+        return line, Reason(f"line {line}" if line else "the plan", _where(field), one.description)
 
 
 def plan_of(name: str | None, file: Path | None, contract: Contract | None, units: Units | None) -> Wanted:

@@ -54,6 +54,12 @@ def test_the_gates_that_say_it_are_named_with_what_they_say() -> None:
     assert (told.verdict, told.sentence, told.gates) == (GateVerdict.FAIL, "It errs.", (Gate.HARM, Gate.SPREAD))
 
 
+def test_what_several_gates_say_is_set_apart() -> None:
+    said = {Gate.RUN: "It reads.", Gate.CATCH_UP: "v2 is level with v1", Gate.SCHEMA: "refunds: added"}
+    told = overall(tuple(said), [Finding(gate, GateVerdict.PASS, sentence) for gate, sentence in said.items()])
+    assert told.sentence == "It reads. v2 is level with v1; refunds: added"
+
+
 def test_a_gate_without_an_answer_is_stale() -> None:
     told = overall((Gate.RUN, Gate.HARM), (Finding(Gate.RUN, GateVerdict.PASS, "It reads."),))
     assert (told.verdict, told.sentence) == (GateVerdict.STALE, "The gate harm gave no answer.")

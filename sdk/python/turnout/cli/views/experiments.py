@@ -78,7 +78,8 @@ def _standing_parts(found: Experiment, standing: Standing, whole: bool) -> list[
     else:
         parts.append(left_out(["the guardrails"], f"turnout experiment show {found.job} {found.experiment}"))
     word, style = _VERDICTS[standing.verdict]
-    said: list[tuple[str, str | Text]] = [("verdict", Text(word, style=style)), ("because", standing.sentence)]
+    because = "because" if found.end_time is None else "at its end"
+    said: list[tuple[str, str | Text]] = [("verdict", Text(word, style=style)), (because, standing.sentence)]
     if found.end_time is None and standing.waiting_for:
         said.append(("waits for", standing.waiting_for))
     parts.append(facts(said))
