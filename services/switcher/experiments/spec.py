@@ -197,11 +197,10 @@ def _of_bandit(spec: Spec) -> list[str]:
         return []
     told = []
     if not 0 < bandit.floor <= 1 / len(spec.arms):
-        told.append(
-            f"The floor is {bandit.floor:g}; above 0 and at most 1 / {len(spec.arms)}, so that it fits all arms."
-        )
+        most = f"{100 / len(spec.arms):.3g} %"
+        told.append(f"The floor is {100 * bandit.floor:g} %; it must be above 0 and at most {most}, to fit all arms.")
     if not 0 < bandit.step_max <= 1:
-        told.append(f"The step is {bandit.step_max:g}; it must be above 0 and at most 1.")
+        told.append(f"The step is {100 * bandit.step_max:g} %; it must be above 0 and at most 100 %.")
     if not 0 <= bandit.epsilon <= 1:
         told.append(f"epsilon is {bandit.epsilon:g}; it must be 0 to 1.")
     if not 0 < bandit.gamma <= 1:
