@@ -370,6 +370,8 @@ class _Stream:
                 await self.network.loop.step(f"send from {path} {_kind(response)}")
                 self.down.send(_encoded(handler, response))
             self.down.send(_END)
+        except StopAsyncIteration:
+            pass  # the stream broke before its request came
         except TurnoutError as error:
             self.down.send(_of(error))
         except Exception as error:

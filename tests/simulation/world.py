@@ -35,7 +35,7 @@ from turnout.reading.front import Front
 from turnout.reading.routes_file import StoredRoutes
 from turnout.reading.table import Tables as FrontTables
 from turnout.replayer.v1 import replayer_pb2_grpc
-from turnout.schema import encode
+from turnout.schema import encode, table_name
 
 READ_S_MAX = 1.5
 _CALL_S = 2.0  # of a retirement's calls
@@ -335,6 +335,8 @@ class World:
                 )
                 if number <= versions:
                     self.tables.make(VersionId(job, number))
+                else:  # a rollout of an earlier simulation may have made it
+                    self.real.execute(f'drop table if exists serving."{table_name(job, number)}"')
 
     def close(self) -> None:
         """End everything."""
