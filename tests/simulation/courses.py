@@ -28,7 +28,8 @@ _ALPHA = VersionId("alpha", 1)
 _CALL_S = 5.0
 _WITHIN_S = 20.0  # in which a change must have come to its end, whoever was halted
 _PAUSE_S = 0.05
-_AT_ONCE_S = 0.005  # shorter than it takes to change a route
+_SOON_S = 0.02  # shorter than it takes to change a route
+_AT_ONCE_S = 0.005
 _AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 _ROLLOUT = "second"
 
@@ -99,6 +100,8 @@ class Client:
         def there() -> bool:
             [known] = self.world.checks.rolling.rollouts.values()
             rollout = known.rollout
+            if rollout.state is not state and (rollout.state.over or rollout.state is State.PAUSED):
+                self.world.checks.fail(f"the rollout is {rollout.state.value}, and not {state.value}: {rollout.why}")
             return (
                 rollout.state is state
                 and (step is None or rollout.step + 1 == step)
@@ -114,7 +117,7 @@ class Client:
     async def until_to_end(self) -> None:
         """Wait until a guardrail is about to end the experiment, or has ended it."""
         sql = "select from switcher.experiment_decisions where action = 'END'"
-        await self._until(lambda: bool(self.world.real.fetch(sql)), _AT_ONCE_S)
+        await self._until(lambda: bool(self.world.real.fetch(sql)), _SOON_S)
 
     async def stop_experiment(self) -> None:
         """End the experiment."""
@@ -174,6 +177,7 @@ class Client:
         while not holds():
             if self.world.loop.time() > until_s:
                 self.world.checks.fail(f"after {_WITHIN_S:g} s: {self.world.checks.unsettled()}")
+            if self.world.checks.violations:
                 raise Violation
             await asyncio.sleep(pause_s)
 

@@ -30,7 +30,11 @@ from tests.simulation.simulation import plan_of, run
 from tests.simulation.stepwise import FROZEN_S, died_behind, halted_at, joined, steps_of
 from turnout.reading.routing import Committed, RoutingTable
 
-SEEDS = range(1, 5)
+SEEDS = (2, 3)  # without and with rollouts
+HALTED = [
+    name for name, course in COURSES.items() if not course.rollouts or name in ("roll out", "take back what harms")
+]
+"""The other rollouts are broken below."""
 FOUND_WITHIN = 20  # seeds, or steps; each of these is found by the first few
 
 
@@ -43,28 +47,23 @@ async def real(stack: Addresses) -> AsyncIterator[Real]:
         opened.close()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_what_must_hold_holds(real: Real, seed: int) -> None:
-    outcome = run(real, plan_of(seed))
-    assert not outcome.violations, f"python -m tests.simulation --seed {seed}"
-    assert outcome.counts.get("reads"), outcome.counts
+def test_what_must_hold_holds_and_a_seed_goes_the_same_way_again(real: Real) -> None:
+    first, *others, again = (run(real, plan_of(seed)) for seed in (3, 2, 5, 3))
+    for outcome in (first, *others):
+        assert not outcome.violations, f"python -m tests.simulation --seed {outcome.seed}"
+        assert outcome.counts.get("reads"), outcome.counts
+        assert outcome.trace != first.trace or outcome is first
+    assert again == first
 
 
-def test_a_seed_goes_the_same_way_again(real: Real) -> None:
-    first, second = run(real, plan_of(9)), run(real, plan_of(9))
-    assert first == second
-    assert first.trace != run(real, plan_of(10)).trace
-
-
-@pytest.mark.parametrize("course", COURSES)
+@pytest.mark.parametrize("course", HALTED)
 def test_a_change_stands_or_not_whoever_is_halted_in_it(real: Real, course: str) -> None:
     undisturbed, steps = steps_of(real, COURSES[course], seed=1)
     assert not undisturbed.violations
     rng = random.Random(course)
-    for freeze_s in [rng.choice([0.0, FROZEN_S])] if COURSES[course].rollouts else [0.0, FROZEN_S]:
-        at = rng.choice(steps)  # `--every-step` tries all of them
-        halted = halted_at(real, COURSES[course], 1, at, freeze_s)
-        assert not halted.violations, f"{at}, {freeze_s=}: see --every-step --course {course!r}"
+    at, freeze_s = rng.choice(steps), rng.choice([0.0, FROZEN_S])  # `--every-step` tries all of them
+    halted = halted_at(real, COURSES[course], 1, at, freeze_s)
+    assert not halted.violations, f"{at}, {freeze_s=}: see --every-step --course {course!r}"
 
 
 # --- a simulation that cannot fail would prove nothing: each of these breaks one rule -----------------------------
@@ -152,6 +151,7 @@ def test_two_who_drive_one_rollout_disagree_about_nothing(real: Real) -> None:
 
 def test_nothing_is_promoted_whose_gate_failed(real: Real) -> None:
     course = COURSES["take back what differs"]
+    assert not steps_of(real, course, seed=1)[0].violations
     with mock.patch("services.switcher.rollouts.comparing.of_comparison", _all_the_same):
         assert any("whose gate comparison fails" in what for what in steps_of(real, course, seed=1)[0].violations)
 
