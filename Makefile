@@ -12,6 +12,9 @@ SOURCES := core deploy examples sdk/python/turnout services tests $(wildcard ben
 # Arguments for the tool behind a target: make test ARGS="-k intervals", make dev ARGS="--port 7500".
 ARGS ?=
 
+# The sources are compiled once, not at every start of every process, whatever the caller's shell says of byte code.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo dev test lint format protos lock bench-peers doctor clean
 
 help: ## This list

@@ -1,18 +1,16 @@
 """Fixtures on a real PostgreSQL and a real Kafka.
 
-They start once a session, in a temporary directory; TURNOUT_TEST_POSTGRES and TURNOUT_TEST_KAFKA name running ones
-instead.
+They start once a session, in a temporary directory, for all its processes; TURNOUT_TEST_POSTGRES and TURNOUT_TEST_KAFKA
+name running ones instead.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -20,6 +18,7 @@ from hypothesis import settings
 from deploy.local.stack import LocalStack
 from tests.support.databases import fresh_database
 from tests.support.processes import ServiceProcesses
+from tests.support.shared_stack import Addresses, SharedStack, addresses_of, session_stack, temporary_stack
 from tests.support.topics import Topics
 
 # How long an example takes depends on what else the machine does; a test that times out says nothing of the product.
@@ -33,38 +32,58 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 POSTGRES_VARIABLE = "TURNOUT_TEST_POSTGRES"
 KAFKA_VARIABLE = "TURNOUT_TEST_KAFKA"
 
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where PostgreSQL (a connection string) and Kafka (HOST:PORT) are."""
-
-    postgres: str = field(repr=False)
-    kafka: str
+_SHARED_STACK = pytest.StashKey[SharedStack]()
 
 
-@asynccontextmanager
-async def _temporary_stack(data_dir: Path) -> AsyncIterator[LocalStack]:
-    """A stack whose data go afterwards and whose logs stay, as long as pytest keeps its temporary directories."""
-    async with LocalStack(data_dir) as started:
-        yield started
-    for part in ("postgres", "kafka"):
-        shutil.rmtree(data_dir / part)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where several processes run the tests, the one that divides them among the others starts a stack for all."""
+    config = session.config
+    if not config.pluginmanager.hasplugin("dsession") or _running_ones():  # pytest-xdist's, of the one that divides
+        return
+    directory = config._tmp_path_factory.mktemp("stack")  # type: ignore[attr-defined]  # fixtures are not there yet
+    config.stash[_SHARED_STACK] = SharedStack(directory)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a process that runs tests where that stack is."""
+    if (shared := node.config.stash.get(_SHARED_STACK, None)) is not None:
+        node.workerinput["stack"] = str(shared.directory)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop it, once those who run tests have ended."""
+    if (shared := session.config.stash.get(_SHARED_STACK, None)) is not None:
+        shared.stop()
+
+
+def _running_ones() -> Addresses | None:
+    """What the variables name, if they do."""
+    postgres, kafka = os.environ.get(POSTGRES_VARIABLE), os.environ.get(KAFKA_VARIABLE)
+    return Addresses(postgres, kafka) if postgres and kafka else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long tests: whoever took one last would keep everybody else waiting at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture(scope="session")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addresses]:
+async def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Addresses]:
     """PostgreSQL and Kafka for the session. Tests that break them use `fault_stack`."""
-    postgres, kafka = os.environ.get(POSTGRES_VARIABLE), os.environ.get(KAFKA_VARIABLE)
-    if postgres and kafka:
-        yield Addresses(postgres, kafka)
-        return
-    async with _temporary_stack(tmp_path_factory.mktemp("stack")) as started:
-        yield Addresses(started.postgres, started.kafka)
+    if running := _running_ones():
+        yield running
+    elif shared := getattr(request.config, "workerinput", {}).get("stack"):
+        yield await addresses_of(Path(shared))
+    else:
+        async with session_stack(tmp_path_factory.mktemp("stack")) as started:
+            yield started
 
 
 @pytest.fixture(scope="session")
 async def _fault_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
-    async with _temporary_stack(tmp_path_factory.mktemp("fault-stack")) as started:
+    async with temporary_stack(tmp_path_factory.mktemp("fault-stack")) as started:
         yield started
 
 

@@ -13,6 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_the_story_is_told_to_its_end(tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(

@@ -81,6 +81,7 @@ async def ends_dropped(client: Client, orders: Orders, postgres: str) -> None:
     assert await stored(client, 2) == orders.table(2)
 
 
+@pytest.mark.long
 async def test_the_registry_killed_at_every_step(
     client: Client, orders: Orders, product: ServiceProcesses, postgres: str
 ) -> None:

@@ -243,6 +243,7 @@ async def weights(client: Client) -> dict[int, int]:
     return dict(route.weights)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_two_faulty_versions_are_stopped_and_the_one_that_was_meant_is_promoted(
     product: ServiceProcesses, kafka: Topics, tmp_path: Path

@@ -22,12 +22,12 @@ from services.switcher.rollouts.store import Stored
 from services.switcher.rollouts.verdicts import Finding, GateVerdict
 from services.switcher.rows import SQL
 from services.switcher.store import Fence
-from tests.conftest import Addresses
 from tests.simulation.courses import COURSES
 from tests.simulation.database import simulated_database
 from tests.simulation.real import Real
 from tests.simulation.simulation import plan_of, run
 from tests.simulation.stepwise import FROZEN_S, died_behind, halted_at, joined, steps_of
+from tests.support.shared_stack import Addresses
 from turnout.reading.routing import Committed, RoutingTable
 
 SEEDS = (2, 3)  # without and with rollouts

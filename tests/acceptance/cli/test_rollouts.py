@@ -6,6 +6,8 @@ import asyncio
 import signal
 from typing import Any
 
+import pytest
+
 from tests.acceptance.cli.conftest import Program
 from tests.acceptance.cli.test_story import serving
 from tests.acceptance.orders import JOB, Orders
@@ -59,6 +61,7 @@ def plan_file(program: Program, text: str = PLAN) -> str:
     return str(file)
 
 
+@pytest.mark.long
 async def test_all_the_way(program: Program, orders: Orders) -> None:
     await serving(program, orders)
     await program.run("apply", orders.code(2), "--no-run")
@@ -102,6 +105,7 @@ async def test_all_the_way(program: Program, orders: Orders) -> None:
     assert "is through" in (await program.run("rollout", "abort", JOB)).out
 
 
+@pytest.mark.long
 async def test_a_table_that_differs_comes_back_and_one_that_nobody_judged_waits(
     program: Program, orders: Orders
 ) -> None:

@@ -207,6 +207,7 @@ async def test_a_part_of_the_log(program: Program, orders: Orders) -> None:
     assert "does not read: it reads" in (await program.run("apply", orders.code(1), "--from", "x/0=1", code=2)).err
 
 
+@pytest.mark.long
 async def test_readers_move_and_the_old_version_goes(program: Program, orders: Orders) -> None:
     await serving(program, orders)
     await program.run("apply", orders.code(2), "--watch")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.cutover.command import Plan, measure
 from bench.faults.product import Addresses
 from tests.support.topics import Topics
 
 
+@pytest.mark.long
 async def test_no_read_fails_or_is_wrong_through_cutovers_and_kills(
     postgres: str, kafka: Topics, tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
                 await reading
 
     async def _read(self, stream: Stream, requests: AsyncIterator[pb.WatchRoutesRequest]) -> None:
+        """What the front says, until it ends its side, which is the goodbye: the switcher ends the stream, too."""
         async for request in requests:
             if request.HasField("report"):
                 report = request.report
@@ -160,6 +161,7 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
                 if self.acknowledges:
                     acknowledged = pb.HeartbeatAcknowledged(sequence=request.heartbeat.sequence)
                     stream.outbox.put_nowait(pb.WatchRoutesResponse(heartbeat_acknowledged=acknowledged))
+        stream.outbox.put_nowait(None)
 
     async def GetRoute(self, request: pb.GetRouteRequest, context: Any) -> pb.Route:
         if request.name not in self.fetchable:

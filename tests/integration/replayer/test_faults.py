@@ -458,6 +458,7 @@ async def test_runs_wait_while_postgresql_is_away_and_go_on(stage: Stage) -> Non
     await stage.table_is_that_of(v1, records)
 
 
+@pytest.mark.long
 async def test_connections_lost_on_the_servers_side_only_hold_nothing_up(stage: Stage) -> None:
     """Whoever measures and supervises waits for answers that never come, and then goes on over new connections."""
     records, more = flights(1000), flights(500, first=1000)

@@ -101,6 +101,7 @@ async def driven(replica: Replica) -> pb.Rollout:
     return found
 
 
+@pytest.mark.long
 async def test_it_goes_on_after_every_death(
     replicas: list[Replica], replayer: ReplayerOnDemand, registry: RegistryOnDemand
 ) -> None:

@@ -18,6 +18,7 @@ def measured() -> list[Figure]:
     return list(figures(seed=7, rounds=100))
 
 
+@pytest.mark.long
 def test_every_figure_reaches_its_goal(measured: list[Figure]) -> None:
     for one in measured:
         # A share of few experiments may stand above the probability by chance.
@@ -26,6 +27,7 @@ def test_every_figure_reaches_its_goal(measured: list[Figure]) -> None:
         assert reached, one
 
 
+@pytest.mark.long
 def test_the_naive_tests_fail_where_these_hold(measured: list[Figure]) -> None:
     shares = [one for one in measured if one.naive is not None and one.experiments]
     assert len(shares) == 6

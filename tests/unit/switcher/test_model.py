@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -581,7 +582,7 @@ class Switching(RuleBasedStateMachine):
                 assert found.step is Step.DROP
 
 
-TestSwitching = Switching.TestCase
+TestSwitching = pytest.mark.long(Switching.TestCase)
 TestSwitching.settings = settings(
     max_examples=200,
     stateful_step_count=60,
