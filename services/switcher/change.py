@@ -23,9 +23,10 @@ from services.switcher.questions import GateQuestion
 from services.switcher.records import ChangeRecord, CommandKind, GateAnswer, Intent, RouteRecord, View
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.requests import Answered, RequestStore
+from services.switcher.rows import Fence
 from services.switcher.shadow_report import shadow_gate
 from services.switcher.shadow_store import ShadowStore
-from services.switcher.store import NOT_PREPARED, Committed, Decided, Fence, RouteStore, Terms
+from services.switcher.store import NOT_PREPARED, Committed, Decided, RouteStore, Terms
 from services.switcher.switch import (
     Change,
     Conduct,

@@ -1,7 +1,7 @@
 """What the switcher's tables hold, as records; and the transaction that every store of the switcher uses."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from services.switcher.switch import State
 CHANNEL = "turnout_switcher"
 MIGRATIONS = Path(__file__).parent / "migrations"
 SQL = load_queries(Path(__file__).parent / "queries.sql")
+Fence = Callable[[Any], Awaitable[None]]
+"""Raises, on the connection of a transaction, where what it is for is not wanted any more."""
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ revision.
 import hashlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -19,15 +19,23 @@ from services.switcher.experiments.follow import follow
 from services.switcher.records import ChangeRecord, CommandKind, Intent, Proposal, RouteRecord, gates_to_json
 from services.switcher.records import route_to_json as route_json
 from services.switcher.refusals import released_error
-from services.switcher.rows import SQL, change_of, fronts_of, proposal_of, read_route, record_of, statement, transaction
+from services.switcher.rows import (
+    SQL,
+    Fence,
+    change_of,
+    fronts_of,
+    proposal_of,
+    read_route,
+    record_of,
+    statement,
+    transaction,
+)
 from services.switcher.switch import Change, stale
 from services.switcher.way_back import refuse_unreadable
 from turnout.errors import Aborted
 
 NOT_PREPARED = "NOT_PREPARED"
 Encode = Callable[[Sequence[ChangeRecord]], bytes]
-Fence = Callable[[Any], Awaitable[None]]
-"""Raises, on the connection of a commit, where what the change is for does not want it any more."""
 
 
 @dataclass(frozen=True, slots=True)

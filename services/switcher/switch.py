@@ -28,7 +28,9 @@ RequireGates   yes                    these gates are asked of every later chang
                                       them itself; a rollback leaves that as it is
 Withdraw       no                     the candidate of a rollout has no unit and is no shadow, its control is active
                                       again if the candidate was, and the rollout owns nothing; no gate, and an
-                                      emergency. Nothing, where it had not begun and does not own the route
+                                      emergency. Nothing, where it had not begun and does not own the route. A
+                                      candidate that others made active stays so, where no way back leads to the
+                                      control
 =============  =====================  =========================================================================
 
 While somebody owns the route, SetTraffic and CutOver are refused unless they say that they go over the owner's head.
@@ -36,6 +38,9 @@ SetTraffic among the arms that are there lets the experiment go on; everything e
 stands on the route is the truth, and the experiment's own state follows it in the same transaction.
 
 A shadow goes on, whatever the weights, until another version becomes active. SetShadow lets an experiment go on.
+
+The way back from a cutover of a route that a rollout owns, or takes by it, is the active version alone: what the
+candidate had beside it was a step of the rollout, and nobody would watch it.
 
 A cutover asks the gates of its version also when that has a share already: from then on it is what every other
 version is measured by, and nobody is left on the old one to notice. What is asked for already: nothing changes.
@@ -49,6 +54,7 @@ from datetime import datetime, timedelta
 from typing import NoReturn
 
 from services.switcher.intervals import redraw, whole
+from services.switcher.names import ROLLOUTS
 from services.switcher.questions import ROLLBACK, Asked, GateQuestion, asked, demandable, known
 from services.switcher.refusals import nothing_to_return_to, released_error, way_back_closed
 from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
@@ -161,7 +167,8 @@ class Withdraw:
     candidate: int
     control: int
     owner: str
-    only_owned: bool = False  # the owner has moved nothing yet: on a route of somebody else nothing is its own
+    only_owned: bool = False  # on a route of somebody else nothing is the owner's own
+    reinstates: bool = False  # the owner takes back that the control retires, and is refused until then
 
 
 Command = SetTraffic | CutOver | RollBack | Release | Reinstate | Conduct | SetShadow | RequireGates | Withdraw
@@ -388,6 +395,9 @@ def _cut_over(state: State, command: CutOver, now: datetime, protection: timedel
     drawn, warnings = _redrawn(back, {version: WHOLE}, version)
     gates = (asks.of(version, route.active_version),)
     owned = replace(drawn, owner=command.owner)
+    if ROLLOUTS.holds(command.owner or route.owner):
+        # As it would be had the candidate been taken back right before.
+        back = replace(_redrawn(back, {route.active_version: WHOLE}, route.active_version)[0], epoch=route.epoch)
     return Change(owned, replace(back, shadow=None), now + protection, gates, asks.overridden, warnings, moves_on=True)
 
 
@@ -401,11 +411,15 @@ def _withdraw(state: State, command: Withdraw) -> Change | Nothing:
     weights = {arm.version: arm.weight for arm in left.arms}
     given_back = weights.pop(command.candidate, 0)
     if route.active_version == command.candidate:
-        if way_back is None or way_back.active_version != command.control:
-            raise nothing_to_return_to(route)
-        refuse_released(state, {command.control: WHOLE})
-        drawn, warnings = _redrawn(left, {command.control: WHOLE}, command.control)
-        return Change(drawn, None, None, warnings=warnings, emergency=True)
+        leads_back = way_back is not None and way_back.active_version == command.control
+        if leads_back and command.reinstates:
+            refuse_released(state, {command.control: WHOLE})
+        if leads_back and command.control not in state.released:
+            drawn, warnings = _redrawn(left, {command.control: WHOLE}, command.control)
+            return Change(drawn, None, None, warnings=warnings, emergency=True)
+        if route.owner != command.owner:
+            return Nothing()
+        return Change(replace(left, epoch=route.epoch + 1), way_back, until, emergency=True)
     if route.owner != command.owner and command.candidate not in route.named:
         return Nothing()
     weights[route.active_version] += given_back

@@ -128,7 +128,8 @@ class RolloutChecks:
         assert route is not None, "a rollout has a route"
         if route.owner == name:
             self.checks.fail(f"{name} is {rollout.state.value}, and owns the route still")
-        if rollout.state is not State.SUCCEEDED and self._gave(rollout):
+        # One that others left no way back from says that it stays.
+        if rollout.state is not State.SUCCEEDED and not rollout.exposed and self._gave(rollout):
             self.checks.fail(f"{name} is {rollout.state.value}, and v{rollout.candidate} has units by it: {route.arms}")
 
     def _gave(self, rollout: Rollout) -> bool:
@@ -157,7 +158,8 @@ class RolloutChecks:
             return
         weight, owned = route.weight(rollout.candidate), route.owner == known.name
         if command == "WITHDRAW":
-            if weight or owned or rollout.candidate in route.named:
+            stays = route.active_version == rollout.candidate and self._retires(rollout)
+            if owned or (rollout.candidate in route.named and not stays):
                 self.checks.fail(f"{known.name} was taken back, and v{rollout.candidate} has {weight} in {route}")
             return
         seen = RouteSeen(owned, route.active_version, weight, command)
@@ -165,6 +167,11 @@ class RolloutChecks:
             self.checks.fail(f"{known.name} did {request}: {what}")
         if before is not None and weight > before.weight(rollout.candidate):
             self._may_have_more(known.name, rollout)
+
+    def _retires(self, rollout: Rollout) -> bool:
+        """Whether the control is released: no way back leads to it."""
+        sql = "select from switcher.released_versions where job = $1 and version = $2"
+        return bool(self._fetch(sql, rollout.job, rollout.control))
 
     def _may_have_more(self, name: str, rollout: Rollout) -> None:
         """Nothing is given more whose gate failed."""

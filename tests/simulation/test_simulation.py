@@ -20,8 +20,7 @@ from services.switcher.rollouts.acts import Act, ActKind
 from services.switcher.rollouts.plan import Gate
 from services.switcher.rollouts.store import Stored
 from services.switcher.rollouts.verdicts import Finding, GateVerdict
-from services.switcher.rows import SQL
-from services.switcher.store import Fence
+from services.switcher.rows import SQL, Fence
 from tests.simulation.courses import COURSES
 from tests.simulation.database import simulated_database
 from tests.simulation.real import Real

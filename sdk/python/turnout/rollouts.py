@@ -33,8 +33,8 @@ class RolloutState(enum.StrEnum):
     PAUSED = "PAUSED"  # nothing moves forward until a person says so; a gate that fails still takes the candidate back
     ROLLING_BACK = "ROLLING_BACK"  # the candidate is being taken back
     SUCCEEDED = "SUCCEEDED"  # all steps are done
-    ROLLED_BACK = "ROLLED_BACK"  # a gate failed; the candidate has no unit
-    ABORTED = "ABORTED"  # a person aborted it; the candidate has no unit
+    ROLLED_BACK = "ROLLED_BACK"  # a gate failed, or its cutover was rolled back; the candidate has no unit
+    ABORTED = "ABORTED"  # a person aborted it, and the candidate has no unit; or it is active, and no way back is left
     FAILED = "FAILED"  # it was not given the route; nothing has changed
 
     @property

@@ -16,7 +16,8 @@ from services.switcher.experiments.spec import Spec
 from services.switcher.experiments.store import ExperimentStore, fence
 from services.switcher.names import EXPERIMENTS
 from services.switcher.records import Intent
-from services.switcher.store import Fence, RouteStore
+from services.switcher.rows import Fence
+from services.switcher.store import RouteStore
 from services.switcher.switch import Conduct, CutOver, etag_of, refuse_owned
 from turnout.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound
 from turnout.routing import WHOLE, Route

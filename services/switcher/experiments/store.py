@@ -22,8 +22,7 @@ from services.switcher.experiments.spec import Spec, spec_to_json
 from services.switcher.names import EXPERIMENTS
 from services.switcher.records import Intent, RouteRecord, route_from_json
 from services.switcher.refusals import refuse_reused
-from services.switcher.rows import read_route, transaction
-from services.switcher.store import Fence
+from services.switcher.rows import Fence, read_route, transaction
 from turnout.errors import Aborted, AlreadyExists, NotFound
 from turnout.exposure import KEY_BYTES
 from turnout.routing import Route
@@ -70,13 +69,18 @@ class ExperimentStore:
             await connection.execute(SQL.first_key, secrets.token_bytes(KEY_BYTES))
             return {row["number"]: bytes(row["key"]) for row in await connection.fetch(SQL.keys)}
 
-    async def create(self, job: str, experiment: str, spec: Spec, owner: str, intent: Intent) -> ExperimentRecord:
+    async def create(
+        self, job: str, experiment: str, spec: Spec, owner: str, intent: Intent, fence: Fence | None = None
+    ) -> ExperimentRecord:
         """Keep what is fixed, in state STARTING; the same one where the same request came before.
 
-        owner: "" = the experiment itself. AlreadyExists (EXPERIMENT_EXISTS, EXPERIMENT_RUNS).
+        owner: "" = the experiment itself. fence: asked in the same transaction; what it raises keeps everything as it
+        is. AlreadyExists (EXPERIMENT_EXISTS, EXPERIMENT_RUNS).
         """
         owner = owner or EXPERIMENTS.name(job, experiment)
         async with transaction(self._pool) as connection:
+            if fence is not None:
+                await fence(connection)
             number = await connection.fetchval(
                 SQL.create,
                 *(job, experiment, spec_to_json(spec), owner, intent.claimed_actor, intent.reason),

@@ -2,34 +2,32 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from services.switcher.change import Changes
+from services.switcher.convert import decode_changes
 from services.switcher.experiments.rows import ExperimentRecord
 from services.switcher.experiments.rows import State as ExperimentState
 from services.switcher.experiments.store import ExperimentStore
 from services.switcher.names import ROLLOUTS
 from services.switcher.records import CommandKind, Intent
 from services.switcher.requests import RequestStore
-from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, Result
+from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Result
 from services.switcher.rollouts.neighbours import Neighbours
-from services.switcher.rollouts.on_route import command, exposed_by
+from services.switcher.rollouts.on_route import command, exposed_by, given_back, outcome, refused
 from services.switcher.rollouts.plan import experiment
 from services.switcher.rollouts.rollout import Rollout
 from services.switcher.rollouts.store import Stored, fence
 from services.switcher.store import RouteStore
-from turnout.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, TurnoutError
+from turnout.errors import TurnoutError
 from turnout.routing import Experiment
+from turnout.switcher.v1 import switcher_pb2 as pb
 
 log = logging.getLogger(__name__)
 
 ACTOR: Final = "rollout"
 _CHANGE_WITHIN_S: Final = 30.0
-_MAY_PASS: Final = frozenset({"catch-up"})
-"""Gates that may pass later by themselves."""
-_PASSES: Final = frozenset({"ROLLBACK_WINDOW", "EXPERIMENT_RUNS"})
-"""Refusals that end by themselves: the way back is protected for a time, and an experiment that never started is
-forgotten."""
 _ON_THE_WAY: Final = frozenset({ActKind.EXPOSE, ActKind.SHADOW, ActKind.CUT_OVER})
 """Acts that a candidate which was taken off the route must not have."""
 
@@ -68,7 +66,7 @@ class Acts:
                 return await self._on_route(stored, act)
             waits_for = await self._elsewhere(stored.rollout, act)
         except TurnoutError as error:
-            return _result(error)
+            return refused(stored.rollout, act, error)
         return Later(waits_for) if waits_for else Done()
 
     async def _elsewhere(self, rollout: Rollout, act: Act) -> str:
@@ -86,7 +84,7 @@ class Acts:
 
     async def _on_route(self, stored: Stored, act: Act) -> Result:
         result = await self._change_of_route(stored, act)
-        if act.kind is ActKind.WITHDRAW and isinstance(result, Done):
+        if act.kind is ActKind.WITHDRAW and not isinstance(result, Later):
             await self._forget_unstarted(stored)
         return result
 
@@ -102,33 +100,36 @@ class Acts:
         kind = CommandKind.WITHDRAW if back else CommandKind.ROLL_OUT
         intent = Intent(kind, ACTOR, _reason(stored, act), act.request_id, _fingerprint(act))
         # What was committed, and whose answer was lost, may fit the route no more: its own effect is on it.
-        if await self._requests.find(intent) is not None:
-            return Done()
-        try:
-            return await self._changed(stored, act, intent)
-        except TurnoutError:
-            if await self._requests.find(intent) is None:
-                raise
-        return Done()
+        found = await self._requests.find(intent)
+        if found is None:
+            try:
+                return await self._changed(stored, act, intent)
+            except TurnoutError:
+                found = await self._requests.find(intent)
+                if found is None:
+                    raise
+        return _outcome(stored, act, decode_changes(found.answer))
 
     async def _changed(self, stored: Stored, act: Act, intent: Intent) -> Result:
         rollout = stored.rollout
         # Read before the experiment: a guardrail that acts in between makes the command stale.
         state = (await self._routes.read(rollout.job)).state
+        if given_back(rollout, act, stored.name, state):
+            return Done()
         last = await self._experiments.last_of(rollout.job, stored.name)
         if act.kind in _ON_THE_WAY and last is not None and last.state is ExperimentState.ROLLED_BACK:
             return Later(last.end_reason)
         counted = exposed_by(rollout, act)
         counting = await self._counting(stored, act, last, counted) if counted else None
         order = command(rollout, act, stored.name, state, counting)
-        await self._changes.change(
+        changes = await self._changes.change(
             [(rollout.job, order)],
             intent,
             validate_only=False,
             time_left_s=_CHANGE_WITHIN_S,
             fence=fence(stored.number, act),
         )
-        return Done()
+        return _outcome(stored, act, changes)
 
     async def _counting(self, stored: Stored, act: Act, last: ExperimentRecord | None, share: int) -> Experiment:
         """The experiment that counts the candidate's units: the one that does already, or a new one."""
@@ -137,9 +138,17 @@ class Acts:
             spec = experiment(rollout.plan, rollout.control, rollout.candidate, share)
             intent = Intent(CommandKind.START_EXPERIMENT, ACTOR, _named(stored), act.request_id, _fingerprint(act))
             name = f"rollout-{stored.number}-{rollout.attempt}"
-            last = await self._experiments.create(rollout.job, name, spec, stored.name, intent)
+            # A rollout that is over, or on its way back, gets none: nobody would end it.
+            still_due = fence(stored.number, act)
+            last = await self._experiments.create(rollout.job, name, spec, stored.name, intent, still_due)
             log.info("%s: %s counts its units", stored.name, last.name)
         return last.spec.on_route(last.name, last.number)
+
+
+def _outcome(stored: Stored, act: Act, changes: Sequence[pb.RouteChange]) -> Result:
+    """What became of an act on the route that has come true, now or before."""
+    [change] = changes
+    return outcome(stored.rollout, act, change.route.active_version, change.route.rollback_version)
 
 
 def _reason(stored: Stored, act: Act) -> str:
@@ -154,12 +163,3 @@ def _named(stored: Stored) -> str:
 
 def _fingerprint(act: Act) -> bytes:
     return hashlib.sha256(act.request_id.encode()).digest()
-
-
-def _result(error: TurnoutError) -> Result:
-    """What an error means for the act: whether another try may do."""
-    if error.reason == "GATES_FAILED":
-        waits = {violation.type for violation in error.violations} <= _MAY_PASS
-        return Later(error.message) if waits else Refused(error.message)
-    final = isinstance(error, InvalidInput | NotFound | AlreadyExists | FailedPrecondition)
-    return Refused(error.message) if final and error.reason not in _PASSES else Later(error.message)

@@ -25,6 +25,8 @@ from services.switcher.rollouts.rollout import (
     paused,
     rolling_back,
 )
+from services.switcher.rollouts.verdicts import together
+from turnout.routing import WHOLE
 
 
 class ActKind(enum.Enum):
@@ -80,7 +82,13 @@ class Refused(msgspec.Struct, frozen=True):
     why: str
 
 
-Result = Done | Later | Refused
+class Overruled(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What it was for can be had no more, because others have decided otherwise. why: for people."""
+
+    why: str
+
+
+Result = Done | Later | Refused | Overruled
 
 
 def due(rollout: Rollout) -> Act | None:
@@ -130,6 +138,8 @@ def acted(rollout: Rollout, act: Act, result: Result, now: datetime) -> Rollout:
             return msgspec.structs.replace(rollout, waits_for=why)
         case Refused(why):
             return _refused(rollout, act.kind, why, now)
+        case Overruled(why):
+            return _overruled(rollout, act.kind, why, now)
 
 
 def _done(rollout: Rollout, kind: ActKind, now: datetime) -> Rollout:
@@ -179,3 +189,11 @@ def _refused(rollout: Rollout, kind: ActKind, why: str, now: datetime) -> Rollou
         taken_back = kind is ActKind.TAKE_BACK
         return msgspec.structs.replace(rollout, taken_back=taken_back, attempt=rollout.attempt + 1, waits_for=why)
     return paused(rollout, Hold.REFUSED, why, now)
+
+
+def _overruled(rollout: Rollout, kind: ActKind, why: str, now: datetime) -> Rollout:
+    if kind is ActKind.TAKE_BACK:
+        # What was dropped is gone, and the next withdrawal has nothing to wait for.
+        return msgspec.structs.replace(rollout, retiring=False, attempt=rollout.attempt + 1, waits_for=why)
+    left = msgspec.structs.replace(rollout, claimed=False, exposed=WHOLE)
+    return ended(left, State.ABORTED, together((rollout.why, why)), now)

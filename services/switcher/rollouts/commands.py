@@ -19,6 +19,7 @@ from services.switcher.rollouts.plan import StepKind
 from services.switcher.rollouts.rollout import (
     CLAIM,
     Hold,
+    Overruling,
     Phase,
     Rollout,
     State,
@@ -126,10 +127,15 @@ def _tried_again(rollout: Rollout, why: str, now: datetime) -> Rollout:
 
 
 def _taken_over_again(rollout: Rollout, why: str, now: datetime) -> Rollout:
-    """The route is claimed anew, and brought to where it was before somebody changed it."""
-    place = rollout.plan.last_traffic(rollout.step)
+    """The route is claimed anew, and brought to where it was before somebody changed it.
+
+    Where that made the candidate active, it is left so, which passes over the steps before.
+    """
+    cut_over = rollout.overruling is Overruling.CUT_OVER
+    place = rollout.plan.last_traffic(len(rollout.plan.steps) if cut_over else rollout.step)
     again = entered(rollout, rollout.step if place is None else place, why, now)
-    return msgspec.structs.replace(again, claimed=False)
+    over = [one for one in range(rollout.step, again.step) if rollout.plan.steps[one].kind is not StepKind.APPROVE]
+    return msgspec.structs.replace(again, claimed=False, skipped=(*again.skipped, *over))
 
 
 # --- promote --------------------------------------------------------------------------------------------------------

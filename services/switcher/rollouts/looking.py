@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+import msgspec
+
 from services.switcher.experiments.conclude import Situation, conclude
 from services.switcher.experiments.rows import State as ExperimentState
 from services.switcher.experiments.situations import STALE_AFTER, situation_of
 from services.switcher.experiments.store import ExperimentStore
 from services.switcher.questions import GateQuestion
-from services.switcher.records import RouteRecord
+from services.switcher.records import ChangeRecord, CommandKind, RouteRecord
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.rollouts.comparing import Comparisons
 from services.switcher.rollouts.plan import Gate, StepKind
 from services.switcher.rollouts.record import Look
-from services.switcher.rollouts.rollout import Phase, Rollout, RouteSeen, asks, overruled
+from services.switcher.rollouts.rollout import Overruling, Phase, Rollout, RouteSeen, asks, overruled, overruling
 from services.switcher.rollouts.store import Stored
 from services.switcher.rollouts.verdicts import (
     Finding,
@@ -67,7 +69,7 @@ class Looks:
             self._of_units(stored, asked, route),
         )
         findings = tuple(one for part in found for one in part if one.gate in asked)
-        return Look(findings, await self._overruled(stored, route))
+        return Look(findings, *await self._overruled(stored, route))
 
     # --- run and table ---
 
@@ -155,28 +157,36 @@ class Looks:
 
     # --- route ---
 
-    async def _overruled(self, stored: Stored, record: RouteRecord) -> str:
-        """How the route was changed over the rollout's head, in a sentence; "" = it was not."""
-        rollout, route = stored.rollout, record.state.route
+    async def _overruled(self, stored: Stored, record: RouteRecord) -> tuple[str, Overruling]:
+        """How the route was changed over the rollout's head, in a sentence ("" = it was not), and what that means."""
+        rollout, route, back = stored.rollout, record.state.route, record.state.way_back
         if not rollout.claimed or route is None:
-            return ""
+            return "", Overruling.CHANGED
         weight = route.weight(rollout.candidate)
-        seen = RouteSeen(route.owner == stored.name, route.active_version, weight, "")
+        owned, leads_to = route.owner == stored.name, back.active_version if back is not None else 0
+        seen = RouteSeen(owned, route.active_version, weight, "", leads_to)
         beside = 0 < rollout.exposed < WHOLE and weight == rollout.exposed and route.experiment is None
         step = rollout.present
         shadowing = step is not None and step.kind is StepKind.SHADOW and rollout.phase is Phase.WATCHING
         if overruled(rollout, seen):
-            return overruled(rollout, RouteSeen(seen.owned, seen.active, weight, await self._last_change(rollout.job)))
+            [change] = await self._routes.list_changes(rollout.job, None, 1)
+            rolled_back = change.command is CommandKind.ROLL_BACK
+            seen = msgspec.structs.replace(seen, change=_told(change), rolled_back=rolled_back)
+            return overruled(rollout, seen), overruling(rollout, seen)
+        stopped = ""
         if beside:
-            return f"The experiment was stopped over the rollout's head ({await self._last_change(rollout.job)})."
-        if shadowing and (route.shadow is None or route.shadow.version != rollout.candidate):
-            return f"The shadow was stopped over the rollout's head ({await self._last_change(rollout.job)})."
-        return ""
+            stopped = "experiment"
+        elif shadowing and (route.shadow is None or route.shadow.version != rollout.candidate):
+            stopped = "shadow"
+        if not stopped:
+            return "", Overruling.CHANGED
+        [change] = await self._routes.list_changes(rollout.job, None, 1)
+        return f"The {stopped} was stopped over the rollout's head ({_told(change)}).", Overruling.CHANGED
 
-    async def _last_change(self, job: str) -> str:
-        [change] = await self._routes.list_changes(job, None, 1)
-        by = f" by {change.claimed_actor}" if change.claimed_actor else ""
-        return f"{change.command.words}{by}" + (f": {change.reason}" if change.reason else "")
+
+def _told(change: ChangeRecord) -> str:
+    by = f" by {change.claimed_actor}" if change.claimed_actor else ""
+    return f"{change.command.words}{by}" + (f": {change.reason}" if change.reason else "")
 
 
 def _unread(rollout: Rollout, situation: Situation) -> str:

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from services.switcher.rollouts.acts import Act, ActKind
+from services.switcher.rollouts.acts import Act, ActKind, Done, Later, Overruled, Refused, Result
 from services.switcher.rollouts.rollout import CLAIM, Rollout
 from services.switcher.switch import Conduct, CutOver, State, Withdraw, etag_of
-from turnout.errors import FailedPrecondition
+from turnout.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound, TurnoutError
 from turnout.routing import WHOLE, Experiment, Route
 from turnout.shadow import Shadow
 
@@ -13,6 +13,11 @@ _MOVING: Final = frozenset({ActKind.EXPOSE, ActKind.SHADOW, ActKind.CUT_OVER, Ac
 """Acts on a route that the rollout must own already, unless they say that they claim it."""
 _COUNTED: Final = frozenset({ActKind.EXPOSE, ActKind.SHADOW})
 """Acts that leave the candidate units which are counted."""
+_MAY_PASS: Final = frozenset({"catch-up"})
+"""Gates that may pass later by themselves."""
+_PASSES: Final = frozenset({"ROLLBACK_WINDOW", "EXPERIMENT_RUNS"})
+"""Refusals that end by themselves: the way back is protected for a time, and an experiment that never started is
+forgotten."""
 
 
 def exposed_by(rollout: Rollout, act: Act) -> int:
@@ -20,6 +25,15 @@ def exposed_by(rollout: Rollout, act: Act) -> int:
     if act.kind not in _COUNTED:
         return 0
     return act.share if act.kind is ActKind.EXPOSE else rollout.exposed
+
+
+def given_back(rollout: Rollout, act: Act, owner: str, state: State) -> bool:
+    """Whether others have done already what is left to the act: the candidate is active, and the route not owned by the
+    rollout, which is all that RELEASE is to bring about."""
+    route = state.route
+    if act.kind is not ActKind.RELEASE or route is None:
+        return False
+    return route.active_version == rollout.candidate and route.owner != owner
 
 
 def command(
@@ -32,7 +46,8 @@ def command(
     (ROUTE_SHARED) where it was not free at the start.
     """
     if act.kind is ActKind.WITHDRAW:
-        return Withdraw(rollout.candidate, rollout.control, owner, only_owned=rollout.step == CLAIM)
+        only_owned = _only_owned(rollout)
+        return Withdraw(rollout.candidate, rollout.control, owner, only_owned, reinstates=rollout.retiring)
     route = state.route
     active = route.active_version if route else 0
     if act.kind in _MOVING and not act.claims and (route is None or route.owner != owner):
@@ -40,6 +55,8 @@ def command(
     etag = etag_of(state.epoch)
     # From any other version the way back would lead to that one.
     if act.kind is ActKind.CUT_OVER and active in (rollout.control, rollout.candidate):
+        if active == rollout.candidate:
+            _refuse_without_way_back(rollout, state)
         return CutOver(rollout.candidate, owner=owner, etag=etag)
     if act.kind is ActKind.RELEASE:
         return Conduct(owner, ((rollout.candidate, WHOLE),), owner="", experiment=None, shadows=(), etag=etag)
@@ -51,6 +68,51 @@ def command(
     weights = ((rollout.control, WHOLE - share), (rollout.candidate, share))
     shadows = (Shadow(rollout.candidate, act.share),) if act.kind is ActKind.SHADOW else ()
     return Conduct(owner, weights, owner, experiment if share else None, shadows=shadows, etag=etag)
+
+
+def _only_owned(rollout: Rollout) -> bool:
+    """Whether nothing is the rollout's own on a route that it does not own."""
+    return rollout.step == CLAIM or rollout.disowned
+
+
+def outcome(rollout: Rollout, act: Act, active: int, back: int) -> Result:
+    """What became of an act that was carried out on the route. active: the active version afterwards; back: the one
+    that a rollback would lead to, 0 = none."""
+    if act.kind is not ActKind.WITHDRAW or active != rollout.candidate or _only_owned(rollout):
+        return Done()
+    return Overruled(
+        f"But v{active} stays the active version of {rollout.job}: {_elsewhere(rollout, back)}. To "
+        f"serve v{rollout.control} again, cut over to it (`turnout cutover {rollout.job} v{rollout.control}`)."
+    )
+
+
+def refused(rollout: Rollout, act: Act, error: TurnoutError) -> Result:
+    """What an error of an act means for it: whether another try may do."""
+    if error.reason == "GATES_FAILED":
+        waits = {violation.type for violation in error.violations} <= _MAY_PASS
+        return Later(error.message) if waits else Refused(error.message)
+    if act.kind is ActKind.TAKE_BACK and error.reason == "VERSION_DROPPED":
+        return Overruled(error.message)
+    final = isinstance(error, InvalidInput | NotFound | AlreadyExists | FailedPrecondition)
+    return Refused(error.message) if final and error.reason not in _PASSES else Later(error.message)
+
+
+def _refuse_without_way_back(rollout: Rollout, state: State) -> None:
+    back = state.way_back.active_version if state.way_back is not None else 0
+    if back != rollout.control:
+        raise FailedPrecondition(
+            "ROUTE_OVERRULED",
+            f"v{rollout.candidate} is the active version of {rollout.job} already, and {_elsewhere(rollout, back)}, so "
+            f"that the rollout could not take it back. Make v{rollout.control} active again (`turnout cutover "
+            f"{rollout.job} v{rollout.control}`) and resume the rollout, or abort it, which leaves "
+            f"v{rollout.candidate} active.",
+        )
+
+
+def _elsewhere(rollout: Rollout, back: int) -> str:
+    if back in (0, rollout.control):  # the latter is being retired
+        return f"no way back leads to v{rollout.control} any more"
+    return f"the way back leads to v{back}, not to v{rollout.control}, because others have cut over since"
 
 
 def refuse_shared(route: Route) -> None:

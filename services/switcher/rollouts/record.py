@@ -8,8 +8,8 @@ import msgspec
 
 from services.switcher.experiments.record import refuse_other_rules
 from services.switcher.rollouts import commands
-from services.switcher.rollouts.acts import Act, Done, Later, Refused, Result, acted
-from services.switcher.rollouts.rollout import Rollout, Seen, advanced
+from services.switcher.rollouts.acts import Act, Done, Later, Overruled, Refused, Result, acted
+from services.switcher.rollouts.rollout import Overruling, Rollout, Seen, advanced
 from services.switcher.rollouts.verdicts import Finding
 
 RULES: Final = 3
@@ -21,10 +21,11 @@ class Look(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="LOOK"):
 
     findings: tuple[Finding, ...]
     overruled: str
+    overruling: Overruling = Overruling.CHANGED
 
 
 class ActEnded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="ACT"):
-    """What became of an act. result: DONE, LATER or REFUSED; why: of the last two."""
+    """What became of an act. result: DONE, LATER, REFUSED or OVERRULED; why: of all but the first."""
 
     act: Act
     result: str
@@ -73,20 +74,33 @@ def ended(act: Act, result: Result) -> ActEnded:
             return ActEnded(act, "LATER", why)
         case Refused(why):
             return ActEnded(act, "REFUSED", why)
+        case Overruled(why):
+            return ActEnded(act, "OVERRULED", why)
 
 
 def follows(before: Rollout, happened: Happened, now: datetime) -> Rollout:
     """The rollout after something happened. The errors of a verb are those of `commands`."""
     match happened:
-        case Look(findings, overruled):
-            return advanced(before, Seen(findings, overruled), now)
+        case Look(findings, overruled, overruling):
+            return advanced(before, Seen(findings, overruled, overruling), now)
         case ActEnded(act, result, why):
-            results: dict[str, Result] = {"DONE": Done(), "LATER": Later(why), "REFUSED": Refused(why)}
-            return acted(before, act, results[result], now)
+            return acted(before, act, _result(result, why), now)
         case Said("PROMOTE", why, place):
             return commands.promote(before, place, why, now)
         case Said(verb, why):
             return _VERBS[verb](before, why, now)
+
+
+def _result(result: str, why: str) -> Result:
+    match result:
+        case "DONE":
+            return Done()
+        case "LATER":
+            return Later(why)
+        case "OVERRULED":
+            return Overruled(why)
+        case _:
+            return Refused(why)
 
 
 def decides(before: Rollout, after: Rollout) -> bool:

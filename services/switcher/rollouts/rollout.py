@@ -5,6 +5,9 @@
                  ▼   │                      │        └────▶ FAILED        it was not given the route
                 PAUSED ─────────────────────┘  (also from PENDING and RUNNING)
 
+A person who rolls its cutover back ends it as ROLLED_BACK, too. Where the candidate cannot be taken back, because
+others made it the active version and no way back leads to the control, it ends as ABORTED, and says who serves.
+
 Each step is first *taken*, by an act outside of this table (`acts`), then *watched* until its gates pass. The rollout
 is stored before an act is carried out and after it is known to be done: whatever dies between the two repeats the act,
 which its request id makes one. So a stored rollout alone says all that is left to do.
@@ -40,8 +43,8 @@ class State(enum.Enum):
     PAUSED = "PAUSED"  # nothing moves forward until a person says so; a gate that fails still takes the candidate back
     ROLLING_BACK = "ROLLING_BACK"  # the candidate's weight goes to 0
     SUCCEEDED = "SUCCEEDED"
-    ROLLED_BACK = "ROLLED_BACK"  # a gate failed; the candidate's weight is 0
-    ABORTED = "ABORTED"  # a person aborted it; the candidate's weight is 0
+    ROLLED_BACK = "ROLLED_BACK"  # a gate failed, or a person rolled its cutover back; the candidate's weight is 0
+    ABORTED = "ABORTED"  # a person aborted it, and the candidate's weight is 0; or others left no way back
     FAILED = "FAILED"  # it was not given the route
 
     @property
@@ -69,6 +72,14 @@ class Hold(enum.Enum):
     OVERRULED = "OVERRULED"  # somebody changed the route over its head
 
 
+class Overruling(enum.Enum):
+    """What somebody made of the route over a rollout's head."""
+
+    CUT_OVER = "CUT_OVER"  # the candidate is the active version; a rollback leads to the control
+    ROLLED_BACK = "ROLLED_BACK"  # the rollout's own cutover was rolled back: the control has all units
+    CHANGED = "CHANGED"  # anything else
+
+
 class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All there is to know; stored as it is."""
 
@@ -86,6 +97,7 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exposed: int = 0  # basis points that the candidate was given by acts that are done
     retiring: bool = False  # whether the retirement of the control may have begun
     taken_back: bool = False  # whether that was taken back since, on the way back
+    disowned: bool = False  # a person has rolled its cutover back: what the route is now is not the rollout's own
     watched_s: float = 0.0  # how long the present step has been watched
     unread_s: float = 0.0  # of that: while no unit of the candidate was counted, so that harm could not be seen
     watched_at: datetime | None = None  # when its gates last answered; None = since then they have not
@@ -93,6 +105,7 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     passed_over: tuple[Gate, ...] = ()  # over whose INCONCLUSIVE a person goes on, in the present step
     skipped: tuple[int, ...] = ()  # places of the steps that a person did not wait for
     hold: Hold | None = None  # why it is PAUSED
+    overruling: Overruling | None = None  # what it is PAUSED for as OVERRULED
     undecided: tuple[Gate, ...] = ()  # which gates it is PAUSED for
     frozen: str = ""  # why nothing moves forward for now although it is RUNNING; "" = it does
     waits_for: str = ""  # in words; "" = nothing
@@ -113,12 +126,14 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RouteSeen(msgspec.Struct, frozen=True):
-    """The route at one moment. weight: the candidate's, basis points. change: the last one and whose, for people."""
+    """The route at one moment."""
 
     owned: bool  # by the rollout
     active: int
-    weight: int
-    change: str
+    weight: int  # the candidate's, basis points
+    change: str  # the last one and whose, for people
+    back: int = 0  # the active version of its way back; 0 = there is none
+    rolled_back: bool = False  # whether the last change was a rollback
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -126,6 +141,7 @@ class Seen(msgspec.Struct, frozen=True):
 
     findings: tuple[Finding, ...] = ()
     overruled: str = ""
+    overruling: Overruling = Overruling.CHANGED
 
 
 def begun(uid: str, job: str, candidate: int, control: int, plan: Plan, now: datetime) -> Rollout:
@@ -143,10 +159,25 @@ def overruled(rollout: Rollout, route: RouteSeen) -> str:
     owned = route.owned or rollout.step == len(rollout.plan.steps)
     if owned and route.weight in weights and route.active in active:
         return ""
+    if overruling(rollout, route) is Overruling.ROLLED_BACK:
+        return (
+            f"The cutover to v{rollout.candidate} was rolled back ({route.change}): v{route.active} is active, and "
+            f"nobody reads v{rollout.candidate}."
+        )
     return (
         f"The route was changed over the rollout's head ({route.change}): v{route.active} is active and "
         f"v{rollout.candidate} has {route.weight / 100:g} % instead of {rollout.exposed / 100:g} %."
     )
+
+
+def overruling(rollout: Rollout, route: RouteSeen) -> Overruling:
+    """What this route, which is neither as the rollout left it nor as its act makes it, means to the rollout."""
+    given_back = route.active == rollout.control and route.weight == 0
+    if route.rolled_back and given_back and WHOLE in (rollout.exposed, rollout.target):
+        return Overruling.ROLLED_BACK
+    if route.active == rollout.candidate and route.back == rollout.control:
+        return Overruling.CUT_OVER
+    return Overruling.CHANGED
 
 
 # --- what is asked --------------------------------------------------------------------------------------------------
@@ -171,10 +202,14 @@ def advanced(rollout: Rollout, seen: Seen, now: datetime) -> Rollout:
     if rollout.state not in (State.RUNNING, State.PAUSED) or rollout.step == CLAIM:
         return rollout
     told = overall(asks(rollout), seen.findings, rollout.passed_over)
+    overruled = bool(seen.overruled) and rollout.claimed
+    if overruled and seen.overruling is Overruling.ROLLED_BACK:
+        disowned = msgspec.structs.replace(rollout, disowned=True)
+        return rolling_back(disowned, State.ROLLED_BACK, seen.overruled, now)
     if told.verdict is GateVerdict.FAIL:
         return rolling_back(rollout, State.ROLLED_BACK, told.sentence, now)
-    if seen.overruled and rollout.claimed:
-        return _overruled(rollout, seen.overruled, now)
+    if overruled:
+        return _overruled(rollout, seen, now)
     if rollout.state is State.PAUSED:
         return rollout
     if told.verdict is GateVerdict.INCONCLUSIVE:
@@ -184,10 +219,11 @@ def advanced(rollout: Rollout, seen: Seen, now: datetime) -> Rollout:
     return _watched(rollout, told, now)
 
 
-def _overruled(rollout: Rollout, how: str, now: datetime) -> Rollout:
-    if rollout.hold is Hold.OVERRULED:
+def _overruled(rollout: Rollout, seen: Seen, now: datetime) -> Rollout:
+    if rollout.hold is Hold.OVERRULED and rollout.overruling is seen.overruling:
         return rollout
-    return paused(rollout, Hold.OVERRULED, how, now)
+    held = paused(rollout, Hold.OVERRULED, seen.overruled, now)
+    return msgspec.structs.replace(held, overruling=seen.overruling)
 
 
 def _cleared_to_act(rollout: Rollout, told: Overall) -> Rollout:
@@ -245,6 +281,7 @@ AFRESH: Final[Mapping[str, Any]] = {
     "promoted": False,
     "passed_over": (),
     "hold": None,
+    "overruling": None,
     "undecided": (),
     "frozen": "",
     "waits_for": "",
@@ -301,6 +338,7 @@ def paused(rollout: Rollout, hold: Hold, why: str, now: datetime, undecided: Seq
         rollout,
         state=State.PAUSED,
         hold=hold,
+        overruling=None,
         undecided=tuple(undecided),
         since=now,
         watched_at=None,

@@ -22,8 +22,7 @@ from services.switcher.rollouts.preview import Expected, lasts
 from services.switcher.rollouts.record import Record, action, decode_rollout, encode, sentence
 from services.switcher.rollouts.rollout import Rollout
 from services.switcher.rollouts.verdicts import Finding
-from services.switcher.rows import transaction
-from services.switcher.store import Fence
+from services.switcher.rows import Fence, transaction
 from turnout.errors import Aborted, AlreadyExists, NotFound
 from turnout.routing import Units
 

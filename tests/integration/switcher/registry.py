@@ -26,6 +26,8 @@ class RegistryOnDemand(rpc.RegistryServicer):
         """Reason and message, of retirements."""
         self.unreleased = ""
         """What every retirement waits for, which may be refused yet; "" = none does."""
+        self.reinstated: list[int] = []
+        """Versions whose retirement was taken back, one entry for each request."""
         self.definitions: dict[int, JobDefinition] = {}
         """Of versions, by number; of the others it says none."""
 
@@ -60,6 +62,7 @@ class RegistryOnDemand(rpc.RegistryServicer):
     async def UnretireVersion(self, request: pb.UnretireVersionRequest, context: Any) -> pb.Version:
         number = parse_version(request.name).number
         self.retired.discard(number)
+        self.reinstated.append(number)
         return self._version(request.name, number)
 
     def _version(self, name: str, number: int) -> pb.Version:

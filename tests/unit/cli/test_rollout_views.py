@@ -94,6 +94,11 @@ def test_of_a_route_that_was_overruled_it_says_what_it_had_given() -> None:
     assert "to which it had given 25 % of the units" in rendered(rollout_view(overruled), 400)
 
 
+def test_a_candidate_that_could_not_be_taken_back_is_not_called_taken_back() -> None:
+    left = replace(samples.TAKEN_BACK, state=RolloutState.ABORTED, weight=10_000)
+    assert over_text(left).startswith(f"v2 of {JOB} stays the active version after 12 min. ")
+
+
 def test_a_step_that_a_person_did_not_wait_for_is_not_called_done() -> None:
     told = rendered(rollout_view(replace(samples.ROLLOUT, skipped=(2,))), 200).splitlines()
     stood = {line.split()[0]: line for line in told if line.strip()[:1].isdigit()}

@@ -21,7 +21,7 @@ from services.switcher.switch import (
 )
 from tests.unit.switcher.test_switch import DAY, FIRST, NONE, NOW, after
 from turnout.errors import FailedPrecondition
-from turnout.routing import WHOLE
+from turnout.routing import WHOLE, Arm
 from turnout.shadow import Shadow
 
 OWNER = "jobs/flights/rollouts/second"
@@ -57,7 +57,6 @@ def test_nobody_else_cuts_over_what_is_owned(other: str) -> None:
         (OWNED, {1: WHOLE}),
         (WHOLLY, {1: WHOLE}),
         (after(OWNED, SetTraffic(((1, 5000), (2, 5000)), override_owner=True)), {1: WHOLE}),
-        (after(WHOLLY, RollBack()), {1: WHOLE}),  # which brought the candidate's share back
         (after(WHOLLY, CutOver(3, override_owner=True), SetTraffic(((3, 9000), (2, 1000)))), {3: WHOLE}),
         (after(FIRST, SetTraffic(((1, 7000), (2, 1000), (3, 2000)))), {1: 8000, 3: 2000}),
     ],
@@ -99,11 +98,45 @@ def test_who_has_moved_nothing_gives_back_what_it_owns() -> None:
     assert isinstance(change, Change)
 
 
-def test_without_a_version_to_go_back_to_it_says_so() -> None:
-    with pytest.raises(FailedPrecondition, match="no cutover of flights to roll back"):
-        decide(after(NONE, CutOver(2)), OUT, NOW, DAY)
+ANEW = after(WHOLLY, CutOver(3, override_owner=True), CutOver(2))
+"""Others have cut over from the candidate, and to it once more: the way back leads to v3."""
+RETIRED = after(WHOLLY, Release(1, forgo_rollback=True))
+
+
+@pytest.mark.parametrize("state", [after(NONE, CutOver(2)), ANEW, after(ANEW, RollBack(), CutOver(2), RollBack())])
+def test_a_candidate_that_others_made_active_for_good_stays(state: State) -> None:
+    assert isinstance(decide(state, OUT, NOW, DAY), Nothing)
+
+
+def test_where_the_control_retires_for_good_the_route_alone_is_given_back() -> None:
+    change = withdrawn(RETIRED)
+    assert change.route == replace(RETIRED.route, epoch=4, owner="")  # type: ignore[type-var]  # there is a route
     with pytest.raises(FailedPrecondition, match="v1 of flights is being retired"):
-        decide(after(WHOLLY, Release(1, forgo_rollback=True)), OUT, NOW, timedelta(days=1))
+        decide(RETIRED, replace(OUT, reinstates=True), NOW, timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    "cut_over", [CutOver(2, owner=OWNER), CutOver(2, override_owner=True), CutOver(3, override_owner=True)]
+)
+def test_a_rollback_leaves_nobody_on_the_candidate(cut_over: CutOver) -> None:
+    """Also where a person cuts over above the rollout's head: nobody watches its share any more."""
+    moved = after(OWNED, cut_over)
+    assert moved.way_back is not None
+    assert (moved.way_back.versions, moved.way_back.epoch) == (frozenset({1}), OWNED.epoch)
+    back = after(moved, RollBack())
+    assert back.route is not None
+    assert (back.route.arms, back.route.owner, back.way_back) == ((Arm(1, WHOLE),), "", None)
+    assert isinstance(decide(back, OUT, NOW, DAY), Nothing)
+
+
+def test_what_the_candidate_had_is_what_the_control_acquired_last() -> None:
+    assert WHOLLY.way_back is not None
+    again = after(after(WHOLLY, RollBack()), SetTraffic(((1, 9500), (2, 500)))).route
+    assert again is not None
+    assert OWNED.route is not None
+    assert [(i.low, i.high, i.version) for i in again.intervals] == [
+        (i.low, i.high, i.version) for i in OWNED.route.intervals
+    ], "the same units have the candidate, should it have its share again"
 
 
 SHADOWED = after(OWNED, Conduct(OWNER, ((1, WHOLE),), OWNER, None, shadows=(Shadow(2, 1000),)))

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from services.switcher.experiments.record import RulesChangedError
-from services.switcher.rollouts.acts import Done, Later, Refused, Result, due
+from services.switcher.rollouts.acts import Done, Later, Overruled, Refused, Result, due
 from services.switcher.rollouts.record import (
     RULES,
     Happened,
@@ -23,7 +23,7 @@ from services.switcher.rollouts.record import (
     recorded,
     sentence,
 )
-from services.switcher.rollouts.rollout import Rollout, State, asks
+from services.switcher.rollouts.rollout import Overruling, Rollout, State, asks
 from services.switcher.rollouts.verdicts import GateVerdict
 from tests.unit.switcher.rollouts.made import at, new, say
 from turnout.errors import FailedPrecondition
@@ -58,6 +58,17 @@ def look(rollout: Rollout, verdict: GateVerdict) -> Look:
 def test_a_look_is_drawn_again(verdict: GateVerdict) -> None:
     step(WATCHING, look(WATCHING, verdict))
     step(WATCHING, Look((), "Somebody changed it."))
+
+
+@pytest.mark.parametrize("overruling", Overruling)
+def test_a_route_that_others_changed_is_drawn_again(overruling: Overruling) -> None:
+    after = step(WATCHING, Look((), "Somebody changed it.", overruling))
+    assert after.state is (State.ROLLING_BACK if overruling is Overruling.ROLLED_BACK else State.PAUSED)
+
+
+def test_a_way_back_that_others_have_closed_is_drawn_again() -> None:
+    aborted = step(WATCHING, Said("ABORT", "Enough."))
+    assert step(aborted, acting(aborted, Overruled("But v2 stays."))).why == "Enough. But v2 stays."
 
 
 @pytest.mark.parametrize("result", [Done(), Later("Not yet."), Refused("No.")])

@@ -5,12 +5,13 @@ from typing import cast
 import msgspec
 import pytest
 
-from services.switcher.rollouts.acts import Act, ActKind, Done, Later, Refused, Result, acted, due
+from services.switcher.rollouts.acts import Act, ActKind, Done, Later, Overruled, Refused, Result, acted, due
 from services.switcher.rollouts.commands import abort, pause, promote, resume
 from services.switcher.rollouts.plan import Gate, Plan, StepKind
 from services.switcher.rollouts.rollout import (
     GAP_MAX_S,
     Hold,
+    Overruling,
     Phase,
     Rollout,
     RouteSeen,
@@ -19,6 +20,7 @@ from services.switcher.rollouts.rollout import (
     advanced,
     asks,
     overruled,
+    overruling,
 )
 from services.switcher.rollouts.verdicts import GateVerdict
 from tests.unit.switcher.rollouts.made import (
@@ -356,10 +358,10 @@ def test_a_retirement_is_taken_back_before_the_candidate_is() -> None:
 def test_overruled_it_waits_for_a_person_and_takes_the_route_over_again() -> None:
     driven = Driven()
     driven.until(StepKind.SOAK, Phase.WATCHING)
-    back = RouteSeen(owned=False, active=CONTROL, weight=0, change="ROLL_BACK by ada, epoch 9")
+    back = RouteSeen(owned=False, active=CONTROL, weight=0, change="CUT_OVER by ada, epoch 9")
     told = overruled(driven.rollout, back)
     assert told == (
-        "The route was changed over the rollout's head (ROLL_BACK by ada, epoch 9): v1 is active and v2 has 0 % "
+        "The route was changed over the rollout's head (CUT_OVER by ada, epoch 9): v1 is active and v2 has 0 % "
         "instead of 100 %."
     )
     driven.rollout = advanced(driven.rollout, Seen(passing(driven.rollout), told), at(0))
@@ -372,6 +374,99 @@ def test_overruled_it_waits_for_a_person_and_takes_the_route_over_again() -> Non
     again = cast(Act, due(driven.rollout))
     assert (again.kind, again.claims) == (ActKind.CUT_OVER, True)
     assert (driven.act().claimed, driven.rollout.phase) == (True, Phase.WATCHING)
+
+
+def look_at(driven: Driven, seen: RouteSeen) -> Rollout:
+    """All gates pass, and the route is as it is seen."""
+    how, what = overruled(driven.rollout, seen), overruling(driven.rollout, seen)
+    driven.rollout = advanced(driven.rollout, Seen(passing(driven.rollout), how, what), at(driven.now_s))
+    return driven.rollout
+
+
+BACK = RouteSeen(False, CONTROL, 0, "ROLL_BACK by ada: slow", rolled_back=True)
+"""What a rollback of the rollout's cutover leaves."""
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("kind", [StepKind.TRAFFIC, StepKind.SOAK])
+def test_who_rolls_its_cutover_back_ends_it(kind: StepKind, paused: bool) -> None:
+    driven = Driven(Plan((SOME, ALL, SOAK)))
+    driven.until(kind, Phase.WATCHING, WHOLE if kind is StepKind.TRAFFIC else 0)
+    if paused:
+        driven.rollout = pause(driven.rollout, WHY, at(0))
+    look_at(driven, BACK)
+    assert (driven.rollout.state, driven.rollout.disowned) == (State.ROLLING_BACK, True)
+    assert driven.act().state is State.ROLLED_BACK
+    assert driven.rollout.why == (
+        "The cutover to v2 was rolled back (ROLL_BACK by ada: slow): v1 is active, and nobody reads v2."
+    )
+
+
+def test_a_cutover_that_was_rolled_back_before_its_answer_came_is_not_done_again() -> None:
+    driven = Driven(Plan((SOME, ALL)))
+    driven.until(StepKind.TRAFFIC, share=WHOLE)
+    assert look_at(driven, BACK).state is State.ROLLING_BACK
+
+
+def test_who_rolls_back_while_it_retires_the_control_has_that_taken_back() -> None:
+    driven = Driven(Plan((ALL, RETIRE)))
+    driven.until(StepKind.RETIRE)
+    look_at(driven, BACK)
+    assert [cast(Act, due(driven.rollout)).kind, cast(Act, due(driven.act())).kind] == [
+        ActKind.TAKE_BACK,
+        ActKind.WITHDRAW,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "what"),
+    [
+        (BACK, Overruling.CHANGED),  # of another cutover: this rollout has made none
+        (RouteSeen(False, CANDIDATE, WHOLE, "", CONTROL), Overruling.CUT_OVER),
+        (RouteSeen(False, CANDIDATE, WHOLE, "", 7), Overruling.CHANGED),
+        (RouteSeen(False, CANDIDATE, WHOLE, "", 0, rolled_back=True), Overruling.CHANGED),
+        (RouteSeen(False, 7, 0, "", CONTROL), Overruling.CHANGED),
+    ],
+)
+def test_what_others_made_of_the_route(seen: RouteSeen, what: Overruling) -> None:
+    driven = Driven()
+    driven.until(StepKind.TRAFFIC, Phase.WATCHING, 500)
+    look_at(driven, seen)
+    assert (driven.rollout.hold, driven.rollout.overruling) == (Hold.OVERRULED, what)
+
+
+def test_who_made_the_candidate_active_has_gone_ahead_and_the_rollout_follows() -> None:
+    driven = Driven()
+    driven.until(StepKind.TRAFFIC, Phase.WATCHING, 500)
+    look_at(driven, RouteSeen(False, CONTROL, 700, "SET_TRAFFIC"))
+    assert driven.rollout.overruling is Overruling.CHANGED
+    look_at(driven, RouteSeen(False, CANDIDATE, WHOLE, "CUT_OVER by eve", CONTROL))
+    assert "CUT_OVER by eve" in driven.rollout.why
+    driven.rollout = resume(driven.rollout, WHY, at(0))
+    again = cast(Act, due(driven.rollout))
+    assert (again.kind, again.claims, driven.rollout.skipped) == (ActKind.CUT_OVER, True, (3, 4))
+    driven.act()
+    assert (driven.rollout.exposed, driven.rollout.claimed, driven.rollout.overruling) == (WHOLE, True, None)
+    driven.until(StepKind.SOAK, Phase.WATCHING)
+
+
+def test_a_candidate_that_cannot_be_taken_back_any_more_stays_and_that_ends_it() -> None:
+    driven = Driven()
+    driven.until(StepKind.SOAK, Phase.WATCHING)
+    driven.rollout = abort(driven.rollout, WHY, at(0))
+    driven.act(Overruled("But v2 stays."))
+    assert (driven.rollout.state, driven.rollout.why) == (State.ABORTED, "Ada said so. But v2 stays.")
+    assert (driven.rollout.exposed, driven.rollout.claimed) == (WHOLE, False)
+
+
+def test_a_control_that_was_dropped_is_not_waited_for() -> None:
+    driven = Driven(Plan((ALL, RETIRE)))
+    driven.until(StepKind.RETIRE)
+    driven.rollout = abort(driven.rollout, WHY, at(0))
+    driven.act(Overruled("v1 was dropped."))
+    assert cast(Act, due(driven.rollout)).kind is ActKind.WITHDRAW
+    driven.act(Refused("v1 is being retired."))
+    assert cast(Act, due(driven.rollout)).kind is ActKind.WITHDRAW, "there is nothing to be taken back"
 
 
 def test_overruled_before_any_reader_had_the_candidate_it_claims_the_route_again() -> None:

@@ -7,6 +7,7 @@ switcher does is one compare-and-set on the stored rollout. So every crash is a 
 from collections.abc import Callable
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -14,9 +15,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from services.switcher.rollouts.acts import ON_ROUTE, Act, ActKind, Done, Later, Refused, acted, due
 from services.switcher.rollouts.commands import abort, pause, promote, resume
 from services.switcher.rollouts.plan import Gate, Plan, StepKind
-from services.switcher.rollouts.rollout import Hold, Phase, Rollout, Seen, State, advanced, asks, overruled
+from services.switcher.rollouts.rollout import (
+    CLAIM,
+    Hold,
+    Overruling,
+    Phase,
+    Rollout,
+    Seen,
+    State,
+    advanced,
+    asks,
+    overruled,
+    overruling,
+)
 from services.switcher.rollouts.verdicts import Finding, GateVerdict
-from tests.unit.switcher.rollouts.made import at, new, passing, plans, say
+from services.switcher.switch import Command, CutOver, RollBack, SetTraffic
+from tests.unit.switcher.rollouts.made import APPROVE, CANDIDATE, CONTROL, EVERYTHING, at, new, passing, plans, say
 from tests.unit.switcher.rollouts.world import World
 from turnout.errors import TurnoutError
 from turnout.routing import WHOLE
@@ -24,6 +38,18 @@ from turnout.routing import WHOLE
 # Mostly good news, or no rollout would get far.
 VERDICTS = st.sampled_from([GateVerdict.PASS] * 12 + [GateVerdict.WAIT] * 2 + list(GateVerdict))
 UNDECIDED = (State.RUNNING, State.PAUSED)
+OTHER = 7
+"""A version that the rollout has nothing to do with."""
+OVERRULINGS: dict[str, tuple[Command, ...]] = {
+    "no traffic": (CutOver(CONTROL, override_owner=True),),
+    "some traffic": (SetTraffic(((CONTROL, 9300), (CANDIDATE, 700)), override_owner=True),),
+    "cut over": (CutOver(CANDIDATE, override_owner=True),),
+    "rollback": (RollBack(),),
+    "cut over to another": (CutOver(OTHER, override_owner=True),),
+    "cut over anew": (CutOver(OTHER, override_owner=True), CutOver(CANDIDATE)),
+    "cut over and rollback": (CutOver(OTHER, override_owner=True), RollBack()),
+}
+"""What a person may make of the route."""
 
 
 class RolloutMachine(RuleBasedStateMachine):
@@ -33,7 +59,7 @@ class RolloutMachine(RuleBasedStateMachine):
         super().__init__()
         self.stored: Rollout = new()
         self.world = World()
-        self.sent: list[Act] = []
+        self.sent: list[tuple[Act, Rollout]] = []
         self.now_s = 0.0
 
     @initialize(plan=plans(), rounds=st.integers(0, 20))
@@ -60,15 +86,16 @@ class RolloutMachine(RuleBasedStateMachine):
 
     def _look(self, findings: tuple[Finding, ...]) -> None:
         before = self.stored
-        how = overruled(before, self.world.seen)
-        self.stored = advanced(before, Seen(findings, how), at(self.now_s))
-        self._follows(before, findings, how)
+        how, what = overruled(before, self.world.seen), overruling(before, self.world.seen)
+        self.stored = advanced(before, Seen(findings, how, what), at(self.now_s))
+        self._follows(before, findings, how, what)
 
-    def _follows(self, before: Rollout, findings: tuple[Finding, ...], how: str) -> None:
+    def _follows(self, before: Rollout, findings: tuple[Finding, ...], how: str, what: Overruling) -> None:
         """What must follow from a look, whatever came before."""
         after, asked = self.stored, asks(before)
         said = {one.gate: one.verdict for one in findings}
-        if GateVerdict.FAIL in said.values():
+        watched = before.state in UNDECIDED and before.step != CLAIM
+        if GateVerdict.FAIL in said.values() or (watched and how and what is Overruling.ROLLED_BACK):
             assert after.state is State.ROLLING_BACK
             assert due(after) is not None, "nothing holds the way back up"
             return
@@ -92,25 +119,25 @@ class RolloutMachine(RuleBasedStateMachine):
     @rule()
     def send(self) -> None:
         act = due(self.stored)
-        if act is not None and act not in self.sent:
-            self.sent.append(act)
+        if act is not None and (act, self.stored) not in self.sent:
+            self.sent.append((act, self.stored))
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), lost=st.booleans())
     def arrive(self, data: st.DataObject, lost: bool) -> None:
         """An act arrives, be it for the second time or much too late; its answer is stored, or lost."""
-        self._arrive(data.draw(st.sampled_from(self.sent)), lost=lost)
+        self._arrive(*data.draw(st.sampled_from(self.sent)), lost=lost)
 
     @rule()
     def take_the_newest(self) -> None:
         self.send()
         act = due(self.stored)
         if act is not None:
-            self._arrive(act, lost=False)
+            self._arrive(act, self.stored, lost=False)
 
-    def _arrive(self, act: Act, *, lost: bool) -> None:
+    def _arrive(self, act: Act, sent_by: Rollout, *, lost: bool) -> None:
         before, route = self.stored, self.world.route
-        result = self.world.carry_out(act, self.stored)
+        result = self.world.carry_out(act, sent_by, self.stored)
         if self.world.route != route:
             assert act.kind in ON_ROUTE
             assert due(before) == act, "only what is due changes the route"
@@ -123,6 +150,8 @@ class RolloutMachine(RuleBasedStateMachine):
     def not_done(self, result: Later | Refused) -> None:
         act = due(self.stored)
         assert act is not None
+        if act.request_id in self.world.answered:
+            return  # whoever asks once more gets the first answer
         before = self.stored
         self.stored = acted(before, act, result, at(self.now_s))
         if isinstance(result, Later):
@@ -167,10 +196,16 @@ class RolloutMachine(RuleBasedStateMachine):
         self._say(lambda rollout: abort(rollout, "Somebody aborted it.", at(self.now_s)))
         assert (self.stored is before) if over else (self.stored.state is State.ROLLING_BACK)
 
-    @precondition(lambda self: self.now_s > 300 and not self.world.retiring and self.stored.claimed)
-    @rule(weight=st.sampled_from([0, 0, 700, WHOLE]))
-    def overrule(self, weight: int) -> None:
-        self.world.overrule(weight)
+    @precondition(lambda self: self.now_s > 300 and self.stored.claimed)
+    @rule(how=st.sampled_from(list(OVERRULINGS)))
+    def overrule(self, how: str) -> None:
+        self.world.overrule(*OVERRULINGS[how])
+
+    @precondition(lambda self: self.now_s > 300 and self.world.weight == WHOLE)
+    @rule(drop=st.booleans())
+    def retire(self, drop: bool) -> None:
+        """Somebody forgoes the way back; the candidate stays where it is."""
+        self.world.retire(drop=drop)
 
     # --- what holds throughout ---
 
@@ -185,8 +220,9 @@ class RolloutMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_ends_with_none_or_with_all(self) -> None:
-        if self.stored.state.over and not self.world.changed_over_its_head:
+        if self.stored.state.over:
             assert not self.world.owned
+        if self.stored.state.over and not self.world.changed_over_its_head:
             assert self.world.weight == (WHOLE if self.stored.state is State.SUCCEEDED else 0)
 
     @invariant()
@@ -203,9 +239,9 @@ class RolloutMachine(RuleBasedStateMachine):
             assert self.stored.frozen or self.stored.phase is Phase.WATCHING
 
     def _with_good_news(self) -> None:
-        """One look and one act further, with a person who says yes, unless somebody else made the candidate active."""
-        if self.stored.hold is Hold.REFUSED and self.world.weight == WHOLE:
-            self.stored = abort(self.stored, "It was cut over to by hand.", at(self.now_s))
+        """One look and one act further, with a person who says yes, unless others have cut over for good."""
+        if self.stored.hold is Hold.REFUSED and self.world.changed_over_its_head:
+            self.stored = abort(self.stored, "It was cut over by hand.", at(self.now_s))
         if self.stored.state is State.PAUSED:
             self.stored = resume(self.stored, "Go on.", at(self.now_s))
         step = self.stored.present
@@ -239,7 +275,41 @@ def test_a_late_retirement_does_not_close_the_way_back() -> None:
     assert retire is not None
     machine.stored = abort(machine.stored, "No.", at(machine.now_s))
     machine.take_the_newest()
-    assert isinstance(machine.world.carry_out(retire, machine.stored), Done)
+    assert isinstance(machine.world.carry_out(retire, machine.stored, machine.stored), Done)
     assert retire.kind is ActKind.RETIRE
     machine.teardown()
     assert (machine.stored.state, machine.world.weight, machine.world.retiring) == (State.ABORTED, 0, False)
+
+
+ON_THE_WAY = [
+    ActKind.CLAIM,
+    ActKind.START_RUN,
+    ActKind.COMPARE,
+    ActKind.SHADOW,
+    ActKind.EXPOSE,
+    ActKind.EXPOSE,
+    ActKind.CUT_OVER,
+    ActKind.RETIRE,
+]
+"""The acts of a plan with each kind of step, before the last one."""
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_an_act_whose_answer_was_lost_is_done_once(back: bool) -> None:
+    """Of each kind; whoever takes over sends it again."""
+    machine = RolloutMachine()
+    machine.stored = new(EVERYTHING)
+    while not machine.stored.state.over:
+        machine.look_at_good_news()
+        if machine.stored.present == APPROVE:
+            machine.promote(0)
+        if back and machine.stored.retiring:
+            machine.stored = abort(machine.stored, "No.", at(machine.now_s))
+        act = due(machine.stored)
+        if act is not None:
+            machine._arrive(act, machine.stored, lost=True)
+            machine._arrive(act, machine.stored, lost=False)
+    after = [ActKind.TAKE_BACK, ActKind.WITHDRAW] if back else [ActKind.RELEASE]
+    assert machine.world.done == [*(ON_THE_WAY[:-1] if back else ON_THE_WAY), *after]
+    assert machine.stored.state is (State.ABORTED if back else State.SUCCEEDED)
+    assert {*ON_THE_WAY, ActKind.RELEASE, ActKind.TAKE_BACK, ActKind.WITHDRAW} == set(ActKind)

@@ -40,7 +40,7 @@ _HOLDS = {
 }
 _ENDS = {
     RolloutState.SUCCEEDED: "is through{after}: everybody reads {candidate}",
-    RolloutState.ROLLED_BACK: "took {candidate} back by itself{after}",
+    RolloutState.ROLLED_BACK: "took {candidate} back{after}",
     RolloutState.ABORTED: "was aborted{after} and has taken {candidate} back",
     RolloutState.FAILED: "did not begin, and nothing has changed",
 }
@@ -216,7 +216,9 @@ def over_text(found: Rollout) -> str:
     """How a rollout ended."""
     lasted = found.end_time - found.create_time if found.end_time and found.create_time else None
     after = f" after {span(lasted)}" if lasted is not None else ""
-    end = _ENDS[found.state].format(candidate=f"v{found.candidate}", after=after)
+    left = found.state is RolloutState.ABORTED and found.weight > 0
+    how = "was aborted{after} and leaves {candidate} active" if left else _ENDS[found.state]
+    end = how.format(candidate=f"v{found.candidate}", after=after)
     return f"The rollout {found.rollout} of {found.job} {end}. {found.sentence}"
 
 

@@ -3289,9 +3289,11 @@ class Rollout(google.protobuf.message.Message):
         SUCCEEDED: Rollout._State.ValueType  # 5
         """All steps are done."""
         ROLLED_BACK: Rollout._State.ValueType  # 6
-        """A gate failed; the candidate has no unit."""
+        """A gate failed, or its cutover was rolled back; the candidate has no unit."""
         ABORTED: Rollout._State.ValueType  # 7
-        """A person aborted it; the candidate has no unit."""
+        """A person aborted it, and the candidate has no unit; or it was to be taken back, but others had made it the active
+        version and left no way back (weight = 10000).
+        """
         FAILED: Rollout._State.ValueType  # 8
         """It was not given the route; nothing has changed."""
 
@@ -3311,9 +3313,11 @@ class Rollout(google.protobuf.message.Message):
     SUCCEEDED: Rollout.State.ValueType  # 5
     """All steps are done."""
     ROLLED_BACK: Rollout.State.ValueType  # 6
-    """A gate failed; the candidate has no unit."""
+    """A gate failed, or its cutover was rolled back; the candidate has no unit."""
     ABORTED: Rollout.State.ValueType  # 7
-    """A person aborted it; the candidate has no unit."""
+    """A person aborted it, and the candidate has no unit; or it was to be taken back, but others had made it the active
+    version and left no way back (weight = 10000).
+    """
     FAILED: Rollout.State.ValueType  # 8
     """It was not given the route; nothing has changed."""
 

@@ -9,8 +9,10 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 
 from tests.integration.switcher.conftest import TIMEOUT_S
+from tests.integration.switcher.experimenting import Experimenting
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
+from turnout.exposure import Exposure
 from turnout.replayer.v1 import replayer_pb2 as replayer_pb
 from turnout.switcher.v1 import switcher_pb2 as pb
 
@@ -24,12 +26,17 @@ COMPARE = Step(kind=Step.COMPARE, contract=replayer_pb.ComparisonContract())
 APPROVE = Step(kind=Step.APPROVE)
 ALL = Step(kind=Step.TRAFFIC, share=10_000)
 RETIRE = Step(kind=Step.RETIRE)
-MOMENT = Duration(seconds=1)
+LONG = 24 * 3600
+AT_ONCE = pb.Plan(window=Duration(nanos=1_000_000), delay=Duration(), margin=9.0, units_min=10)
 
 
 def traffic(share: int, *, seconds: int = 1, **fields: Any) -> pb.RolloutStep:
     """So many basis points, for so long."""
     return Step(kind=Step.TRAFFIC, share=share, for_time=Duration(seconds=seconds), **fields)
+
+
+SOME = traffic(500, seconds=LONG)
+"""A share that stays until something else happens."""
 
 
 def soak(seconds: int = 1) -> pb.RolloutStep:
@@ -122,6 +129,14 @@ class Rolling:
         assert found is not None
         return found
 
+    async def waits_for(self, what: str) -> None:
+        """It says what it waits for."""
+
+        async def says_so() -> bool:
+            return (await self.get()).waiting_for == what
+
+        await eventually(says_so, 60)
+
     async def decisions(self) -> list[pb.Decision]:
         """The first one first."""
         request = pb.ListDecisionsRequest(parent=NAME, page_size=1000)
@@ -164,6 +179,21 @@ class Rolling:
         request = pb.RecordOutcomesRequest(front="front", observations=[one], complete=True)
         await self._call("RecordOutcomes", request)
 
+    async def shadowed(self) -> None:
+        """The front compares live reads, and finds no difference."""
+        route = await self.route()
+        tally = pb.ShadowTally(
+            name=route.name,
+            epoch=route.epoch,
+            version=2,
+            active_version=1,
+            sequence=1,
+            counts=pb.ShadowCounts(compared=100, equal=100),
+        )
+        await self._call(
+            "RecordShadowCounts", pb.RecordShadowCountsRequest(front="front", source="one", tallies=[tally])
+        )
+
     async def route(self) -> pb.Route:
         route: pb.Route = await self._call("GetRoute", pb.GetRouteRequest(name=f"{JOB}/route"))
         return route
@@ -173,3 +203,27 @@ def told(found: pb.Rollout) -> str:
     """Where a rollout is, for a test that waits for another place."""
     state = f"{pb.Rollout.State.Name(found.state)}, step {found.step} ({pb.Rollout.Phase.Name(found.phase)})"
     return f"{state}: {found.sentence} / {found.waiting_for}"
+
+
+async def adopted(rolling: Rolling, lab: Experimenting, weight: int) -> None:
+    """The front gives the candidate this share."""
+
+    async def has_it() -> bool:
+        assert lab.route.weight(2) == weight, told(await rolling.get())
+        return lab.route.experiment is not None
+
+    await eventually(has_it)
+
+
+async def expose(lab: Experimenting, units: Sequence[str], *, erring: int) -> None:
+    """Answer all; every n-th unit of the candidate, and every twentieth of the active version, is told to err."""
+    exposures = lab.expose(units)
+
+    def errs(place: int, exposure: Exposure) -> bool:
+        return place % (erring if exposure.version == 2 else 20) == 0
+
+    of = {version: [one for one in exposures.values() if one.version == version] for version in (1, 2)}
+    wrong = [one for arm in of.values() for place, one in enumerate(arm) if errs(place, one)]
+    await lab.report(wrong)
+    # Only now: a window that is over takes no more errors up.
+    await lab.observe(exposures.values())

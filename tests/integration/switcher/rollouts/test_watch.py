@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
-from tests.integration.switcher.rolling import ALL, traffic
-from tests.integration.switcher.test_rollout_deaths import Replica, replicas  # noqa: F401  # a fixture
+from tests.integration.switcher.rollouts.rolling import ALL, traffic
+from tests.integration.switcher.rollouts.test_deaths import Replica, replicas  # noqa: F401  # a fixture
 from turnout.cli.commands.rollout import _watched
 from turnout.client import Client
 from turnout.rollouts import RolloutState
