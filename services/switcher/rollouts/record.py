@@ -104,19 +104,20 @@ def _result(result: str, why: str) -> Result:
 
 
 def decides(before: Rollout, after: Rollout) -> bool:
-    """Whether more has changed than the time of watching, the words for what is waited for, and another try."""
+    """Whether more has changed than the time of watching, the words for what is waited for, another try, and a freeze
+    that follows too soon on one that is on record."""
     return _decided(before) != _decided(after)
 
 
 def _decided(rollout: Rollout) -> Rollout:
-    frozen = "frozen" if rollout.frozen else ""
     return msgspec.structs.replace(
         rollout,
         watched_s=0.0,
         unread_s=0.0,
         watched_at=None,
         waits_for="",
-        frozen=frozen,
+        frozen="",
+        freezes=0,
         attempt=0,
         taken_back=False,
     )
@@ -132,7 +133,8 @@ def sentence(before: Rollout, after: Rollout) -> str:
     if after.why != before.why:
         return after.why
     if after.frozen and not before.frozen:
-        return f"Frozen: {after.frozen}"
+        how_often = f", {after.freezes} times in this step by now" if after.freezes > 1 else ""
+        return f"Frozen{how_often}: {after.frozen}"
     if before.frozen and not after.frozen:
         return "No longer frozen: its gates answer."
     step = after.present

@@ -30,6 +30,9 @@ from turnout.routing import WHOLE
 
 CLAIM: Final = -1
 """The place before the first step: the rollout is to own the route."""
+NOTED_EVERY_S: Final = 600.0
+"""At least so long lies between two freezes of a step that leave a record: what fails and answers each second must not
+fill the table of decisions."""
 GAP_MAX_S: Final = 30.0
 """The most that one look at the gates counts as time of watching: nobody watched while the switcher was down."""
 _WITHOUT_ACT: Final = frozenset({StepKind.APPROVE, StepKind.SOAK})
@@ -108,6 +111,9 @@ class Rollout(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overruling: Overruling | None = None  # what it is PAUSED for as OVERRULED
     undecided: tuple[Gate, ...] = ()  # which gates it is PAUSED for
     frozen: str = ""  # why nothing moves forward for now although it is RUNNING; "" = it does
+    freezes: int = 0  # how often that began in the present step
+    noted: datetime | None = None  # when the last of them that is on record began
+    on_record: bool = False  # whether the present one is
     waits_for: str = ""  # in words; "" = nothing
     ending: State | None = None  # what ROLLING_BACK ends in
     why: str = ""  # why it came to where it is, in one sentence with its numbers
@@ -215,7 +221,7 @@ def advanced(rollout: Rollout, seen: Seen, now: datetime) -> Rollout:
     if told.verdict is GateVerdict.INCONCLUSIVE:
         return paused(rollout, Hold.INCONCLUSIVE, told.sentence, now, told.gates)
     if rollout.phase is Phase.TAKING or not rollout.claimed:
-        return _cleared_to_act(rollout, told)
+        return _cleared_to_act(rollout, told, now)
     return _watched(rollout, told, now)
 
 
@@ -226,23 +232,36 @@ def _overruled(rollout: Rollout, seen: Seen, now: datetime) -> Rollout:
     return msgspec.structs.replace(held, overruling=seen.overruling)
 
 
-def _cleared_to_act(rollout: Rollout, told: Overall) -> Rollout:
+def _cleared_to_act(rollout: Rollout, told: Overall, now: datetime) -> Rollout:
     """Readers that have the candidate must be seen to do well before anything moves on."""
     frozen = told.sentence if told.verdict is GateVerdict.STALE else ""
     if frozen == rollout.frozen:
         return rollout
-    return msgspec.structs.replace(rollout, frozen=frozen, waits_for=frozen)
+    after = _frozen(rollout, frozen, now) if frozen else _thawed(rollout)
+    return msgspec.structs.replace(after, waits_for=frozen)
+
+
+def _frozen(rollout: Rollout, why: str, now: datetime) -> Rollout:
+    if rollout.frozen:
+        return msgspec.structs.replace(rollout, frozen=why)
+    on_record = rollout.noted is None or (now - rollout.noted).total_seconds() >= NOTED_EVERY_S
+    noted = now if on_record else rollout.noted
+    return msgspec.structs.replace(rollout, frozen=why, freezes=rollout.freezes + 1, noted=noted, on_record=on_record)
+
+
+def _thawed(rollout: Rollout) -> Rollout:
+    return msgspec.structs.replace(rollout, frozen="", on_record=False)
 
 
 def _watched(rollout: Rollout, told: Overall, now: datetime) -> Rollout:
     step = rollout.present
     assert step is not None, "only a step is watched"
     if told.verdict is GateVerdict.STALE:
-        return msgspec.structs.replace(rollout, frozen=told.sentence, waits_for=told.sentence, watched_at=None)
+        frozen = _frozen(rollout, told.sentence, now)
+        return msgspec.structs.replace(frozen, waits_for=told.sentence, watched_at=None)
     waiting, passed_s = told.verdict is GateVerdict.WAIT, _since_last_look(rollout, now)
     rollout = msgspec.structs.replace(
-        rollout,
-        frozen="",
+        _thawed(rollout),
         watched_at=now,
         watched_s=rollout.watched_s + passed_s,
         unread_s=rollout.unread_s + (passed_s if waiting and Gate.HARM in told.gates else 0.0),
@@ -284,6 +303,9 @@ AFRESH: Final[Mapping[str, Any]] = {
     "overruling": None,
     "undecided": (),
     "frozen": "",
+    "freezes": 0,
+    "noted": None,
+    "on_record": False,
     "waits_for": "",
 }
 """What a new step, or the way back, begins with."""
@@ -343,6 +365,7 @@ def paused(rollout: Rollout, hold: Hold, why: str, now: datetime, undecided: Seq
         since=now,
         watched_at=None,
         frozen="",
+        on_record=False,
         waits_for="a person, who resumes, promotes or aborts it",
         why=why,
     )

@@ -23,7 +23,7 @@ from services.switcher.rollouts.record import (
     recorded,
     sentence,
 )
-from services.switcher.rollouts.rollout import Overruling, Rollout, State, asks
+from services.switcher.rollouts.rollout import NOTED_EVERY_S, Overruling, Rollout, State, asks
 from services.switcher.rollouts.verdicts import GateVerdict
 from tests.unit.switcher.rollouts.made import at, new, say
 from turnout.errors import FailedPrecondition
@@ -109,3 +109,39 @@ def test_time_of_watching_and_other_words_for_the_same_decide_nothing() -> None:
     others: Callable[[str], Rollout] = lambda words: msgspec.structs.replace(frozen, frozen=words)  # noqa: E731
     assert not decides(frozen, others("The front is silent for 12 s."))
     assert sentence(frozen, later) == "No longer frozen: its gates answer."
+
+
+def test_what_fails_and_answers_each_second_leaves_a_record_of_both_now_and_then() -> None:
+    rollout, kept = WATCHING, list[tuple[int, str]]()
+    for second in range(2 * int(NOTED_EVERY_S) + 10):
+        seen = Look((), "") if second % 2 else look(rollout, GateVerdict.WAIT)
+        before, rollout = rollout, step(rollout, seen, second)
+        if decides(before, rollout):
+            kept.append((second, sentence(before, rollout)))
+    every = int(NOTED_EVERY_S)
+    assert [second for second, _ in kept] == [1, 2, every + 1, every + 2, 2 * every + 1, 2 * every + 2]
+    assert [told.partition(":")[0] for _, told in kept] == [
+        "Frozen",
+        "No longer frozen",
+        f"Frozen, {every // 2 + 1} times in this step by now",
+        "No longer frozen",
+        f"Frozen, {every + 1} times in this step by now",
+        "No longer frozen",
+    ]
+
+
+def test_the_first_freeze_of_each_step_is_on_record() -> None:
+    frozen = step(WATCHING, Look((), ""), 1)
+    thawed = step(frozen, look(WATCHING, GateVerdict.PASS), 2)
+    assert thawed.step == WATCHING.step + 1
+    later = step(thawed, acting(thawed, Done()), 3)
+    assert decides(later, step(later, Look((), ""), 4))
+
+
+def test_a_freeze_that_left_no_record_ends_without_one_and_a_pause_in_it_has_its_own() -> None:
+    again = WATCHING
+    for second in (1, 2, 3):
+        again = step(again, Look((), "") if second % 2 else look(again, GateVerdict.WAIT), second)
+    assert (bool(again.frozen), again.on_record) == (True, False)
+    assert not decides(again, step(again, look(again, GateVerdict.WAIT), 4))
+    assert decides(again, step(again, Said("PAUSE", "Somebody paused it."), 4))
