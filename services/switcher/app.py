@@ -125,7 +125,7 @@ class SwitcherApp(ServiceApp):
             Watch(fronts, feed, keys),
             fronts,
             ExperimentParts(experiments, Experiments(experiments, store, changes), ledger, keys),
-            RolloutParts(rollouts, Rollouts(rollouts, store, around, limits.protection), experiments),
+            RolloutParts(rollouts, Rollouts(rollouts, store, around, limits.protection)),
             shadows,
         )
 

@@ -87,9 +87,10 @@ def _seconds(duration: Duration) -> float:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def rollout_message(stored: Stored, experiment: str = "") -> pb.Rollout:
-    """A rollout; experiment: the name of the one that counts, or last counted, its units."""
-    message = _rollout_message(stored.name, stored.rollout, experiment)
+def rollout_message(stored: Stored) -> pb.Rollout:
+    """A rollout."""
+    message = _rollout_message(stored.name, stored.rollout)
+    message.experiment = stored.experiment
     message.findings.extend(_finding_message(one) for one in stored.findings)
     message.create_time.CopyFrom(timestamp(stored.create_time))
     message.claimed_actor, message.reason = stored.claimed_actor, stored.reason
@@ -98,7 +99,7 @@ def rollout_message(stored: Stored, experiment: str = "") -> pb.Rollout:
     return message
 
 
-def _rollout_message(name: str, rollout: Rollout, experiment: str) -> pb.Rollout:
+def _rollout_message(name: str, rollout: Rollout) -> pb.Rollout:
     return pb.Rollout(
         name=name,
         version=rollout.candidate,
@@ -114,7 +115,6 @@ def _rollout_message(name: str, rollout: Rollout, experiment: str) -> pb.Rollout
         weight=rollout.exposed,
         skipped_steps=[place + 1 for place in rollout.skipped],
         watched_time=_duration(rollout.watched_s),
-        experiment=experiment,
         update_time=timestamp(rollout.since),
     )
 
@@ -131,7 +131,7 @@ def add_foreseen(message: pb.Rollout, foreseen: Foreseen) -> pb.Rollout:
 
 def checked_message(name: str, rollout: Rollout) -> pb.Rollout:
     """A rollout that was only checked."""
-    message = _rollout_message(name, rollout, "")
+    message = _rollout_message(name, rollout)
     message.ClearField("state")
     message.ClearField("phase")
     message.ClearField("update_time")

@@ -5,19 +5,22 @@ on conflict do nothing
 returning number
 
 -- name: by_name
-select *, clock_timestamp() as now from switcher.rollouts where name = $1
+select *, switcher.newest_experiment(name) as experiment, clock_timestamp() as now from switcher.rollouts
+where name = $1
 
 -- name: by_number
-select *, clock_timestamp() as now from switcher.rollouts where number = $1
+select *, switcher.newest_experiment(name) as experiment, clock_timestamp() as now from switcher.rollouts
+where number = $1
 
 -- name: by_request
-select *, clock_timestamp() as now from switcher.rollouts where request_id = $1
+select *, switcher.newest_experiment(name) as experiment, clock_timestamp() as now from switcher.rollouts
+where request_id = $1
 
 -- name: going_on
 select number from switcher.rollouts where not over order by number
 
 -- name: list
-select *, clock_timestamp() as now from switcher.rollouts
+select *, switcher.newest_experiment(name) as experiment, clock_timestamp() as now from switcher.rollouts
 where ($1 = '-' or job = $1) and number < coalesce($2, number + 1) order by number desc limit $3
 
 -- name: now

@@ -11,13 +11,12 @@ from core.domain.paging import from_token, page_of, page_size
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.switcher.experiments.convert import intent_of
 from services.switcher.experiments.servicer import ExperimentMethods, replayed
-from services.switcher.experiments.store import ExperimentStore
 from services.switcher.names import ROLLOUTS, parse_parent
 from services.switcher.records import CommandKind
 from services.switcher.rollouts import convert
 from services.switcher.rollouts.conducting import Asked, Rollouts
 from services.switcher.rollouts.record import recomputed
-from services.switcher.rollouts.store import RolloutStore, Stored
+from services.switcher.rollouts.store import RolloutStore
 from turnout.switcher.v1 import switcher_pb2 as pb
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -31,7 +30,6 @@ class RolloutParts:
 
     store: RolloutStore
     rollouts: Rollouts
-    experiments: ExperimentStore
 
 
 class RolloutMethods(ExperimentMethods):
@@ -59,18 +57,18 @@ class RolloutMethods(ExperimentMethods):
         if made.stored is None:
             message = convert.checked_message(name, made.rollout)
         else:
-            message = await self._message(made.stored)
+            message = convert.rollout_message(made.stored)
         return convert.add_foreseen(message, made.foreseen)
 
     async def GetRollout(self, request: pb.GetRolloutRequest, context: Context) -> pb.Rollout:
-        return await self._message(await self.rollout_parts.store.read(*ROLLOUTS.parse(request.name)))
+        return convert.rollout_message(await self.rollout_parts.store.read(*ROLLOUTS.parse(request.name)))
 
     async def ListRollouts(self, request: pb.ListRolloutsRequest, context: Context) -> pb.ListRolloutsResponse:
         job = parse_parent(request.parent, all_jobs=True)
         size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
         found = await self.rollout_parts.store.list_rollouts(job, int(last) if last else None, size + 1)
         found, token = page_of(found, size, request.parent, lambda stored: stored.number)
-        rollouts = [await self._message(stored) for stored in found]
+        rollouts = [convert.rollout_message(stored) for stored in found]
         return pb.ListRolloutsResponse(rollouts=rollouts, next_page_token=token)
 
     async def WatchRollout(self, request: pb.WatchRolloutRequest, context: Context) -> AsyncIterator[pb.Rollout]:
@@ -78,7 +76,7 @@ class RolloutMethods(ExperimentMethods):
         sent: pb.Rollout | None = None
         while True:
             stored = await self.rollout_parts.store.read(job, rollout)
-            message = await self._message(stored)
+            message = convert.rollout_message(stored)
             if message != sent:
                 yield message
             if stored.rollout.state.over:
@@ -126,8 +124,6 @@ class RolloutMethods(ExperimentMethods):
         job, rollout = ROLLOUTS.parse(request.name)
         actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
         reason = text(request.reason, "reason", TEXT_MAX)
-        return await self._message(await self.rollout_parts.rollouts.say(job, rollout, verb, place, (actor, reason)))
-
-    async def _message(self, stored: Stored) -> pb.Rollout:
-        last = await self.rollout_parts.experiments.last_of(stored.rollout.job, stored.name)
-        return convert.rollout_message(stored, last.name if last is not None else "")
+        return convert.rollout_message(
+            await self.rollout_parts.rollouts.say(job, rollout, verb, place, (actor, reason))
+        )

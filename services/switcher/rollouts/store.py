@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from core.postgres import Pool, load_queries
-from services.switcher.names import ROLLOUTS
+from services.switcher.names import EXPERIMENTS, ROLLOUTS
 from services.switcher.records import Intent
 from services.switcher.refusals import refuse_reused
 from services.switcher.rollouts.acts import Act, due
@@ -40,6 +40,7 @@ class Stored:
     number: int
     name: str
     rollout: Rollout
+    experiment: str  # name of the one that counts, or last counted, its units; "" = there was none
     revision: int
     findings: tuple[Finding, ...]
     claimed_actor: str
@@ -225,6 +226,7 @@ def _stored(row: Any) -> Stored:
     return Stored(
         **{field: row[field] for field in fields},
         rollout=decode_rollout(row["rollout"]),
+        experiment=EXPERIMENTS.name(row["job"], row["experiment"]) if row["experiment"] else "",
         findings=_findings.decode(row["findings"]),
         fingerprint=bytes(row["fingerprint"]),
     )

@@ -96,7 +96,7 @@ def test_of_a_route_that_was_overruled_it_says_what_it_had_given() -> None:
 
 def test_a_candidate_that_could_not_be_taken_back_is_not_called_taken_back() -> None:
     left = replace(samples.TAKEN_BACK, state=RolloutState.ABORTED, weight=10_000)
-    assert over_text(left).startswith(f"v2 of {JOB} stays the active version after 12 min. ")
+    assert over_text(left).startswith(f"The rollout v2 of {JOB} was aborted after 12 min and leaves v2 active. ")
 
 
 def test_a_step_that_a_person_did_not_wait_for_is_not_called_done() -> None:
