@@ -83,9 +83,11 @@ class Guardrails:
         self._not_before = {number: one for number, one in self._not_before.items() if number in counting}
         await asyncio.gather(*(self._guarded(number) for number in counting))
         if time.monotonic() - self._tidied_at > _TIDY_EVERY_S:
-            self._tidied_at = time.monotonic()
-            for name in await self._store.tidy(_UNITS_KEPT):
+            for name in await self._store.tidy():
                 log.warning("%s never started and was forgotten", name)
+            # Of a large experiment some at each turn, none of which holds an abort up.
+            if not await self._store.forget_units(_UNITS_KEPT):
+                self._tidied_at = time.monotonic()
 
     async def _guarded(self, number: int) -> None:
         try:

@@ -23,6 +23,8 @@ from turnout.exposure import Exposure
 
 CLOSE_MAX: Final = 20_000
 """Windows that one transaction adds up."""
+REWARDS_MAX: Final = 1_000
+"""Rewards of a unit in an experiment: whoever reports by an exposure id may not fill the table."""
 _ONCE: Final = 0  # the key of what a unit has once
 
 
@@ -129,6 +131,7 @@ class Ledger:
             [_time(one.exposure) for _, one in part.outcomes],
             [one.value for _, one in part.outcomes],
             row["units"] < _units_max(row["spec"]),
+            REWARDS_MAX,
         )
         counted = {row["place"]: row["stored"] for row in rows}
         # Of several in one call that are the same, one was looked at; the others are its repeats.

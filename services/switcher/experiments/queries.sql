@@ -142,9 +142,26 @@ with given as (
     -- Where no more units are counted, neither are outcomes of those that are not.
     where $10 or exists (select from switcher.experiment_units u where u.number = $1 and u.unit = g.unit)
     order by g.unit, g.metric, g.key, g.at, g.place
+), rewards as (
+    -- Those that are no repeats; which of a unit's it is, in this call.
+    select g.place, g.unit, row_number() over (partition by g.unit order by g.at, g.place) as nth
+    from given g where g.metric = 'REWARD' and not exists (
+        select from switcher.experiment_outcomes o
+        where o.number = $1 and o.unit = g.unit and o.metric = g.metric and o.key = g.key)
+), rewarded as (
+    select r.unit, (
+        select count(*) from (
+            select from switcher.experiment_outcomes o
+            where o.number = $1 and o.unit = r.unit and o.metric = 'REWARD' limit $11
+        ) known
+    ) as rewards
+    from (select distinct unit from rewards) r
+), counted as (
+    select g.* from given g where g.place not in (
+        select r.place from rewards r join rewarded using (unit) where r.nth + rewarded.rewards > $11)
 ), added as (
     insert into switcher.experiment_outcomes (number, unit, metric, key, epoch, version, at, value)
-    select $1, unit, metric, key, epoch, version, at, value from given
+    select $1, unit, metric, key, epoch, version, at, value from counted
     on conflict do nothing
     returning unit, metric, key, epoch, version
 ), harmed as (
@@ -153,7 +170,7 @@ with given as (
     where metric in ('ERROR', 'FAILURE', 'NOT_FOUND', 'SLOW') group by epoch, version, metric
     on conflict (number, epoch, version, metric) do update set units = experiment_harms.units + excluded.units
 )
-select g.place, a.unit is not null as stored from given g left join added a using (unit, metric, key)
+select c.place, a.unit is not null as stored from counted c left join added a using (unit, metric, key)
 
 -- name: without_nested_loops
 set local enable_nestloop = off
@@ -213,13 +230,20 @@ delete from switcher.loop_leases where loop = $1 and holder = $2
 
 -- name: forget_units
 with over as (
-    select number from switcher.experiments where end_time < clock_timestamp() - $1::interval
-      and exists (select from switcher.experiment_units u where u.number = experiments.number)
+    select number from switcher.experiments e where end_time < clock_timestamp() - $1::interval
+      and (exists (select from switcher.experiment_units u where u.number = e.number)
+           or exists (select from switcher.experiment_outcomes o where o.number = e.number))
     order by number limit 1
+), outcomes as (
+    delete from switcher.experiment_outcomes where ctid = any(array(
+        select o.ctid from switcher.experiment_outcomes o join over using (number) limit $2))
+    returning 1
 ), units as (
-    delete from switcher.experiment_units u using over where u.number = over.number
+    delete from switcher.experiment_units where ctid = any(array(
+        select u.ctid from switcher.experiment_units u join over using (number) limit $2))
+    returning 1
 )
-delete from switcher.experiment_outcomes o using over where o.number = over.number
+select (select count(*) from outcomes) + (select count(*) from units)
 
 -- name: forget_flushes
 delete from switcher.exposure_flushes f where flushed < clock_timestamp() - interval '1 hour'

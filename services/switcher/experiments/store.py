@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from core.postgres import Pool
 from services.switcher.experiments.conclude import Action, EpochTally
@@ -26,6 +26,9 @@ from services.switcher.rows import Fence, read_route, transaction
 from turnout.errors import Aborted, AlreadyExists, NotFound
 from turnout.exposure import KEY_BYTES
 from turnout.routing import Route
+
+FORGET_MAX: Final = 20_000
+"""Units, and outcomes, that one transaction forgets: a small part of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,13 +215,18 @@ class ExperimentStore:
         async with transaction(self._pool) as connection:
             await connection.execute(SQL.give_loop, loop, holder)
 
-    async def tidy(self, kept: timedelta) -> Sequence[str]:
-        """Forget what never started, units of experiments that ended longer ago than that, and fronts long gone."""
+    async def tidy(self) -> Sequence[str]:
+        """Forget what never started, and fronts long gone; the names of the former."""
         async with transaction(self._pool) as connection:
             failed = await connection.fetch(SQL.forget_never_started)
-            await connection.execute(SQL.forget_units, kept)
             await connection.execute(SQL.forget_flushes)
         return [EXPERIMENTS.name(row["job"], row["experiment"]) for row in failed]
+
+    async def forget_units(self, kept: timedelta, most: int = FORGET_MAX) -> int:
+        """Forget units, and outcomes, at most so many of each, of one experiment that ended longer ago than `kept`; how
+        many these were, 0 = there are none left of any."""
+        async with transaction(self._pool) as connection:
+            return int(await connection.fetchval(SQL.forget_units, kept, most))
 
 
 def fence(number: int, record: Record) -> Fence:

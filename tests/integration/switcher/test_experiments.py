@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from services.switcher.experiments.ledger import REWARDS_MAX
 from services.switcher.experiments.record import recorded
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation
 from services.switcher.experiments.store import ExperimentStore, fence
@@ -346,6 +347,30 @@ async def test_reports_of_many_fronts_at_once_are_counted_exactly(lab: Experimen
     assert sum(harm(found)) == 500
 
 
+async def test_rewards_of_a_unit_beyond_the_most_are_not_counted(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    one, other = lab.expose(["u", "w"]).values()
+    await lab.observe([one, other])
+
+    async def reported(first: int, last: int) -> list[str]:
+        return await lab.record(
+            outcomes=[
+                pb.ReportedOutcome(
+                    exposure_id=lab.id_of(one), metric=pb.METRIC_REWARD, reward=1.0, outcome_id=f"outcome {n}"
+                )
+                for n in range(first, last)
+            ]
+        )
+
+    assert await reported(0, REWARDS_MAX - 10) == ["STORED"] * (REWARDS_MAX - 10)
+    # Repeats are none of the ten that are left.
+    told = await reported(REWARDS_MAX - 20, REWARDS_MAX + 5)
+    assert told == ["DUPLICATE"] * 10 + ["STORED"] * 10 + ["NOT_COUNTED"] * 5
+    assert await reported(REWARDS_MAX, REWARDS_MAX + 1) == ["NOT_COUNTED"]
+    assert await lab.report([other], pb.METRIC_REWARD, reward=1.0) == ["STORED"]
+    assert await lab.report([one], pb.METRIC_CONVERSION) == ["STORED"]
+
+
 async def test_units_beyond_the_plan_are_not_counted(lab: Experimenting) -> None:
     await lab.create({1: 5000, 2: 5000}, experiment={"plan": pb.Plan(units_max=100, units_min=10)})
     exposures = list(lab.expose(f"u{n}" for n in range(150)).values())
@@ -363,9 +388,11 @@ async def test_units_are_forgotten_a_while_after_the_end_and_sums_stay(
     await lab.report(exposures)
     await lab.stop()
     async with asyncpg.create_pool(postgres, min_size=1, max_size=1) as pool:
-        await ExperimentStore(pool).tidy(timedelta(days=1))
+        store = ExperimentStore(pool)
+        assert await store.forget_units(timedelta(days=1)) == 0
         assert await database.fetchval("select count(*) from switcher.experiment_units") == 20
-        await ExperimentStore(pool).tidy(timedelta(0))
+        # Some at a time, of each.
+        assert [await store.forget_units(timedelta(0), 15) for _ in range(3)] == [30, 10, 0]
     assert await database.fetchval("select count(*) from switcher.experiment_units") == 0
     assert await database.fetchval("select count(*) from switcher.experiment_outcomes") == 0
     found = await lab.get()
@@ -381,7 +408,7 @@ async def test_who_died_while_starting_one_leaves_its_name_free(
         "update switcher.experiments set state = 'STARTING', create_time = create_time - interval '1 hour'"
     )
     async with asyncpg.create_pool(postgres, min_size=1, max_size=1) as pool:
-        assert await ExperimentStore(pool).tidy(timedelta(days=1)) == [NAME]
+        assert await ExperimentStore(pool).tidy() == [NAME]
     assert (await lab.create({1: 5000, 2: 5000})).state == pb.Experiment.RUNNING
 
 
