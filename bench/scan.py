@@ -75,7 +75,7 @@ async def _stream(target: str, table: Table, rows: int, form: pb.ScanRequest.For
         request = pb.ScanRequest(job=f"jobs/{table.job}", limit=rows, format=form)
         count = 0
         async for message in query.Scan(request, timeout=_SCAN_S):
-            count += len(message.columns[0].int64_values) if message.columns else len(message.arrow)
+            count += len(message.columns[0].int64_values) // 8 if message.columns else len(message.arrow)
         return count
 
 

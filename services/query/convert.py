@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 from core.rpc.server import MESSAGE_BYTES_MAX
-from turnout.column_values import column_of
+from turnout.column_values import column_of, message_of
 from turnout.errors import InvalidInput, ResourceExhausted
+from turnout.exposure import CHARACTERS
 from turnout.kind_values import timestamp
 from turnout.names import parse_job
 from turnout.query.v1 import query_pb2
@@ -61,13 +61,17 @@ def served_version(served: Served) -> query_pb2.ServedVersion:
     )
 
 
+# All ids of exposures are of one length, and so is what goes before them in an answer of Get.
+_EXPOSURE = query_pb2.GetResponse(exposure_id="-" * CHARACTERS).SerializeToString()[:-CHARACTERS]
+
+
 def get_response(request: Request, served: Served, row: Values | None) -> bytes:
     """The answer of Get, encoded. Only its row is new with each read: the rest is kept until the positions change."""
     tail = served.positions.kept(("served", served.resolution), lambda: _get_tail(request.job, served))
     if request.token is not None:
         tail += query_pb2.GetResponse(token=token_after(request, [served])).SerializeToString()  # the last one counts
     if served.exposure_id:
-        tail += query_pb2.GetResponse(exposure_id=served.exposure_id).SerializeToString()
+        tail += _EXPOSURE + served.exposure_id.encode()
     if row is None:
         return tail
     response = query_pb2.GetResponse()
@@ -85,8 +89,8 @@ def _row_writer(table: Table) -> Callable[[query_pb2.Row, Sequence[Any]], None]:
     return table.kept("row writer", lambda: row_writer(table.columns))
 
 
-def batch_response(request: Request, groups: Sequence[Group], keys: int) -> query_pb2.BatchGetResponse:
-    """The answer of BatchGet, a result a key. ResourceExhausted (ANSWER_TOO_LARGE) above the size of a message."""
+def batch_response(request: Request, groups: Sequence[Group], keys: int) -> bytes:
+    """The answer of BatchGet, a result a key, encoded. ResourceExhausted (ANSWER_TOO_LARGE) above a message's size."""
     results = [query_pb2.BatchGetResult() for _ in range(keys)]
     for index, group in enumerate(groups):
         write = _row_writer(group.served.table)
@@ -96,61 +100,58 @@ def batch_response(request: Request, groups: Sequence[Group], keys: int) -> quer
                 write(results[place].row, row)
         for place, exposure_id in zip(group.places, group.exposure_ids, strict=False):
             results[place].exposure_id = exposure_id
-    return _sized(_batch(request, groups, results=results), keys)
+    return _batch(request, groups, query_pb2.BatchGetResponse(results=results), keys)
 
 
-def block_response(request: Request, groups: Sequence[Group], keys: int) -> query_pb2.BatchGetResponse:
-    """The answer of BatchGet by column. ResourceExhausted (ANSWER_TOO_LARGE)."""
+def block_response(request: Request, groups: Sequence[Group], keys: int) -> bytes:
+    """The answer of BatchGet by column, encoded. ResourceExhausted (ANSWER_TOO_LARGE)."""
     blocks = [_block(index, group, keys) for index, group in enumerate(groups)]
-    return _sized(_batch(request, groups, blocks=blocks), keys)
+    return _batch(request, groups, query_pb2.BatchGetResponse(blocks=blocks), keys)
 
 
 def _block(index: int, group: Group, keys: int) -> query_pb2.BatchGetBlock:
-    order: Sequence[int | None] = group.found.order
-    missing: list[int] = []
-    if None in order:
-        missing = [at for at, row in enumerate(order) if row is None]
-        order = [row for row in order if row is not None]
-    columns = group.found.columns
-    if len(order) > 1:
-        in_order = itemgetter(*cast(Sequence[int], order))
-        columns = [in_order(column) for column in columns]
+    found = group.found
     return query_pb2.BatchGetBlock(
         served_index=index,
         key_indexes=() if len(group.places) == keys else group.places,
-        missing=missing,
-        columns=_columns(group.served.table, columns) if order else (),
+        rows=found.order,
+        columns=[message_of(one.kind, values) for one, values in zip(found.table.columns, found.columns, strict=True)]
+        if any(found.order)
+        else (),
         exposure_ids=group.exposure_ids,
     )
 
 
 def columns_of(table: Table, rows: Sequence[Values]) -> list[query_pb2.Column]:
     """The rows by column; no column where there is no row."""
-    return _columns(table, list(zip(*rows, strict=True))) if rows else []
+    if not rows:
+        return []
+    columns = zip(table.columns, zip(*rows, strict=True), strict=True)
+    return [column_of(column.kind, values) for column, values in columns]
 
 
-def _columns(table: Table, columns: Sequence[Sequence[Any]]) -> list[query_pb2.Column]:
-    return [column_of(column.kind, values) for column, values in zip(table.columns, columns, strict=True)]
-
-
-def _batch(request: Request, groups: Sequence[Group], **rows: Any) -> query_pb2.BatchGetResponse:
+def _batch(request: Request, groups: Sequence[Group], rows: query_pb2.BatchGetResponse, keys: int) -> bytes:
+    """The rows of an answer and who answered, which is kept until the positions change."""
     served = [group.served for group in groups]
-    return query_pb2.BatchGetResponse(
-        served=[served_version(one) for one in served],
-        token=token_after(request, served),
-        exposure_id=served[0].exposure_id if served else "",
-        **rows,
+    told = query_pb2.BatchGetResponse(
+        token=token_after(request, served), exposure_id=served[0].exposure_id if served else ""
     )
-
-
-def _sized(response: query_pb2.BatchGetResponse, keys: int) -> query_pb2.BatchGetResponse:
-    if response.ByteSize() > MESSAGE_BYTES_MAX:
+    encoded = b"".join([*map(_batch_head, served), rows.SerializeToString(), told.SerializeToString()])
+    if len(encoded) > MESSAGE_BYTES_MAX:
         raise ResourceExhausted(
             "ANSWER_TOO_LARGE",
-            f"The rows of these {keys} keys take {response.ByteSize()} bytes, and an answer holds at most "
+            f"The rows of these {keys} keys take {len(encoded)} bytes, and an answer holds at most "
             f"{MESSAGE_BYTES_MAX}: ask for fewer keys at a time.",
         )
-    return response
+    return encoded
+
+
+def _batch_head(served: Served) -> bytes:
+    """Who answered, as one of those of an answer of BatchGet."""
+    return served.positions.kept(
+        ("of a batch", served.resolution),
+        lambda: query_pb2.BatchGetResponse(served=[served_version(served)]).SerializeToString(),
+    )
 
 
 def scan_head(request: Request, served: Served) -> query_pb2.ScanResponse:

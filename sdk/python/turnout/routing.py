@@ -104,6 +104,8 @@ class Route:
     shadow: Shadow | None = None
     required_gates: tuple[str, ...] = ()
     """Gates that every change of the route is asked beyond the usual ones, in order. No front's business."""
+    weights: Mapping[int, int] = field(init=False, repr=False, compare=False)
+    """Of each version that the route names, in basis points."""
     lows: tuple[int, ...] = field(init=False, repr=False, compare=False)
     sole: int | None = field(init=False, repr=False, compare=False)
     """The version that owns every interval; None where there are several."""
@@ -112,6 +114,7 @@ class Route:
         _check_arms(self)
         _check_intervals(self)
         _check_shadow(self)
+        object.__setattr__(self, "weights", {arm.version: arm.weight for arm in self.arms})
         object.__setattr__(self, "lows", tuple(interval.low for interval in self.intervals))
         owners = {interval.version for interval in self.intervals}
         object.__setattr__(self, "sole", owners.pop() if len(owners) == 1 else None)
@@ -128,7 +131,7 @@ class Route:
 
     def weight(self, version: int) -> int:
         """The version's share in basis points; 0 where the route does not name it."""
-        return next((arm.weight for arm in self.arms if arm.version == version), 0)
+        return self.weights.get(version, 0)
 
 
 def unit_hash(salt: str, unit: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,8 @@ import pytest
 from tests.integration.query.fronts import FrontProcess, Serving, i, key, plain, refused, s
 from tests.integration.query.switcher import ScriptedSwitcher, route
 from tests.support.eventually import eventually
+from turnout.column_values import column_of, values_of
+from turnout.kinds import Kind
 from turnout.query.v1 import query_pb2 as pb
 from turnout.reading.gathering import RUNNING_MAX
 
@@ -103,15 +106,26 @@ async def test_a_table_that_moves_under_a_crowd(routed: FrontProcess, serving: S
 # --- by column ---
 
 
+def in_order(block: pb.BatchGetBlock) -> list[tuple[Any, ...] | None]:
+    """The row of each key of a block."""
+    rows = list(zip(*map(values_of, block.columns), strict=True))
+    return [rows[place - 1] if place else None for place in block.rows]
+
+
 async def test_a_batch_by_column(routed: FrontProcess) -> None:
-    request = pb.BatchGetRequest(job="jobs/j", key_columns=[pb.Column(int64_values=[5, 999, 7, 5])])
+    request = pb.BatchGetRequest(job="jobs/j", key_columns=[column_of(Kind.INT64, [5, 999, 7, 5])])
     answer = await routed.query.BatchGet(request, timeout=10)
     (block,) = answer.blocks
     assert not answer.results
-    assert (list(block.key_indexes), list(block.missing)) == ([], [1])
-    assert list(block.columns[0].int64_values) == [5, 7, 5]
-    assert list(block.columns[1].string_values) == ["row 5", "row 7", "row 5"]
+    assert not block.key_indexes
+    assert in_order(block) == [(5, "row 5"), None, (7, "row 7"), (5, "row 5")]
     assert answer.served[block.served_index].version == 1
+
+
+async def test_a_batch_by_column_without_any_row(routed: FrontProcess) -> None:
+    request = pb.BatchGetRequest(job="jobs/j", key_columns=[column_of(Kind.INT64, [998, 999])])
+    (block,) = (await routed.query.BatchGet(request, timeout=10)).blocks
+    assert (list(block.rows), list(block.columns)) == ([0, 0], [])
 
 
 async def test_a_batch_by_column_of_a_split_tells_which_version_answered_which_key(
@@ -126,14 +140,15 @@ async def test_a_batch_by_column_of_a_split_tells_which_version_answered_which_k
     await eventually(adopted)
     asked = list(range(ROWS))
     by_column = await routed.query.BatchGet(
-        pb.BatchGetRequest(job="jobs/j", key_columns=[pb.Column(int64_values=asked)]), timeout=10
+        pb.BatchGetRequest(job="jobs/j", key_columns=[column_of(Kind.INT64, asked)]), timeout=10
     )
     one_by_one = await routed.batch(*(key(i(n)) for n in asked))
     seen = {}
     for block in by_column.blocks:
         version = by_column.served[block.served_index].version
-        for place, name in zip(block.key_indexes, block.columns[1].string_values, strict=True):
-            seen[place] = (version, name)
+        for place, row in zip(block.key_indexes, in_order(block), strict=True):
+            assert row is not None
+            seen[place] = (version, row[1])
     assert seen == {
         place: (one_by_one.served[result.served_index].version, plain(result.row)[1])
         for place, result in enumerate(one_by_one.results)
@@ -142,16 +157,14 @@ async def test_a_batch_by_column_of_a_split_tells_which_version_answered_which_k
 
 
 async def test_keys_come_in_one_form(routed: FrontProcess) -> None:
-    request = pb.BatchGetRequest(job="jobs/j", keys=[key(i(1))], key_columns=[pb.Column(int64_values=[1])])
+    request = pb.BatchGetRequest(job="jobs/j", keys=[key(i(1))], key_columns=[column_of(Kind.INT64, [1])])
     assert (await refused(routed.query.BatchGet(request, timeout=10)))[1] == "KEYS_TWICE"
 
 
 async def test_a_key_of_two_columns_by_column(routed: FrontProcess, serving: Serving) -> None:
     await serving.sql("create table serving.j__v3 (a bigint, b numeric, n bigint, primary key (a, b))")
     await serving.sql("insert into serving.j__v3 values (1, 2.50, 10), (1, 3, null)")
-    columns = [pb.Column(int64_values=[1, 1, 2]), pb.Column(decimal_values=["2.5", "3.0", "3"])]
+    columns = [column_of(Kind.INT64, [1, 1, 2]), column_of(Kind.DECIMAL, [Decimal("2.5"), Decimal("3.0"), Decimal(3)])]
     answer = await routed.query.BatchGet(pb.BatchGetRequest(job="jobs/j", version=3, key_columns=columns), timeout=10)
     (block,) = answer.blocks
-    assert list(block.missing) == [2]
-    assert list(block.columns[1].decimal_values) == ["2.50", "3"]
-    assert (list(block.columns[2].int64_values), list(block.columns[2].nulls)) == ([10, 0], [1])
+    assert in_order(block) == [(1, Decimal("2.50"), 10), (1, Decimal(3), None), None]

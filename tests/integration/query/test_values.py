@@ -13,7 +13,15 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.integration.query.fronts import FrontProcess, Serving, key, plain, refused
+from turnout.client.batches import reads_of
+from turnout.client.values import from_row
+from turnout.column_values import column_of
+from turnout.kind_values import VALUE_FIELDS
+from turnout.kinds import Kind
+from turnout.names import VersionId
 from turnout.query.v1 import query_pb2 as pb
+from turnout.reading.columns import Column, Table
+from turnout.reading.values import MessageKeys
 
 Value = pb.Value
 UTC = dt.UTC
@@ -68,6 +76,22 @@ async def test_key_out_and_in(front: FrontProcess, serving: Serving, kind: str, 
     assert (await front.get(value, version=1)).row == row
     batch = await front.batch(key(value), key(value), version=1)
     assert [result.row for result in batch.results] == [row, row]
+    assert await by_column(front, value) == [from_row(["k", "other"], row)]
+
+
+async def by_column(front: FrontProcess, value: pb.Value) -> list[Any]:
+    """The rows of a key that was asked for by column, as a client sees them."""
+    kind = next(kind for kind, (field, _) in VALUE_FIELDS.items() if field == value.WhichOneof("kind"))
+    (asked,) = MessageKeys([key(value)]).by_column(table_of(kind))
+    request = pb.BatchGetRequest(job="jobs/j", version=1, key_columns=[column_of(kind, asked)])
+    answer = await front.query.BatchGet(request, timeout=10)
+    return [read.row for read in reads_of(answer, "j", 1, b"")]
+
+
+def table_of(kind: Kind) -> Table:
+    """A table with one column, the key, of that kind."""
+    column = Column("k", kind, "")
+    return Table(VersionId("j", 1), "j__v1", 1, (column,), (column,), tombstones=False)
 
 
 ROWS: list[tuple[str, str, Any]] = [
@@ -83,6 +107,8 @@ ROWS: list[tuple[str, str, Any]] = [
     ("interval", "'1 day 2 hours'", "1 day 02:00:00"),
     ("integer[]", "array[1, 2]", "{1,2}"),
     ("timestamp", "'2013-01-01 00:00:00'", "2013-01-01 00:00:00"),
+    ("date", "'infinity'", 2932896),
+    ("date", "'-infinity'", -719162),
 ]
 
 
@@ -99,6 +125,23 @@ async def test_values_that_are_no_key(
     (result,) = (await front.batch(key(Value(int64_value=1)), version=1)).results
     assert plain(result.row) == row
     assert (await front.scan(version=1)).rows == [row]
+    shown = from_row(["k", "value", "nothing"], result.row)
+    (packed,) = await by_column(front, Value(int64_value=1))
+    assert packed == shown or (shown["value"] != shown["value"] and repr(packed) == repr(shown))  # a NaN
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"), [("infinity", INSTANT.replace(year=9999)), ("-infinity", dt.datetime(1, 1, 1, tzinfo=UTC))]
+)
+async def test_infinite_times_are_the_ends_of_the_calendar(
+    front: FrontProcess, serving: Serving, sql: str, expected: dt.datetime
+) -> None:
+    await serving.sql("create table serving.j__v1 (k bigint primary key, value timestamptz)")
+    await serving.sql(f"insert into serving.j__v1 values (1, '{sql}')")
+    row = {"k": 1, "value": expected}
+    answer = await front.get(Value(int64_value=1), version=1)
+    assert from_row(["k", "value"], answer.row) == row
+    assert await by_column(front, Value(int64_value=1)) == [row]
 
 
 async def test_a_column_without_an_order(front: FrontProcess, serving: Serving) -> None:

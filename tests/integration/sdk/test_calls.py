@@ -12,7 +12,9 @@ from tests.integration.sdk.servers import Script, serving
 from tests.support.eventually import eventually
 from turnout import errors
 from turnout.client import Client
+from turnout.column_values import column_of
 from turnout.errors import Violation
+from turnout.kinds import Kind
 from turnout.query.v1 import query_pb2
 from turnout.registry.v1 import registry_pb2
 from turnout.replayer.v1 import replayer_pb2
@@ -161,7 +163,7 @@ async def test_an_upload_is_retried_from_its_start() -> None:
 
 def page(*keys: str) -> query_pb2.ScanResponse:
     served = query_pb2.ServedVersion(version=1, columns=["k"], cause=query_pb2.ServedVersion.ACTIVE)
-    return query_pb2.ScanResponse(served=served, columns=[query_pb2.Column(string_values=keys)] if keys else [])
+    return query_pb2.ScanResponse(served=served, columns=[column_of(Kind.STRING, keys)] if keys else [])
 
 
 async def test_a_stream_is_retried_before_it_has_begun_and_not_later() -> None:

@@ -15,7 +15,9 @@ from tests.support.eventually import eventually
 from turnout import errors
 from turnout.client import Client
 from turnout.client.gather import KEYS_MAX
+from turnout.column_values import column_of, values_of
 from turnout.errors import InvalidInput, NotFound, TurnoutError, Unavailable
+from turnout.kinds import Kind
 from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
 from turnout.reading.positions import Position
@@ -53,9 +55,7 @@ class Front(ServiceApp, query_pb2_grpc.QueryServicer):
         return pb.GetResponse(row=_row(key, request.unit), served=_served(1 + key % 2), token=token)
 
     async def BatchGet(self, request: pb.BatchGetRequest, context: Any) -> pb.BatchGetResponse:
-        messages = request.keys or [
-            pb.Key(values=[pb.Value(int64_value=n)]) for n in request.key_columns[0].int64_values
-        ]
+        messages = request.keys or [pb.Key(values=[pb.Value(int64_value=n)]) for n in values_of(request.key_columns[0])]
         keys = await self._asked(request, messages, context)
         units = request.units or [request.unit] * len(keys)
         response = pb.BatchGetResponse(served=[_served(1), _served(2)])
@@ -102,10 +102,11 @@ def _row(key: int, unit: str) -> pb.Row:
 def _block(parity: int, keys: Sequence[int], units: Sequence[str]) -> pb.BatchGetBlock:
     places = [place for place, key in enumerate(keys) if key % 2 == parity]
     columns = [
-        pb.Column(int64_values=[keys[place] for place in places]),
-        pb.Column(string_values=[units[place] for place in places]),
+        column_of(Kind.INT64, [keys[place] for place in places]),
+        column_of(Kind.STRING, [units[place] for place in places]),
     ]
-    return pb.BatchGetBlock(served_index=parity, key_indexes=places, columns=columns)
+    rows = range(1, len(places) + 1)
+    return pb.BatchGetBlock(served_index=parity, key_indexes=places, rows=rows, columns=columns)
 
 
 def expected(key: int, unit: str = "") -> Read:

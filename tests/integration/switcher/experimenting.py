@@ -10,7 +10,7 @@ from typing import Any
 from tests.integration.switcher.conftest import TIMEOUT_S, Switcher
 from tests.integration.switcher.front import Front
 from tests.support.eventually import eventually
-from turnout.exposure import Exposure, identity, signed
+from turnout.exposure import Exposure, Signer, identity
 from turnout.reading.route_proto import route_of
 from turnout.routing import Route, resolve
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -113,7 +113,7 @@ class Experimenting:
     def id_of(self, exposure: Exposure) -> str:
         """The id that the answer carries."""
         key = self.front.snapshot.exposure_keys[-1]
-        return signed(key.number, key.key, exposure)
+        return Signer(key.number, key.key).id_of(exposure)
 
     async def observe(self, exposures: Iterable[Exposure], metric: pb.Metric.ValueType = pb.METRIC_UNSPECIFIED) -> None:
         """Tell the switcher of first exposures, or of what the front saw of them."""

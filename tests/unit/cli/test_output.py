@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 
+import msgspec
 import pytest
 from rich.text import Text
 
@@ -109,7 +110,7 @@ def test_units_are_named_and_absent_is_null() -> None:
 
 def test_values_that_json_does_not_know() -> None:
     row = {"none": float("nan"), "infinite": float("inf"), "bytes": b"\x00\xff", "span": timedelta(seconds=2)}
-    read: Read = replace(samples.READ, row=row)
+    read: Read = msgspec.structs.replace(samples.READ, row=row)
     found = document(read)
     assert isinstance(found, dict)
     assert found["row"] == {"none": None, "infinite": None, "bytes": "AP8=", "span": 2.0}

@@ -187,7 +187,7 @@ VIEWS: dict[str, RenderableType] = {
     "version": version_view(samples.VERSIONS[1], None),
     "version-range": version_view(samples.BOUNDED, samples.COMPLETED),
     "read": read_view(samples.READ),
-    "read-nothing": read_view(replace(samples.READ, row=None)),
+    "read-nothing": read_view(samples.READ.with_rows([None])[0]),
     "rows": rows_view([samples.ROW, samples.ROW]),
     "rows-none": rows_view([]),
     "retired": Text(retired_text(samples.VERSIONS[1])),
@@ -258,7 +258,9 @@ VIEWS: dict[str, RenderableType] = {
     "audit": audit_view(Audit(JOB, True, samples.COMPARISON, {"on_time_share": 4.4e-16})),
     "audit-differs": audit_view(Audit(JOB, False, samples.COMPARISON, {})),
     "read-control-characters": read_view(
-        replace(samples.READ, row={"key": "\x1b[31mred\x00", "note": "a\r\nb\x9bc\u202ed", "list": ["\x7f"]})
+        msgspec.structs.replace(
+            samples.READ, row={"key": "\x1b[31mred\x00", "note": "a\r\nb\x9bc\u202ed", "list": ["\x7f"]}
+        )
     ),
     "error-control-characters": error_text(
         CommandError(ExitCode.REFUSED, "RECORD", "No \x1b]0;title\x07.", reasons=(Reason("a", "\x1bb", "c\x1bd"),))

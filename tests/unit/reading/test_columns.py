@@ -19,7 +19,9 @@ def catalog(*columns: str) -> list[dict[str, Any]]:
     rows = []
     for column in columns:
         name, kind, place = (*column.split(), None)[:3] if column.count(" ") == 1 else column.split()
-        rows.append({"relation": 42, "name": name, "type": kind, "key_position": None if place is None else int(place)})
+        position = None if place is None else int(place)
+        described = {"relation": 42, "name": name, "type": kind, "nullable": place is None, "key_position": position}
+        rows.append(described)
     return rows
 
 
@@ -32,6 +34,7 @@ def test_columns_in_the_tables_order_and_key_in_the_keys() -> None:
     assert made.column_names == ("name", "month", "carrier")
     assert [column.name for column in made.key] == ["carrier", "month"]
     assert made.relation == 42
+    assert [column.nullable for column in made.columns] == [True, False, False]
     assert not made.tombstones
 
 

@@ -84,9 +84,10 @@ def test_keys_by_column_are_the_keys_one_by_one(kind: Kind, data: st.DataObject)
 @pytest.mark.parametrize(
     ("column", "told"),
     [
-        (pb.Column(string_values=["1"]), "string_values came"),
-        (pb.Column(int64_values=[1], bool_values=[True]), "int64_values and bool_values came"),
-        (pb.Column(int64_values=[1, 0], nulls=[1]), "a key is never null"),
+        (column_of(Kind.STRING, ["1"]), "string_values came"),
+        (column_of(Kind.INT64, [1, None]), "a key is never null"),
+        (pb.Column(int64_values=bytes(9)), "9 bytes came, and each value takes 8"),
+        (pb.Column(bytes_values=bytes(3)), "ends within a value"),
     ],
 )
 def test_a_key_column_that_does_not_fit_is_refused(column: pb.Column, told: str) -> None:
@@ -96,10 +97,10 @@ def test_a_key_column_that_does_not_fit_is_refused(column: pb.Column, told: str)
 
 def test_key_columns_are_as_many_as_the_key_has_and_equally_long() -> None:
     with pytest.raises(InvalidInput, match=re.escape("needs 1 value(s), and 2 came")):
-        ColumnKeys([pb.Column(int64_values=[1])] * 2).of(one_column(Kind.INT64))
+        ColumnKeys([column_of(Kind.INT64, [1])] * 2).of(one_column(Kind.INT64))
     two = dataclasses.replace(one_column(Kind.INT64), key=one_column(Kind.INT64).key * 2)
     with pytest.raises(InvalidInput, match="1 values came, and another column has 2"):
-        ColumnKeys([pb.Column(int64_values=[1, 2]), pb.Column(int64_values=[1])]).of(two)
+        ColumnKeys([column_of(Kind.INT64, [1, 2]), column_of(Kind.INT64, [1])]).of(two)
 
 
 SAMPLES = {

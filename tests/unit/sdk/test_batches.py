@@ -93,6 +93,7 @@ def test_a_front_sees_the_same_keys_by_column(
         ([{"a": 1, "b": 2}, {"a": 3, "b": 4}], True),
         ([{"a": 1, "b": 2}, {"b": 3, "a": 4}], False),
         ([1, 2**63 - 1], True),
+        (["a", "a\0b"], False),
     ],
 )
 def test_keys_go_by_column_where_they_can(keys: list[Any], by_column: bool) -> None:
@@ -128,12 +129,13 @@ def test_blocks_are_put_together_in_the_order_of_the_keys() -> None:
         pb.BatchGetBlock(
             served_index=1,
             key_indexes=[0, 3, 4],
-            missing=[1],
-            columns=[column_of(Kind.INT64, [0, 4]), column_of(Kind.STRING, [None, "four"])],
+            rows=[2, 0, 1],
+            columns=[column_of(Kind.INT64, [4, 0]), column_of(Kind.STRING, ["four", None])],
         ),
         pb.BatchGetBlock(
             served_index=0,
             key_indexes=[1, 2],
+            rows=[1, 2],
             columns=[column_of(Kind.INT64, [1, 2]), column_of(Kind.STRING, ["one", "two"])],
         ),
     ]
@@ -152,7 +154,7 @@ def test_blocks_are_put_together_in_the_order_of_the_keys() -> None:
 def test_a_block_without_places_is_of_all_keys() -> None:
     served = [pb.ServedVersion(version=1, columns=["k"], cause=pb.ServedVersion.PINNED)]
     answer = pb.BatchGetResponse(
-        served=served, blocks=[pb.BatchGetBlock(missing=[0, 2], columns=[column_of(Kind.INT64, [7])])], token=b"t"
+        served=served, blocks=[pb.BatchGetBlock(rows=[0, 1, 0], columns=[column_of(Kind.INT64, [7])])], token=b"t"
     )
     reads = reads_of(answer, "j", 3, b"")
     assert [read.row for read in reads] == [None, {"k": 7}, None]
@@ -161,5 +163,13 @@ def test_a_block_without_places_is_of_all_keys() -> None:
 
 def test_a_block_of_missing_rows_alone_has_no_columns() -> None:
     served = [pb.ServedVersion(version=1, columns=["k"], cause=pb.ServedVersion.PINNED)]
-    answer = pb.BatchGetResponse(served=served, blocks=[pb.BatchGetBlock(missing=[0, 1])])
+    answer = pb.BatchGetResponse(served=served, blocks=[pb.BatchGetBlock(rows=[0, 0])])
     assert [read.row for read in reads_of(answer, "j", 2, b"")] == [None, None]
+
+
+def test_keys_that_share_a_row_have_mappings_of_their_own() -> None:
+    served = [pb.ServedVersion(version=1, columns=["k"], cause=pb.ServedVersion.PINNED)]
+    block = pb.BatchGetBlock(rows=[1, 1], columns=[column_of(Kind.INT64, [7])])
+    one, other = reads_of(pb.BatchGetResponse(served=served, blocks=[block]), "j", 2, b"")
+    assert one.row == other.row == {"k": 7}
+    assert one.row is not other.row

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnout.errors import InvalidInput
-from turnout.exposure import CHARACTERS, Exposure, identity, signed, verified
+from turnout.exposure import CHARACTERS, Exposure, Signer, identity, verified
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 U32 = st.integers(0, 2**32 - 1)
@@ -14,14 +14,14 @@ exposures = st.builds(Exposure, U32, U32, U32, st.integers(0, 10_000), U32, st.i
 
 @given(exposures, st.integers(1, 255))
 def test_an_id_gives_back_what_it_was_made_of(exposure: Exposure, number: int) -> None:
-    exposure_id = signed(number, KEY, exposure)
+    exposure_id = Signer(number, KEY).id_of(exposure)
     assert len(exposure_id) == CHARACTERS
     assert verified({number: KEY, 0: OTHER}, exposure_id) == exposure
 
 
 @given(exposures, st.integers(0, CHARACTERS - 1), st.characters(codec="ascii"))
 def test_an_id_that_was_changed_is_refused(exposure: Exposure, place: int, put: str) -> None:
-    exposure_id = signed(1, KEY, exposure)
+    exposure_id = Signer(1, KEY).id_of(exposure)
     changed = exposure_id[:place] + put + exposure_id[place + 1 :]
     if changed != exposure_id:
         with pytest.raises(InvalidInput) as caught:
@@ -36,7 +36,7 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_another_key_does_not_sign_for_this_one() -> None:
-    exposure_id = signed(1, OTHER, Exposure(1, 2, 3, 500, 4, 5))
+    exposure_id = Signer(1, OTHER).id_of(Exposure(1, 2, 3, 500, 4, 5))
     with pytest.raises(InvalidInput):
         verified({1: KEY}, exposure_id)
     with pytest.raises(InvalidInput):

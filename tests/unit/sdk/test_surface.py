@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import pytest
 
 import turnout
@@ -59,8 +60,14 @@ def surface() -> Iterator[str]:
         elif issubclass(cls, enum.Enum):
             yield f"{cls.__name__}: {', '.join(cls.__members__)}"
         else:
-            assert dataclasses.is_dataclass(cls)
-            yield f"{cls.__name__}: {', '.join(f'{field.name}: {field.type}' for field in dataclasses.fields(cls))}"
+            yield f"{cls.__name__}: {', '.join(f'{name}: {kind}' for name, kind in _fields(cls))}"
+
+
+def _fields(cls: type) -> list[tuple[str, object]]:
+    if issubclass(cls, msgspec.Struct):
+        return [(name, cls.__annotations__[name]) for name in cls.__struct_fields__]
+    assert dataclasses.is_dataclass(cls)
+    return [(field.name, field.type) for field in dataclasses.fields(cls)]
 
 
 def _classes(module: ModuleType) -> list[type]:
@@ -87,7 +94,8 @@ def test_results_are_frozen() -> None:
     modules = (turnout.results, turnout.experiments, turnout.rollouts, turnout.shadow)
     for cls in (cls for module in modules for cls in _classes(module)):
         if not issubclass(cls, enum.Enum):
-            assert cls.__dataclass_params__.frozen, cls  # type: ignore[attr-defined]
+            params = cls.__struct_config__ if issubclass(cls, msgspec.Struct) else cls.__dataclass_params__  # type: ignore[attr-defined]
+            assert params.frozen, cls
 
 
 def test_job_files_do_not_load_grpc() -> None:

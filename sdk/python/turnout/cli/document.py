@@ -14,6 +14,8 @@ from datetime import timedelta
 
 import msgspec
 
+from turnout.results import Read
+
 
 def document(value: object) -> object:
     """The value, down to what JSON knows."""
@@ -23,6 +25,8 @@ def document(value: object) -> object:
             for field in dataclasses.fields(value)
             for name, inner in [_named(field.name, getattr(value, field.name), str(field.type))]
         }
+    if isinstance(value, Read):
+        return {name: document(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):

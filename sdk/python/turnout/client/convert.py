@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -351,15 +352,24 @@ def route_change(message: switcher_pb2.RouteChange) -> results.RouteChange:
 def read(
     served: query_pb2.ServedVersion, row: query_pb2.Row | None, token: bytes, exposure_id: str = ""
 ) -> results.Read:
+    version, epoch, applied_positions, cause = _served(served.SerializeToString())
     return results.Read(
         row=None if row is None else from_row(served.columns, row),
-        version=served.version,
-        epoch=served.epoch,
-        applied_positions=_positions(served.applied_positions),
-        cause=results.Cause(query_pb2.ServedVersion.Cause.Name(served.cause)),
+        version=version,
+        epoch=epoch,
+        applied_positions=applied_positions,
+        cause=cause,
         token=token,
         exposure_id=exposure_id,
     )
+
+
+@lru_cache(maxsize=64)
+def _served(encoded: bytes) -> tuple[int, int, tuple[results.AppliedPosition, ...], results.Cause]:
+    """Who answered; the same with every read, until the positions change."""
+    served = query_pb2.ServedVersion.FromString(encoded)
+    cause = results.Cause(query_pb2.ServedVersion.Cause.Name(served.cause))
+    return served.version, served.epoch, _positions(served.applied_positions), cause
 
 
 def explanation(message: query_pb2.ExplainRouteResponse) -> results.Explanation:

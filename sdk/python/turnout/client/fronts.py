@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Sequence
 
 from turnout.client import convert
-from turnout.client.batches import key_of, parts, put_keys, put_values, reads_by, reads_of, rows_of
+from turnout.client.batches import key_of, parts, put_keys, put_values, reads_of, rows_of
 from turnout.client.calls import job_name, split_job
 from turnout.client.connection import QUICK_S, Connections
 from turnout.client.gather import OF_ONE_KEY, Alike, Asked, Gather
@@ -111,7 +111,7 @@ class FrontReads:
                 if who is None:
                     who = convert.read(page.served, None, page.token, page.exposure_id)
                     columns = list(page.served.columns)
-                for read in reads_by(who, rows_of(columns, page.columns)):
+                for read in who.with_rows(rows_of(columns, page.columns)):
                     yield read
         finally:
             await stream.aclose()

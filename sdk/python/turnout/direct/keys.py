@@ -9,7 +9,7 @@ from uuid import UUID
 from turnout.client.values import Key, to_key
 from turnout.kinds import Kind
 from turnout.reading.columns import Table
-from turnout.reading.values import key_of
+from turnout.reading.values import key_of, transposed
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
@@ -43,6 +43,10 @@ class PythonKeys:
             self._names, self._types = names, types
             self._values = [self._plain(key) or key_of(table, to_key(key)) for key in self._keys]
         return self._values
+
+    def by_column(self, table: Table) -> Sequence[Sequence[Any]]:
+        """The same by column. InvalidInput."""
+        return transposed(table, self.of(table))
 
     def _plain(self, key: Key) -> tuple[Any, ...] | None:
         """The values of a key that needs no conversion; None for any other."""

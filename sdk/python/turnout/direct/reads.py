@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 import grpc
@@ -27,7 +26,7 @@ from turnout.reading.deadline import Deadline
 from turnout.reading.freshness import Limits
 from turnout.reading.path import ReadPath
 from turnout.reading.positions import Positions
-from turnout.reading.reads import Request, Served, by_key, token_after
+from turnout.reading.reads import Request, Served, token_after
 from turnout.reading.routing import Cause
 from turnout.reading.table import Page, Values
 from turnout.reading.tokens import parse_token
@@ -99,8 +98,14 @@ class DirectReads:
             lambda by: self._reads.batch(request, python_keys, by),
             self._deadline_s(timeout_s, QUICK_S),
         )
-        reads = tuple(self._read(request, served, values) for served, values in by_key(groups))
-        return results.Batch(reads, token_after(request, [group.served for group in groups]))
+        reads: dict[int, results.Read] = {}
+        for group in groups:
+            shape = self._shape(group.served)
+            rows = [None if values is None else shape.row(values) for values in group.found.rows]
+            found = self._read(request, group.served, None).with_rows(rows, group.exposure_ids)
+            reads.update(zip(group.places, found, strict=True))
+        token = token_after(request, [group.served for group in groups])
+        return results.Batch(tuple(reads[place] for place in range(len(keys))), token)
 
     async def scan(
         self,
@@ -124,11 +129,11 @@ class DirectReads:
         who, shape = self._read(request, served, None), self._shape(served)
         async with aclosing(pages):
             try:
-                for values in page.rows:
-                    yield replace(who, row=shape.row(values))
+                for read in who.with_rows(map(shape.row, page.rows)):
+                    yield read
                 async for _, page in pages:
-                    for values in page.rows:
-                        yield replace(who, row=shape.row(values))
+                    for read in who.with_rows(map(shape.row, page.rows)):
+                        yield read
             except Unavailable:
                 if time.monotonic() - began_s >= deadline_s:
                     raise too_late("query", "Scan", deadline_s) from None
@@ -184,17 +189,13 @@ class DirectReads:
 
     def _read(self, request: Request, served: Served, values: Values | None) -> results.Read:
         resolution, positions = served.resolution, served.positions
-        if request.token is None:
-            token = positions.kept(("token", resolution), lambda: token_after(request, [served]))
-        else:
-            token = token_after(request, [served])
         return results.Read(
             None if values is None else self._shape(served).row(values),
             resolution.version,
             resolution.epoch,
             positions.kept("results", lambda: _applied(positions)),
             _CAUSES[resolution.cause],
-            token,
+            token_after(request, [served]),
             served.exposure_id,
         )
 

@@ -15,11 +15,12 @@ _KEY_KINDS = frozenset(Kind) - {Kind.JSON, Kind.OTHER}
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that readers see; `postgres` is its type in PostgreSQL's words."""
+    """A column that readers see; `postgres` is its type in PostgreSQL's words. nullable: a value may be null."""
 
     name: str
     kind: Kind
     postgres: str
+    nullable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def table_of_catalog(
 
 def _column(row: Mapping[str, Any]) -> Column:
     postgres = str(row["type"])
-    return Column(str(row["name"]), kind_of(postgres), postgres)
+    return Column(str(row["name"]), kind_of(postgres), postgres, bool(row["nullable"]))
 
 
 def _unreadable(version: VersionId, why: str) -> FailedPrecondition:

@@ -51,11 +51,11 @@ class Exposing:
         took_s = time.monotonic() - self._began_s
         return self._exposures.answered(self._route, exposure, found=found, took_s=took_s)
 
-    def answered_each(self, places: Sequence[int], found: Sequence[bool]) -> Sequence[str]:
-        """Ids of the exposures at the places; none where no experiment counts them."""
+    def answered_each(self, places: Sequence[int], rows: Sequence[int]) -> Sequence[str]:
+        """Ids of the exposures at the places; none where no experiment counts them. rows: of each, 0 = it has none."""
         if not self._exposed:
             return ()
-        return [self.answered(was_found, place) for place, was_found in zip(places, found, strict=True)]
+        return [self.answered(row > 0, place) for place, row in zip(places, rows, strict=True)]
 
     def __enter__(self) -> None:
         """Around everything between resolution and answer: what fails there is told of the version."""

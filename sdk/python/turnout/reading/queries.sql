@@ -5,6 +5,7 @@
 select c.oid as relation,
        a.attname::text as name,
        format_type(a.atttypid, null) as type,
+       not a.attnotnull as nullable,
        array_position(i.indkey::int2[], a.attnum) as key_position
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace

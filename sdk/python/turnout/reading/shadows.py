@@ -26,6 +26,7 @@ from turnout.reading.link import SwitcherLink
 from turnout.reading.positions import Positions
 from turnout.reading.shadow_rules import Difference, Judgement, LastChange, Row, Seen, Vector, difference, judged
 from turnout.reading.table import TableMoved, Tables, Values
+from turnout.reading.values import transposed
 from turnout.routing import Route, shadowed, unit_of_key
 from turnout.shadow import Shadow, ShadowCounts
 from turnout.shadow_proto import counts_message
@@ -255,7 +256,7 @@ class Shadows:
             async with asyncio.timeout(2 * STATEMENT_S):  # to connect, too
                 reader = await self._tables.reader(version, deadline)
                 keys = _keys(live, reader.table, [one.key for one in waiting])
-                positions, found = await reader.batch(keys, deadline)
+                positions, found = await reader.batch(transposed(reader.table, keys), deadline)
         except TimeoutError:
             raise _NotComparedError(SLOW) from None
         except TableMoved as moved:

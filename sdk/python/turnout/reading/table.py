@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from turnout.column_values import Packed, driver_values
 from turnout.errors import InvalidInput, TurnoutError, Unavailable
 from turnout.names import VersionId
 from turnout.postgres import Connection, Pool, load_queries, open_pool, postgres_errors
@@ -61,21 +62,20 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Rows of a batch, by column; `order` tells which of them each key has, None where it has none."""
+    """Rows of a batch, packed by column; `order` tells which of them each key has, counted from 1, 0 = none."""
 
-    columns: Sequence[Sequence[Any]]
-    order: Sequence[int | None]
-
-    def row(self, place: int) -> Values | None:
-        """The row of the key at a place."""
-        row = self.order[place]
-        return None if row is None else tuple(column[row] for column in self.columns)
+    table: Table
+    columns: Sequence[Packed]
+    order: Sequence[int]
 
     @property
     def rows(self) -> list[Values | None]:
         """The row of each key."""
-        rows = list(zip(*self.columns, strict=True))
-        return [None if row is None else rows[row] for row in self.order]
+        columns = [
+            driver_values(one.kind, column) for one, column in zip(self.table.columns, self.columns, strict=True)
+        ]
+        rows = [None, *zip(*columns, strict=True)]
+        return [rows[at] for at in self.order]
 
 
 Answer = tuple[Positions, Values | None]
@@ -113,25 +113,25 @@ class TableReader:
         return self._positions(record), record[3:] if record["_found"] else None
 
     async def _several(self, keys: Sequence[Values], deadline: Deadline) -> Sequence[Answer]:
-        positions, found = await self.batch(keys, deadline)
+        positions, found = await self.batch([*zip(*keys, strict=True)], deadline)
         return [(positions, row) for row in found.rows]
 
-    async def batch(self, keys: Sequence[Values], deadline: Deadline) -> tuple[Positions, Found]:
-        """The applied positions, and the rows of those keys. One statement."""
-        arrays = [list(column) for column in zip(*keys, strict=True)] or [[] for _ in self.table.key]
+    async def batch(self, keys: Sequence[Sequence[Any]], deadline: Deadline) -> tuple[Positions, Found]:
+        """The applied positions, and the rows of those keys, which are given by column. One statement."""
         with _reading(self.table):
             async with self._pool.acquire(timeout=deadline.left_s) as connection:
-                record = await connection.fetchrow(self._statements.batch, *arrays, timeout=deadline.left_s)
+                record = await connection.fetchrow(self._statements.batch, *keys, timeout=deadline.left_s)
         self._check(record)
-        columns = [column or [] for column in record[2:]]
+        columns, places = self._statements.found(record)
         if self._statements.by_value:
-            at = {key: row for row, key in enumerate(columns[self._key_at])}
-            order = [at.get(key) for key in arrays[0]]
+            found = driver_values(self.table.key[0].kind, columns[self._key_at])
+            at = dict(zip(found, range(1, len(found) + 1), strict=True))
+            order = [at.get(key, 0) for key in keys[0]]
         else:
-            order = [None] * len(arrays[0])
-            for row, place in enumerate(columns.pop(0)):
+            order = [0] * len(keys[0])
+            for row, place in enumerate(places, 1):
                 order[place - 1] = row
-        return self._positions(record), Found(columns, order)
+        return self._positions(record), Found(self.table, columns, order)
 
     async def scan(
         self, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from turnout.column_values import raw_values, rows_of
+from turnout.column_values import FIELDS, LAYOUTS, rows_of
 from turnout.errors import InvalidInput
 from turnout.kind_values import DAY_ZERO, EPOCH, VALUE_FIELDS
 from turnout.kinds import Kind
@@ -42,6 +42,14 @@ class Keys(Protocol):
     def of(self, table: Table) -> Sequence[tuple[Any, ...]]:
         """Each key as Python values in the order of the table's key. InvalidInput (INVALID_KEY)."""
 
+    def by_column(self, table: Table) -> Sequence[Sequence[Any]]:
+        """The same by column: the values of each column of the table's key."""
+
+
+def transposed(table: Table, keys: Sequence[tuple[Any, ...]]) -> Sequence[Sequence[Any]]:
+    """Keys by column."""
+    return list(zip(*keys, strict=True)) or [()] * len(table.key)
+
 
 class MessageKeys:
     """Keys that came as messages; read once for all tables that have the same key."""
@@ -60,6 +68,10 @@ class MessageKeys:
             self._values = [key_of(table, message) for message in self._messages]
             self._key = table.key
         return self._values
+
+    def by_column(self, table: Table) -> Sequence[Sequence[Any]]:
+        """The same by column. InvalidInput."""
+        return transposed(table, self.of(table))
 
 
 def _key_value(table: Table, column: Column, value: query_pb2.Value) -> Any:
@@ -151,12 +163,7 @@ def _instant(raw: int) -> datetime:
         raise ValueError("it lies outside of the years 1 to 9999") from None
 
 
-_READ_COLUMN: dict[Kind, Callable[[Any], Any] | None] = {
-    Kind.INT64: None,
-    Kind.DOUBLE: None,
-    Kind.BOOL: None,
-    Kind.STRING: _text,
-    Kind.BYTES: None,
+_READ_COLUMN: dict[Kind, Callable[[Any], Any]] = {  # elements of other kinds are the values
     Kind.DATE: _date,
     Kind.TIMESTAMP: _instant,
     Kind.DECIMAL: _decimal,
@@ -174,31 +181,42 @@ class ColumnKeys:
         self._columns = columns
         self._names = names
         self._key: tuple[Column, ...] = ()
-        self._values: list[tuple[Any, ...]] = []
-        self._count = max((rows_of(column) for column in columns), default=0)
+        self._values: list[Sequence[Any]] = []
+        try:
+            self._count = max(map(rows_of, columns), default=0)
+        except ValueError as error:
+            raise InvalidInput("INVALID_KEY", f"A column of the keys cannot be read: {error}.") from None
 
     def __len__(self) -> int:
         return self._count
 
     def of(self, table: Table) -> list[tuple[Any, ...]]:
         """Each key as Python values. InvalidInput (INVALID_KEY)."""
+        return list(zip(*self.by_column(table), strict=True))
+
+    def by_column(self, table: Table) -> Sequence[Sequence[Any]]:
+        """The values of each column of the table's key. InvalidInput (INVALID_KEY)."""
         if self._key != table.key:
             columns = table.in_key_order(self._names, list(self._columns))
-            values = [self._of(table, column, sent) for column, sent in zip(table.key, columns, strict=True)]
-            self._values = list(zip(*values, strict=True))
+            self._values = [self._of(table, column, sent) for column, sent in zip(table.key, columns, strict=True)]
             self._key = table.key
         return self._values
 
     def _of(self, table: Table, column: Column, sent: query_pb2.Column) -> Sequence[Any]:
-        if sent.nulls:
+        if any(sent.nulls):
             raise _refused(table, column, "null came, and a key is never null")
-        if rows_of(sent) != self._count:
-            raise _refused(table, column, f"{rows_of(sent)} values came, and another column has {self._count}")
+        came, field = sent.WhichOneof("values"), FIELDS[column.kind]
+        if came not in (None, field):
+            raise _refused(table, column, f"{came} came")
+        read = _READ_COLUMN.get(column.kind)
         try:
-            read, raw = _READ_COLUMN[column.kind], raw_values(column.kind, sent)
-            return raw if read is None else [read(one) for one in raw]
+            raw = LAYOUTS[field].unpack(getattr(sent, field))
+            values = raw if read is None else [read(one) for one in raw]
         except ValueError as error:
             raise _refused(table, column, str(error)) from None
+        if len(values) != self._count:
+            raise _refused(table, column, f"{len(values)} values came, and another column has {self._count}")
+        return values
 
 
 # --- rows, outwards -------------------------------------------------------------------------------------------------

@@ -126,7 +126,11 @@ global___Key = Key
 
 @typing.final
 class Column(google.protobuf.message.Message):
-    """Values of one column, a value a row, in the one of these lists that the column's type has."""
+    """Values of one column, a value a row, packed: for many rows.
+
+    Numbers have a fixed width and come in network byte order, the most significant byte first. Each text is followed by a
+    zero byte, which no text of PostgreSQL holds. Where a value is null, a zero or an empty one stands in its place.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -141,66 +145,48 @@ class Column(google.protobuf.message.Message):
     DECIMAL_VALUES_FIELD_NUMBER: builtins.int
     UUID_VALUES_FIELD_NUMBER: builtins.int
     JSON_VALUES_FIELD_NUMBER: builtins.int
-    @property
-    def nulls(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Rows whose value is null, counted from 0, ascending; the list holds a zero or an empty value there."""
-
-    @property
-    def int64_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """bigint"""
-
-    @property
-    def double_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """double precision"""
-
-    @property
-    def bool_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bool]:
-        """boolean"""
-
-    @property
-    def string_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """text"""
-
-    @property
-    def bytes_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """bytea"""
-
-    @property
-    def date_days(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """date, days since 1970-01-01"""
-
-    @property
-    def timestamp_micros(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """timestamptz, microseconds since 1970-01-01T00:00:00Z"""
-
-    @property
-    def decimal_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """numeric, in decimal notation"""
-
-    @property
-    def uuid_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """uuid, in its hyphenated form"""
-
-    @property
-    def json_values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """jsonb, as JSON text"""
-
+    nulls: builtins.bytes
+    """A byte a row: 1 where the value is null, else 0. Empty = none is."""
+    int64_values: builtins.bytes
+    """bigint: 8 bytes each, two's complement"""
+    double_values: builtins.bytes
+    """double precision: 8 bytes each, IEEE 754"""
+    bool_values: builtins.bytes
+    """boolean: a byte each, 1 or 0"""
+    string_values: builtins.bytes
+    """text: UTF-8 and a zero byte each"""
+    bytes_values: builtins.bytes
+    """bytea: the length in 4 bytes, and the bytes, each"""
+    date_days: builtins.bytes
+    """date: days since 1970-01-01, 4 bytes each, two's complement; the largest and the smallest number are infinity and
+    -infinity
+    """
+    timestamp_micros: builtins.bytes
+    """timestamptz: microseconds since 1970-01-01T00:00:00Z, 8 bytes each, two's complement; infinities as of a date"""
+    decimal_values: builtins.bytes
+    """numeric: decimal notation and a zero byte each"""
+    uuid_values: builtins.bytes
+    """uuid: the hyphenated form and a zero byte each"""
+    json_values: builtins.bytes
+    """jsonb: JSON text and a zero byte each"""
     def __init__(
         self,
         *,
-        nulls: collections.abc.Iterable[builtins.int] | None = ...,
-        int64_values: collections.abc.Iterable[builtins.int] | None = ...,
-        double_values: collections.abc.Iterable[builtins.float] | None = ...,
-        bool_values: collections.abc.Iterable[builtins.bool] | None = ...,
-        string_values: collections.abc.Iterable[builtins.str] | None = ...,
-        bytes_values: collections.abc.Iterable[builtins.bytes] | None = ...,
-        date_days: collections.abc.Iterable[builtins.int] | None = ...,
-        timestamp_micros: collections.abc.Iterable[builtins.int] | None = ...,
-        decimal_values: collections.abc.Iterable[builtins.str] | None = ...,
-        uuid_values: collections.abc.Iterable[builtins.str] | None = ...,
-        json_values: collections.abc.Iterable[builtins.str] | None = ...,
+        nulls: builtins.bytes = ...,
+        int64_values: builtins.bytes = ...,
+        double_values: builtins.bytes = ...,
+        bool_values: builtins.bytes = ...,
+        string_values: builtins.bytes = ...,
+        bytes_values: builtins.bytes = ...,
+        date_days: builtins.bytes = ...,
+        timestamp_micros: builtins.bytes = ...,
+        decimal_values: builtins.bytes = ...,
+        uuid_values: builtins.bytes = ...,
+        json_values: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["bool_values", b"bool_values", "bytes_values", b"bytes_values", "date_days", b"date_days", "decimal_values", b"decimal_values", "double_values", b"double_values", "int64_values", b"int64_values", "json_values", b"json_values", "nulls", b"nulls", "string_values", b"string_values", "timestamp_micros", b"timestamp_micros", "uuid_values", b"uuid_values"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["bool_values", b"bool_values", "bytes_values", b"bytes_values", "date_days", b"date_days", "decimal_values", b"decimal_values", "double_values", b"double_values", "int64_values", b"int64_values", "json_values", b"json_values", "string_values", b"string_values", "timestamp_micros", b"timestamp_micros", "uuid_values", b"uuid_values", "values", b"values"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bool_values", b"bool_values", "bytes_values", b"bytes_values", "date_days", b"date_days", "decimal_values", b"decimal_values", "double_values", b"double_values", "int64_values", b"int64_values", "json_values", b"json_values", "nulls", b"nulls", "string_values", b"string_values", "timestamp_micros", b"timestamp_micros", "uuid_values", b"uuid_values", "values", b"values"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["values", b"values"]) -> typing.Literal["int64_values", "double_values", "bool_values", "string_values", "bytes_values", "date_days", "timestamp_micros", "decimal_values", "uuid_values", "json_values"] | None: ...
 
 global___Column = Column
 
@@ -559,7 +545,7 @@ class BatchGetBlock(google.protobuf.message.Message):
 
     SERVED_INDEX_FIELD_NUMBER: builtins.int
     KEY_INDEXES_FIELD_NUMBER: builtins.int
-    MISSING_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
     COLUMNS_FIELD_NUMBER: builtins.int
     EXPOSURE_IDS_FIELD_NUMBER: builtins.int
     served_index: builtins.int
@@ -569,12 +555,12 @@ class BatchGetBlock(google.protobuf.message.Message):
         """Which keys of the request it answered, counted from 0, ascending; empty = all."""
 
     @property
-    def missing(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """Those of them without a row, as indexes into `key_indexes`, ascending; where that is empty, of the request."""
+    def rows(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Which of the rows in `columns` each of them has, counted from 1; 0 = there is none. Equal keys may share one."""
 
     @property
     def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Column]:
-        """The rows of the others, in the same order: a column each, in the order of ServedVersion.columns."""
+        """The rows, in no order: a column each, in the order of ServedVersion.columns; none where there is no row."""
 
     @property
     def exposure_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -587,11 +573,11 @@ class BatchGetBlock(google.protobuf.message.Message):
         *,
         served_index: builtins.int = ...,
         key_indexes: collections.abc.Iterable[builtins.int] | None = ...,
-        missing: collections.abc.Iterable[builtins.int] | None = ...,
+        rows: collections.abc.Iterable[builtins.int] | None = ...,
         columns: collections.abc.Iterable[global___Column] | None = ...,
         exposure_ids: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["columns", b"columns", "exposure_ids", b"exposure_ids", "key_indexes", b"key_indexes", "missing", b"missing", "served_index", b"served_index"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["columns", b"columns", "exposure_ids", b"exposure_ids", "key_indexes", b"key_indexes", "rows", b"rows", "served_index", b"served_index"]) -> None: ...
 
 global___BatchGetBlock = BatchGetBlock
 
