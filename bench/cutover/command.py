@@ -21,12 +21,12 @@ from bench.cutover.readings import Readings, failed, p99_ms, reading, within, wr
 from bench.cutover.stage import Stage, staged
 from bench.faults.product import Addresses, Service
 from bench.goals import at_most, status
+from bench.waits import cores
 from bench.workload import say
 from deploy.local.stack import LocalStack
 from turnout.errors import Aborted, FailedPrecondition, TurnoutError
 from turnout.results import RouteChange
 
-_SHARE: Final = 0.6  # of the throughput measured before
 _FULL_S: Final = 5.0
 _QUIET_S: Final = 4.0
 _QUIET_EVERY: Final = 100  # changes
@@ -50,6 +50,7 @@ class Plan:
     full_s: float = _FULL_S
     quiet_s: float = _QUIET_S
     seed: int = 1
+    share: float = 0.6  # of the throughput measured before
 
 
 @dataclass
@@ -174,10 +175,13 @@ async def measure(addresses: Addresses, directory: Path, plan: Plan) -> dict[str
     async with staged(addresses, directory, plan.lease_s) as stage:
         async with reading(stage.job, [front.target for front in stage.fronts]) as readings:
             full = await readings.full(plan.full_s)
-            rate = full * _SHARE
+            rate = full * plan.share
             say(f"{full:,.0f} reads/s at full speed; from now on {rate:,.0f}/s")
             bench = Bench(stage, readings, plan)
+            fronts = [front.pid for front in stage.fronts if front.pid is not None]
+            before = cores(fronts)
             calm = await bench.calm(rate)
+            spent = cores(fronts).since(before)
             calm_reads = await readings.take()
             killed = await bench.with_kills(rate)
             killed_reads = await readings.take()
@@ -203,6 +207,7 @@ async def measure(addresses: Addresses, directory: Path, plan: Plan) -> dict[str
         "lease_s": plan.lease_s,
         "reads_per_s": round(rate),
         "quiet_read_p99_ms": round(quiet_ms, 2),
+        "fronts_waited_to_ran": round(spent.waited_s / spent.ran_s, 2),
         "change_ms_p50": _percentile([(end - begin) * 1000 for begin, end in calm.changes], 50),
         "refused": calm.refused,
         "refused_with_kills": killed.refused,
@@ -234,9 +239,12 @@ def main(argv: Sequence[str]) -> int:
         "--kill-every", type=at_least_one, default=20, metavar="N", help="changes from one kill to the next"
     )
     parser.add_argument("--lease-s", type=above_zero, default=3.0, metavar="S", help="a front's (default: %(default)g)")
+    parser.add_argument(
+        "--share", type=above_zero, default=0.6, metavar="N", help="of full speed, to read at (default: %(default)g)"
+    )
     parser.add_argument("--seed", type=not_negative, default=1, metavar="N", help="of the kills (default: %(default)s)")
     given = parser.parse_args(argv)
-    plan = Plan(changes=given.changes, kill_every=given.kill_every, lease_s=given.lease_s, seed=given.seed)
+    plan = Plan(given.changes, given.kill_every, given.lease_s, seed=given.seed, share=given.share)
     result = uvloop.run(_measure(plan))
     print(json.dumps(result), flush=True)
     goals = {
