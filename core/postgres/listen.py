@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from turnout.postgres.away import is_away
@@ -16,17 +16,17 @@ _CHECK_S = 5.0
 
 
 class Listener:
-    """Calls `on_notify` for each notification on `channel`, and once after every (re)connect."""
+    """Calls what belongs to a channel for each notification on it, and all of them once after every (re)connect."""
 
-    def __init__(self, dsn: str, channel: str, on_notify: Callable[[], None]) -> None:
+    def __init__(self, dsn: str, channels: Mapping[str, Callable[[], None]]) -> None:
         self._dsn = dsn
-        self._channel = channel
-        self._on_notify = on_notify
+        self._channels = channels
+        self._named = ", ".join(channels)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to listen, in the background."""
-        self._task = asyncio.create_task(self._run(), name=f"listen {self._channel}")
+        self._task = asyncio.create_task(self._run(), name=f"listen {self._named}")
 
     async def stop(self) -> None:
         """End listening."""
@@ -38,21 +38,21 @@ class Listener:
                 await self._listen()
             except Exception as error:
                 if not is_away(error):
-                    log.exception("listening on %s failed", self._channel)
+                    log.exception("listening on %s failed", self._named)
             await asyncio.sleep(_RETRY_S)
 
     async def _listen(self) -> None:
-        connection = await connect(
-            self._dsn, application_name=f"turnout listen {self._channel}", command_timeout_s=_CHECK_S
-        )
+        connection = await connect(self._dsn, application_name="turnout listen", command_timeout_s=_CHECK_S)
         try:
-            await connection.add_listener(self._channel, self._notified)
-            self._on_notify()
+            for channel in self._channels:
+                await connection.add_listener(channel, self._notified)
+            for told in self._channels.values():
+                told()
             while not connection.is_closed():
                 await asyncio.sleep(_CHECK_S)
                 await connection.execute("select 1")
         finally:
             connection.terminate()
 
-    def _notified(self, *_: Any) -> None:
-        self._on_notify()
+    def _notified(self, _connection: Any, _process: int, channel: str, _payload: str) -> None:
+        self._channels[channel]()

@@ -35,7 +35,7 @@ from services.switcher.rollouts.looking import Looks
 from services.switcher.rollouts.neighbours import Neighbours as RolloutNeighbours
 from services.switcher.rollouts.servicer import RolloutParts
 from services.switcher.rollouts.store import RolloutStore
-from services.switcher.rows import CHANNEL, MIGRATIONS
+from services.switcher.rows import FRONTS_CHANNEL, MIGRATIONS, ROUTES_CHANNEL
 from services.switcher.servicer import Parts, SwitcherServicer
 from services.switcher.shadow_store import ShadowStore
 from services.switcher.store import RouteStore
@@ -86,8 +86,8 @@ class SwitcherApp(ServiceApp):
         channel, registry = connect(settings.replayer_target), connect(settings.registry_target)
         self._closing.push_async_callback(channel.close)
         self._closing.push_async_callback(registry.close)
-        hint = Hint()
-        listener = Listener(settings.postgres, CHANNEL, hint.give)
+        of_routes, of_fronts = Hint(), Hint()
+        listener = Listener(settings.postgres, {ROUTES_CHANNEL: of_routes.give, FRONTS_CHANNEL: of_fronts.give})
         listener.start()
         self._closing.push_async_callback(listener.stop)
 
@@ -96,16 +96,16 @@ class SwitcherApp(ServiceApp):
         fronts = FrontStore(pool, timedelta(seconds=settings.reader_lease_s))
         replayer, shadows = ReplayerClient(channel), ShadowStore(pool)
         views, wakes = Views(store, pending, replayer), Wakes(pending, replayer)
-        self._feed = feed = Feed(store, hint)
+        self._feed = feed = Feed(store, of_routes)
         await feed.begin()
         self._run("feed", feed.run())
         self._run("reconcile", Reconcile(store, views, wakes).run())
         barrier, neighbours = (
-            Barrier(store, fronts, hint, limits),
+            Barrier(store, fronts, of_fronts, limits),
             Neighbours(replayer, shadows, views, wakes),
         )
         requests = RequestStore(pool)
-        changes = Changes(store, requests, barrier, neighbours, hint, limits)
+        changes = Changes(store, requests, barrier, neighbours, of_routes, limits)
         experiments = ExperimentStore(pool)
         keys, ledger = await experiments.keys(), Ledger(pool)
         guardrails = Guardrails(experiments, ledger, changes, replayer, settings.instance)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from core.postgres import Pool
-from services.switcher.rows import SQL, transaction
+from services.switcher.rows import SQL, statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,27 +32,27 @@ class PendingStore:
 
     async def views(self) -> list[PendingView]:
         """Views that do not show the active version yet."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.pending_views)
         return [PendingView(row["job"], row["version"], row["epoch"]) for row in rows]
 
     async def view_moved(self, view: PendingView) -> None:
         """Note that a view has followed."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await connection.execute(SQL.view_moved, view.job, view.epoch, view.version)
 
     async def view_waiting(self, view: PendingView, waiting_for: str) -> None:
         """Note what a pending view waits for."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await connection.execute(SQL.view_waiting, view.job, view.epoch, waiting_for)
 
     async def wakes(self) -> list[PendingWake]:
         """Rollbacks whose runs are still to be woken."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.pending_wakes)
         return [PendingWake(row["job"], row["epoch"], tuple(row["versions"])) for row in rows]
 
     async def woken(self, wake: PendingWake) -> None:
         """Note that the replayer has answered for each of the runs."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await connection.execute(SQL.woken, wake.job, wake.epoch)

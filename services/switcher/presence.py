@@ -8,7 +8,7 @@ from typing import Any
 from core.postgres import Pool
 from services.switcher.adoption import Front
 from services.switcher.records import FrontReadLoad, Proposal, ReadLoad, RouteRecord
-from services.switcher.rows import SQL, fronts_of, proposal_of, record_of, transaction
+from services.switcher.rows import SQL, fronts_of, proposal_of, record_of, statement, transaction
 from turnout.errors import Aborted
 
 
@@ -40,7 +40,7 @@ class FrontStore:
             await connection.execute(SQL.serve_all_routes, front)
             routes = await self._routes(connection, revision)
             proposals = await connection.fetch(SQL.proposals_open)
-            await connection.execute(SQL.notify)
+            await connection.execute(SQL.notify_of_fronts)
         return Registration(
             front=front,
             stream=stream,
@@ -64,7 +64,7 @@ class FrontStore:
         The newest revision at that moment, which holds every commit from before the heartbeat. Aborted when the lease
         has expired or another stream has it: the front must say hello again.
         """
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             said = (None,) * 4 if load is None else (load.reads, load.window, load.p50, load.p99)
             revision: int | None = await connection.fetchval(SQL.renew_lease, front, stream, self.lease, *said)
         if revision is None:
@@ -76,7 +76,7 @@ class FrontStore:
 
     async def read_load(self) -> list[FrontReadLoad]:
         """What each live front last said of its reads; one that has said nothing yet is left out."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.read_load)
         return [FrontReadLoad(row["front"], _load_of(row), row["age"]) for row in rows]
 
@@ -84,7 +84,7 @@ class FrontStore:
         """End the lease at once: the front said goodbye."""
         async with transaction(self._pool) as connection:
             await connection.execute(SQL.end_lease, front, stream)
-            await connection.execute(SQL.notify)
+            await connection.execute(SQL.notify_of_fronts)
 
     async def report(self, front: str, proposal: str, state: str, reason: str) -> None:
         """Keep what a front says about a proposal. Of a proposal that is long forgotten nothing is kept."""
@@ -94,11 +94,11 @@ class FrontStore:
                 await connection.fetchval(SQL.share_revision)
                 await connection.execute(SQL.drain, front, proposal)
             await connection.execute(SQL.report, front, proposal, state, reason)
-            await connection.execute(SQL.notify)
+            await connection.execute(SQL.notify_of_fronts)
 
     async def fronts(self, proposal: str) -> list[Front]:
         """Every front that is remembered, and what it said about a proposal."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return await fronts_of(connection, proposal)
 
 

@@ -29,8 +29,11 @@ select value from switcher.revision for share
 -- name: revision
 select value from switcher.revision
 
--- name: notify
-select pg_notify('turnout_switcher', '')
+-- name: notify_of_routes
+select pg_notify('turnout_routes', '')
+
+-- name: notify_of_fronts
+select pg_notify('turnout_fronts', '')
 
 -- name: open_proposals
 select p.proposal, p.described, p.deadline <= clock_timestamp() as dead, p.emergency, p.rolls_back

@@ -10,7 +10,7 @@ from typing import Any
 from core.postgres import Pool
 from services.switcher.records import ChangeRecord, Intent
 from services.switcher.refusals import refuse_reused
-from services.switcher.rows import SQL, change_of, transaction
+from services.switcher.rows import SQL, change_of, statement, transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class RequestStore:
 
     async def in_flight(self, intent: Intent) -> bool:
         """Whether the request is being carried out, by this replica or another one; InvalidInput as for `find`."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.find_proposal_of_request, intent.request_id)
         if row is None:
             return False

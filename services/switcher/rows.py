@@ -21,7 +21,9 @@ from services.switcher.records import (
 )
 from services.switcher.switch import State
 
-CHANNEL = "turnout_switcher"
+# What is announced, once it is committed: that a proposal or a route has changed, or what a front says of itself.
+ROUTES_CHANNEL = "turnout_routes"
+FRONTS_CHANNEL = "turnout_fronts"
 MIGRATIONS = Path(__file__).parent / "migrations"
 SQL = load_queries(Path(__file__).parent / "queries.sql")
 Fence = Callable[[Any], Awaitable[None]]

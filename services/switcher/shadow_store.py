@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core.postgres import Pool
-from services.switcher.rows import SQL, read_route, transaction
+from services.switcher.rows import SQL, read_route, statement, transaction
 from services.switcher.shadow_report import ShadowTally, report
 from turnout.errors import NotFound
 from turnout.shadow import ShadowCounts, ShadowReport
@@ -53,7 +53,7 @@ class ShadowStore:
 
     async def between(self, job: str, version: int, active_version: int) -> ShadowReport | None:
         """What is said of a version beside an active one; None where nothing was compared."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.shadow_tallies, job, version, active_version)
         return _report(job, (version, active_version), None, rows) if rows else None
 
@@ -62,7 +62,7 @@ class ShadowStore:
 
         None where nothing was compared since, or it is the shadow no more.
         """
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.tallies_of_present_shadow, job, version, active_version)
         return _report(job, (version, active_version), None, rows) if rows else None
 

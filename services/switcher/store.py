@@ -82,24 +82,24 @@ class RouteStore:
 
     async def read(self, job: str) -> RouteRecord:
         """The route of a job; one that was never committed has no route in its state."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return await read_route(connection, job)
 
     async def list_routes(self, after: str, limit: int) -> list[RouteRecord]:
         """Committed routes by name, from the one after the job `after`."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.list_routes, after, limit)
         return [record_of(row["job"], row) for row in rows]
 
     async def list_changes(self, job: str, before_epoch: int | None, limit: int) -> list[ChangeRecord]:
         """Committed changes of a route, newest first; those before an epoch, where one is given."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.list_changes, job, before_epoch, limit)
         return [change_of(row) for row in rows]
 
     async def partners(self, job: str) -> list[str]:
         """The other jobs whose last cutover was the same step as that of this job, and can still be taken back."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return [row["job"] for row in await connection.fetch(SQL.partners, job)]
 
     async def propose(self, changes: Sequence[Change], intent: Intent, terms: Terms) -> str:
@@ -130,7 +130,7 @@ class RouteStore:
                     *(proposal, change.route.job, change.route.epoch, routes[change.route.job]),
                     sorted(change.to_read_back),
                 )
-            await connection.execute(SQL.notify)
+            await connection.execute(SQL.notify_of_routes)
         return proposal
 
     async def renew(self, proposal: str, lifetime: timedelta) -> None:
@@ -143,11 +143,11 @@ class RouteStore:
         async with transaction(self._pool) as connection:
             await connection.execute(SQL.lock_routes, sorted(jobs))
             await _close(connection, proposal, because)
-            await connection.execute(SQL.notify)
+            await connection.execute(SQL.notify_of_routes)
 
     async def cancel_dead(self) -> list[str]:
         """Close every proposal whose proposer died; their ids."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.dead_proposals)
         for row in rows:
             await self.cancel(row["jobs"], row["proposal"], "its proposer was not heard of any more")
@@ -191,12 +191,12 @@ class RouteStore:
                 stored = intent.request_id, intent.fingerprint, encode(records), proposal
                 if await connection.fetchval(SQL.store_request, *stored) is None:
                     raise _carried_out_before(jobs)
-            await connection.execute(SQL.notify)
+            await connection.execute(SQL.notify_of_routes)
         return Committed(proposal, records, counted)
 
     async def revision(self) -> int:
         """The newest revision."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return int(await connection.fetchval(SQL.revision))
 
     async def proposals_since(self, revision: int) -> tuple[int, list[Proposal]]:

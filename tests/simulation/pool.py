@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -144,21 +144,27 @@ class Pool:
 
 
 class Listener:
-    """Instead of LISTEN: hears of commits that notify, unless the notice is lost."""
+    """Instead of LISTEN: hears of commits that notify on whichever channel, unless the notice is lost."""
 
-    def __init__(self, server: Server, process: Process, on_notify: Callable[[], None], loss: float) -> None:
+    def __init__(
+        self, server: Server, process: Process, channels: Mapping[str, Callable[[], None]], loss: float
+    ) -> None:
         self._server = server
         self._process = process
-        self._on_notify = on_notify
+        self._channels = channels
         self._loss = loss
+
+    def _notified(self) -> None:
+        for told in self._channels.values():
+            told()
 
     def tell(self, server: Server) -> None:
         if self._process not in server.cut and server.rng.random() >= self._loss:
-            server.loop.in_process(self._process, server.delay_s(), self._on_notify)
+            server.loop.in_process(self._process, server.delay_s(), self._notified)
 
     def start(self) -> None:
         self._server.listen(self)
-        self._on_notify()
+        self._notified()
 
     async def stop(self) -> None:
         self._server.unlisten(self)

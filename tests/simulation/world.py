@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -257,8 +257,8 @@ class World:
         async def nothing(*_: Any) -> None:
             return
 
-        def listener(dsn: str, channel: str, on_notify: Callable[[], None]) -> Listener:
-            return Listener(self.server, current(), on_notify, self.notice_loss)
+        def listener(dsn: str, channels: Mapping[str, Callable[[], None]]) -> Listener:
+            return Listener(self.server, current(), channels, self.notice_loss)
 
         def now_s() -> float:
             process = of_now()

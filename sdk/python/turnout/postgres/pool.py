@@ -31,12 +31,11 @@ async def open_pool(
     max_size: int = 8,
     command_timeout_s: float = COMMAND_TIMEOUT_S,
     settings: dict[str, str] | None = None,
-    keeps_session: bool = False,
 ) -> Any:
     """A pool on `dsn` that shows up as `application_name` and reconnects by itself. The caller closes it.
 
-    keeps_session: a connection that comes back is not reset, which costs more than a short read itself; for those who
-    leave nothing behind in a session. A transaction that was left open is rolled back all the same.
+    A connection that comes back is not reset, which costs more than a short read itself: leave nothing behind in a
+    session, but `set local` what a transaction needs. A transaction that was left open is rolled back all the same.
     """
     return await _BoundedPool(
         dsn,
@@ -49,7 +48,7 @@ async def open_pool(
         record_class=asyncpg.Record,
         timeout=CONNECT_TIMEOUT_S,
         command_timeout=command_timeout_s,
-        reset=_nothing if keeps_session else None,
+        reset=_nothing,
         server_settings={"application_name": application_name, **(settings or {})},
     )
 

@@ -208,7 +208,6 @@ class Tables:
                 # Every scan ends by itself before, unless this process is frozen.
                 "idle_in_transaction_session_timeout": f"{READ_S_MAX:.0f}s",
             },
-            keeps_session=True,
         )
 
     async def close(self) -> None:
