@@ -142,9 +142,14 @@ async def test_a_retirement_can_be_taken_back(client: Client, orders: Orders) ->
     await eventually(lambda: has_state(client, 1, VersionState.REGISTERED), 60)
     await caught_up(client, 1)
     assert await stored(client, 1) == orders.table(1)
-    with pytest.raises(FailedPrecondition) as refused:
-        await client.cut_over(JOB, 1)
-    assert [violation.type for violation in refused.value.violations] == ["schema"], "v1 lacks the column of v2"
+
+    async def refused_by_the_schema_alone() -> bool:  # on a busy machine it may fall behind once more
+        with pytest.raises(FailedPrecondition) as refused:
+            await client.cut_over(JOB, 1)
+        assert [violation.type for violation in refused.value.violations] == ["schema"], "v1 lacks the column of v2"
+        return True
+
+    await eventually(refused_by_the_schema_alone, 60)
     change = await client.cut_over(JOB, 1, override_gates=["schema"])
     assert change.route.active_version == 1
     assert [gate.gate for gate in change.gates if gate.overridden] == ["schema"]

@@ -120,8 +120,8 @@ ASKED: dict[str, Ask] = {
     "a session": session,
     "a token that is none": lambda client: client.get("j", 1, token=b"none"),
     "a token ahead of all": lambda client: client.get("j", 1, token=token_of("j", 1, AHEAD), timeout_s=1),
-    "a batch with a token": lambda client: client.batch_get("j", [1, 2, 3], token=token_of("j", 1, SEEN)),
-    "a scan with a token": scanned(token=token_of("j", 1, SEEN)),
+    "a batch with a token": lambda client: client.batch_get("j", [1, 2, 3], token=token_of("j", 1, SEEN), timeout_s=5),
+    "a scan with a token": scanned(token=token_of("j", 1, SEEN), timeout_s=5),
     "a version that never was": lambda client: client.get("j", 1, version=9),
 }
 
