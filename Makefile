@@ -28,8 +28,9 @@ demo: setup ## Tell the whole story on real data, a minute or two, then end
 dev: setup ## Run Kafka, PostgreSQL and the services until Ctrl-C
 	@exec $(BIN)/python -m deploy.local $(ARGS)
 
+# More processes than the two cores it is meant for: a test waits for leases and loops for half of its time.
 test: .venv/.dev .cache/.kafka ## Run all tests on a real Kafka and a real PostgreSQL
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 lint: .venv/.dev .venv-protos/.done ## Check style, types, the arrows between packages, and the contract
 	@$(BIN)/ruff check --quiet .
