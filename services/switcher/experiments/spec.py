@@ -62,8 +62,8 @@ class Bandit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     objective: Objective = Objective.CONVERSIONS
     epsilon: float = 0.1  # shared out among all arms by EPSILON_GREEDY
     floor: float = 0.05  # that no arm falls below
-    step_max: float = 0.1  # the most that an arm's share changes at a time
-    gamma: float = 1.0  # what an epoch's outcomes weigh beside those of the next one
+    step_max: float = 0.2  # the most that an arm's share changes at a time
+    gamma: float = 0.9  # what an epoch's outcomes weigh beside those of the next one
     every_s: float = 3600.0  # least time from one step to the next
     units_min: int = 100  # complete windows in each arm before the first step
 

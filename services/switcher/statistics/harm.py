@@ -45,6 +45,11 @@ def log_e_harm(strata: Sequence[FirstErrors], allowed_ratio: float = 1.0) -> flo
 
     Strata with a share of 0 or 1 say nothing. ValueError for a share outside [0, 1], negative counts or a ratio of 0.
     """
+    return log_mean_exp(log_ratios(strata, allowed_ratio))
+
+
+def log_ratios(strata: Sequence[FirstErrors], allowed_ratio: float = 1.0) -> Floats:
+    """What the e-value is the mean of: the log of each likelihood ratio, by WORSE; linear in the counts."""
     if allowed_ratio <= 0:
         raise ValueError(f"allowed_ratio is {allowed_ratio}; it must be above 0")
     logs = np.zeros_like(WORSE)
@@ -55,7 +60,7 @@ def log_e_harm(strata: Sequence[FirstErrors], allowed_ratio: float = 1.0) -> flo
         allowed = label_share(one.share, allowed_ratio)
         worse = label_share(one.share, allowed_ratio * WORSE)
         logs = logs + one.candidate * np.log(worse / allowed) + one.active * np.log((1.0 - worse) / (1.0 - allowed))
-    return log_mean_exp(logs)
+    return logs
 
 
 def units_to_find(risk: float, share: float, ratio: float, level: float) -> float:

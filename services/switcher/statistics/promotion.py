@@ -51,7 +51,8 @@ def log_e_no_worse(strata: Sequence[Windows], margin: float) -> float:
     if margin < 0:
         raise ValueError(f"margin is {margin}; it must not be negative")
     told = [one for one in strata if _checked(one) and 0.0 < one.share < 1.0]
-    return log_mean_exp(np.array([_log_e_labels(told, 1.0 + margin), _log_e_risks(told, 1.0 + margin)]))
+    labels, risks = label_ratios(told, 1.0 + margin), risk_ratios(told, 1.0 + margin)
+    return log_mean_exp(np.array([log_mean_exp(labels), log_mean_exp(risks)]))
 
 
 def units_needed(risk: float, share: float, margin: float, level: float) -> float:
@@ -67,16 +68,18 @@ def units_needed(risk: float, share: float, margin: float, level: float) -> floa
     return math.log(2 * len(BETTER) / level) / growth / risk  # in this order: the product of two small ones may be 0
 
 
-def _log_e_labels(strata: Sequence[Windows], bound: float) -> float:
+def label_ratios(strata: Sequence[Windows], bound: float) -> Floats:
+    """The log of each likelihood ratio of the labels, in the order of BETTER; linear in the counts."""
     logs = np.zeros_like(BETTER)
     for one in strata:
         at_bound, better = label_share(one.share, bound), label_share(one.share, BETTER)
         logs = logs + one.candidate_errors * np.log(better / at_bound)
         logs = logs + one.active_errors * np.log((1.0 - better) / (1.0 - at_bound))
-    return log_mean_exp(logs)
+    return logs
 
 
-def _log_e_risks(strata: Sequence[Windows], bound: float) -> float:
+def risk_ratios(strata: Sequence[Windows], bound: float) -> Floats:
+    """The log of each likelihood ratio of both outcomes, by RISKS and BETTER; linear in the counts."""
     active = np.repeat(RISKS, len(BETTER))
     candidate = active * np.tile(BETTER, len(RISKS))
     logs = np.zeros_like(active)
@@ -86,7 +89,7 @@ def _log_e_risks(strata: Sequence[Windows], bound: float) -> float:
         logs = logs + (one.active_units - one.active_errors) * np.log((1.0 - active) / (1.0 - nearest))
         logs = logs + one.candidate_errors * np.log(candidate / (bound * nearest))
         logs = logs + (one.candidate_units - one.candidate_errors) * np.log((1.0 - candidate) / (1.0 - bound * nearest))
-    return log_mean_exp(logs)
+    return logs
 
 
 def _nearest(active: Floats, candidate: Floats, share: float, bound: float) -> Floats:

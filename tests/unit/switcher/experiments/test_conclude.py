@@ -152,7 +152,7 @@ class TestBandit:
 
     def test_rewards_are_means(self) -> None:
         arms = ArmTally(500, 500, 0, 0, 500.0, 1000.0, (0,)), ArmTally(500, 500, 0, 0, 700.0, 1500.0, (0,))
-        told = conclude(self.given(*arms, bandit=Bandit(objective=Objective.REWARDS, every_s=1.0)))
+        told = conclude(self.given(*arms, bandit=Bandit(objective=Objective.REWARDS, step_max=0.1, every_s=1.0)))
         assert told.after.weights == (4000, 6000)
 
     def test_where_it_stays_it_says_so(self) -> None:

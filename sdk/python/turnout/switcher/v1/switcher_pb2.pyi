@@ -2086,9 +2086,9 @@ class Bandit(google.protobuf.message.Message):
     floor: builtins.float
     """Share that no arm falls below; default 0.05."""
     step_max: builtins.float
-    """Most that an arm's share changes at a time; default 0.1."""
+    """Most that an arm's share changes at a time; default 0.2."""
     gamma: builtins.float
-    """What an epoch's outcomes weigh beside those of the next one, up to 1; default 1."""
+    """What an epoch's outcomes weigh beside those of the next one, up to 1, which forgets nothing; default 0.9."""
     units_min: builtins.int
     """Complete windows in each arm before the first step; default 100."""
     @property
