@@ -8,7 +8,7 @@ import numpy as np
 from bench.statistics.course import FIRST_EPOCH, drawn, experiment
 from bench.statistics.figure import Figure, Random
 from services.switcher.experiments.conclude import Action, ArmTally, EpochTally, Situation, conclude, in_basis_points
-from services.switcher.experiments.spec import Bandit, Rule
+from services.switcher.experiments.spec import Bandit, Rule, default_harms
 from turnout.routing import WHOLE
 
 STEPS: Final = 60  # times at which the bandit may move
@@ -53,7 +53,7 @@ class _Counted:
 
 
 def _tally(units: int, closed: int, conversions: int) -> ArmTally:
-    return ArmTally(units, closed, conversions=conversions, harms=(0,) * len(experiment(WHOLE).harms))
+    return ArmTally(units, closed, conversions=conversions, harms=(0,) * len(default_harms(Bandit())))
 
 
 def _regret(random: Random, rates: Rates, bandit: Bandit) -> float:

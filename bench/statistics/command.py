@@ -18,12 +18,19 @@ from bench.arguments import at_least_one
 from bench.goals import Goal, status
 from bench.statistics.bandit import bandit_figures
 from bench.statistics.figure import Figure
-from bench.statistics.harm import harm_figures
+from bench.statistics.harm import conversion_figures, harm_figures
 from bench.statistics.mismatch import mismatch_figures
 from bench.statistics.promotion import promotion_figures
 from bench.statistics.records import record_figures
 
-PARTS: Final = (harm_figures, mismatch_figures, promotion_figures, bandit_figures, record_figures)
+PARTS: Final = (
+    harm_figures,
+    mismatch_figures,
+    promotion_figures,
+    bandit_figures,
+    record_figures,
+    conversion_figures,
+)
 
 
 def figures(seed: int, rounds: int) -> Iterator[Figure]:

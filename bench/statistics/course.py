@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.switcher.experiments.conclude import ArmTally, Conclusion, Drawn, EpochTally, Situation, conclude
-from services.switcher.experiments.spec import Arm, Bandit, Metric, Spec
+from services.switcher.experiments.spec import Arm, Bandit, Metric, Spec, default_harms
 from services.switcher.intervals import redraw, whole
 from services.switcher.statistics.mixture import Floats
 from turnout.routing import WHOLE, Units
@@ -89,7 +89,7 @@ def experiment(*weights: int, bandit: Bandit | None = None) -> Spec:
     """v1, the control, and candidates with these weights in basis points; all else as a user gets it who says no more
     than from when on an answer is slow, so that all harms are watched."""
     arms = tuple(Arm(version, weight) for version, weight in enumerate(weights, start=1))
-    return Spec(arms, Units.CALLER, slow_s=0.05, bandit=bandit)
+    return Spec(arms, Units.CALLER, harms=default_harms(bandit), slow_s=0.05, bandit=bandit)
 
 
 def beside(share: float) -> tuple[int, int]:

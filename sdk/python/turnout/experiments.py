@@ -32,7 +32,7 @@ class Metric(enum.StrEnum):
     FAILURE = "FAILURE"  # the front could not answer; once a unit
     NOT_FOUND = "NOT_FOUND"  # the front found no row; once a unit
     SLOW = "SLOW"  # the answer took longer than the plan's `slow`; once a unit
-    CONVERSION = "CONVERSION"  # reported: the unit did what it was hoped to do; once a unit
+    CONVERSION = "CONVERSION"  # reported: the unit did what it was hoped to do; once a unit; as a harm: too few did
     REWARD = "REWARD"  # reported: a number; those of a unit add up
 
 
@@ -66,9 +66,10 @@ class Plan:
     """What verdicts go by; fixed for the life of the experiment. None = the default of the switcher.
 
     abort_alpha, mismatch_alpha, promote_beta: probabilities of aborting, pausing and promoting wrongly. margin: a
-    candidate's risk may be 1 + margin times the control's. units_min, units_max: complete windows before a promotion,
-    and after which it is inconclusive. window: of a unit, from its first exposure. delay: how much later an outcome may
-    be reported. slow: an answer that takes longer is SLOW. harms: the guardrails. errors: harms that count in a window.
+    candidate's risk may be 1 + margin times the control's, and its conversions the same less. units_min, units_max:
+    complete windows before a promotion, and after which it is inconclusive. window: of a unit, from its first exposure.
+    delay: how much later an outcome may be reported. slow: an answer that takes longer is SLOW. harms: the guardrails,
+    all but REWARD. errors: harms that count in a window, neither CONVERSION nor REWARD.
     """
 
     abort_alpha: float | None = None

@@ -41,7 +41,7 @@ from services.switcher.statistics.decision import (
     Verdict,
     decide,
 )
-from services.switcher.statistics.harm import FirstErrors
+from services.switcher.statistics.harm import Firsts
 from services.switcher.statistics.promotion import Windows
 from services.switcher.statistics.srm import FirstExposures
 from turnout.routing import WHOLE, Interval
@@ -201,12 +201,13 @@ def _harms(situation: Situation, place: int) -> tuple[Harm, ...]:
         Harm(
             metric.value,
             tuple(
-                FirstErrors(_share(one, place), one.arms[0].harms[kind], one.arms[place].harms[kind])
+                Firsts(_share(one, place), one.arms[0].harms[kind], one.arms[place].harms[kind])
                 for one in situation.epochs
             ),
+            wanted=metric is Metric.CONVERSION,
         )
         for kind, metric in enumerate(situation.spec.harms)
-        if metric is not Metric.SLOW or situation.spec.slow_s
+        if metric in situation.spec.watched
     )
 
 

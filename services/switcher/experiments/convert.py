@@ -15,6 +15,7 @@ from services.switcher.experiments.ledger import Outcome, Result
 from services.switcher.experiments.rows import DecisionRow, ExperimentRecord
 from services.switcher.experiments.spec import (
     CLIENTS,
+    ERRORS,
     HARMS,
     Arm,
     Bandit,
@@ -23,6 +24,7 @@ from services.switcher.experiments.spec import (
     Rule,
     Spec,
     checked,
+    default_harms,
     default_holdout_salt,
 )
 from services.switcher.experiments.store import Counted
@@ -61,6 +63,7 @@ def spec_of(job: str, message: pb.Experiment) -> Spec:
         )
     plan = message.plan
     salt = text(message.holdout_salt, "holdout_salt", ID_MAX)
+    bandit = _bandit_of(message.bandit) if message.HasField("bandit") else None
     arms = [Arm(arm.version, arm.weight) for arm in message.arms]
     return checked(
         Spec(
@@ -74,8 +77,8 @@ def spec_of(job: str, message: pb.Experiment) -> Spec:
                 units_min=plan.units_min or _PLAN.units_min,
                 units_max=plan.units_max or _PLAN.units_max,
             ),
-            harms=_metrics_of(plan.harms) or _SPEC.harms,
-            errors=_metrics_of(plan.errors) or _SPEC.errors,
+            harms=_metrics_of(plan.harms, HARMS, "harms") or default_harms(bandit),
+            errors=_metrics_of(plan.errors, ERRORS, "errors of a window") or _SPEC.errors,
             window_s=_seconds(plan, "window", _SPEC.window_s),
             delay_s=_seconds(plan, "delay", _SPEC.delay_s),
             slow_s=_seconds(plan, "slow", 0.0),
@@ -83,16 +86,16 @@ def spec_of(job: str, message: pb.Experiment) -> Spec:
             holdout=message.holdout,
             holdout_salt=(salt or default_holdout_salt(job)) if message.holdout else "",
             overrides=tuple(sorted((one.unit, one.version) for one in message.overrides)),
-            bandit=_bandit_of(message.bandit) if message.HasField("bandit") else None,
+            bandit=bandit,
         )
     )
 
 
-def _metrics_of(numbers: Iterable[int]) -> tuple[Metric, ...]:
+def _metrics_of(numbers: Iterable[int], allowed: Sequence[Metric], what: str) -> tuple[Metric, ...]:
     found = {_METRICS.get(number) for number in numbers}
-    if not found <= set(HARMS):
-        raise InvalidInput("INVALID_EXPERIMENT", f"Only {', '.join(one.value for one in HARMS)} are harms.")
-    return tuple(metric for metric in HARMS if metric in found)
+    if not found <= set(allowed):
+        raise InvalidInput("INVALID_EXPERIMENT", f"Only {', '.join(one.value for one in allowed)} are {what}.")
+    return tuple(metric for metric in allowed if metric in found)
 
 
 def _seconds(message: Any, field: str, default: float) -> float:
@@ -271,7 +274,7 @@ def _candidate_message(situation: Situation, inputs: Inputs, place: int, judged:
                 name=harm.metric,
                 e_value=_e_value(log_e),
                 threshold=threshold,
-                counts=[sum(one.active for one in harm.errors), sum(one.candidate for one in harm.errors)],
+                counts=[sum(one.active for one in harm.firsts), sum(one.candidate for one in harm.firsts)],
             )
             for harm, log_e in zip(candidate.harms, judged.log_e_harms, strict=True)
         ],

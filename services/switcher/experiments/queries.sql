@@ -167,7 +167,7 @@ with given as (
 ), harmed as (
     insert into switcher.experiment_harms (number, epoch, version, metric, units)
     select $1, epoch, version, metric, count(*) from added
-    where metric in ('ERROR', 'FAILURE', 'NOT_FOUND', 'SLOW') group by epoch, version, metric
+    where metric in ('ERROR', 'FAILURE', 'NOT_FOUND', 'SLOW', 'CONVERSION') group by epoch, version, metric
     on conflict (number, epoch, version, metric) do update set units = experiment_harms.units + excluded.units
 )
 select c.place, a.unit is not null as stored from counted c left join added a using (unit, metric, key)

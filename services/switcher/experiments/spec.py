@@ -21,7 +21,7 @@ _MILLION: Final = 1_000_000
 
 
 class Metric(enum.Enum):
-    """What may become of an exposure. The first four are harms, of which the first one of a unit counts."""
+    """What may become of an exposure. Of all but rewards the first one of a unit counts."""
 
     ERROR = "ERROR"  # a client said that the answer was wrong or of no use
     FAILURE = "FAILURE"  # the front could not answer
@@ -31,7 +31,10 @@ class Metric(enum.Enum):
     REWARD = "REWARD"  # a number; those of a unit add up
 
 
-HARMS: Final = (Metric.ERROR, Metric.FAILURE, Metric.NOT_FOUND, Metric.SLOW)
+ERRORS: Final = (Metric.ERROR, Metric.FAILURE, Metric.NOT_FOUND, Metric.SLOW)
+"""Of which more are harm, and which may count as an error in a unit's window."""
+HARMS: Final = (*ERRORS, Metric.CONVERSION)
+"""What may be watched: fewer conversions are harm, too."""
 CLIENTS: Final = (Metric.ERROR, Metric.CONVERSION, Metric.REWARD)
 """What a client may report; the rest is the fronts' own to tell."""
 
@@ -68,6 +71,12 @@ class Bandit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     units_min: int = 100  # complete windows in each arm before the first step
 
 
+def default_harms(bandit: Bandit | None) -> tuple[Metric, ...]:
+    """What is watched unless somebody says otherwise: all harms, but for conversions where a bandit looks for them: an
+    arm that converts fewer units gets its floor, and may become the best one yet."""
+    return ERRORS if bandit is not None and bandit.objective is Objective.CONVERSIONS else HARMS
+
+
 class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """A version and its weight in basis points."""
 
@@ -101,6 +110,11 @@ class Spec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def candidates(self) -> tuple[int, ...]:
         """The versions that must prove themselves."""
         return tuple(arm.version for arm in self.arms[1:])
+
+    @property
+    def watched(self) -> tuple[Metric, ...]:
+        """The harms that can come: no answer is SLOW where nothing says from when on."""
+        return tuple(metric for metric in self.harms if metric is not Metric.SLOW or self.slow_s)
 
     @property
     def weights(self) -> Mapping[int, int]:
@@ -180,8 +194,9 @@ def _of_plan(spec: Spec) -> list[str]:
     except ValueError as error:
         return [f"{error}."]
     told = []
-    if not set(spec.harms) <= set(HARMS) or not set(spec.errors) <= set(HARMS):
-        told.append(f"Only {', '.join(one.value for one in HARMS)} are harms.")
+    for named, allowed, what in ((spec.harms, HARMS, "harms"), (spec.errors, ERRORS, "errors of a window")):
+        if not set(named) <= set(allowed):
+            told.append(f"Only {', '.join(one.value for one in allowed)} are {what}.")
     if not spec.harms or not spec.errors:
         told.append("Without a harm to watch for there is no guardrail; name at least one.")
     if not 0 < spec.window_s <= 90 * 86400 or not 0 <= spec.delay_s <= 90 * 86400:

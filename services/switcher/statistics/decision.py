@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from services.switcher.statistics.harm import FirstErrors, log_e_harm
+from services.switcher.statistics.harm import Firsts, label_share, log_e_harm, log_e_loss
 from services.switcher.statistics.promotion import Windows, log_e_no_worse, units_needed
 from services.switcher.statistics.srm import FirstExposures, log_e_mismatch
 
@@ -37,7 +37,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     abort_alpha: float = 0.05  # probability of aborting any candidate although none does harm
     mismatch_alpha: float = 0.001  # of freezing although the units are spread as designed
     promote_beta: float = 0.05  # of promoting any candidate that is worse than the margin
-    margin: float = 0.1  # a candidate's risk may be 1 + margin times the active version's
+    margin: float = 0.1  # a candidate's risk may be 1 + margin times the active version's, conversions the same less
     units_min: int = 100  # complete windows in each of the two before a promotion
     units_max: int = 1_000_000  # complete windows of a candidate and the active version after which it is inconclusive
 
@@ -54,10 +54,12 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Harm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One kind of harm that is watched, and the first errors of that kind, by epoch."""
+    """One kind of harm that is watched, and the first ones of that kind, by epoch. wanted: the harm is that there are
+    too few, as of conversions, not that there are too many."""
 
     metric: str
-    errors: tuple[FirstErrors, ...]
+    firsts: tuple[Firsts, ...]
+    wanted: bool = False
 
 
 class Candidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,7 +127,7 @@ def promote_beta(inputs: Inputs) -> float:
 
 def _judged(inputs: Inputs, candidate: Candidate, mismatch: float) -> Judgement:
     plan, alpha, beta = inputs.plan, harm_alpha(inputs, candidate), promote_beta(inputs)
-    harms = tuple(log_e_harm(harm.errors) for harm in candidate.harms)
+    harms = tuple(_log_e(plan, harm) for harm in candidate.harms)
     no_worse = log_e_no_worse(candidate.windows, plan.margin)
     active = sum(one.active_units for one in candidate.windows)
     units = sum(one.candidate_units for one in candidate.windows)
@@ -133,7 +135,7 @@ def _judged(inputs: Inputs, candidate: Candidate, mismatch: float) -> Judgement:
     if candidate.objections:
         verdict, sentence = Verdict.ABORT, f"v{candidate.version} is refused by a gate: {candidate.objections[0]}"
     elif worst is not None and harms[worst] >= -math.log(alpha):
-        verdict, sentence = Verdict.ABORT, _harm_sentence(candidate, candidate.harms[worst], harms[worst], alpha)
+        verdict, sentence = Verdict.ABORT, _harm_sentence(plan, candidate, candidate.harms[worst], harms[worst], alpha)
     elif mismatch >= -math.log(plan.mismatch_alpha):
         verdict, sentence = Verdict.FREEZE, _mismatch_sentence(inputs, mismatch)
     elif no_worse >= -math.log(beta) and min(active, units) >= plan.units_min:
@@ -147,6 +149,10 @@ def _judged(inputs: Inputs, candidate: Candidate, mismatch: float) -> Judgement:
     return Judgement(candidate.version, tuple(map(_rounded, harms)), _rounded(no_worse), verdict, sentence)
 
 
+def _log_e(plan: Plan, harm: Harm) -> float:
+    return log_e_loss(harm.firsts, plan.margin) if harm.wanted else log_e_harm(harm.firsts)
+
+
 def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
@@ -154,13 +160,17 @@ def _rounded(value: float) -> float:
 # --- sentences ------------------------------------------------------------------------------------------------------
 
 
-def _harm_sentence(candidate: Candidate, harm: Harm, log_e: float, alpha: float) -> str:
-    own = sum(one.candidate for one in harm.errors)
-    total = own + sum(one.active for one in harm.errors)
-    expected = sum(one.share * (one.active + one.candidate) for one in harm.errors)
+def _harm_sentence(plan: Plan, candidate: Candidate, harm: Harm, log_e: float, alpha: float) -> str:
+    own = sum(one.candidate for one in harm.firsts)
+    total = own + sum(one.active for one in harm.firsts)
+    expected = sum(one.share * (one.active + one.candidate) for one in harm.firsts)
+    what, allowed = "errors", ""
+    if harm.wanted:
+        least = sum(label_share(one.share, 1 / (1 + plan.margin)) * (one.active + one.candidate) for one in harm.firsts)
+        what, allowed = "conversions", f" and {least:,.1f} the least that the margin allows"
     return (
-        f"v{candidate.version} does harm ({harm.metric}): {own:,} of {total:,} first errors are its own where "
-        f"{expected:,.1f} would be its share (e-value {shown(log_e)}, abort at {1 / alpha:,.0f})."
+        f"v{candidate.version} does harm ({harm.metric}): {own:,} of {total:,} first {what} are its own where "
+        f"{expected:,.1f} would be its share{allowed} (e-value {shown(log_e)}, abort at {1 / alpha:,.0f})."
     )
 
 

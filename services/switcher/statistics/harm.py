@@ -1,4 +1,4 @@
-"""Abort: does the candidate err more often than the active version?
+"""Abort: does the candidate err more often than the active version, or do fewer of its units convert?
 
 A unit's first error is looked at, and nothing but whose it was: the candidate's, or the active version's. Whatever the
 rate of errors is and however it drifts, a first error is the candidate's with probability
@@ -9,6 +9,10 @@ where w is the candidate's designed share among the two in that epoch and t the 
 version's. The e-process is the mean, over ratios t worse than the one that is allowed, of the likelihood of the labels
 under t against that under the allowed ratio. A label a unit: requests of one unit err together, and one label a request
 would fire in a fifth of all experiments without any harm.
+
+Conversions are the same with the arms exchanged (`log_e_loss`): the active version must not convert more often than a
+margin allows. First ones hold however many units convert. A version that converts more uses its units up sooner, so
+that those still to convert are rather the other's; but by any moment no more of its units have converted than did.
 
 Source: algorithms of the design, section 9; label tests of two Poisson streams conditioned on their sum.
 """
@@ -27,8 +31,9 @@ WORSE: Final[Floats] = np.array([1.15, 1.3, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0])
 
 
 @dataclass(frozen=True, slots=True)
-class FirstErrors:
-    """First errors of units in one epoch. share: the candidate's designed share of the two versions, 0 to 1."""
+class Firsts:
+    """First errors, or first conversions, of units in one epoch. share: the candidate's designed share of the two
+    versions, 0 to 1."""
 
     share: float
     active: int
@@ -40,7 +45,7 @@ def label_share(share: float, ratio: Floats | float) -> Floats | float:
     return share * ratio / (1.0 - share + share * ratio)
 
 
-def log_e_harm(strata: Sequence[FirstErrors], allowed_ratio: float = 1.0) -> float:
+def log_e_harm(strata: Sequence[Firsts], allowed_ratio: float = 1.0) -> float:
     """log of the e-value against "the candidate's rate is at most `allowed_ratio` times the active version's".
 
     Strata with a share of 0 or 1 say nothing. ValueError for a share outside [0, 1], negative counts or a ratio of 0.
@@ -48,7 +53,18 @@ def log_e_harm(strata: Sequence[FirstErrors], allowed_ratio: float = 1.0) -> flo
     return log_mean_exp(log_ratios(strata, allowed_ratio))
 
 
-def log_ratios(strata: Sequence[FirstErrors], allowed_ratio: float = 1.0) -> Floats:
+def log_e_loss(strata: Sequence[Firsts], margin: float) -> float:
+    """log of the e-value against "the active version's rate is at most 1 + margin times the candidate's", of what is
+    wanted, such as conversions. ValueError as `log_e_harm`, and for a margin of -1 or below."""
+    return log_e_harm([exchanged(one) for one in strata], 1.0 + margin)
+
+
+def exchanged(one: Firsts) -> Firsts:
+    """The same with the candidate in the place of the active version."""
+    return Firsts(1.0 - one.share, one.candidate, one.active)
+
+
+def log_ratios(strata: Sequence[Firsts], allowed_ratio: float = 1.0) -> Floats:
     """What the e-value is the mean of: the log of each likelihood ratio, by WORSE; linear in the counts."""
     if allowed_ratio <= 0:
         raise ValueError(f"allowed_ratio is {allowed_ratio}; it must be above 0")
@@ -77,7 +93,7 @@ def units_to_find(risk: float, share: float, ratio: float, level: float) -> floa
     return math.log(len(WORSE) / level) / growth / errors_per_unit
 
 
-def _check(one: FirstErrors) -> None:
+def _check(one: Firsts) -> None:
     if not 0.0 <= one.share <= 1.0:
         raise ValueError(f"share is {one.share}; it must lie in [0, 1]")
     if one.active < 0 or one.candidate < 0:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.switcher.statistics.harm import FirstErrors, log_e_harm
+from services.switcher.statistics.harm import Firsts, log_e_harm
 from services.switcher.statistics.mixture import log_mean_exp
 
 _EQUAL_SHARES = 0.5
@@ -39,6 +39,6 @@ def log_e_differs(strata: Sequence[Discordant]) -> float:
     """
     logs = [-math.log(len(strata) + 1.0)]
     for place, one in enumerate(strata, 1):
-        log_e = log_e_harm([FirstErrors(_EQUAL_SHARES, one.active, one.candidate)])
+        log_e = log_e_harm([Firsts(_EQUAL_SHARES, one.active, one.candidate)])
         logs.append(log_e - math.log(place * (place + 1.0)))
     return log_mean_exp(np.array(logs)) + math.log(len(logs))

@@ -276,6 +276,29 @@ async def test_samples_that_do_not_fit_pause_it_until_a_person_resumes_it(lab: E
     assert resumed.state == pb.Experiment.RUNNING
 
 
+async def test_a_version_of_which_fewer_units_convert_is_rolled_back_by_itself(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    assert pb.METRIC_CONVERSION in (await lab.get()).plan.harms
+    exposures = list(lab.expose(f"u{n}" for n in range(800)).values())
+    await lab.observe(exposures)
+    of_control = [one for one in exposures if one.version == 1]
+    of_candidate = [one for one in exposures if one.version == 2]
+    await lab.report([*of_control, *of_candidate[: len(of_control) // 2]], pb.METRIC_CONVERSION)
+    ended = await lab.until("ROLLED_BACK")
+    assert f"v2 does harm (CONVERSION): {len(of_control) // 2} of " in ended.end_reason
+    assert all(await lab.replay_all())
+
+
+async def test_conversions_that_a_bandit_looks_for_are_no_guardrail(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000}, experiment={"bandit": pb.Bandit()})
+    assert list((await lab.get()).plan.harms) == [
+        pb.METRIC_ERROR,
+        pb.METRIC_FAILURE,
+        pb.METRIC_NOT_FOUND,
+        pb.METRIC_SLOW,
+    ]
+
+
 async def test_it_freezes_while_a_front_does_not_tell_what_it_saw(lab: Experimenting, database: Any) -> None:
     await lab.create({1: 5000, 2: 5000}, experiment={"bandit": pb.Bandit()})
     await database.execute("update switcher.experiments set create_time = create_time - interval '1 hour'")

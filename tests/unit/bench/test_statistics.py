@@ -14,6 +14,7 @@ from bench.statistics.course import first
 from bench.statistics.figure import Figure
 from bench.statistics.harm import z_of_share
 from bench.statistics.mismatch import chi_square_p
+from services.switcher.experiments.spec import Metric
 
 
 @pytest.fixture(scope="module")
@@ -33,20 +34,30 @@ def test_every_figure_reaches_its_goal(measured: list[Figure]) -> None:
 @pytest.mark.long
 def test_the_naive_tests_fail_where_these_hold(measured: list[Figure]) -> None:
     shares = [one for one in measured if one.nominal is not None]
-    assert len(shares) == 6
+    assert len(shares) == 7
     for one in shares:
         assert one.naive is not None
         assert one.nominal is not None
         assert one.naive > max(one.value, one.nominal), one
 
 
-@pytest.mark.parametrize(("shares", "ratio"), [((0.05,), 10.0), (harm.RAMP, 1.0), ((0.5,), 1.5)])
-def test_an_abort_is_concluded_at_no_moment_that_was_passed_over(shares: tuple[float, ...], ratio: float) -> None:
-    course = harm.simulated(np.random.default_rng(3), shares, ratio)
+@pytest.mark.parametrize(
+    ("shares", "ratios"),
+    [
+        ((0.05,), {Metric.ERROR: 10.0}),
+        (harm.RAMP, {}),
+        ((0.5,), {Metric.ERROR: 1.7}),
+        ((0.5,), {Metric.CONVERSION: 0.5}),
+    ],
+)
+def test_an_abort_is_concluded_at_no_moment_that_was_passed_over(
+    shares: tuple[float, ...], ratios: dict[Metric, float]
+) -> None:
+    course = harm.simulated(np.random.default_rng(3), shares, ratios)
     moments = sorted({time for one in course.harms.values() for time in one.times.tolist()})
     found = first(course, harm.close_to_an_abort(course), harm.aborts)
     assert found == first(course, moments, harm.aborts)
-    assert (found is None) == (ratio == 1.0)
+    assert (found is None) == (not ratios)
 
 
 @pytest.mark.parametrize("lost", [0.0, 0.2])

@@ -1,6 +1,7 @@
 """What follows from a situation, and that it follows again."""
 
 import math
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,12 +22,13 @@ from services.switcher.experiments.conclude import (
 from services.switcher.experiments.record import RULES, RulesChangedError, decode, encode, recomputed, recorded
 from services.switcher.experiments.spec import Bandit, Metric, Objective, Rule, Spec
 from services.switcher.statistics.decision import Plan, Verdict
-from services.switcher.statistics.harm import FirstErrors
+from services.switcher.statistics.harm import Firsts
 from services.switcher.statistics.promotion import Windows
 from services.switcher.statistics.srm import FirstExposures
 from tests.unit.switcher.experiments.made import situation, spec, tally
 from turnout.routing import HASHES, WHOLE
 
+RECORDS = Path(__file__).with_name("records") / "rules-2.jsonl"
 AB = spec(9500, 500)
 ABC = spec(8000, 1000, 1000)
 HARMLESS = (tally(9500, 95), tally(500, 5))
@@ -42,6 +44,42 @@ def test_a_candidate_that_harms_goes_off_the_route_and_takes_the_experiment_with
     assert told.after.epoch == 3
     assert [one[2] for one in told.after.intervals] == [1] * len(told.after.intervals)
     assert "60 of 155 first errors are its own" in told.sentence
+
+
+WATCHED = msgspec.structs.replace(AB, harms=(Metric.ERROR, Metric.CONVERSION))
+
+
+def converting(*candidates: int) -> Situation:
+    """Errors alike; of 9,500 units of v1 1,000 converted, and these first ones were the candidate's, epoch by epoch."""
+    given = situation(WATCHED)
+    arms = [
+        (ArmTally(9500, 9500, 95, 1000, harms=(95, 1000)), ArmTally(500, 500, 5, own, harms=(5, own)))
+        for own in candidates
+    ]
+    epochs = tuple(EpochTally(place, given.route.weights, one) for place, one in enumerate(arms, start=2))
+    return msgspec.structs.replace(given, epochs=epochs)
+
+
+def test_a_candidate_of_which_fewer_units_convert_goes_off_the_route() -> None:
+    told = conclude(converting(20, 20, 20))
+    assert told.action is Action.END
+    assert told.after.weights == (WHOLE, 0)
+    assert "v2 does harm (CONVERSION): 60 of 3,060 first conversions are its own" in told.sentence
+    record = encode(recorded("jobs/j/experiments/e", "guardrails", "", converting(20, 20, 20)))
+    assert recomputed(record) == record
+
+
+@pytest.mark.parametrize("own", [52, 50, 100])
+def test_a_candidate_of_which_as_many_convert_stays(own: int) -> None:
+    assert conclude(converting(own, own, own)).action is Action.KEEP
+
+
+def test_where_nobody_reports_conversions_nothing_is_said_of_them() -> None:
+    arms = ArmTally(9500, 9500, 95, harms=(95, 0)), ArmTally(500, 500, 5, harms=(5, 0))
+    told = conclude(situation(WATCHED, *arms))
+    [judged] = told.decision.judgements
+    assert judged.log_e_harms[1] == 0.0
+    assert told.action is Action.KEEP
 
 
 def test_of_several_candidates_only_the_harmful_one_goes() -> None:
@@ -170,8 +208,13 @@ def test_strata_are_epochs_with_their_own_shares() -> None:
     inputs = inputs_of(Situation(spec=AB, epochs=epochs, route=first.route))
     assert inputs.exposures == (FirstExposures((0.95, 0.05), (95, 5)), FirstExposures((0.5, 0.5), (50, 50)))
     [candidate] = inputs.candidates
-    assert candidate.harms[0].errors == (FirstErrors(0.05, 3, 1), FirstErrors(0.5, 2, 6))
+    assert candidate.harms[0].firsts == (Firsts(0.05, 3, 1), Firsts(0.5, 2, 6))
     assert candidate.windows == (Windows(0.05, 95, 3, 5, 1), Windows(0.5, 50, 2, 50, 4))
+
+
+@pytest.mark.parametrize("line", RECORDS.read_bytes().splitlines())
+def test_records_that_earlier_releases_made_by_the_same_rules_are_drawn_again_the_same(line: bytes) -> None:
+    assert recomputed(line) == line
 
 
 def test_slow_answers_are_a_harm_only_where_there_is_a_limit() -> None:

@@ -5,7 +5,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from services.switcher.experiments.spec import Arm, Bandit, Metric, Spec, checked, spec_from_json, spec_to_json
+from services.switcher.experiments.spec import (
+    Arm,
+    Bandit,
+    Metric,
+    Objective,
+    Spec,
+    checked,
+    default_harms,
+    spec_from_json,
+    spec_to_json,
+)
 from services.switcher.statistics.decision import Plan
 from turnout.errors import InvalidInput
 from turnout.routing import Units
@@ -20,6 +30,14 @@ def test_a_good_one_passes_and_is_kept() -> None:
     assert whole.control == 3
     assert whole.candidates == (1, 4)
     assert whole.on_route("jobs/j/experiments/e", 7).slow_us == 250_000
+
+
+def test_conversions_are_watched_unless_a_bandit_looks_for_them() -> None:
+    assert Metric.CONVERSION in GOOD.harms
+    assert Metric.CONVERSION in default_harms(None)
+    assert Metric.CONVERSION in default_harms(Bandit(objective=Objective.REWARDS))
+    assert Metric.CONVERSION not in default_harms(Bandit(objective=Objective.CONVERSIONS))
+    assert Metric.ERROR in default_harms(Bandit(objective=Objective.CONVERSIONS))
 
 
 def test_an_arm_without_weight_needs_a_tester() -> None:
@@ -42,7 +60,8 @@ def test_an_arm_without_weight_needs_a_tester() -> None:
         ({"holdout": 6000}, "it must be 0 % to 50 %"),
         ({"plan": Plan(abort_alpha=2.0)}, "abort_alpha is 2.0"),
         ({"harms": ()}, "no guardrail"),
-        ({"errors": (Metric.REWARD,)}, "are harms"),
+        ({"harms": (Metric.REWARD,)}, "are harms"),
+        ({"errors": (Metric.CONVERSION,)}, "are errors of a window"),
         ({"window_s": 0.0}, "window"),
         ({"bandit": Bandit(floor=0.5)}, "floor"),
         ({"bandit": Bandit(step_max=0.0)}, "step"),

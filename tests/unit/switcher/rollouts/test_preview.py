@@ -77,6 +77,12 @@ def test_a_margin_that_no_number_of_units_can_show() -> None:
     assert "(`--risk`)" in told
 
 
+def test_harms_share_the_probability_of_a_false_alarm() -> None:
+    for slow_s, harms in ((0.0, 4), (0.1, 5)):
+        told = preview(Plan((SHOWN, ALL), slow_s=slow_s), BUSY)[0]
+        assert told.units_to_find == units_to_find(0.05, 0.25, 10.0, 0.05 / harms)
+
+
 def test_without_figures_it_says_which_are_missing() -> None:
     for expected, missing in (
         (Expected(), "(`--units-per-day`) and how many of the units err (`--risk`)"),

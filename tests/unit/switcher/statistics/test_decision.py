@@ -17,14 +17,14 @@ from services.switcher.statistics.decision import (
     harm_alpha,
     promote_beta,
 )
-from services.switcher.statistics.harm import FirstErrors
+from services.switcher.statistics.harm import Firsts
 from services.switcher.statistics.promotion import Windows
 from services.switcher.statistics.srm import FirstExposures
 
 FAIR = FirstExposures((0.5, 0.5), (5000, 5000))
 SKEWED = FirstExposures((0.5, 0.5), (5000, 3000))
-HARMLESS = FirstErrors(0.5, 50, 50)
-HARMFUL = FirstErrors(0.5, 20, 80)
+HARMLESS = Firsts(0.5, 50, 50)
+HARMFUL = Firsts(0.5, 20, 80)
 UNDECIDED = Windows(0.5, 200, 10, 200, 10)
 GOOD = Windows(0.5, 5000, 2500, 5000, 2400)
 EXHAUSTED = Windows(0.5, 600_000, 600, 600_000, 620)
@@ -32,7 +32,7 @@ EXHAUSTED = Windows(0.5, 600_000, 600, 600_000, 620)
 
 def one(
     exposures: FirstExposures = FAIR,
-    errors: FirstErrors = HARMLESS,
+    errors: Firsts = HARMLESS,
     windows: Windows = UNDECIDED,
     plan: Plan = Plan(),  # noqa: B008 - it cannot change
     *objections: str,
@@ -54,12 +54,41 @@ def one(
     ],
 )
 def test_the_most_pressing_test_decides(
-    exposures: FirstExposures, errors: FirstErrors, windows: Windows, verdict: Verdict, sentence: str
+    exposures: FirstExposures, errors: Firsts, windows: Windows, verdict: Verdict, sentence: str
 ) -> None:
     decision = decide(one(exposures, errors, windows))
     assert decision.verdict is verdict
     assert sentence in decision.sentence
     assert decision.sentence.endswith(".")
+
+
+LOST = Firsts(0.25, 380, 60)
+
+
+def conversions(*firsts: Firsts, margin: float = 0.1) -> Inputs:
+    """One candidate whose conversions are watched beside its errors."""
+    harms = Harm("ERROR", (HARMLESS,)), Harm("CONVERSION", firsts, wanted=True)
+    return Inputs(Plan(margin=margin), (FAIR,), (Candidate(2, harms, (GOOD,)),))
+
+
+def test_fewer_conversions_abort_and_are_told_with_their_numbers() -> None:
+    decision = decide(conversions(LOST, Firsts(0.5, 70, 30)))
+    assert decision.verdict is Verdict.ABORT
+    assert decision.sentence.startswith(
+        "v2 does harm (CONVERSION): 90 of 540 first conversions are its own where 160.0 would be its share and 149.9 "
+        "the least that the margin allows (e-value "
+    )
+    assert decision.sentence.endswith("abort at 40).")
+
+
+def test_fewer_conversions_within_the_margin_are_no_harm() -> None:
+    assert decide(conversions(LOST, margin=1.0)).verdict is Verdict.PROMOTE
+
+
+def test_more_conversions_are_no_harm() -> None:
+    [judged] = decide(conversions(Firsts(0.25, 200, 200))).judgements
+    assert judged.verdict is Verdict.PROMOTE
+    assert judged.log_e_harms[1] < -10
 
 
 def test_too_few_units_are_not_promoted_however_good_they_look() -> None:

@@ -15,7 +15,8 @@ from turnout.cli.exits import usage
 from turnout.cli.suggestions import did_you_mean
 from turnout.experiments import Bandit, BanditObjective, BanditRule, Metric, Plan, Units
 
-_HARMS = tuple(metric.value.lower().replace("_", "-") for metric in list(Metric)[:4])
+_HARMS = tuple(metric.value.lower().replace("_", "-") for metric in Metric if metric is not Metric.REWARD)
+_ERRORS = tuple(name for name in _HARMS if name != "conversion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class GuardrailOptions:
         typer.Option("--slow", metavar="DURATION", help="An answer that takes longer is slow, such as 50ms."),
     ] = None
     harm: Annotated[
-        list[str] | None, typer.Option("--harm", metavar="HARM", help=f"A guardrail: {', '.join(_HARMS)}; all four.")
+        list[str] | None, typer.Option("--harm", metavar="HARM", help=f"A guardrail: {', '.join(_HARMS)}; all of them.")
     ] = None
     error: Annotated[
         list[str] | None,
@@ -91,8 +92,8 @@ class GuardrailOptions:
             window=_time(self.window),
             delay=_time(self.delay),
             slow=_time(self.slow),
-            harms=_harms(self.harm or ()),
-            errors=_harms(self.error or ()),
+            harms=_metrics(self.harm or (), _HARMS, "harm"),
+            errors=_metrics(self.error or (), _ERRORS, "error of a window"),
         )
         if plan.slow is None and Metric.SLOW in (*plan.harms, *plan.errors):
             raise usage("Without --slow DURATION no answer is slow: say from when on it is, or leave that harm out.")
@@ -168,8 +169,8 @@ def _share(text: str | None) -> float | None:
     return None if text is None else arguments.basis_points(text) / arguments.WHOLE_BASIS_POINTS
 
 
-def _harms(names: Sequence[str]) -> tuple[Metric, ...]:
+def _metrics(names: Sequence[str], allowed: Sequence[str], what: str) -> tuple[Metric, ...]:
     for name in names:
-        if name not in _HARMS:
-            raise usage(f"{name!r} is no harm{did_you_mean(name, _HARMS)} Harms are {', '.join(_HARMS)}.")
+        if name not in allowed:
+            raise usage(f"{name!r} is no {what}{did_you_mean(name, allowed)} Choose from {', '.join(allowed)}.")
     return tuple(Metric(name.upper().replace("-", "_")) for name in names)

@@ -63,7 +63,7 @@ class _MetricEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     METRIC_SLOW: _Metric.ValueType  # 4
     """The front's answer took longer than the plan's slow; once a unit."""
     METRIC_CONVERSION: _Metric.ValueType  # 5
-    """The unit did what it was hoped to do; once a unit."""
+    """The unit did what it was hoped to do; once a unit. As a harm: too few did."""
     METRIC_REWARD: _Metric.ValueType  # 6
     """A number; those of a unit add up."""
 
@@ -81,7 +81,7 @@ METRIC_NOT_FOUND: Metric.ValueType  # 3
 METRIC_SLOW: Metric.ValueType  # 4
 """The front's answer took longer than the plan's slow; once a unit."""
 METRIC_CONVERSION: Metric.ValueType  # 5
-"""The unit did what it was hoped to do; once a unit."""
+"""The unit did what it was hoped to do; once a unit. As a harm: too few did."""
 METRIC_REWARD: Metric.ValueType  # 6
 """A number; those of a unit add up."""
 global___Metric = Metric
@@ -1968,7 +1968,9 @@ class Plan(google.protobuf.message.Message):
     promote_beta: builtins.float
     """Probability of promoting any candidate that is worse than the margin; default 0.05."""
     margin: builtins.float
-    """A candidate's risk may be 1 + margin times the control's; default 0.1."""
+    """A candidate's risk may be 1 + margin times the control's, and the control may convert 1 + margin times as often as the
+    candidate; default 0.1.
+    """
     units_min: builtins.int
     """Complete windows in control and candidate each before a promotion; default 100."""
     units_max: builtins.int
@@ -1987,11 +1989,13 @@ class Plan(google.protobuf.message.Message):
 
     @property
     def harms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Metric.ValueType]:
-        """Harms that are guardrails; default all four."""
+        """Harms that are guardrails: all but REWARD can be. Default all of these, but CONVERSION where a bandit looks for
+        conversions.
+        """
 
     @property
     def errors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[global___Metric.ValueType]:
-        """Harms that count as an error in a unit's window; default ERROR and FAILURE."""
+        """Harms that count as an error in a unit's window: neither CONVERSION nor REWARD; default ERROR and FAILURE."""
 
     def __init__(
         self,
