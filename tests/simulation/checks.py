@@ -12,6 +12,7 @@ from services.switcher.records import route_from_json
 from tests.simulation.postgres import Session
 from tests.simulation.rollout_checks import RolloutChecks
 from turnout.names import VersionId
+from turnout.reading.freshness import Freshness
 from turnout.routing import WHOLE, Route, resolve
 from turnout.switcher.v1 import switcher_pb2
 
@@ -183,6 +184,9 @@ class Checks:
 
     def _routes_under_way(self) -> Iterator[str]:
         fetch: Callable[..., list[Any]] = self.world.real.fetch
+        for host in self.world.fronts:
+            if host.front is None or not host.front.ready or host.front.freshness is not Freshness.FRESH:
+                yield f"{host.name} has not heard from a switcher lately"
         for row in fetch("select job, epoch, view_epoch, view_due_epoch, wake_epoch from switcher.routes"):
             if row["view_epoch"] < row["view_due_epoch"]:
                 yield f"the view of {row['job']} is pending still"
@@ -191,7 +195,7 @@ class Checks:
             for host in self.world.fronts:
                 front = host.front
                 epoch = 0 if front is None else front.table.epoch(row["job"])
-                if front is None or epoch != row["epoch"] or not front.ready:
+                if epoch != row["epoch"]:
                     yield f"{host.name} is at epoch {epoch} of {row['job']}, not {row['epoch']}"
         for row in fetch("select proposal from switcher.proposals where state = 'OPEN'"):
             yield f"the proposal {row['proposal']} is open still"
