@@ -29,7 +29,6 @@ from tests.simulation.stepwise import FROZEN_S, died_behind, halted_at, joined, 
 from tests.support.shared_stack import Addresses
 from turnout.reading.routing import Committed, RoutingTable
 
-SEEDS = (2, 3)  # without and with rollouts
 HALTED = [
     name for name, course in COURSES.items() if not course.rollouts or name in ("roll out", "take back what harms")
 ]

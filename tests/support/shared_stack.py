@@ -95,8 +95,9 @@ async def _hold(directory: Path) -> None:
         async with session_stack(directory) as started:
             _tell(directory, asdict(started))
             await asyncio.to_thread(sys.stdin.read)
-    except LocalStackError as error:
-        _tell(directory, {"error": str(error)})
+    except Exception as error:  # whatever it is: nobody is to wait in vain for addresses
+        _tell(directory, {"error": str(error) if isinstance(error, LocalStackError) else repr(error)})
+        raise
 
 
 def _tell(directory: Path, what: dict[str, str]) -> None:

@@ -1,9 +1,13 @@
 """What the cutover benchmark holds to be wrong: a measurement that finds no fault must be able to."""
 
+from collections import Counter
+
 import numpy as np
 
+from bench.cutover.reader import CLIENTS, spread
 from bench.cutover.readings import failed, p99_ms, within, wrong
 from bench.cutover.record import FAILED, RIGHT, WRONG, right
+from bench.cutover.stage import FRONTS
 from turnout.results import AppliedPosition, Cause, Read
 
 KIND = [("due", "f8"), ("begun", "f8"), ("answered", "f8"), ("epoch", "i4"), ("version", "i4"), ("result", "i4")]
@@ -45,3 +49,9 @@ def test_a_row_is_held_against_the_position_of_its_partition() -> None:
     assert not right(1, Read({"slot": 1, "total": 10}, 1, 4, positions, Cause.ROUTED))
     assert not right(0, Read({"slot": 0, "total": 10}, 2, 4, positions, Cause.ROUTED))
     assert not right(2, Read(None, 2, 4, positions, Cause.ROUTED))
+
+
+def test_the_clients_spread_evenly_over_the_fronts() -> None:
+    fronts = [f"127.0.0.1:{port}" for port in range(1, FRONTS + 1)]
+    liked = Counter(client._connections._places["query"].first(0.0) for client in spread(fronts))
+    assert liked == dict.fromkeys(fronts, CLIENTS // FRONTS)
