@@ -3,7 +3,7 @@
 The id *is* the record: who was exposed to what, by which design, signed. A front gives it out without storing anything,
 and whoever receives an outcome need not look the arm up again, which may have moved meanwhile.
 
-    0   1  form, 1
+    0   1  form, 2; form 1 was signed by HMAC-SHA-256
     1   1  number of the key
     2   4  number of the experiment, which stands for its job
     6   4  epoch of the route
@@ -33,7 +33,7 @@ CHARACTERS: Final = 60
 KEY_BYTES: Final = 32
 LEFT_OUT_MAX: Final = 100
 """Experiments of which a front tells how many reads they did not count because of their unit; the newest ones."""
-_FORM: Final = 1
+_FORM: Final = 2
 _LAYOUT: Final = Struct(">BBIIIHIq")
 _MAC_BYTES: Final = 17
 _SIGNED_BYTES: Final = _LAYOUT.size + _MAC_BYTES

@@ -1,5 +1,8 @@
 """Exposures carry what they say, and nobody makes them up."""
 
+import base64
+import hmac
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +44,20 @@ def test_another_key_does_not_sign_for_this_one() -> None:
         verified({1: KEY}, exposure_id)
     with pytest.raises(InvalidInput):
         verified({2: OTHER}, exposure_id)
+
+
+def test_an_id_of_an_earlier_release_is_told_to_be_one() -> None:
+    record = b"\x01\x01" + bytes(26)  # form 1, key 1
+    earlier = base64.urlsafe_b64encode(record + hmac.digest(KEY, record, "sha256")[:17]).decode()
+    with pytest.raises(InvalidInput) as caught:
+        verified({1: KEY}, earlier)
+    assert "not one of this release" in caught.value.message
+
+
+def test_what_an_id_is_made_of_is_agreed_on_across_releases() -> None:
+    """Whoever changes this gives the id another form."""
+    exposure_id = Signer(1, KEY).id_of(Exposure(1, 2, 3, 500, 4, 5))
+    assert exposure_id == "AgEAAAABAAAAAgAAAAMB9AAAAAQAAAAAAAAABcav8rKEOtpkYgtET75jEygw"
 
 
 def test_a_unit_is_somebody_else_in_another_experiment() -> None:
