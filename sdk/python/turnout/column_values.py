@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from turnout.errors import FailedPrecondition
 from turnout.kind_values import DAY_ZERO, EPOCH, days, micros, plain
 from turnout.kinds import Kind
 from turnout.query.v1.query_pb2 import Column
@@ -169,7 +170,7 @@ def _driver_instant(raw: int) -> datetime:
             return datetime.max  # noqa: DTZ901 - the driver's form, which an instant of the calendar does not have
         if raw == -_MICROS_MAX - 1:
             return datetime.min  # noqa: DTZ901
-        raise
+        raise OverflowError(f"{raw} µs since 1970-01-01 lie outside of the years 1 to 9999") from None
 
 
 def _instant(raw: int) -> datetime:
@@ -232,6 +233,20 @@ def values_of(column: Column) -> Sequence[Any]:
     if field is None:
         return ()
     return _converted(LAYOUTS[field].unpack(getattr(column, field)), column.nulls, _VALUES.get(field))
+
+
+UNREADABLE: Final = (OverflowError, RecursionError, ValueError)
+"""What a value raises that PostgreSQL holds and Python does not, such as a day of the year 26000 or JSON too deep."""
+
+
+def unreadable(column: str, error: Exception) -> FailedPrecondition:
+    """What to tell of a column, one of whose values is UNREADABLE."""
+    return FailedPrecondition(
+        "VALUE_UNREADABLE",
+        f"Column {column} holds a value that cannot be read here: {error}. Ask for other rows or read this by SQL, and "
+        f"mend the job and replay it as a new version.",
+        metadata={"column": column},
+    )
 
 
 def _converted(elements: Sequence[Any], nulls: bytes, convert: Convert) -> Sequence[Any]:

@@ -24,6 +24,7 @@ from turnout.errors import FailedPrecondition, InvalidInput, TurnoutError, Unava
 from turnout.reading.positions import Position
 from turnout.reading.tokens import token_of
 from turnout.registry.v1 import registry_pb2
+from turnout.results import Read
 
 Ask = Callable[[Client], Awaitable[Any]]
 
@@ -163,6 +164,45 @@ async def test_values_of_every_type_come_as_through_a_front(
             assert read.row is not None
             assert list(read.row) == [*"isbdtmuxfrn", "js", "o", "empty"]
         assert (await mine.get("j", {**WIDE_KEY, "m": Decimal("2.51")}, version=1)).row is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("date", "26000-01-01"), ("timestamptz", "26000-01-01 00:00:00+00"), ("date", "0044-03-15 BC")]
+)
+async def test_a_value_that_python_does_not_have_fails_its_own_caller_alone(
+    kind: str,
+    value: str,
+    serving: Serving,
+    switcher: ScriptedSwitcher,
+    switcher_process: SwitcherProcess,
+    postgres: str,
+    front: FrontProcess,
+) -> None:
+    await serving.sql(f"create table serving.j__v1 (k bigint primary key, odd {kind})")
+    await serving.sql("insert into serving.j__v1 select n from generate_series(1, 20) n")
+    await serving.sql(f"update serving.j__v1 set odd = '{value}' where k = 7")
+    others = [{"k": key, "odd": None} for key in range(1, 21) if key != 7]
+    async with (
+        direct(postgres, switcher_process) as mine,
+        Client(targets={"query": front.settings.listen}) as through,
+    ):
+        for client in (mine, through):
+            reads = await asyncio.gather(
+                *(client.get("j", key, version=1) for key in range(1, 21)), return_exceptions=True
+            )
+            error = reads.pop(6)
+            assert [read.row for read in reads if isinstance(read, Read)] == others
+            assert isinstance(error, FailedPrecondition)
+            assert (error.reason, error.metadata) == ("VALUE_UNREADABLE", {"column": "odd"})
+            assert "Column odd holds a value" in error.message
+            asked: list[Ask] = [
+                lambda client: client.get("j", 7, version=1),
+                lambda client: client.batch_get("j", [6, 7], version=1),
+                scanned(version=1),
+            ]
+            for ask in asked:
+                with pytest.raises(FailedPrecondition, match="Column odd holds a value that cannot be read here"):
+                    await ask(client)
 
 
 async def test_a_read_is_a_span_of_its_caller(spans: InMemorySpanExporter, direct_client: Client) -> None:

@@ -14,6 +14,7 @@ from core.rpc.server import RpcServer, ServiceApp
 from tests.support.eventually import eventually
 from turnout import errors
 from turnout.client import Client
+from turnout.client.batches import reads_of, rows_of
 from turnout.client.gather import KEYS_MAX
 from turnout.column_values import column_of, values_of
 from turnout.errors import InvalidInput, NotFound, TurnoutError, Unavailable
@@ -38,6 +39,8 @@ class Front(ServiceApp, query_pb2_grpc.QueryServicer):
         self.requests: list[Any] = []
         self.metadata: list[dict[str, Any]] = []
         self.refuses: dict[int, TurnoutError] = {}
+        self.holds_no_value: dict[int, pb.Column] = {}
+        """By key, the column that an answer with it has in the place of the keys'."""
         self.holds = asyncio.Event()
         self.holds.set()
         self.cancelled = 0
@@ -51,6 +54,8 @@ class Front(ServiceApp, query_pb2_grpc.QueryServicer):
 
     async def Get(self, request: pb.GetRequest, context: Any) -> pb.GetResponse:
         (key,) = await self._asked(request, [request.key], context)
+        if key in self.holds_no_value:
+            rows_of(["key"], [self.holds_no_value[key]])
         token = token_of("j", 3, [Position("t", "", 0, 7, None)])
         return pb.GetResponse(row=_row(key, request.unit), served=_served(1 + key % 2), token=token)
 
@@ -67,6 +72,8 @@ class Front(ServiceApp, query_pb2_grpc.QueryServicer):
         else:
             parities = sorted({key % 2 for key in keys})
             response.blocks.extend(_block(parity, keys, units) for parity in parities)
+            for key in set(keys) & set(self.holds_no_value):
+                response.blocks[parities.index(key % 2)].columns[0].CopyFrom(self.holds_no_value[key])
         return response
 
     async def _asked(self, request: Any, messages: Sequence[pb.Key], context: Any) -> list[int]:
@@ -233,6 +240,43 @@ async def test_a_version_that_is_away_costs_the_others_nothing(front: Front, cli
     assert front.calls.count(sorted(keys)) == 1  # only the key that stands alone is tried again
     front.refuses = {}
     assert await tasks[1] == expected(1)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (
+            pb.Column(date_days=(9_000_000).to_bytes(4)),
+            "day 9000000 since 1970-01-01 lies outside of the years 1 to 9999",
+        ),
+        (pb.Column(json_values=b"1" * 5000 + b"\0"), "Exceeds the limit"),
+    ],
+)
+async def test_a_value_that_python_does_not_have_fails_its_own_caller_alone(
+    front: Front, client: Client, column: pb.Column, told: str
+) -> None:
+    front.holds_no_value = {6: column}
+    answers = await asyncio.gather(*(client.get("j", key) for key in range(20)), return_exceptions=True)
+    assert [key for key, answer in enumerate(answers) if answer != expected(key)] == [6]
+    error = answers[6]
+    assert isinstance(error, errors.FailedPrecondition)
+    assert error.reason == "VALUE_UNREADABLE"
+    assert error.message.startswith(f"Column key holds a value that cannot be read here: {told}")
+    assert "SQL" in error.message
+
+
+async def test_a_fault_of_ones_own_with_one_answer_takes_nobody_along(
+    front: Front, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(answer: pb.BatchGetResponse, job: str, keys: int, seen: bytes) -> list[Read]:
+        reads = reads_of(answer, job, keys, seen)
+        if any(read.row is not None and read.row["key"] == 6 for read in reads):
+            raise RuntimeError("a fault")
+        return reads
+
+    monkeypatch.setattr("turnout.client.fronts.reads_of", faulty)
+    answers = await asyncio.gather(*(client.get("j", key) for key in range(20)), return_exceptions=True)
+    assert answers == [expected(key) for key in range(20)]  # the one is a Get in the end, whose answer has no fault
 
 
 async def test_a_value_that_cannot_be_sent_is_refused_before_it_joins(front: Front, client: Client) -> None:

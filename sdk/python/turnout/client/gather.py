@@ -37,6 +37,7 @@ OF_ONE_KEY: Final = frozenset(
         "TABLE_MISSING",
         "TABLE_UNREADABLE",
         "UNKNOWN",
+        "VALUE_UNREADABLE",
     }
 )
 """Reasons for which one key, or the version that it leads to, may fail a whole batch."""
@@ -225,8 +226,8 @@ class _Batch:
                 reads = [await self._calls.one(self._alike, asked[0], within_s)]
             else:
                 reads = await self._calls.many(self._alike, asked, within_s)
-        except TurnoutError as error:
-            if len(asked) > 1 and error.reason in OF_ONE_KEY:
+        except Exception as error:  # what is no TurnoutError is a fault of our own with one of the answers
+            if len(asked) > 1 and (not isinstance(error, TurnoutError) or error.reason in OF_ONE_KEY):
                 half = len(asked) // 2  # side by side: one key alone may be tried again until its deadline
                 await asyncio.gather(self._answer(asked[:half]), self._answer(asked[half:]))
             else:
@@ -252,12 +253,14 @@ class _Batch:
         self.left()
 
 
-def _refuse(asked: Sequence[Asked], error: TurnoutError) -> None:
+def _refuse(asked: Sequence[Asked], error: Exception) -> None:
     for one in asked:
         if one.answer.done():
             continue
         if isinstance(error, DeadlineExceeded):
             one.answer.set_exception(too_late("query", "Get", one.deadline_s))
+        elif not isinstance(error, TurnoutError):
+            one.answer.set_exception(error)
         else:  # one for each, as each is raised in a place of its own
             own = type(error)(error.reason, error.message, metadata=error.metadata, violations=error.violations)
             one.answer.set_exception(own)

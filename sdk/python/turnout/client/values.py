@@ -21,6 +21,7 @@ from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from turnout.column_values import UNREADABLE, unreadable
 from turnout.errors import InvalidInput
 from turnout.job.columns import enum_texts
 from turnout.query.v1 import query_pb2
@@ -60,8 +61,14 @@ def to_key(key: Key) -> query_pb2.Key:
 
 
 def from_row(columns: Sequence[str], row: query_pb2.Row) -> dict[str, object]:
-    """A row by column name, in the table's order."""
-    return {name: from_value(value) for name, value in zip(columns, row.values, strict=True)}
+    """A row by column name, in the table's order. FailedPrecondition (VALUE_UNREADABLE)."""
+    found: dict[str, object] = {}
+    for name, value in zip(columns, row.values, strict=True):
+        try:
+            found[name] = from_value(value)
+        except UNREADABLE as error:
+            raise unreadable(name, error) from None
+    return found
 
 
 def _int(value: int) -> query_pb2.Value:

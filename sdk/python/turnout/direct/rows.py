@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from turnout.column_values import UNREADABLE, unreadable
 from turnout.kinds import Kind
 from turnout.reading.columns import Table
 
@@ -33,9 +34,12 @@ class Shape:
         )
 
     def row(self, values: Sequence[Any]) -> dict[str, object]:
-        """One row, in the table's order."""
+        """One row, in the table's order. FailedPrecondition (VALUE_UNREADABLE)."""
         row = dict(zip(self._names, values, strict=True))
         for name, convert in self._converted:
             if row[name] is not None:
-                row[name] = convert(row[name])
+                try:
+                    row[name] = convert(row[name])
+                except UNREADABLE as error:
+                    raise unreadable(name, error) from None
         return row

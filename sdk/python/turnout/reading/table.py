@@ -8,8 +8,9 @@ from typing import Any
 
 import asyncpg
 
-from turnout.column_values import Packed, driver_values
-from turnout.errors import InvalidInput, TurnoutError, Unavailable
+from turnout.column_values import UNREADABLE, Packed, driver_values, unreadable
+from turnout.errors import FailedPrecondition, InvalidInput, TurnoutError, Unavailable
+from turnout.kinds import Kind
 from turnout.names import VersionId
 from turnout.postgres import Connection, Pool, load_queries, open_pool, postgres_errors
 from turnout.reading.columns import Column, Table, table_of_catalog
@@ -70,12 +71,21 @@ class Found:
 
     @property
     def rows(self) -> list[Values | None]:
-        """The row of each key."""
-        columns = [
-            driver_values(one.kind, column) for one, column in zip(self.table.columns, self.columns, strict=True)
-        ]
+        """The row of each key. FailedPrecondition (VALUE_UNREADABLE)."""
+        columns = map(_unpacked, self.table.columns, self.columns)
         rows = [None, *zip(*columns, strict=True)]
         return [rows[at] for at in self.order]
+
+
+def _unpacked(column: Column, values: Packed) -> Sequence[Any]:
+    try:
+        return driver_values(column.kind, values)
+    except UNREADABLE as error:
+        raise unreadable(column.name, error) from None
+
+
+class _OfOneKeyError(Exception):
+    """A statement for several keys failed for what one of them led to."""
 
 
 Answer = tuple[Positions, Values | None]
@@ -107,14 +117,21 @@ class TableReader:
 
     async def _one(self, key: Values, deadline: Deadline) -> Answer:
         with _reading(self.table):
-            async with self._pool.acquire(timeout=deadline.left_s) as connection:
-                record = await connection.fetchrow(self._statements.get, *key, timeout=deadline.left_s)
+            try:
+                async with self._pool.acquire(timeout=deadline.left_s) as connection:
+                    record = await connection.fetchrow(self._statements.get, *key, timeout=deadline.left_s)
+            except UNREADABLE:  # the driver does not say in which column; packed, they are taken apart one by one
+                positions, found = await self.batch([[value] for value in key], deadline)
+                return positions, found.rows[0]
         self._check(record)
         return self._positions(record), record[3:] if record["_found"] else None
 
     async def _several(self, keys: Sequence[Values], deadline: Deadline) -> Sequence[Answer]:
         positions, found = await self.batch([*zip(*keys, strict=True)], deadline)
-        return [(positions, row) for row in found.rows]
+        try:
+            return [(positions, row) for row in found.rows]
+        except FailedPrecondition as error:
+            raise _OfOneKeyError from error
 
     async def batch(self, keys: Sequence[Sequence[Any]], deadline: Deadline) -> tuple[Positions, Found]:
         """The applied positions, and the rows of those keys, which are given by column. One statement."""
@@ -137,7 +154,7 @@ class TableReader:
         self, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline
     ) -> AsyncGenerator[Page, None]:
         """Pages of at most PAGE_ROWS rows out of one snapshot; at least one page, be it without rows. Unavailable
-        (SCANS_BUSY); ResourceExhausted (SCAN_TOO_LONG)."""
+        (SCANS_BUSY); ResourceExhausted (SCAN_TOO_LONG); FailedPrecondition (VALUE_UNREADABLE)."""
         with _reading(self.table):
             async with (
                 self._scans.place(deadline),
@@ -149,11 +166,11 @@ class TableReader:
                 head = await connection.fetchrow(self._statements.positions, timeout=deadline.left_s)
                 self._check(head)
                 positions, left = self._positions(head), limit
-                rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+                rows = await self._rows(cursor, left, deadline)
                 yield Page(positions, [tuple(row) for row in rows])
                 while len(rows) == PAGE_ROWS and (left := left - len(rows)):
                     try:
-                        rows = await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+                        rows = await self._rows(cursor, left, deadline)
                     except TimeoutError:
                         raise too_long() from None
                     if rows:
@@ -169,6 +186,15 @@ class TableReader:
             raise InvalidInput(
                 "COLUMN_WITHOUT_ORDER", f"PostgreSQL has no order for the values of every column of {named}."
             ) from None
+
+    async def _rows(self, cursor: Any, left: int, deadline: Deadline) -> Any:
+        """The next page's."""
+        try:
+            return await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+        except UNREADABLE as error:  # the driver does not say in which column
+            kinds = Kind.DATE, Kind.TIMESTAMP
+            suspects = [column.name for column in self.table.columns if column.kind in kinds]
+            raise unreadable(" or ".join(suspects or self.table.column_names), error) from None
 
     def _positions(self, record: Any) -> Positions:
         """The positions that came with an answer; those of the one before where they are the same."""
