@@ -53,12 +53,14 @@ class Layout:
     """What a field is made of. zero: what stands for null.
 
     pack: struct.error or ValueError for elements that do not fit. unpack: ValueError for bytes that are no such field.
+    taken: the elements at these places, still packed.
     """
 
     zero: Any
     pack: Callable[[Sequence[Any]], bytes]
     unpack: Callable[[bytes], Sequence[Any]]
     rows: Callable[[bytes], int]
+    taken: Callable[[bytes, Sequence[int]], bytes]
 
 
 def _fixed(code: str, zero: Any) -> Layout:
@@ -71,7 +73,11 @@ def _fixed(code: str, zero: Any) -> Layout:
         return struct.unpack(f">{rows}{code}", raw)
 
     return Layout(
-        zero, lambda values: struct.pack(f">{len(values)}{code}", *values), unpack, lambda raw: len(raw) // width
+        zero,
+        lambda values: struct.pack(f">{len(values)}{code}", *values),
+        unpack,
+        lambda raw: len(raw) // width,
+        lambda raw, places: b"".join([raw[width * place : width * (place + 1)] for place in places]),
     )
 
 
@@ -92,7 +98,12 @@ def _unpack_texts(raw: bytes) -> Sequence[str]:
     return raw[:-1].decode().split("\0")
 
 
-_TEXTS: Final = Layout("", _pack_texts, _unpack_texts, lambda raw: raw.count(0))
+def _taken_texts(raw: bytes, places: Sequence[int]) -> bytes:
+    texts = raw.split(b"\0")
+    return b"".join([texts[place] + b"\0" for place in places])
+
+
+_TEXTS: Final = Layout("", _pack_texts, _unpack_texts, lambda raw: raw.count(0), _taken_texts)
 _LENGTH: Final = struct.Struct(">I")
 
 
@@ -115,12 +126,17 @@ def _blobs(raw: bytes) -> Iterator[tuple[int, int]]:
         yield begin, at
 
 
+def _taken_blobs(raw: bytes, places: Sequence[int]) -> bytes:
+    blobs = [*_blobs(raw)]
+    return b"".join([raw[blobs[place][0] - _LENGTH.size : blobs[place][1]] for place in places])
+
+
 LAYOUTS: Final[dict[str, Layout]] = {
     "int64_values": _fixed("q", 0),
     "double_values": _fixed("d", 0.0),
     "bool_values": _fixed("?", False),
     "string_values": _TEXTS,
-    "bytes_values": Layout(b"", _pack_blobs, _unpack_blobs, lambda raw: sum(1 for _ in _blobs(raw))),
+    "bytes_values": Layout(b"", _pack_blobs, _unpack_blobs, lambda raw: sum(1 for _ in _blobs(raw)), _taken_blobs),
     "date_days": _fixed("i", 0),
     "timestamp_micros": _fixed("q", 0),
     "decimal_values": _TEXTS,
@@ -204,6 +220,12 @@ def packed(kind: Kind, values: Sequence[Any]) -> Packed:
     elif convert is not None:
         values = [convert(value) for value in values]
     return Packed(layout.pack(values), nulls)
+
+
+def taken(kind: Kind, column: Packed, places: Sequence[int]) -> Packed:
+    """The rows at these places, still packed."""
+    nulls = bytes([column.nulls[place] for place in places]) if column.nulls else b""
+    return Packed(LAYOUTS[FIELDS[kind]].taken(column.data, places), nulls)
 
 
 def driver_values(kind: Kind, column: Packed) -> Sequence[Any]:

@@ -15,7 +15,11 @@ from tests.integration.switcher.conftest import ROUTE, V2, Switcher, refused
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from turnout.client import Client
+from turnout.column_values import column_of
+from turnout.kinds import Kind
+from turnout.query.v1 import query_pb2
 from turnout.reading import shadows
+from turnout.reading.table import Found
 from turnout.shadow import ShadowReport, ShadowVerdict
 from turnout.switcher.v1 import switcher_pb2 as pb
 
@@ -175,6 +179,40 @@ async def waits_for_lock(tables: Serving) -> None:
         return bool(found)
 
     await eventually(waits)
+
+
+async def test_a_batch_is_sampled_before_its_rows_are_unpacked(
+    front: FrontProcess, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unpacked: list[int] = []
+    rows: Any = vars(Found)["rows"]
+
+    def counted(found: Found) -> Any:
+        unpacked.append(len(found))
+        return rows.fget(found)
+
+    monkeypatch.setattr(Found, "rows", property(counted))
+    await client.set_shadow(JOB, 2, 5_000)
+    columns = [column_of(Kind.INT64, list(KEYS))]
+    await front.query.BatchGet(query_pb2.BatchGetRequest(job=f"jobs/{JOB}", key_columns=columns), timeout=20)
+    report = await told(client, lambda one: one.counts.compared > 0)
+    assert report.counts.compared < len(KEYS)
+    assert max(unpacked) == report.counts.compared  # by the worker, and nothing else
+
+
+async def test_a_value_that_cannot_be_read_fails_no_live_read_and_no_other_comparison(
+    front: FrontProcess, client: Client, tables: Serving
+) -> None:
+    for version in (1, 2):
+        await tables.sql(f"alter table {TABLE}{version} add column day date")
+    await tables.sql(f"update {TABLE}1 set day = '26000-01-01' where id = 3")
+    await tables.sql(f"update {TABLE}2 set day = '26000-01-01' where id = 7")
+    await client.set_shadow(JOB, 2, 10_000)
+    columns = [column_of(Kind.INT64, list(KEYS))]
+    request = query_pb2.BatchGetRequest(job=f"jobs/{JOB}", key_columns=columns)
+    assert len((await front.query.BatchGet(request, timeout=20)).blocks[0].rows) == len(KEYS)
+    report = await told(client, lambda one: one.counts.compared + one.counts.left_out.get(shadows.UNREADABLE, 0) >= 20)
+    assert (report.counts.equal, report.counts.left_out) == (18, {shadows.UNREADABLE: 2})
 
 
 async def test_a_full_queue_drops_and_counts(

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from turnout.column_values import column_of, driver_values, packed, rows_of, values_of
+from turnout.column_values import column_of, driver_values, packed, rows_of, taken, values_of
 from turnout.kinds import Kind
 from turnout.query.v1.query_pb2 import Column
 
@@ -33,6 +33,14 @@ def test_there_and_back(kind: Kind, values: list[Any]) -> None:
         for back in (values_of(column), driver_values(kind, packed(kind, sent))):
             assert list(back) == sent
             assert [type(one) for one in back] == [type(one) for one in sent]
+
+
+@pytest.mark.parametrize(("kind", "values"), VALUES.items())
+def test_rows_are_taken_as_they_are_packed(kind: Kind, values: list[Any]) -> None:
+    for sent in (values, [None, *values, None]):
+        column = packed(kind, sent)
+        for places in ([], [0], [*range(len(sent))], [len(sent) - 1, 0]):
+            assert list(driver_values(kind, taken(kind, column, places))) == [sent[place] for place in places]
 
 
 def test_json_comes_back_as_what_it_says() -> None:

@@ -17,7 +17,7 @@ from turnout.reading.limits import SCAN_ROWS_MAX
 from turnout.reading.positions import Positions
 from turnout.reading.routing import Cause, Resolution, Resolver
 from turnout.reading.scans import taken_in_time
-from turnout.reading.shadows import LOOKED_MAX, Answers, Shadows
+from turnout.reading.shadows import LOOKED_MAX, Answers, Shadows, Unpacked
 from turnout.reading.table import Found, Page, TableMissing, TableMoved, TableReader, Tables, Values
 from turnout.reading.tokens import behind, token_of
 from turnout.reading.values import Keys
@@ -177,7 +177,7 @@ class Reads:
         exposure_id = exposing.answered(row is not None)
         if (shadowed := self._shadowed(request, served)) is not None:
             units = [request.unit] if request.unit else []
-            answers = Answers(served.table, served.positions, keys.of(served.table), [row], units)
+            answers = Answers(served.table, served.positions, keys.of(served.table), Unpacked([row]), [0], units)
             self._shadows.answered(*shadowed, answers)
         if exposure_id:  # as `_replace` would make it, in half of the time
             served = Served(served.resolution, served.table, served.positions, exposure_id)
@@ -228,7 +228,7 @@ class Reads:
                 )
         for one in groups:
             if (shadowed := self._shadowed(request, one.served)) is not None:
-                self._shadows.answered(*shadowed, _answers(one, keys.of(one.served.table), request.unit, units))
+                self._shadows.answered(*shadowed, _answers(one, keys, request.unit, units))
         return _exposed(exposing, groups, each=bool(units) or not request.unit)
 
     def _shadowed(self, request: Request, served: Served) -> tuple[Route, Shadow] | None:
@@ -433,14 +433,13 @@ def _order(table: Table, order_by: Sequence[tuple[str, bool]]) -> list[tuple[Col
     return [(table.column(name), descending) for name, descending in order_by]
 
 
-def _answers(group: Group, keys: Sequence[Values], unit: str, units: Sequence[str]) -> Answers:
+def _answers(group: Group, keys: Keys, unit: str, units: Sequence[str]) -> Answers:
     """What one version answered of a batch, of as many keys as a shadow looks at. unit, units: those of the batch."""
     served, picked = group.served, range(0, len(group.places), 1 + (len(group.places) - 1) // LOOKED_MAX)
     places = [group.places[at] for at in picked]
     own_units = [units[place] for place in places] if units else [unit] * len(places) if unit else []
-    found = group.found.rows
-    rows = [found[at] for at in picked]
-    return Answers(served.table, served.positions, [keys[place] for place in places], rows, own_units)
+    columns = [[column[place] for place in places] for column in keys.by_column(served.table)]
+    return Answers(served.table, served.positions, [*zip(*columns, strict=True)], group.found, picked, own_units)
 
 
 def _places(

@@ -1,8 +1,8 @@
 """The read-time comparison: what the active version has answered, held against the rows of a candidate.
 
-It comes after the answer and takes nothing from it: a sampled answer is put into a bounded queue, or dropped and
-counted; one worker reads both versions over a connection of its own, within a deadline of its own. Whatever fails there
-is a reason why a read was not compared, and nothing else.
+It comes after the answer and takes nothing from it: a sampled answer is put into a bounded queue as it was packed, or
+dropped and counted; one worker unpacks it and reads both versions over a connection of its own, within a deadline of
+its own. Whatever fails there is a reason why a read was not compared, and nothing else.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 
@@ -63,6 +63,7 @@ OTHER_LOG = "OTHER_LOG"
 MISSING = "MISSING"
 SLOW = "SLOW"
 UNAVAILABLE = "UNAVAILABLE"
+UNREADABLE = "UNREADABLE"
 ROUTE_CHANGED = "ROUTE_CHANGED"
 
 
@@ -99,20 +100,53 @@ class _Tally:
         return ShadowCounts(**self.numbers, columns=dict(self.columns), left_out=dict(self.left_out))
 
 
+class Rows(Protocol):
+    """Rows that may still be packed (`table.Found`)."""
+
+    @property
+    def rows(self) -> Sequence[Values | None]:
+        """Each, None = there is none. FailedPrecondition (VALUE_UNREADABLE)."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def at(self, places: Sequence[int]) -> "Rows":
+        """Those at these places, packed as they are."""
+
+
 @dataclass(frozen=True, slots=True)
+class Unpacked:
+    """Rows as they are."""
+
+    rows: Sequence[Values | None]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, places: Sequence[int]) -> "Unpacked":
+        """Those at these places."""
+        return Unpacked([self.rows[place] for place in places])
+
+
+@dataclass(slots=True)
 class _Answered:
-    """An answer that waits to be compared. key: the values, in the order of the table's key."""
+    """An answer that waits to be compared. key: the values, in the order of the table's key.
+
+    found, place: its row among those that were sampled together; row: that, once it is unpacked.
+    """
 
     tally: _Tally
     table: Table
     key: Values
-    row: Values | None
     positions: Positions
+    found: Rows
+    place: int
+    row: Values | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the active version has answered: a key and a row (None = none) at a place each.
+    """What the active version has answered: for each key the place of its row in `found`.
 
     units: of the reads; none = each key is its own.
     """
@@ -120,7 +154,8 @@ class Answers:
     table: Table
     positions: Positions
     keys: Sequence[Values]
-    rows: Sequence[Values | None]
+    found: Rows
+    places: Sequence[int]
     units: Sequence[str] = ()
 
 
@@ -164,6 +199,13 @@ class Shadows:
 
     def answered(self, route: Route, shadow: Shadow, answers: Answers) -> None:
         """The active version has answered by this route: queue what is sampled. Never waits, never fails."""
+        try:
+            self._put(route, shadow, answers)
+        except Exception:
+            log.exception("sampling answers for v%d failed", shadow.version)
+
+    def _put(self, route: Route, shadow: Shadow, answers: Answers) -> None:
+        sampled: dict[int, Values] = {}
         for at, values in enumerate(answers.keys):
             key = tuple(values)
             if not shadowed(route.job, shadow, answers.units[at] if answers.units else unit_of_key(key)):
@@ -171,12 +213,17 @@ class Shadows:
             tally = self._tally(route, shadow)
             if hash(key) in tally.known or len(tally.known) >= KEYS_MAX:
                 continue
-            if len(self._queue) >= QUEUE_MAX:
+            if len(self._queue) + len(sampled) >= QUEUE_MAX:
                 self._leave_out(tally, QUEUE_FULL)
             else:
                 tally.known.add(hash(key))
-                self._queue.append(_Answered(tally, answers.table, key, answers.rows[at], answers.positions))
-                self._due.set()
+                sampled[answers.places[at]] = key
+        if not sampled:
+            return
+        tally, found = self._tally(route, shadow), answers.found.at([*sampled])
+        for place, key in enumerate(sampled.values()):
+            self._queue.append(_Answered(tally, answers.table, key, answers.positions, found, place))
+        self._due.set()
 
     def _tally(self, route: Route, shadow: Shadow) -> _Tally:
         known = route.job, route.epoch
@@ -195,7 +242,9 @@ class Shadows:
             while self._queue:
                 batch = self._next()
                 try:
-                    await self._compare(batch)
+                    self._unpack(batch)
+                    if batch:
+                        await self._compare(batch)
                 except _NotComparedError as error:
                     self._give_up(batch, error.reason)
                 except Exception:
@@ -211,6 +260,19 @@ class Shadows:
                 break
             batch.append(self._queue.popleft())
         return batch
+
+    def _unpack(self, waiting: list[_Answered]) -> None:
+        """Unpack their rows, and take out of the list those that cannot be read."""
+        unpacked = {key: _each(found) for key, found in {id(one.found): one.found for one in waiting}.items()}
+        readable = []
+        for one in waiting:
+            row = unpacked[id(one.found)][one.place]
+            if isinstance(row, _Unreadable):
+                self._give_up([one], UNREADABLE)
+            else:
+                one.row = row
+                readable.append(one)
+        waiting[:] = readable
 
     async def _compare(self, waiting: list[_Answered]) -> None:
         """Compare them, and take each out of the list that is done with; _NotComparedError for those left in it."""
@@ -231,8 +293,11 @@ class Shadows:
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _WAIT_S_MAX)
 
-    def _done(self, one: _Answered, candidate: Seen, again: Seen) -> bool:
+    def _done(self, one: _Answered, candidate: Seen | None, again: Seen | None) -> bool:
         """Count an answer that can be judged; False where it has to wait."""
+        if candidate is None or again is None:
+            self._give_up([one], UNREADABLE)
+            return True
         row = None if one.row is None else dict(zip(one.table.column_names, one.row, strict=True))
         answered = Seen(row, _vector(one.positions))
         if answered.at.keys() != candidate.at.keys() or answered.at.keys() != again.at.keys():
@@ -249,8 +314,8 @@ class Shadows:
         self._reads.add(1, {"job": one.tally.route.job, "outcome": "differs" if found.differs else "equal"})
         return True
 
-    async def _seen(self, version: VersionId, live: Table, waiting: Sequence[_Answered]) -> list[Seen]:
-        """What a version has for the keys now."""
+    async def _seen(self, version: VersionId, live: Table, waiting: Sequence[_Answered]) -> list[Seen | None]:
+        """What a version has for the keys now; None where that cannot be read."""
         deadline = Deadline(STATEMENT_S)
         try:
             async with asyncio.timeout(2 * STATEMENT_S):  # to connect, too
@@ -266,7 +331,8 @@ class Shadows:
             slow = isinstance(error.__cause__, TimeoutError)
             raise _NotComparedError(SLOW if slow else UNAVAILABLE) from None
         at = _vector(positions)
-        return [_seen(reader.table.column_names, row, at) for row in found.rows]
+        names = reader.table.column_names
+        return [None if isinstance(row, _Unreadable) else _seen(names, row, at) for row in _each(found)]
 
     def _give_up(self, answers: Sequence[_Answered], reason: str) -> None:
         """Leave these out; their keys may come again."""
@@ -322,6 +388,25 @@ def _tally_message(tally: _Tally) -> switcher_pb2.ShadowTally:
         sequence=tally.sequence,
         counts=counts_message(tally.counts),
     )
+
+
+class _Unreadable:
+    """Stands for a row that cannot be read."""
+
+
+def _each(found: Rows) -> Sequence[Values | _Unreadable | None]:
+    """Each row, and which of them cannot be read."""
+    try:
+        return found.rows
+    except TurnoutError:
+        return [_one(found.at([place])) for place in range(len(found))]
+
+
+def _one(found: Rows) -> Values | _Unreadable | None:
+    try:
+        return found.rows[0]
+    except TurnoutError:
+        return _Unreadable()
 
 
 def _vector(positions: Positions) -> Vector:

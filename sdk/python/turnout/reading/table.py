@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from turnout.column_values import UNREADABLE, Packed, driver_values, unreadable
+from turnout.column_values import UNREADABLE, Packed, driver_values, taken, unreadable
 from turnout.errors import FailedPrecondition, InvalidInput, TurnoutError, Unavailable
 from turnout.kinds import Kind
 from turnout.names import VersionId
@@ -75,6 +75,19 @@ class Found:
         columns = map(_unpacked, self.table.columns, self.columns)
         rows = [None, *zip(*columns, strict=True)]
         return [rows[at] for at in self.order]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def at(self, places: Sequence[int]) -> "Found":
+        """What was found for the keys at these places, still packed."""
+        order = [self.order[place] for place in places]
+        kept = {row: number for number, row in enumerate(sorted({*order} - {0}), 1)}
+        columns = [
+            taken(one.kind, column, [row - 1 for row in kept])
+            for one, column in zip(self.table.columns, self.columns, strict=True)
+        ]
+        return Found(self.table, columns, [kept.get(row, 0) for row in order])
 
 
 def _unpacked(column: Column, values: Packed) -> Sequence[Any]:
