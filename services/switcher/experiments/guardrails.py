@@ -1,14 +1,15 @@
-"""The loop that watches experiments: adds up windows, draws conclusions, keeps decisions, and carries them out.
+"""What watches experiments: adds up windows, draws conclusions, keeps decisions, and carries them out.
 
-One replica at a time runs it, by a lease; whoever takes over finds everything in the database. A decision is kept
-before its change of the route is asked for, and marked as carried out by the commit of that change, so that a replica
-that dies in between leaves no change without its decision: the next one concludes anew. One that wakes up late changes
-nothing by a decision in whose place there is another by then.
+One replica at a time does, each experiment by itself (`Loop`); whoever takes over finds everything in the database. A
+decision is kept before its change of the route is asked for, and marked as carried out by the commit of that change, so
+that a replica that dies in between leaves no change without its decision: the next one concludes anew. One that wakes
+up late changes nothing by a decision in whose place there is another by then.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final
@@ -24,14 +25,12 @@ from services.switcher.questions import GateQuestion
 from services.switcher.records import CommandKind, GateAnswer, Intent
 from services.switcher.replayer_client import ReplayerClient
 from services.switcher.switch import Conduct, etag_of
-from turnout.errors import TurnoutError, Unavailable
+from turnout.errors import TurnoutError
 from turnout.routing import Experiment
 
 log = logging.getLogger(__name__)
 
-LOOP: Final = "experiments"
-_EVERY_S: Final = 1.0
-_LEASE: Final = timedelta(seconds=5)
+WATCH_LEASE: Final = timedelta(seconds=5)
 _GATES_EVERY_S: Final = 5.0
 _CHANGE_WITHIN_S: Final = 30.0
 _RETRY_S: Final = 5.0  # after a step that the route refused; an abort is tried again at once
@@ -41,67 +40,46 @@ _MOVES: Final = (Action.ABORT, Action.END, Action.STEP)
 
 
 class Guardrails:
-    """The loop of one replica."""
+    """The watch of one replica."""
 
-    def __init__(
-        self, store: ExperimentStore, ledger: Ledger, changes: Changes, replayer: ReplayerClient, holder: str
-    ) -> None:
+    def __init__(self, store: ExperimentStore, ledger: Ledger, changes: Changes, replayer: ReplayerClient) -> None:
         self._store = store
         self._ledger = ledger
         self._changes = changes
         self._replayer = replayer
-        self._holder = holder
         self._gates: dict[int, tuple[float, tuple[GateAnswer, ...]]] = {}
         self._not_before: dict[int, float] = {}
         self._tidied_at = 0.0
 
-    async def run(self) -> None:
-        """Watch until cancelled; waits while PostgreSQL is away."""
-        try:
-            while True:
-                try:
-                    if await self._store.lease_loop(LOOP, self._holder, _LEASE):
-                        await self._watch()
-                except Unavailable as error:
-                    log.warning("watching the experiments waits: %s", error.message)
-                except Exception:
-                    log.exception("watching the experiments failed and is tried again")
-                await asyncio.sleep(_EVERY_S)
-        finally:
-            await asyncio.shield(self._leave())
-
-    async def _leave(self) -> None:
-        try:
-            await self._store.give_loop(LOOP, self._holder)
-        except TurnoutError as error:
-            log.warning("the right to watch the experiments was not given back: %s", error.message)
-
-    async def _watch(self) -> None:
-        # Side by side: a change of one route, which waits for its fronts, must not hold up the abort of another.
+    async def going_on(self) -> Collection[int]:
+        """Numbers of the experiments that count."""
         counting = await self._store.counting()
         self._gates = {number: one for number, one in self._gates.items() if number in counting}
         self._not_before = {number: one for number, one in self._not_before.items() if number in counting}
-        await asyncio.gather(*(self._guarded(number) for number in counting))
+        return counting
+
+    async def turned(self) -> None:
+        """Forget, now and then, what is needed no more."""
         if time.monotonic() - self._tidied_at > _TIDY_EVERY_S:
             for name in await self._store.tidy():
                 log.warning("%s never started and was forgotten", name)
-            # Of a large experiment some at each turn, none of which holds an abort up.
+            # Of a large experiment some at each turn, none of which holds the lease up.
             if not await self._store.forget_units(_UNITS_KEPT):
                 self._tidied_at = time.monotonic()
 
-    async def _guarded(self, number: int) -> None:
-        try:
-            await self._one(number)
-        except Unavailable as error:
-            log.warning("watching experiment %d waits: %s", number, error.message)
-        except Exception:
-            log.exception("watching experiment %d failed and is tried again", number)
+    async def given_up(self) -> None:
+        """Nothing is kept for the next time."""
 
-    async def _one(self, number: int) -> None:
+    async def one(self, number: int) -> bool:
+        """One look, and what follows from it; the next one is for the next turn."""
+        await self._look(number)
+        return False
+
+    async def _look(self, number: int) -> None:
         counted = await self._store.counted(number, STALE_AFTER)
         spec = counted.experiment.spec
         while await self._ledger.close_windows(number, spec) == CLOSE_MAX:
-            await self._store.lease_loop(LOOP, self._holder, _LEASE)
+            pass
         counted = await self._store.counted(number, STALE_AFTER)
         route = counted.route.state.route
         if counted.experiment.state.over or route is None or route.experiment is None:

@@ -1,18 +1,17 @@
-"""The loop that takes rollouts from step to step: looks, decides, stores, acts, and stores what became of it.
+"""What takes rollouts from step to step: looks, decides, stores, acts, and stores what became of it.
 
-One replica at a time runs it, by a lease, and each rollout by itself: none waits for another's act. The lease only
-saves work: two replicas that drive one rollout disagree about nothing, because each change is a compare-and-set on the
-stored rollout, each act has one request id, and the commit of a route is fenced by the row. Whoever takes over finds
-all there is to know in the database.
+One replica at a time does, by a lease, and each rollout by itself (`Loop`): none waits for another's act. The lease
+only saves work: two replicas that drive one rollout disagree about nothing, because each change is a compare-and-set on
+the stored rollout, each act has one request id, and the commit of a route is fenced by the row. Whoever takes over
+finds all there is to know in the database.
 """
 
-import asyncio
 import logging
 import time
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Final
 
-from services.switcher.experiments.store import ExperimentStore
 from services.switcher.rollouts.acting import ACTOR, Acts
 from services.switcher.rollouts.acts import Act, Done, Refused, Result, due
 from services.switcher.rollouts.comparing import Comparisons
@@ -21,86 +20,44 @@ from services.switcher.rollouts.record import Happened, decides, ended, follows,
 from services.switcher.rollouts.rollout import CLAIM, State
 from services.switcher.rollouts.store import TRIES, RolloutStore, Stored
 from services.switcher.rollouts.verdicts import Finding
-from turnout.errors import TurnoutError, Unavailable
-from turnout.tasks import end
 
 log = logging.getLogger(__name__)
 
-LOOP: Final = "rollouts"
-_EVERY_S: Final = 1.0
-_LEASE: Final = timedelta(seconds=3)
+DRIVE_LEASE: Final = timedelta(seconds=3)
 _REFUSED_S: Final = 5.0  # until the way back is tried again after it was refused
 _LOOKED_AT: Final = (State.RUNNING, State.PAUSED)
 
 
 class Driver:
-    """The loop of one replica."""
+    """The driving of one replica."""
 
     def __init__(
         self,
         store: RolloutStore,
-        experiments: ExperimentStore,
         looks: Looks,
         acts: Acts,
         comparisons: Comparisons,
-        holder: str,
     ) -> None:
         self._store = store
-        self._experiments = experiments  # whose leases are all loops'
         self._looks = looks
         self._acts = acts
         self._comparisons = comparisons
-        self._holder = holder
-        self._tasks: dict[int, asyncio.Task[None]] = {}
         self._not_before: dict[int, float] = {}
 
-    async def run(self) -> None:
-        """Drive until cancelled; waits while PostgreSQL is away."""
-        try:
-            while True:
-                try:
-                    await self._turn()
-                except Unavailable as error:
-                    log.warning("driving the rollouts waits: %s", error.message)
-                except Exception:
-                    log.exception("driving the rollouts failed and is tried again")
-                await asyncio.sleep(_EVERY_S)
-        finally:
-            await asyncio.shield(self._leave())
-
-    async def _turn(self) -> None:
-        if not await self._experiments.lease_loop(LOOP, self._holder, _LEASE):
-            await self._give_up()
-            return
-        self._tasks = {number: task for number, task in self._tasks.items() if not task.done()}
+    async def going_on(self) -> Collection[int]:
+        """Numbers of the rollouts that are not over."""
         going_on = await self._store.going_on()
         self._not_before = {number: one for number, one in self._not_before.items() if number in going_on}
-        for number in going_on:
-            if number not in self._tasks:
-                self._tasks[number] = asyncio.create_task(self._guarded(number), name=f"rollout {number}")
+        return going_on
 
-    async def _give_up(self) -> None:
-        tasks, self._tasks = self._tasks, {}
-        await end(*tasks.values())
+    async def turned(self) -> None:
+        """Nothing but the rollouts themselves."""
+
+    async def given_up(self) -> None:
+        """Let the comparisons go, too."""
         await self._comparisons.give_up_all()
 
-    async def _leave(self) -> None:
-        try:
-            await self._give_up()
-            await self._experiments.give_loop(LOOP, self._holder)
-        except TurnoutError as error:
-            log.warning("the right to drive the rollouts was not given back: %s", error.message)
-
-    async def _guarded(self, number: int) -> None:
-        try:
-            while await self._one(number):
-                pass
-        except Unavailable as error:
-            log.warning("rollout %d waits: %s", number, error.message)
-        except Exception:
-            log.exception("rollout %d failed and is tried again", number)
-
-    async def _one(self, number: int) -> bool:
+    async def one(self, number: int) -> bool:
         """One look, and one act where one is due; whether there may be more to do at once."""
         stored = await self._store.load(number)
         if stored.rollout.state.over:
