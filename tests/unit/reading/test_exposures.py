@@ -72,8 +72,24 @@ def test_a_read_whose_unit_is_of_another_kind_is_left_out(
     table = RoutingTable().with_commit(Committed(1, "p", routed))
     resolver = table.resolver("j", pinned=0, split=True, passed_over=frozenset())
     exposing = Exposing(exposures)
-    exposing.resolved(resolver, resolver.of(unit or None, kind), unit, kind)
+    for _ in range(3):  # a table that has moved, a token that is waited for
+        exposing.anew()
+        exposing.resolved(resolver, resolver.of(unit or None, kind), unit, kind)
+    assert exposures.left_out == {}
+    exposing.answered(True)
+    exposing.answered(True)
     assert exposures.left_out == left_out
+
+
+def test_each_key_of_a_batch_that_is_left_out_counts_once() -> None:
+    exposures = made()
+    exposing, given = Exposing(exposures), resolver(Experiment("e", 7, Units.KEY))
+    for _ in range(2):
+        exposing.anew()
+        for place in range(3):
+            exposing.resolved(given, given.of("ada"), "ada", Units.CALLER, place)
+    assert exposing.answered_each([0, 1], [1, 0]) == exposing.answered_each([2], [1]) == ()
+    assert exposures.left_out == {7: 3}
 
 
 def test_reads_are_left_out_of_the_newest_experiments_that_are_known() -> None:

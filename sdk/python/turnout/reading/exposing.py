@@ -1,4 +1,7 @@
-"""The exposures of one read: noted when its units are resolved, told when it is answered or has failed."""
+"""The exposures of one read: noted when its units are resolved, told when it is answered or has failed.
+
+A read that an experiment does not count because of its unit is noted and told in the same way, once it is answered.
+"""
 
 import time
 from collections.abc import Sequence
@@ -17,13 +20,14 @@ _FAILURES: Final = (FailedPrecondition, ResourceExhausted, Unavailable)
 class Exposing:
     """Of one read, which may be resolved again: the last resolution counts."""
 
-    __slots__ = ("_began_s", "_exposed", "_exposures", "_reading", "_route")
+    __slots__ = ("_began_s", "_exposed", "_exposures", "_left_out", "_reading", "_route")
 
     def __init__(self, exposures: Exposures) -> None:
         self._exposures = exposures
         self._began_s = time.monotonic()
         self._route: Route | None = None
         self._exposed: dict[int, Exposure] = {}  # by place in the read
+        self._left_out: dict[int, int] = {}  # reads by the number of the experiment
         self._reading = 0
 
     def resolved(self, resolver: Resolver, resolution: Resolution, unit: str, units: Units, place: int = 0) -> None:
@@ -33,11 +37,12 @@ class Exposing:
             self._route = resolver.route
             self._exposed[place] = self._exposures.of(resolver.route, resolution.version, unit, time.time())
         elif number := resolver.leaves_out(unit, units):
-            self._exposures.leave_out(number)
+            self._left_out[number] = self._left_out.get(number, 0) + 1
 
     def anew(self) -> None:
         """The read is resolved again."""
         self._exposed.clear()
+        self._left_out.clear()
 
     def reading(self, version: int) -> None:
         """The version is read now: what fails from here on is its failure, and no other's of the same batch."""
@@ -45,6 +50,8 @@ class Exposing:
 
     def answered(self, found: bool, place: int = 0) -> str:
         """Id of the exposure of the unit, or of that at a place; "" where no experiment counts it."""
+        if self._left_out:
+            self._leave_out()
         exposure = self._exposed.get(place)
         if exposure is None or self._route is None:
             return ""
@@ -53,9 +60,16 @@ class Exposing:
 
     def answered_each(self, places: Sequence[int], rows: Sequence[int]) -> Sequence[str]:
         """Ids of the exposures at the places; none where no experiment counts them. rows: of each, 0 = it has none."""
+        if self._left_out:
+            self._leave_out()
         if not self._exposed:
             return ()
         return [self.answered(row > 0, place) for place, row in zip(places, rows, strict=True)]
+
+    def _leave_out(self) -> None:
+        for number, reads in self._left_out.items():
+            self._exposures.leave_out(number, reads)
+        self._left_out.clear()
 
     def __enter__(self) -> None:
         """Around everything between resolution and answer: what fails there is told of the version."""

@@ -83,11 +83,11 @@ class Exposures:
         if to_blame:
             self._note(exposure, Seen.FAILURE)
 
-    def leave_out(self, experiment: int) -> None:
-        """A read is not counted because it brought no unit of the kind that the experiment of this number counts by."""
+    def leave_out(self, experiment: int, reads: int = 1) -> None:
+        """Reads are not counted, as they brought no unit of the kind that the experiment of this number counts by."""
         if experiment not in self.left_out and len(self.left_out) >= LEFT_OUT_MAX:
             del self.left_out[min(self.left_out)]
-        self.left_out[experiment] = self.left_out.get(experiment, 0) + 1
+        self.left_out[experiment] = self.left_out.get(experiment, 0) + reads
 
     @property
     def untold(self) -> int:

@@ -254,39 +254,45 @@ class Reads:
     ) -> AsyncGenerator[tuple[Served, Page], None]:
         """Pages of rows in the order of (column, descending), each with who answered."""
         rows_max = _scan_rows(limit)
+        exposing = Exposing(self._front.exposures)
         opened: list[AsyncGenerator[tuple[Served, Page], None]] = []
 
         async def attempt(asked: Request) -> tuple[Served, Page]:
             """Begins the scan: its first page. A scan that was begun before is given up."""
             await _closed(opened)
-            opened.append(taken_in_time(self._pages(asked, order_by, rows_max, deadline), deadline))
+            exposing.anew()
+            opened.append(taken_in_time(self._pages(asked, exposing, order_by, rows_max, deadline), deadline))
             return await anext(opened[0])
 
         try:
             if request.token is None:
-                yield await self._twice(request, attempt, deadline)
+                served, page = await self._twice(request, attempt, deadline)
             else:
-                yield await self._not_behind(request, attempt, lambda first: [first[0]], deadline)
-            async for page in opened[0]:
-                yield page
+                served, page = await self._not_behind(request, attempt, lambda first: [first[0]], deadline)
+            exposure_id = exposing.answered(bool(page.rows))
+            yield served._replace(exposure_id=exposure_id), page
+            async for served, page in opened[0]:
+                yield served._replace(exposure_id=exposure_id), page
         finally:
             await _closed(opened)
 
     async def _pages(
-        self, asked: Request, order_by: Sequence[tuple[str, bool]], rows_max: int, deadline: Deadline
+        self,
+        asked: Request,
+        exposing: Exposing,
+        order_by: Sequence[tuple[str, bool]],
+        rows_max: int,
+        deadline: Deadline,
     ) -> AsyncGenerator[tuple[Served, Page], None]:
-        exposing = Exposing(self._front.exposures)
         with self._front.read(asked.job, asked.version, asked.passed_over) as resolver, exposing:
             resolution = resolver.of(asked.unit or None)
             exposing.resolved(resolver, resolution, asked.unit, Units.CALLER)
             exposing.reading(resolution.version)
             reader = await self._reader(asked.job, resolution, deadline)
             order = _order(reader.table, order_by)
-            exposure_id = ""
             async with aclosing(reader.scan(order, rows_max, deadline)) as pages:
                 async for page in pages:
-                    exposure_id = exposure_id or exposing.answered(bool(page.rows))
-                    yield Served(resolution, reader.table, page.positions, exposure_id), page
+                    yield Served(resolution, reader.table, page.positions), page
 
     async def explain(self, request: Request, keys: Keys | None, deadline: Deadline) -> Explanation:
         """Which version the unit, or the row of that key, would read now."""
