@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnout.client.batches import parts, put_keys, put_values, reads_of
+from turnout.client.batches import _in_order, parts, put_keys, put_values, reads_of
 from turnout.client.values import to_key
 from turnout.column_values import column_of
 from turnout.errors import InvalidInput, TurnoutError
@@ -173,3 +173,20 @@ def test_keys_that_share_a_row_have_mappings_of_their_own() -> None:
     one, other = reads_of(pb.BatchGetResponse(served=served, blocks=[block]), "j", 2, b"")
     assert one.row == other.row == {"k": 7}
     assert one.row is not other.row
+
+
+def test_keys_that_share_a_row_share_nothing_in_it() -> None:
+    served = [pb.ServedVersion(version=1, columns=["k", "v"], cause=pb.ServedVersion.PINNED)]
+    columns = [column_of(Kind.INT64, [7]), column_of(Kind.JSON, ['{"a": [1]}'])]
+    block = pb.BatchGetBlock(rows=[1, 0, 1, 1], columns=columns)
+    rows: list[Any] = [read.row for read in reads_of(pb.BatchGetResponse(served=served, blocks=[block]), "j", 4, b"")]
+    rows[0]["v"]["a"].append(2)
+    rows[2]["v"]["b"] = 3
+    assert [row and row["v"] for row in rows] == [{"a": [1, 2]}, None, {"a": [1], "b": 3}, {"a": [1]}]
+
+
+def test_rows_are_not_copied_because_several_are_missing() -> None:
+    rows: list[dict[str, object]] = [{"k": 1}, {"k": 2}]
+    found = _in_order(rows, [0, 1, 0, 2, 0])
+    assert [found[1] is rows[0], found[3] is rows[1]] == [True, True]
+    assert found[::2] == [None] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from datetime import date
 from typing import Any, TypeAlias
 from uuid import UUID
@@ -164,9 +165,19 @@ def _values(name: str, column: query_pb2.Column) -> Sequence[Any]:
 def _in_order(rows: Sequence[Row], order: Iterable[int]) -> list[Row | None]:
     """The row of each key: `order` counts from 1, 0 = there is none. What several keys share is copied for each."""
     places, known = [*order], [None, *rows]
-    if len(set(places)) == len(places):
-        return [known[place] for place in places]
-    return [dict(row) if (row := known[place]) is not None else None for place in places]
+    found = [known[place] for place in places]
+    missing = places.count(0)
+    if len(set(places)) - bool(missing) < len(places) - missing:
+        seen: set[int] = set()
+        for at, place in enumerate(places):
+            if place in seen and (row := known[place]) is not None:
+                found[at] = {name: _copied(value) for name, value in row.items()}
+            seen.add(place)
+    return found
+
+
+def _copied(value: Any) -> Any:
+    return deepcopy(value) if isinstance(value, dict | list) else value  # other values cannot be changed
 
 
 def _who(answer: query_pb2.BatchGetResponse, served: query_pb2.ServedVersion, job: str, seen: bytes) -> Read:
