@@ -134,6 +134,12 @@ def test_what_is_no_share(texts: list[str], said: str) -> None:
         arguments.weights(texts)
 
 
+def test_shares_below_one_percent_need_no_sign_since_parts_of_one_never_sum_to_100() -> None:
+    assert arguments.weights(["v1=99.5", "v2=0.5"]) == {1: 9_950, 2: 50}
+    with pytest.raises(CommandError, match=r"sum to 1 %, not to 100 %"):
+        arguments.weights(["v1=0.5", "v2=0.5"])
+
+
 def test_a_percent_sign_is_taken() -> None:
     assert arguments.weights(["v1=99.75%", "v2=0.25%"]) == {1: 9_975, 2: 25}
 

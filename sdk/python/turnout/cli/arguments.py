@@ -59,7 +59,10 @@ def versions_of_jobs(texts: Sequence[str]) -> dict[str, int]:
 
 
 def weights(texts: Sequence[str]) -> dict[int, int]:
-    """`v1=90 v2=10`, in percent -> {1: 9000, 2: 1000}, in basis points, which sum to 10000."""
+    """`v1=90 v2=10`, in percent -> {1: 9000, 2: 1000}, in basis points, which sum to 10000.
+
+    A share below one percent needs no sign here, unlike in `basis_points`: parts of one would not sum to 100.
+    """
     arms: dict[int, int] = {}
     for text in texts:
         name, separator, share = text.partition("=")
