@@ -32,7 +32,7 @@ from services.switcher.statistics.decision import Verdict
 from services.switcher.store import RouteStore
 from turnout.errors import NotFound, TurnoutError, Unavailable
 from turnout.replayer.v1 import replayer_pb2 as pb
-from turnout.routing import WHOLE, Units
+from turnout.routing import WHOLE, Route, Units
 from turnout.shadow import ShadowVerdict
 
 _OF_TABLE: Final = frozenset({Gate.CATCH_UP, Gate.COVERAGE, Gate.SCHEMA})
@@ -169,7 +169,7 @@ class Looks:
         step = rollout.present
         shadowing = step is not None and step.kind is StepKind.SHADOW and rollout.phase is Phase.WATCHING
         if overruled(rollout, seen):
-            [change] = await self._routes.list_changes(rollout.job, None, 1)
+            change = await self._led_to(route)
             rolled_back = change.command is CommandKind.ROLL_BACK
             seen = msgspec.structs.replace(seen, change=_told(change), rolled_back=rolled_back)
             return overruled(rollout, seen), overruling(rollout, seen)
@@ -180,8 +180,14 @@ class Looks:
             stopped = "shadow"
         if not stopped:
             return "", Overruling.CHANGED
-        [change] = await self._routes.list_changes(rollout.job, None, 1)
+        change = await self._led_to(route)
         return f"The {stopped} was stopped over the rollout's head ({_told(change)}).", Overruling.CHANGED
+
+    async def _led_to(self, route: Route) -> ChangeRecord:
+        """The change that made the route what was seen. Since then, the gates were asked, and there may be newer ones:
+        whose rollback was the last one says nothing of this route."""
+        [change] = await self._routes.list_changes(route.job, route.epoch + 1, 1)
+        return change
 
 
 def _told(change: ChangeRecord) -> str:

@@ -99,6 +99,7 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         return pb.CheckGatesResponse(gates=gates)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
+        await self._may_hold("GetRun")
         if self.runs_away:
             raise Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL does not answer.")
         if request.name in self.without_run:

@@ -139,6 +139,23 @@ async def test_whoever_cuts_over_to_the_candidate_goes_ahead_of_it(rolling: Roll
     assert await rolling.unequal() == []
 
 
+async def test_a_rollback_after_the_route_was_seen_does_not_explain_that_route(
+    rolling: Rolling, replayer: ReplayerOnDemand, switcher: Switcher
+) -> None:
+    """Eve moves everybody off the candidate, and back before the look that sees that has asked its gates."""
+    await rolling.create([ALL, soak(LONG)])
+    await rolling.until_step(2)
+    await replayer.hold("GetRun").wait()  # until the look gives up, which saw the candidate active
+    await switcher.cut_over(1, override_owner=True, claimed_actor="eve", reason="in a hurry")
+    await replayer.hold("GetRun").wait()  # so does this one, which sees what Eve did
+    assert (await switcher.roll_back(claimed_actor="eve")).route.active_version == 2
+    paused = await rolling.until(pb.Rollout.PAUSED)
+    assert paused.hold == pb.Rollout.OVERRULED
+    told = [one.sentence for one in await rolling.decisions()]
+    assert any("(cutover by eve: in a hurry): v1 is active" in one for one in told), told
+    assert await rolling.unequal() == []
+
+
 async def test_a_candidate_that_others_made_active_anew_stays_and_the_next_rollout_may_begin(
     rolling: Rolling, switcher: Switcher
 ) -> None:
