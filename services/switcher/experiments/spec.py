@@ -5,18 +5,19 @@ is fixed for its whole life; only weights move.
 """
 
 import enum
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
 
 import msgspec
 
 from services.switcher.statistics.decision import Plan
-from turnout.errors import InvalidInput
+from turnout.errors import InvalidInput, Violation
 from turnout.routing import WHOLE, Experiment, Units
 
 ARMS_MAX: Final = 8
 OVERRIDES_MAX: Final = 1000
 UNIT_CHARACTERS_MAX: Final = 1024
+_TIME_MAX_S: Final = 90 * 86400.0
 _MILLION: Final = 1_000_000
 
 
@@ -139,92 +140,113 @@ def default_holdout_salt(job: str) -> str:
     return f"jobs/{job}/holdout"
 
 
+class Fault(NamedTuple):
+    """What is wrong with a field of the experiment, such as "plan.window"."""
+
+    field: str
+    told: str
+
+
 def checked(spec: Spec) -> Spec:
-    """The spec. InvalidInput (INVALID_EXPERIMENT) where it cannot be."""
-    for complaint in _complaints(spec):
-        raise InvalidInput("INVALID_EXPERIMENT", complaint)
+    """The spec. InvalidInput (INVALID_EXPERIMENT) naming everything that is wrong with it, by field."""
+    if found := faults(spec):
+        raise InvalidInput(
+            "INVALID_EXPERIMENT",
+            " ".join(one.told for one in found),
+            violations=tuple(Violation("INVALID_EXPERIMENT", f"experiment.{one.field}", one.told) for one in found),
+        )
     return spec
 
 
-def _complaints(spec: Spec) -> list[str]:
-    return [
-        complaint for part in (_of_arms(spec), _of_units(spec), _of_plan(spec), _of_bandit(spec)) for complaint in part
-    ]
+def faults(spec: Spec) -> list[Fault]:
+    """Everything that is wrong with the spec."""
+    return [*_of_arms(spec), *_of_units(spec), *_of_plan(spec), *_of_bandit(spec)]
 
 
-def _of_arms(spec: Spec) -> list[str]:
+def _of_arms(spec: Spec) -> Iterator[Fault]:
     versions = [arm.version for arm in spec.arms]
-    told = []
     if not 2 <= len(versions) <= ARMS_MAX:
-        told.append(f"An experiment has 2 to {ARMS_MAX} arms, the active version among them; {len(versions)} came.")
+        yield Fault(
+            "arms", f"An experiment has 2 to {ARMS_MAX} arms, the active version among them; {len(versions)} came."
+        )
     if len(set(versions)) != len(versions):
-        told.append("A version is named twice; give each arm one weight.")
+        yield Fault("arms", "A version is named twice; give each arm one weight.")
     if any(version < 1 for version in versions):
-        told.append("Versions count from 1.")
+        yield Fault("arms", "Versions count from 1.")
     if any(not 0 <= arm.weight <= WHOLE for arm in spec.arms) or sum(spec.weights.values()) != WHOLE:
-        told.append(f"Each weight must be 0 % to 100 %, and all sum to 100 % ({WHOLE} basis points).")
+        yield Fault("arms", f"Each weight must be 0 % to 100 %, and all sum to 100 % ({WHOLE} basis points).")
     elif not spec.arms[0].weight:
-        told.append(f"v{spec.control} is the active version and needs a weight: nothing can be compared without it.")
+        yield Fault(
+            "arms", f"v{spec.control} is the active version and needs a weight: nothing can be compared without it."
+        )
     named = set(spec.weights) | {version for _, version in spec.overrides}
     tested = {version for _, version in spec.overrides}
     for arm in spec.arms[1:]:
         if not arm.weight and arm.version not in tested:
-            told.append(f"v{arm.version} has neither a weight nor an override: no unit would ever read it.")
-    told.extend(f"The override to v{one} names no arm." for one in sorted(named - set(spec.weights)))
-    return told
+            yield Fault("arms", f"v{arm.version} has neither a weight nor an override: no unit would ever read it.")
+    for one in sorted(named - set(spec.weights)):
+        yield Fault("overrides", f"The override to v{one} names no arm.")
 
 
-def _of_units(spec: Spec) -> list[str]:
-    told = []
+def _of_units(spec: Spec) -> Iterator[Fault]:
     if not 0 <= spec.holdout <= WHOLE // 2:
-        told.append(f"The holdout is {spec.holdout / 100:g} %; it must be 0 % to 50 % ({WHOLE // 2} basis points).")
+        yield Fault(
+            "holdout", f"The holdout is {spec.holdout / 100:g} %; it must be 0 % to 50 % ({WHOLE // 2} basis points)."
+        )
     if len(spec.overrides) > OVERRIDES_MAX:
-        told.append(f"{len(spec.overrides)} overrides came, at most {OVERRIDES_MAX} are kept.")
+        yield Fault("overrides", f"{len(spec.overrides)} overrides came, at most {OVERRIDES_MAX} are kept.")
     units = [unit for unit, _ in spec.overrides]
     if len(set(units)) != len(units):
-        told.append("A unit is overridden twice.")
+        yield Fault("overrides", "A unit is overridden twice.")
     if any(not unit or len(unit) > UNIT_CHARACTERS_MAX or "\0" in unit for unit in units):
-        told.append(f"A unit of an override has 1 to {UNIT_CHARACTERS_MAX} characters and no zero character.")
-    return told
+        yield Fault(
+            "overrides", f"A unit of an override has 1 to {UNIT_CHARACTERS_MAX} characters and no zero character."
+        )
 
 
-def _of_plan(spec: Spec) -> list[str]:
-    try:
-        spec.plan.check()
-    except ValueError as error:
-        return [f"{error}."]
-    told = []
-    for named, allowed, what in ((spec.harms, HARMS, "harms"), (spec.errors, ERRORS, "errors of a window")):
+def _of_plan(spec: Spec) -> Iterator[Fault]:
+    for name, told in spec.plan.faults():
+        yield Fault(f"plan.{name}", f"{told}.")
+    for name, named, allowed, what in (
+        ("harms", spec.harms, HARMS, "harms"),
+        ("errors", spec.errors, ERRORS, "errors of a window"),
+    ):
         if not set(named) <= set(allowed):
-            told.append(f"Only {', '.join(one.value for one in allowed)} are {what}.")
-    if not spec.harms or not spec.errors:
-        told.append("Without a harm to watch for there is no guardrail; name at least one.")
-    if not 0 < spec.window_s <= 90 * 86400 or not 0 <= spec.delay_s <= 90 * 86400:
-        told.append("The window is above 0 and at most 90 days; the delay at most 90 days.")
+            yield Fault(f"plan.{name}", f"Only {', '.join(one.value for one in allowed)} are {what}.")
+        if not named:
+            yield Fault(f"plan.{name}", "Without a harm to watch for there is no guardrail; name at least one.")
+    if not 0 < spec.window_s <= _TIME_MAX_S:
+        yield Fault("plan.window", "The window is above 0 and at most 90 days.")
+    if not 0 <= spec.delay_s <= _TIME_MAX_S:
+        yield Fault("plan.delay", "The delay is 0 to 90 days.")
     if not 0 <= spec.slow_s <= 3600:
-        told.append("The slow limit is 0 (= none) to an hour.")
-    return told
+        yield Fault("plan.slow", "The slow limit is 0 (= none) to an hour.")
 
 
-def _of_bandit(spec: Spec) -> list[str]:
+def _of_bandit(spec: Spec) -> Iterator[Fault]:
     bandit = spec.bandit
     if bandit is None:
-        return []
-    told = []
-    if not 0 < bandit.floor <= 1 / len(spec.arms):
-        most = f"{100 / len(spec.arms):.3g} %"
-        told.append(f"The floor is {100 * bandit.floor:g} %; it must be above 0 and at most {most}, to fit all arms.")
+        return
+    if not 0 < bandit.floor <= 1 / max(1, len(spec.arms)):
+        most = f"{100 / max(1, len(spec.arms)):.3g} %"
+        yield Fault(
+            "bandit.floor",
+            f"The floor is {100 * bandit.floor:g} %; it must be above 0 and at most {most}, to fit all arms.",
+        )
     if not 0 < bandit.step_max <= 1:
-        told.append(f"The step is {100 * bandit.step_max:g} %; it must be above 0 and at most 100 %.")
+        yield Fault(
+            "bandit.step_max", f"The step is {100 * bandit.step_max:g} %; it must be above 0 and at most 100 %."
+        )
     if not 0 <= bandit.epsilon <= 1:
-        told.append(f"epsilon is {bandit.epsilon:g}; it must be 0 to 1.")
+        yield Fault("bandit.epsilon", f"epsilon is {bandit.epsilon:g}; it must be 0 to 1.")
     if not 0 < bandit.gamma <= 1:
-        told.append(f"gamma is {bandit.gamma:g}; it must be above 0 and at most 1.")
+        yield Fault("bandit.gamma", f"gamma is {bandit.gamma:g}; it must be above 0 and at most 1.")
     if bandit.every_s < EVERY_LEAST_S:
-        told.append(f"The time between steps is {bandit.every_s:g} s; it must be at least {EVERY_LEAST_S:g} s.")
+        yield Fault(
+            "bandit.every", f"The time between steps is {bandit.every_s:g} s; it must be at least {EVERY_LEAST_S:g} s."
+        )
     if bandit.units_min < 2:
-        told.append("A bandit needs at least 2 units in each arm.")
-    return told
+        yield Fault("bandit.units_min", "A bandit needs at least 2 units in each arm.")
 
 
 _decoder: msgspec.json.Decoder[Spec] = msgspec.json.Decoder(Spec)

@@ -17,7 +17,6 @@ A plan ends with the candidate at 100 %: one that stops half-way is an experimen
 """
 
 import enum
-import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final
@@ -236,15 +235,6 @@ def _at(place: int, text: str) -> Violation:
     return complaint(f"plan.steps[{place}]", text)
 
 
-_GUARDRAILS: Final = (
-    *("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max"),
-    *("window", "delay", "slow"),
-)
-
-
 def _of_guardrails(plan: Plan) -> Iterator[Violation]:
-    try:
-        spec.checked(experiment(plan, control=1, candidate=2, share=1))
-    except InvalidInput as error:
-        named = [name for name in _GUARDRAILS if re.search(rf"\b{name}\b", error.message)]
-        yield complaint(f"plan.guardrails.{named[0]}" if named else "plan.guardrails", error.message)
+    for field, told in spec.faults(experiment(plan, control=1, candidate=2, share=1)):
+        yield complaint(f"plan.guardrails.{field.removeprefix('plan.')}", told)

@@ -41,16 +41,23 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     units_min: int = 100  # complete windows in each of the two before a promotion
     units_max: int = 1_000_000  # complete windows of a candidate and the active version after which it is inconclusive
 
+    def faults(self) -> list[tuple[str, str]]:
+        """Each field that is out of its range, and what is wrong with it."""
+        told = [
+            (name, f"{name} is {level}; it is a probability of error and must lie between 0 and 1")
+            for name in ("abort_alpha", "mismatch_alpha", "promote_beta")
+            if not 0.0 < (level := getattr(self, name)) < 1.0
+        ]
+        if not self.margin >= 0.0:
+            told.append(("margin", f"margin is {self.margin}; it must not be negative"))
+        if not 0 <= self.units_min <= self.units_max:
+            told.append(("units_min", f"units_min {self.units_min} must lie between 0 and units_max {self.units_max}"))
+        return told
+
     def check(self) -> None:
         """ValueError when a field is out of its range."""
-        for name in ("abort_alpha", "mismatch_alpha", "promote_beta"):
-            level = getattr(self, name)
-            if not 0.0 < level < 1.0:
-                raise ValueError(f"{name} is {level}; it is a probability of error and must lie between 0 and 1")
-        if not self.margin >= 0.0:
-            raise ValueError(f"margin is {self.margin}; it must not be negative")
-        if not 0 <= self.units_min <= self.units_max:
-            raise ValueError(f"units_min {self.units_min} must lie between 0 and units_max {self.units_max}")
+        for _, told in self.faults():
+            raise ValueError(told)
 
 
 class Harm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -45,33 +45,43 @@ def test_an_arm_without_weight_needs_a_tester() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "complaint"),
+    ("fields", "complaint", "named"),
     [
-        ({"arms": (Arm(1, 10_000),)}, "2 to 8 arms"),
-        ({"arms": (Arm(1, 5000), Arm(1, 5000))}, "named twice"),
-        ({"arms": (Arm(1, 5000), Arm(2, 4000))}, "all sum to 100 %"),
-        ({"arms": (Arm(1, 12_000), Arm(2, -2000))}, "all sum to 100 %"),
-        ({"arms": (Arm(1, 0), Arm(2, 10_000))}, "needs a weight"),
-        ({"arms": (Arm(1, 10_000), Arm(2, 0))}, "neither a weight nor an override"),
-        ({"arms": (Arm(0, 5000), Arm(2, 5000))}, "count from 1"),
-        ({"overrides": (("tester", 9),)}, "override to v9"),
-        ({"overrides": (("", 1),)}, "1 to 1024 characters"),
-        ({"overrides": (("tester", 1), ("tester", 4))}, "overridden twice"),
-        ({"holdout": 6000}, "it must be 0 % to 50 %"),
-        ({"plan": Plan(abort_alpha=2.0)}, "abort_alpha is 2.0"),
-        ({"harms": ()}, "no guardrail"),
-        ({"harms": (Metric.REWARD,)}, "are harms"),
-        ({"errors": (Metric.CONVERSION,)}, "are errors of a window"),
-        ({"window_s": 0.0}, "window"),
-        ({"bandit": Bandit(floor=0.5)}, "floor"),
-        ({"bandit": Bandit(step_max=0.0)}, "step"),
-        ({"bandit": Bandit(gamma=0.0)}, "gamma"),
-        ({"bandit": Bandit(epsilon=1.5)}, "epsilon"),
-        ({"bandit": Bandit(units_min=1)}, "2 units"),
-        ({"bandit": Bandit(every_s=59.0)}, "at least 60 s"),
+        ({"arms": (Arm(1, 10_000),)}, "2 to 8 arms", "arms"),
+        ({"arms": (), "bandit": Bandit()}, "2 to 8 arms", "arms"),
+        ({"arms": (Arm(1, 5000), Arm(1, 5000))}, "named twice", "arms"),
+        ({"arms": (Arm(1, 5000), Arm(2, 4000))}, "all sum to 100 %", "arms"),
+        ({"arms": (Arm(1, 12_000), Arm(2, -2000))}, "all sum to 100 %", "arms"),
+        ({"arms": (Arm(1, 0), Arm(2, 10_000))}, "needs a weight", "arms"),
+        ({"arms": (Arm(1, 10_000), Arm(2, 0))}, "neither a weight nor an override", "arms"),
+        ({"arms": (Arm(0, 5000), Arm(2, 5000))}, "count from 1", "arms"),
+        ({"overrides": (("tester", 9),)}, "override to v9", "overrides"),
+        ({"overrides": (("", 1),)}, "1 to 1024 characters", "overrides"),
+        ({"overrides": (("tester", 1), ("tester", 4))}, "overridden twice", "overrides"),
+        ({"holdout": 6000}, "it must be 0 % to 50 %", "holdout"),
+        ({"plan": Plan(abort_alpha=2.0)}, "abort_alpha is 2.0", "plan.abort_alpha"),
+        ({"harms": ()}, "no guardrail", "plan.harms"),
+        ({"harms": (Metric.REWARD,)}, "are harms", "plan.harms"),
+        ({"errors": (Metric.CONVERSION,)}, "are errors of a window", "plan.errors"),
+        ({"window_s": 0.0}, "window", "plan.window"),
+        ({"bandit": Bandit(floor=0.5)}, "floor", "bandit.floor"),
+        ({"bandit": Bandit(step_max=0.0)}, "step", "bandit.step_max"),
+        ({"bandit": Bandit(gamma=0.0)}, "gamma", "bandit.gamma"),
+        ({"bandit": Bandit(epsilon=1.5)}, "epsilon", "bandit.epsilon"),
+        ({"bandit": Bandit(units_min=1)}, "2 units", "bandit.units_min"),
+        ({"bandit": Bandit(every_s=59.0)}, "at least 60 s", "bandit.every"),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_reason(fields: dict[str, Any], complaint: str) -> None:
+def test_what_cannot_be_is_refused_with_the_reason(fields: dict[str, Any], complaint: str, named: str) -> None:
     with pytest.raises(InvalidInput, match=complaint) as caught:
         checked(msgspec.structs.replace(GOOD, **fields))
     assert caught.value.reason == "INVALID_EXPERIMENT"
+    assert {one.subject for one in caught.value.violations} == {f"experiment.{named}"}
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        checked(msgspec.structs.replace(GOOD, holdout=6000, delay_s=-1.0, bandit=Bandit(gamma=0.0)))
+    told = [(one.subject, one.description) for one in caught.value.violations]
+    assert [field for field, _ in told] == ["experiment.holdout", "experiment.plan.delay", "experiment.bandit.gamma"]
+    assert caught.value.message == " ".join(text for _, text in told)

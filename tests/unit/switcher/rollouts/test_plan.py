@@ -87,6 +87,25 @@ def test_each_complaint_names_its_field() -> None:
     assert caught.value.message == " ".join(text for _, text in told)
 
 
+@pytest.mark.parametrize(
+    ("plan", "fields"),
+    [
+        (Plan((ALL,), delay_s=-1.0), ["delay"]),
+        (Plan((ALL,), window_s=0.0), ["window"]),
+        (Plan((ALL,), slow_s=7200.0), ["slow"]),
+        (Plan((ALL,), Judging(units_min=-1)), ["units_min"]),
+        (
+            Plan((ALL,), Judging(mismatch_alpha=0.0, margin=-0.1), window_s=0.0, delay_s=-1.0, slow_s=-1.0),
+            ["mismatch_alpha", "margin", "window", "delay", "slow"],
+        ),
+    ],
+)
+def test_each_fault_of_the_guardrails_has_its_field(plan: Plan, fields: list[str]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        checked(plan)
+    assert [one.subject for one in caught.value.violations] == [f"rollout.plan.guardrails.{name}" for name in fields]
+
+
 def test_a_plan_needs_a_version_to_go_back_to_and_another_one_to_go_to() -> None:
     assert checked_for(EVERYTHING, 2, 1) == EVERYTHING
     with pytest.raises(InvalidInput, match="active already"):
