@@ -57,6 +57,8 @@ RouteCommand = SetTraffic | CutOver | RollBack | Conduct | SetShadow | RequireGa
 """The commands that change a route."""
 Order = tuple[str, RouteCommand]
 """What is asked of a job."""
+Fences = tuple[Fence | None, Fence | None]
+"""What is asked in the transaction that opens the proposal, and in the one that commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,12 @@ class Changes:
         validate_only: bool,
         time_left_s: float,
         fence: Fence | None = None,
+        opening: Fence | None = None,
     ) -> list[pb.RouteChange]:
         """Carry out a command and answer it, by job; `time_left_s` is what the caller's deadline leaves.
 
-        fence: asked in the transaction that commits; what it raises keeps everything as it is.
+        fence: asked in the transaction that commits; what it raises keeps everything as it is. opening: the same of the
+        transaction that opens the proposal.
 
         A request that was made before, here or at another replica, is not carried out a second time: it gets the first
         one's answer, for which it waits.
@@ -118,7 +122,7 @@ class Changes:
                 continue
             try:
                 return await self._carried_out(
-                    orders, intent, validate_only=validate_only, answer_by=answer_by, fence=fence
+                    orders, intent, validate_only=validate_only, answer_by=answer_by, fences=(opening, fence)
                 )
             except TurnoutError:  # of whatever kind: it may have been decided on the route that the first one made
                 if time.monotonic() >= answer_by or not await self._taken(intent):
@@ -154,7 +158,7 @@ class Changes:
         *,
         validate_only: bool,
         answer_by: float,
-        fence: Fence | None,
+        fences: Fences,
     ) -> list[pb.RouteChange]:
         to_check: list[tuple[RouteRecord, Change]] = []
         unchanged: list[ChangeRecord] = []
@@ -170,7 +174,7 @@ class Changes:
             return _by_job([change_message(one) for one in [*unchanged, *(each.record for each in decided)]])
         if not decided:
             return await self._nothing(unchanged, intent, answer_by)
-        committed = await self._committed(decided, unchanged, intent, fence)
+        committed = await self._committed(decided, unchanged, intent, fences)
         return await self._finished(committed, [change_message(one) for one in unchanged], intent, answer_by)
 
     async def _nothing(
@@ -236,8 +240,9 @@ class Changes:
         return (shadow_gate(change.route.job, question.candidate, said, change.overridden),)
 
     async def _committed(
-        self, decided: Sequence[Decided], unchanged: Sequence[ChangeRecord], intent: Intent, fence: Fence | None
+        self, decided: Sequence[Decided], unchanged: Sequence[ChangeRecord], intent: Intent, fences: Fences
     ) -> Committed:
+        opening, fence = fences
         changes = [one.change for one in decided]
         jobs = [change.route.job for change in changes]
         terms = Terms(
@@ -248,7 +253,7 @@ class Changes:
             rolls_back=intent.command is CommandKind.ROLL_BACK,
         )
         with _tracer.start_as_current_span("switcher.propose"):
-            proposal = await self._store.propose(changes, intent, terms)
+            proposal = await self._store.propose(changes, intent, terms, opening)
         log.info("%s: proposal %s (%s)", ", ".join(jobs), proposal, terms.described)
         try:
             async with self._barrier.proposing(proposal):

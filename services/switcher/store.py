@@ -102,9 +102,12 @@ class RouteStore:
         async with statement(self._pool) as connection:
             return [row["job"] for row in await connection.fetch(SQL.partners, job)]
 
-    async def propose(self, changes: Sequence[Change], intent: Intent, terms: Terms) -> str:
+    async def propose(
+        self, changes: Sequence[Change], intent: Intent, terms: Terms, opening: Fence | None = None
+    ) -> str:
         """Open a proposal of all these changes; its id holds a hash of its content.
 
+        opening: called in the same transaction, once no other proposal is in the way; what it raises opens none.
         Aborted where another one is open for one of the jobs, or a route moved. A proposal that outlives its lifetime
         has no proposer any more: the next one cancels it, and so do the terms that overtake it.
         """
@@ -130,6 +133,8 @@ class RouteStore:
                     *(proposal, change.route.job, change.route.epoch, routes[change.route.job]),
                     sorted(change.to_read_back),
                 )
+            if opening is not None:
+                await opening(connection)
             await connection.execute(SQL.notify_of_routes)
         return proposal
 

@@ -13,7 +13,7 @@ from services.switcher.experiments.record import recorded
 from services.switcher.experiments.rows import ExperimentRecord, State
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation
 from services.switcher.experiments.spec import Spec
-from services.switcher.experiments.store import ExperimentStore, fence
+from services.switcher.experiments.store import ExperimentStore, fence, opening
 from services.switcher.names import EXPERIMENTS
 from services.switcher.records import Intent
 from services.switcher.rows import Fence
@@ -123,8 +123,11 @@ class Experiments:
         counted = await self._store.counted(record.number, STALE_AFTER)
         situation = asked_situation(counted, route, weights)
         decision = recorded(record.name, intent.claimed_actor, intent.reason, situation)
-        await self._store.decide(record.number, decision, carried_out=False)
-        await self._change(job, command, intent, time_left_s, fence(record.number, decision))
+        await self._change(
+            *(job, command, intent, time_left_s),
+            opening=opening(record.number, decision),
+            fence=fence(record.number, decision),
+        )
         return await self._store.read(job, experiment)
 
     async def resume(self, job: str, experiment: str) -> ExperimentRecord:
@@ -136,11 +139,20 @@ class Experiments:
         return await self._store.read(job, experiment)
 
     async def _change(
-        self, job: str, command: Conduct | CutOver, intent: Intent, time_left_s: float, fence: Fence | None = None
+        self,
+        job: str,
+        command: Conduct | CutOver,
+        intent: Intent,
+        time_left_s: float,
+        *,
+        opening: Fence | None = None,
+        fence: Fence | None = None,
     ) -> None:
         # The experiment is the answer to the request, not the change of the route.
         inner = replace(intent, request_id="")
-        await self._changes.change([(job, command)], inner, validate_only=False, time_left_s=time_left_s, fence=fence)
+        await self._changes.change(
+            [(job, command)], inner, validate_only=False, time_left_s=time_left_s, opening=opening, fence=fence
+        )
 
 
 def kept_owner(record: ExperimentRecord) -> str:

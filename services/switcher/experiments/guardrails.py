@@ -1,9 +1,9 @@
 """What watches experiments: adds up windows, draws conclusions, keeps decisions, and carries them out.
 
 One replica at a time does, each experiment by itself (`Loop`); whoever takes over finds everything in the database. A
-decision is kept before its change of the route is asked for, and marked as carried out by the commit of that change, so
-that a replica that dies in between leaves no change without its decision: the next one concludes anew. One that wakes
-up late changes nothing by a decision in whose place there is another by then.
+decision is kept together with the proposal of its change of the route, and marked as carried out by the commit of that
+change, so that a replica that dies in between leaves no change without its decision: the next one concludes anew. One
+that wakes up late changes nothing by a decision in whose place there is another by then.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from services.switcher.experiments.conducting import kept_owner
 from services.switcher.experiments.ledger import CLOSE_MAX, Ledger
 from services.switcher.experiments.record import Record, recorded
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation, situation_of
-from services.switcher.experiments.store import Counted, ExperimentStore, fence
+from services.switcher.experiments.store import Counted, ExperimentStore, fence, opening
 from services.switcher.questions import GateQuestion
 from services.switcher.records import CommandKind, GateAnswer, Intent
 from services.switcher.replayer_client import ReplayerClient
@@ -93,7 +93,7 @@ class Guardrails:
         if conclusion.action in _MOVES:
             await self._move(counted, record)
         elif conclusion.action is Action.PAUSE or conclusion.decision.verdict.value != counted.experiment.verdict:
-            await self._store.decide(number, record, carried_out=True)
+            await self._store.decide(number, record)
             log.info("%s: %s", counted.experiment.name, conclusion.sentence)
 
     async def _note_changes(self, counted: Counted) -> None:
@@ -107,7 +107,7 @@ class Guardrails:
             weights = {arm.version: arm.weight for arm in changed.route.arms}
             situation = asked_situation(counted, before.route, weights)
             record = recorded(counted.experiment.name, changed.claimed_actor, changed.reason, situation)
-            await self._store.decide(counted.experiment.number, record, carried_out=True)
+            await self._store.decide(counted.experiment.number, record)
 
     async def _gates_of(self, counted: Counted) -> tuple[GateAnswer, ...]:
         """What the gates say of the candidates on the route; asked now and then."""
@@ -137,7 +137,6 @@ class Guardrails:
             return
         if step:
             record = recorded(record.experiment, "bandit", "", record.situation)
-        await self._store.decide(number, record, carried_out=False)
         log.info("%s: %s: %s", record.experiment, conclusion.action.value, conclusion.sentence)
         kind = CommandKind.STEP if step else CommandKind.ABORT
         intent = Intent(kind, record.actor, conclusion.sentence, "", b"")
@@ -147,6 +146,7 @@ class Guardrails:
                 intent,
                 validate_only=False,
                 time_left_s=_CHANGE_WITHIN_S,
+                opening=opening(number, record),
                 fence=fence(number, record),
             )
         except TurnoutError as error:

@@ -148,23 +148,10 @@ class ExperimentStore:
                 decided_epoch=await connection.fetchval(SQL.last_decided_epoch, number),
             )
 
-    async def decide(self, number: int, record: Record, *, carried_out: bool) -> None:
-        """Keep a decision. One that changes the route is carried out by the commit of its epoch, which its `fence` lets
-        go on as long as no other one has taken its place."""
-        conclusion = record.conclusion
-        verdict = conclusion.decision.verdict.value
+    async def decide(self, number: int, record: Record) -> None:
+        """Keep a decision that asks for no change of the route, or tells of one that was made."""
         async with transaction(self._pool) as connection:
-            await connection.fetchrow(SQL.lock, number)
-            await connection.execute(SQL.note_verdict, number, verdict)
-            if conclusion.action is Action.PAUSE:
-                await connection.execute(SQL.pause, number)
-            rivals = [action.value for action in carried_out_with(conclusion.action)]
-            await connection.execute(SQL.undo_decision, number, conclusion.after.epoch, rivals)
-            await connection.execute(
-                SQL.decide,
-                *(number, conclusion.after.epoch, conclusion.action.value, verdict, conclusion.sentence),
-                *(record.actor, record.reason, carried_out, encode(record)),
-            )
+            await _keep(connection, number, record, carried_out=True)
 
     async def resume(self, number: int) -> None:
         """Let a paused experiment go on."""
@@ -229,6 +216,16 @@ class ExperimentStore:
             return int(await connection.fetchval(SQL.forget_units, kept, most))
 
 
+def opening(number: int, record: Record) -> Fence:
+    """Keeps a decision, not carried out yet, in the transaction that opens the proposal of its change: no other one of
+    its kind, in whose place it comes, has an open proposal then."""
+
+    async def kept(connection: Any) -> None:
+        await _keep(connection, number, record, carried_out=False)
+
+    return kept
+
+
 def fence(number: int, record: Record) -> Fence:
     """Raises Aborted (DECISION_OVERTAKEN) in a commit where another decision took the place of this one."""
     epoch = record.conclusion.after.epoch
@@ -241,6 +238,22 @@ def fence(number: int, record: Record) -> Fence:
             )
 
     return stands
+
+
+async def _keep(connection: Any, number: int, record: Record, *, carried_out: bool) -> None:
+    conclusion = record.conclusion
+    verdict = conclusion.decision.verdict.value
+    await connection.fetchrow(SQL.lock, number)
+    await connection.execute(SQL.note_verdict, number, verdict)
+    if conclusion.action is Action.PAUSE:
+        await connection.execute(SQL.pause, number)
+    rivals = [action.value for action in carried_out_with(conclusion.action)]
+    await connection.execute(SQL.undo_decision, number, conclusion.after.epoch, rivals)
+    await connection.execute(
+        SQL.decide,
+        *(number, conclusion.after.epoch, conclusion.action.value, verdict, conclusion.sentence),
+        *(record.actor, record.reason, carried_out, encode(record)),
+    )
 
 
 def _number(value: Any) -> float | None:

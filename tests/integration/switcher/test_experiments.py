@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from services.switcher.experiments.ledger import REWARDS_MAX
 from services.switcher.experiments.record import recorded
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation
-from services.switcher.experiments.store import ExperimentStore, fence
+from services.switcher.experiments.store import ExperimentStore, fence, opening
 from tests.integration.switcher.conftest import ROUTE, V1, V2, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.experimenting import JOB, NAME, Experimenting, harm, units
 from tests.integration.switcher.replayer import ReplayerOnDemand
@@ -444,12 +444,27 @@ async def test_a_decision_in_whose_place_there_is_another_changes_nothing(
         store = ExperimentStore(pool)
         situation = asked_situation(await store.counted(number, STALE_AFTER), lab.route, {1: WHOLE})
         first, second = (recorded(NAME, who, "", situation) for who in ("ada", "grace"))
-        for record in (first, second):
-            await store.decide(number, record, carried_out=False)
         async with pool.acquire() as connection, connection.transaction():
+            for record in (first, second):
+                await opening(number, record)(connection)
             await fence(number, second)(connection)
             with pytest.raises(Aborted, match="decided on anew"):
                 await fence(number, first)(connection)
+
+
+async def test_of_two_who_stop_it_at_once_the_first_one_does(lab: Experimenting) -> None:
+    front = lab.front
+    await lab.create({1: 5000, 2: 5000})
+    front.prepares = False
+    proposed = len(front.proposals)
+    first = asyncio.create_task(lab.stop(claimed_actor="ada"))
+    proposal = await front.until_proposed(proposed + 1)
+    assert (await refused(lab.stop(claimed_actor="grace"))).reason == "CHANGE_IN_FLIGHT"
+    await front.report(proposal.proposal, pb.Report.PREPARED)
+    assert (await first).state == pb.Experiment.STOPPED
+    theirs = [one for one in await lab.decisions() if one.actor in ("ada", "grace")]
+    assert [(one.action, one.actor, one.carried_out) for one in theirs] == [("ASKED", "ada", True)]
+    assert all(await lab.replay_all())
 
 
 async def test_one_that_was_forgotten_meanwhile_does_not_start(
