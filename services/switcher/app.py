@@ -14,13 +14,12 @@ from core.rpc.server import ServiceApp
 from services.switcher.barrier import Barrier, Limits
 from services.switcher.change import Changes, Neighbours
 from services.switcher.experiments.conducting import Experiments
-from services.switcher.experiments.guardrails import WATCH_LEASE, Guardrails
+from services.switcher.experiments.guardrails import Guardrails
 from services.switcher.experiments.ledger import Ledger
 from services.switcher.experiments.servicer import ExperimentParts
 from services.switcher.experiments.store import ExperimentStore
 from services.switcher.feed import Feed
 from services.switcher.hint import Hint
-from services.switcher.loop import Loop
 from services.switcher.pending import PendingStore
 from services.switcher.presence import FrontStore
 from services.switcher.readiness import RollbackReadiness
@@ -31,7 +30,7 @@ from services.switcher.requests import RequestStore
 from services.switcher.rollouts.acting import Acts
 from services.switcher.rollouts.comparing import Comparisons
 from services.switcher.rollouts.conducting import Rollouts
-from services.switcher.rollouts.driving import DRIVE_LEASE, Driver
+from services.switcher.rollouts.driving import Driver
 from services.switcher.rollouts.looking import Looks
 from services.switcher.rollouts.neighbours import Neighbours as RolloutNeighbours
 from services.switcher.rollouts.servicer import RolloutParts
@@ -109,17 +108,15 @@ class SwitcherApp(ServiceApp):
         changes = Changes(store, requests, barrier, neighbours, of_routes, limits)
         experiments = ExperimentStore(pool)
         keys, ledger = await experiments.keys(), Ledger(pool)
-        guardrails = Guardrails(experiments, ledger, changes, replayer)
-        of_experiments = Loop("experiments", "experiment", guardrails, experiments, settings.instance, WATCH_LEASE)
-        self._run("experiments", of_experiments.run())
+        guardrails = Guardrails(experiments, ledger, changes, replayer, settings.instance)
+        self._run("experiments", guardrails.run())
         rollouts = RolloutStore(pool)
         around = RolloutNeighbours(channel, registry)
         comparisons = Comparisons(around)
         looks = Looks(store, experiments, shadows, replayer, comparisons)
         acts = Acts(store, requests, experiments, changes, around)
-        driver = Driver(rollouts, looks, acts, comparisons)
-        of_rollouts = Loop("rollouts", "rollout", driver, experiments, settings.instance, DRIVE_LEASE)
-        self._run("rollouts", of_rollouts.run())
+        driver = Driver(rollouts, experiments, looks, acts, comparisons, settings.instance)
+        self._run("rollouts", driver.run())
         self._servicer.started = Parts(
             store,
             changes,

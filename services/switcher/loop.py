@@ -47,23 +47,13 @@ class Work(Protocol):
 class Loop:
     """The loop of one replica. thing: what it looks after, as the log says it."""
 
-    def __init__(
-        self,
-        name: str,
-        thing: str,
-        work: Work,
-        leases: Leases,
-        holder: str,
-        lease: timedelta,
-        every_s: float = _EVERY_S,
-    ) -> None:
+    def __init__(self, name: str, thing: str, work: Work, leases: Leases, holder: str, lease: timedelta) -> None:
         self._name = name
         self._thing = thing
         self._work = work
         self._leases = leases
         self._holder = holder
         self._lease = lease
-        self._every_s = every_s
         self._tasks: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -76,7 +66,7 @@ class Loop:
                     log.warning("the loop of the %s waits: %s", self._name, error.message)
                 except Exception:
                     log.exception("the loop of the %s failed and is tried again", self._name)
-                await asyncio.sleep(self._every_s)
+                await asyncio.sleep(_EVERY_S)
         finally:
             await asyncio.shield(self._leave())
 

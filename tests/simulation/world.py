@@ -76,11 +76,10 @@ _SETTINGS = Settings(
 
 
 _HASTE: dict[str, Any] = {
-    "services.switcher.rollouts.driving._EVERY_S": 0.3,
+    "services.switcher.loop._EVERY_S": 0.3,
     "services.switcher.rollouts.driving._REFUSED_S": 1.0,
     "services.switcher.rollouts.comparing._AGAIN_S": 0.3,
     "services.switcher.experiments.spec.EVERY_LEAST_S": 0.1,
-    "services.switcher.experiments.guardrails._EVERY_S": 0.3,
     "services.switcher.experiments.guardrails._LEASE": timedelta(seconds=2),
     "services.switcher.experiments.guardrails._GATES_EVERY_S": 1.0,
     "services.switcher.experiments.guardrails._RETRY_S": 1.0,

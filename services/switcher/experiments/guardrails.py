@@ -21,6 +21,7 @@ from services.switcher.experiments.ledger import CLOSE_MAX, Ledger
 from services.switcher.experiments.record import Record, recorded
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation, situation_of
 from services.switcher.experiments.store import Counted, ExperimentStore, fence, opening
+from services.switcher.loop import Loop
 from services.switcher.questions import GateQuestion
 from services.switcher.records import CommandKind, GateAnswer, Intent
 from services.switcher.replayer_client import ReplayerClient
@@ -30,7 +31,7 @@ from turnout.routing import Experiment
 
 log = logging.getLogger(__name__)
 
-WATCH_LEASE: Final = timedelta(seconds=5)
+_LEASE: Final = timedelta(seconds=5)
 _GATES_EVERY_S: Final = 5.0
 _CHANGE_WITHIN_S: Final = 30.0
 _RETRY_S: Final = 5.0  # after a step that the route refused; an abort is tried again at once
@@ -42,7 +43,10 @@ _MOVES: Final = (Action.ABORT, Action.END, Action.STEP)
 class Guardrails:
     """The watch of one replica."""
 
-    def __init__(self, store: ExperimentStore, ledger: Ledger, changes: Changes, replayer: ReplayerClient) -> None:
+    def __init__(
+        self, store: ExperimentStore, ledger: Ledger, changes: Changes, replayer: ReplayerClient, holder: str
+    ) -> None:
+        self._loop = Loop("experiments", "experiment", self, store, holder, _LEASE)
         self._store = store
         self._ledger = ledger
         self._changes = changes
@@ -50,6 +54,10 @@ class Guardrails:
         self._gates: dict[int, tuple[float, tuple[GateAnswer, ...]]] = {}
         self._not_before: dict[int, float] = {}
         self._tidied_at = 0.0
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        await self._loop.run()
 
     async def going_on(self) -> Collection[int]:
         """Numbers of the experiments that count."""

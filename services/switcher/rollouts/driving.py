@@ -12,6 +12,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Final
 
+from services.switcher.loop import Leases, Loop
 from services.switcher.rollouts.acting import ACTOR, Acts
 from services.switcher.rollouts.acts import Act, Done, Refused, Result, due
 from services.switcher.rollouts.comparing import Comparisons
@@ -23,7 +24,7 @@ from services.switcher.rollouts.verdicts import Finding
 
 log = logging.getLogger(__name__)
 
-DRIVE_LEASE: Final = timedelta(seconds=3)
+_LEASE: Final = timedelta(seconds=3)
 _REFUSED_S: Final = 5.0  # until the way back is tried again after it was refused
 _LOOKED_AT: Final = (State.RUNNING, State.PAUSED)
 
@@ -34,15 +35,22 @@ class Driver:
     def __init__(
         self,
         store: RolloutStore,
+        leases: Leases,
         looks: Looks,
         acts: Acts,
         comparisons: Comparisons,
+        holder: str,
     ) -> None:
+        self._loop = Loop("rollouts", "rollout", self, leases, holder, _LEASE)
         self._store = store
         self._looks = looks
         self._acts = acts
         self._comparisons = comparisons
         self._not_before: dict[int, float] = {}
+
+    async def run(self) -> None:
+        """Drive until cancelled."""
+        await self._loop.run()
 
     async def going_on(self) -> Collection[int]:
         """Numbers of the rollouts that are not over."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from unittest import mock
 
 from services.switcher.loop import Loop
 from tests.support.eventually import eventually
@@ -76,9 +77,10 @@ class Looking:
 @asynccontextmanager
 async def running(work: Looking, lease: Lease) -> AsyncIterator[None]:
     """The loop, turning as fast as it can."""
-    loop = Loop("things", "thing", work, lease, "me", timedelta(seconds=5), every_s=0.0)
-    async with beside(loop.run()):
-        yield
+    loop = Loop("things", "thing", work, lease, "me", timedelta(seconds=5))
+    with mock.patch("services.switcher.loop._EVERY_S", 0.0):
+        async with beside(loop.run()):
+            yield
 
 
 async def test_what_waits_holds_up_neither_the_others_nor_the_lease() -> None:
