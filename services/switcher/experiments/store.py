@@ -22,7 +22,7 @@ from services.switcher.experiments.spec import Spec, spec_to_json
 from services.switcher.names import EXPERIMENTS
 from services.switcher.records import Intent, RouteRecord, route_from_json
 from services.switcher.refusals import refuse_reused
-from services.switcher.rows import Fence, read_route, transaction
+from services.switcher.rows import Fence, read_route, statement, transaction
 from turnout.errors import Aborted, AlreadyExists, NotFound
 from turnout.exposure import KEY_BYTES
 from turnout.routing import Route
@@ -96,12 +96,12 @@ class ExperimentStore:
 
     async def never_started(self, number: int) -> None:
         """Forget an experiment whose route was not committed; its name is free again."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await connection.execute(SQL.never_started, number)
 
     async def read(self, job: str, experiment: str) -> ExperimentRecord:
         """The experiment. NotFound (EXPERIMENT_NOT_FOUND)."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.by_id, job, experiment)
         if row is None:
             raise NotFound(
@@ -112,18 +112,18 @@ class ExperimentStore:
 
     async def last_of(self, job: str, owner: str) -> ExperimentRecord | None:
         """The newest experiment of the job on behalf of this owner; None = there was none."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.last_of_owner, job, owner)
         return None if row is None else record_of(row)
 
     async def list_experiments(self, job: str, before: int | None, limit: int) -> list[ExperimentRecord]:
         """Experiments of a job ("-" = of all), newest first; those before a number, where one is given."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return [record_of(row) for row in await connection.fetch(SQL.list, job, before, limit)]
 
     async def counting(self) -> list[int]:
         """Numbers of the experiments that count."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return [row["number"] for row in await connection.fetch(SQL.counting)]
 
     async def counted(self, number: int, stale_after: timedelta) -> Counted:
@@ -155,12 +155,12 @@ class ExperimentStore:
 
     async def resume(self, number: int) -> None:
         """Let a paused experiment go on."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await connection.execute(SQL.resume, number)
 
     async def change_of(self, job: str, epoch: int) -> RouteChanged | None:
         """What the audit says of the change that led to an epoch."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.change_of_epoch, job, epoch)
         if row is None:
             return None
@@ -176,13 +176,13 @@ class ExperimentStore:
 
     async def list_decisions(self, job: str, experiment: str, before: int | None, limit: int) -> list[DecisionRow]:
         """Decisions on an experiment, newest first; those before one, where it is given."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.decisions, job, experiment, before, limit)
         return [decision_of(row) for row in rows]
 
     async def decision(self, job: str, experiment: str, decision: int) -> DecisionRow:
         """One decision. NotFound (DECISION_NOT_FOUND)."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.decision, job, experiment, decision)
         if row is None:
             raise NotFound(
@@ -194,12 +194,12 @@ class ExperimentStore:
 
     async def lease_loop(self, loop: str, holder: str, lease: timedelta) -> bool:
         """Take or renew the right to run a loop; whether this replica has it."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return bool(await connection.fetchval(SQL.take_loop, loop, holder, lease))
 
     async def give_loop(self, loop: str, holder: str) -> None:
         """Give the right back, so that another replica need not wait for its end."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await connection.execute(SQL.give_loop, loop, holder)
 
     async def tidy(self) -> Sequence[str]:
@@ -212,7 +212,7 @@ class ExperimentStore:
     async def forget_units(self, kept: timedelta, most: int = FORGET_MAX) -> int:
         """Forget units, and outcomes, at most so many of each, of one experiment that ended longer ago than `kept`; how
         many these were, 0 = there are none left of any."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return int(await connection.fetchval(SQL.forget_units, kept, most))
 
 

@@ -22,7 +22,7 @@ from services.switcher.rollouts.preview import Expected, lasts
 from services.switcher.rollouts.record import Record, action, decode_rollout, encode, sentence
 from services.switcher.rollouts.rollout import Rollout
 from services.switcher.rollouts.verdicts import Finding
-from services.switcher.rows import Fence, transaction
+from services.switcher.rows import Fence, statement, transaction
 from turnout.errors import Aborted, AlreadyExists, NotFound
 from turnout.routing import Units
 
@@ -85,7 +85,7 @@ class RolloutStore:
 
     async def now(self) -> datetime:
         """The database's clock."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             now: datetime = await connection.fetchval(SQL.now)
             return now
 
@@ -116,13 +116,13 @@ class RolloutStore:
         """The rollout that the same request has created; None = it has not. InvalidInput (REQUEST_ID_REUSED)."""
         if not intent.request_id:
             return None
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.by_request, intent.request_id)
         return _stored(row) if row is not None and _repeats(row, intent) else None
 
     async def read(self, job: str, rollout_id: str) -> Stored:
         """The rollout. NotFound (ROLLOUT_NOT_FOUND)."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.by_name, ROLLOUTS.name(job, rollout_id))
         if row is None:
             raise NotFound(
@@ -133,17 +133,17 @@ class RolloutStore:
 
     async def load(self, number: int) -> Stored:
         """The rollout with this number, which is there."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return _stored(await connection.fetchrow(SQL.by_number, number))
 
     async def going_on(self) -> list[int]:
         """Numbers of the rollouts that are not over."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return [row["number"] for row in await connection.fetch(SQL.going_on)]
 
     async def list_rollouts(self, job: str, before: int | None, limit: int) -> list[Stored]:
         """Rollouts of a job ("-" = of all), newest first; those before a number, where one is given."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return [_stored(row) for row in await connection.fetch(SQL.list, job, before, limit)]
 
     async def keep(
@@ -167,19 +167,19 @@ class RolloutStore:
 
     async def keep_findings(self, stored: Stored, findings: Sequence[Finding]) -> None:
         """What was seen at a look that changed nothing else."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             told = msgspec.json.encode(findings).decode()
             await connection.execute(SQL.keep_findings, stored.number, stored.revision, told)
 
     async def list_decisions(self, job: str, rollout_id: str, before: int | None, limit: int) -> list[DecisionRow]:
         """Decisions on a rollout, newest first; those before one, where it is given."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             rows = await connection.fetch(SQL.decisions, ROLLOUTS.name(job, rollout_id), before, limit)
         return [_decision(row) for row in rows]
 
     async def decision(self, job: str, rollout_id: str, decision: int) -> DecisionRow:
         """One decision. NotFound (DECISION_NOT_FOUND)."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.decision, ROLLOUTS.name(job, rollout_id), decision)
         if row is None:
             raise NotFound("DECISION_NOT_FOUND", f"The rollout {rollout_id} of {job} has no decision {decision}.")
@@ -187,7 +187,7 @@ class RolloutStore:
 
     async def expected(self, job: str, units: Units) -> Expected:
         """Units a day, and the part of them that errs, as in the job's last experiment that has counted such units."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             row = await connection.fetchrow(SQL.expected, job, units.value)
         if row is None:
             return Expected()
