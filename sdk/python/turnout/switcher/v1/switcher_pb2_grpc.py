@@ -356,8 +356,9 @@ class SwitcherServicer(object):
     def StopExperiment(self, request, context):
         """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
         weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-        rollout's and override_owner is not said. ABORTED as for SetTraffic, and reason DECISION_OVERTAKEN where somebody
-        else stopped it at the same time: nothing was changed, and it may be tried again.
+        rollout's and override_owner is not said. ABORTED as for SetTraffic, of which reason CHANGE_IN_FLIGHT where somebody
+        else is about to stop it, and reason DECISION_OVERTAKEN where it was decided on anew before the commit: nothing was
+        changed, and it may be tried again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -156,8 +156,9 @@ class SwitcherStub:
     ]
     """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
     weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-    rollout's and override_owner is not said. ABORTED as for SetTraffic, and reason DECISION_OVERTAKEN where somebody
-    else stopped it at the same time: nothing was changed, and it may be tried again.
+    rollout's and override_owner is not said. ABORTED as for SetTraffic, of which reason CHANGE_IN_FLIGHT where somebody
+    else is about to stop it, and reason DECISION_OVERTAKEN where it was decided on anew before the commit: nothing was
+    changed, and it may be tried again.
     """
 
     ResumeExperiment: grpc.UnaryUnaryMultiCallable[
@@ -434,8 +435,9 @@ class SwitcherAsyncStub:
     ]
     """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
     weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-    rollout's and override_owner is not said. ABORTED as for SetTraffic, and reason DECISION_OVERTAKEN where somebody
-    else stopped it at the same time: nothing was changed, and it may be tried again.
+    rollout's and override_owner is not said. ABORTED as for SetTraffic, of which reason CHANGE_IN_FLIGHT where somebody
+    else is about to stop it, and reason DECISION_OVERTAKEN where it was decided on anew before the commit: nothing was
+    changed, and it may be tried again.
     """
 
     ResumeExperiment: grpc.aio.UnaryUnaryMultiCallable[
@@ -746,8 +748,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
         """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
         weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-        rollout's and override_owner is not said. ABORTED as for SetTraffic, and reason DECISION_OVERTAKEN where somebody
-        else stopped it at the same time: nothing was changed, and it may be tried again.
+        rollout's and override_owner is not said. ABORTED as for SetTraffic, of which reason CHANGE_IN_FLIGHT where somebody
+        else is about to stop it, and reason DECISION_OVERTAKEN where it was decided on anew before the commit: nothing was
+        changed, and it may be tried again.
         """
 
     @abc.abstractmethod
