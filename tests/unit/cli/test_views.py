@@ -37,7 +37,16 @@ from turnout.cli.views.runs import estimate_view, run_line, run_view, way_on
 from turnout.cli.views.shadows import shadow_view
 from turnout.cli.views.tables import read_view, retired_text, rows_view
 from turnout.readiness import Staleness
-from turnout.results import Audit, Command, DefinitionProblem, RunState, Throttle, ThrottleReason, VersionState
+from turnout.results import (
+    Audit,
+    Cause,
+    Command,
+    DefinitionProblem,
+    RunState,
+    Throttle,
+    ThrottleReason,
+    VersionState,
+)
 from turnout.schema import Column, ColumnType, Merge, difference
 from turnout.shadow import ShadowCounts
 
@@ -409,3 +418,8 @@ def test_a_range_that_held_nothing_is_told_from_one_that_was_read() -> None:
     assert "holds no record" not in way_on(
         replace(samples.COMPLETED, records=0, records_set_aside=1), VersionState.REGISTERED
     )
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_a_read_is_shown_whatever_version_answered_it_for_whatever_cause(cause: Cause) -> None:
+    assert "v2 (" in rendered(read_view(msgspec.structs.replace(samples.READ, cause=cause)))

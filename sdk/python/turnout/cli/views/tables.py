@@ -17,6 +17,8 @@ _CAUSES = {
     Cause.PINNED: "as named",
     Cause.ACTIVE: "the active version",
     Cause.STAND_IN: "the active version, for one that is behind",
+    Cause.OVERRIDE: "an override of the experiment",
+    Cause.HOLDOUT: "held out of the experiment",
 }
 
 
