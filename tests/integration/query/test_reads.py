@@ -218,6 +218,24 @@ async def test_a_batch_too_large_for_an_answer(routed: FrontProcess, serving: Se
     assert "fewer keys" in message
 
 
+@pytest.mark.parametrize("primary_key", ["a", "a, b"])
+async def test_a_batch_too_large_for_postgresql(front: FrontProcess, serving: Serving, primary_key: str) -> None:
+    # Of 1 GiB, without anybody having to hold as much: PostgreSQL refuses a text of that length before it is made.
+    await serving.sql("create type wide as enum ('small', 'large')")
+    text = "repeat('x', case $1 when 'small' then 1 else 1 << 30 end)"
+    await serving.sql(f"create function text_of(wide) returns text immutable language sql return {text}")
+    await serving.sql("create cast (wide as text) with function text_of(wide)")
+    await serving.sql(f"create table serving.j__v1 (a bigint, b bigint, wide wide, primary key ({primary_key}))")
+    await serving.sql("insert into serving.j__v1 values (1, 1, 'small'), (2, 2, 'large')")
+    small, large = (key(*[i(n)] * len(primary_key.split())) for n in (1, 2))
+    code, reason, message = await refused(front.batch(small, large, version=1))
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
+    assert "2 keys" in message
+    assert "fewer keys" in message
+    answer = await front.batch(small, version=1)
+    assert [plain(result.row) for result in answer.results] == [[1, 1, "x"]]
+
+
 async def test_scan_of_an_empty_table_still_says_who_answered(routed: FrontProcess, serving: Serving) -> None:
     await serving.sql("delete from serving.j__v1")
     scanned = await routed.scan()

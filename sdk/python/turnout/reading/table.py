@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from turnout.column_values import UNREADABLE, Packed, driver_values, taken, unreadable
-from turnout.errors import FailedPrecondition, InvalidInput, TurnoutError, Unavailable
+from turnout.errors import FailedPrecondition, InvalidInput, ResourceExhausted, TurnoutError, Unavailable
 from turnout.kinds import Kind
 from turnout.names import VersionId
 from turnout.postgres import Connection, Pool, load_queries, open_pool, postgres_errors
@@ -140,15 +140,16 @@ class TableReader:
         return self._positions(record), record[3:] if record["_found"] else None
 
     async def _several(self, keys: Sequence[Values], deadline: Deadline) -> Sequence[Answer]:
-        positions, found = await self.batch([*zip(*keys, strict=True)], deadline)
         try:
+            positions, found = await self.batch([*zip(*keys, strict=True)], deadline)
             return [(positions, row) for row in found.rows]
-        except FailedPrecondition as error:
+        except (FailedPrecondition, ResourceExhausted) as error:
             raise _OfOneKeyError from error
 
     async def batch(self, keys: Sequence[Sequence[Any]], deadline: Deadline) -> tuple[Positions, Found]:
-        """The applied positions, and the rows of those keys, which are given by column. One statement."""
-        with _reading(self.table):
+        """The applied positions, and the rows of those keys, which are given by column. One statement.
+        ResourceExhausted (ANSWER_TOO_LARGE)."""
+        with _reading(self.table), _packing(len(keys[0])):
             async with self._pool.acquire(timeout=deadline.left_s) as connection:
                 record = await connection.fetchrow(self._statements.batch, *keys, timeout=deadline.left_s)
         self._check(record)
@@ -301,3 +302,18 @@ def _reading(table: Table) -> Iterator[None]:
             yield
     except _MOVED as error:
         raise TableMoved(table.version) from error
+
+
+@contextmanager
+def _packing(keys: int) -> Iterator[None]:
+    """PostgreSQL packs a batch before anybody can tell its size, and refuses what is above its own limit, 1 GiB."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        # The sizes of buffers are checked by two parts of it, one of which calls its finding an internal error.
+        if isinstance(error, asyncpg.ProgramLimitExceededError) or "invalid memory alloc request size" in str(error):
+            raise ResourceExhausted(
+                "ANSWER_TOO_LARGE",
+                f"The rows of these {keys} keys are above PostgreSQL's own limit, 1 GiB: ask for fewer keys at a time.",
+            ) from error
+        raise

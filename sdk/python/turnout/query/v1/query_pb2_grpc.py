@@ -31,7 +31,8 @@ class QueryStub(object):
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
     ROUTE_UNREADABLE, ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED
-    (reason OVERLOADED) when the front has more to do than it takes.
+    (reason OVERLOADED) when the front has more to do than it takes. FAILED_PRECONDITION (reason VALUE_UNREADABLE, the
+    column in the metadata) when a row holds a value that a front cannot read, such as a date after the year 9999.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
@@ -85,7 +86,8 @@ class QueryServicer(object):
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
     ROUTE_UNREADABLE, ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED
-    (reason OVERLOADED) when the front has more to do than it takes.
+    (reason OVERLOADED) when the front has more to do than it takes. FAILED_PRECONDITION (reason VALUE_UNREADABLE, the
+    column in the metadata) when a row holds a value that a front cannot read, such as a date after the year 9999.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
@@ -104,7 +106,8 @@ class QueryServicer(object):
 
     def BatchGet(self, request, context):
         """BatchGet reads up to 10000 rows. Without a unit each key is a unit of its own, so that one answer may hold rows of
-        several versions, each labelled.
+        several versions, each labelled. RESOURCE_EXHAUSTED (reason ANSWER_TOO_LARGE) when their rows are more than an answer
+        or PostgreSQL holds: ask for fewer keys at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,7 +192,8 @@ class Query(object):
     Every answer says which version, under which epoch, at which applied positions. UNAVAILABLE may be retried; its
     reasons are ROUTES_UNKNOWN, ROUTE_STALE, POSTGRES_UNAVAILABLE, TABLE_MISSING, TABLE_CHANGING, SCANS_BUSY,
     ROUTE_UNREADABLE, ROUTE_BEHIND_TOKEN, BEHIND_TOKEN, and STOPPING of a front that has said goodbye. RESOURCE_EXHAUSTED
-    (reason OVERLOADED) when the front has more to do than it takes.
+    (reason OVERLOADED) when the front has more to do than it takes. FAILED_PRECONDITION (reason VALUE_UNREADABLE, the
+    column in the metadata) when a row holds a value that a front cannot read, such as a date after the year 9999.
     NOT_FOUND (reason JOB_NOT_ROUTED) when a job has no route yet; a row that does not exist is not an error.
 
     Every answer carries a token. A read that brings one is never answered from behind it, whichever version answers: what
