@@ -96,15 +96,16 @@ class Experiments:
     async def stop(
         self, job: str, experiment: str, ending: Ending, intent: Intent, time_left_s: float
     ) -> ExperimentRecord:
-        """End an experiment; one that is over stays as it is. FailedPrecondition (ROUTE_OWNED) of a rollout's."""
+        """End an experiment; one that is over stays as it is. FailedPrecondition (ROUTE_OWNED) of a rollout's;
+        (EXPERIMENT_OVER) where what is asked for did not come of it."""
         record = await self._store.read(job, experiment)
-        if record.state.over:
-            return record
         route = await self.route(job)
+        if record.state.over:
+            return _over_as_asked(record, route, ending)
         if route.experiment is None or route.experiment.number != record.number:
             record = await self._store.read(job, experiment)
             if record.state.over:  # since it was read
-                return record
+                return _over_as_asked(record, await self.route(job), ending)
             raise FailedPrecondition("EXPERIMENT_STARTING", f"{experiment} of {job} is starting; try again.")
         refuse_owned(route, ending.override_owner or route.owner == record.name)
         weights = _weights_at_end(record.spec, route, ending)
@@ -170,6 +171,24 @@ def _command(spec: Spec, name: str, number: int, owner: str, gates: tuple[tuple[
         override_gates=gates[0],
         require_gates=gates[1],
     )
+
+
+def _over_as_asked(record: ExperimentRecord, route: Route, ending: Ending) -> ExperimentRecord:
+    """The experiment, of a request that is a repeat or asks for what is so. FailedPrecondition (EXPERIMENT_OVER)."""
+    if ending.promote and route.active_version != ending.promote:
+        raise FailedPrecondition(
+            "EXPERIMENT_OVER",
+            f"{record.experiment} of {record.job} is over, and v{ending.promote} was not promoted: {record.end_reason} "
+            f"v{route.active_version} is the active version; `turnout cutover {record.job} v{ending.promote}` makes "
+            f"v{ending.promote} that, through its gates.",
+        )
+    if ending.keep_weights and record.state is State.ROLLED_BACK:
+        raise FailedPrecondition(
+            "EXPERIMENT_OVER",
+            f"{record.experiment} of {record.job} is over, and its weights were not kept: {record.end_reason} "
+            f"`turnout traffic set {record.job} vN=PERCENT...` sets others.",
+        )
+    return record
 
 
 def _weights_at_end(spec: Spec, route: Route, ending: Ending) -> Mapping[int, int]:

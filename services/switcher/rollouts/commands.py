@@ -149,6 +149,12 @@ def _past(rollout: Rollout, why: str, now: datetime) -> Rollout:
             "STEP_NOT_TAKEN",
             f"{rollout.why} Resume the rollout, so that it takes the route over again, or abort it.",
         )
+    if step.kind is StepKind.RETIRE and rollout.hold is not Hold.REFUSED:
+        waits = f": it waits for {rollout.waits_for.rstrip('.')}." if rollout.waits_for else "."
+        resume = ". Resume the rollout to let it go on." if rollout.state is State.PAUSED else ""
+        raise FailedPrecondition(
+            "STEP_NOT_TAKEN", f"{step.label} has nothing that could be passed over{resume or waits}"
+        )
     if rollout.phase is Phase.WATCHING or step.kind in _FOR_ITS_VERDICT:
         return passed(rollout, why, now)
     if rollout.hold is Hold.REFUSED:

@@ -202,6 +202,8 @@ async def test_a_harmful_candidate_is_rolled_back_by_itself(lab: Experimenting, 
     assert (last.action, last.carried_out, last.epoch) == ("END", True, route.epoch)
     assert all(await lab.replay_all())
     assert await lab.report(bad[:1]) == ["NOT_COUNTED"]
+    for fields in ({"promote": 2}, {"keep_weights": True}):
+        assert (await refused(lab.stop(**fields))).reason == "EXPERIMENT_OVER"
 
 
 async def test_an_abort_waits_for_no_gate_and_for_no_front_that_cannot_follow(

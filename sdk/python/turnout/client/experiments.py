@@ -114,7 +114,8 @@ class ExperimentCalls(DecisionCalls):
         timeout_s: float | None = None,
     ) -> Experiment:
         """End an experiment: all units go back to the active version, or to the candidate that is promoted, through its
-        gates, or stay as they are (keep_weights). One that is over stays as it is.
+        gates, or stay as they are (keep_weights). One that is over stays as it is: FailedPrecondition
+        (EXPERIMENT_OVER) where promote is not active then, or weights to keep were taken back.
 
         override_owner: also that of a rollout, which is paused by it; else FailedPrecondition (ROUTE_OWNED).
         """

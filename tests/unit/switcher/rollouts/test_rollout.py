@@ -304,6 +304,16 @@ def test_promoted_while_its_act_is_under_way_it_waits_for_the_act_alone() -> Non
     assert (driven.act().present, driven.rollout.exposed, driven.rollout.skipped) == (MORE, 500, (3,))
 
 
+def test_the_retirement_has_nothing_to_pass_over() -> None:
+    driven = Driven()
+    driven.until(StepKind.RETIRE)
+    with pytest.raises(FailedPrecondition, match=r"retire has nothing that could be passed over\.$"):
+        promote(driven.rollout, driven.rollout.step, WHY, at(0))
+    driven.rollout = pause(driven.rollout, WHY, at(0))
+    with pytest.raises(FailedPrecondition, match=r"passed over\. Resume the rollout"):
+        promote(driven.rollout, driven.rollout.step, WHY, at(0))
+
+
 def test_promote_before_the_first_and_after_the_last_step() -> None:
     driven = Driven(Plan((ALL,)))
     with pytest.raises(FailedPrecondition, match="at its very beginning"):

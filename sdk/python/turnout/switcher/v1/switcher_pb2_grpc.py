@@ -356,9 +356,10 @@ class SwitcherServicer(object):
     def StopExperiment(self, request, context):
         """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
         weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
-        rollout's and override_owner is not said. ABORTED as for SetTraffic, of which reason CHANGE_IN_FLIGHT where somebody
-        else is about to stop it, and reason DECISION_OVERTAKEN where it was decided on anew before the commit: nothing was
-        changed, and it may be tried again.
+        rollout's and override_owner is not said; (reason EXPERIMENT_OVER) where it is over and the candidate that is to be
+        promoted is not active, or the weights that are to stay were taken back. ABORTED as for SetTraffic, of which reason
+        CHANGE_IN_FLIGHT where somebody else is about to stop it, and reason DECISION_OVERTAKEN where it was decided on anew
+        before the commit: nothing was changed, and it may be tried again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -490,7 +491,8 @@ class SwitcherServicer(object):
     def PromoteRollout(self, request, context):
         """PromoteRollout passes over what is left to wait for of the step that it names: never over harm, nor over what the
         step does. Changes nothing where the rollout is past it. Errors as of PauseRollout; INVALID_ARGUMENT (reason
-        INVALID_STEP), FAILED_PRECONDITION (reason ROLLOUT_NOT_THERE, STEP_NOT_TAKEN).
+        INVALID_STEP), FAILED_PRECONDITION (reason ROLLOUT_NOT_THERE, STEP_NOT_TAKEN; the latter also at retire, which has
+        nothing to pass over).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
