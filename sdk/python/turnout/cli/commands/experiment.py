@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import RenderableType
@@ -26,8 +28,12 @@ from turnout.cli.invocation import command
 from turnout.cli.screens import FirstOfHeight, Views, screen
 from turnout.cli.session import Session
 from turnout.cli.views.experiments import experiment_view, experiments_view, over_text, served_text, standing_line
-from turnout.cli.views.phrases import COUNTS_CALLERS
+from turnout.cli.views.phrases import AWAY, COUNTS_CALLERS
+from turnout.errors import DeadlineExceeded, Unavailable
 from turnout.experiments import Experiment, ExperimentState, Units
+
+if TYPE_CHECKING:
+    from turnout.client import Client
 
 _POLL_S = 1.0
 _OVER = (ExperimentState.ROLLED_BACK, ExperimentState.STOPPED)
@@ -109,13 +115,8 @@ async def watch(session: Session, job: JobArgument, experiment: ExperimentArgume
     async with session.client(job) as client:
         try:
             with screen(session.output, _VIEWS) as on:
-                while True:
-                    found = await client.get_experiment(job, experiment)
-                    over = found.state in _OVER
-                    on.show(found, last=over)
-                    if over:
-                        break
-                    await asyncio.sleep(_POLL_S)
+                async for found in _watched(client, job, experiment):
+                    on.show(found, last=found.state in _OVER)
         except asyncio.CancelledError:
             session.output.note(
                 f"No longer watching; the experiment goes on. `turnout experiment stop {job} {experiment}` ends it."
@@ -123,6 +124,20 @@ async def watch(session: Session, job: JobArgument, experiment: ExperimentArgume
             raise
     session.output.say(Text(over_text(found)))
     return ExitCode.NOT_SO if found.state is ExperimentState.ROLLED_BACK else ExitCode.OK
+
+
+async def _watched(client: Client, job: str, experiment: str) -> AsyncGenerator[Experiment, None]:
+    """The experiment every second until it is over, however long the switcher is away once it has answered."""
+    found = await client.get_experiment(job, experiment)
+    yield found
+    while found.state not in _OVER:
+        await asyncio.sleep(_POLL_S)
+        try:
+            found = await client.get_experiment(job, experiment)
+        except (Unavailable, DeadlineExceeded):
+            if found.standing is not None:
+                found = replace(found, standing=replace(found.standing, waiting_for=AWAY))
+        yield found
 
 
 def _picture(found: Experiment, rows: int) -> RenderableType:

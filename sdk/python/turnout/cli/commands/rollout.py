@@ -20,6 +20,7 @@ from turnout.cli.exits import CommandError, ExitCode
 from turnout.cli.invocation import command
 from turnout.cli.screens import FirstOfHeight, Views, screen
 from turnout.cli.session import Session
+from turnout.cli.views.phrases import AWAY
 from turnout.cli.views.rollouts import (
     over_text,
     preview_view,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from turnout.client import Client
 
 _COUNTED_EVERY_S = 1.0
-_AWAY = "the switcher, which does not answer at present"
 
 RolloutArgument = Annotated[
     str | None, typer.Argument(metavar="[ROLLOUT]", help="Name of the rollout; the job's newest unless given.")
@@ -224,7 +224,7 @@ async def _watched(client: Client, job: str, name: str) -> AsyncGenerator[Seen, 
                 try:
                     seen = await _seen(client, found)
                 except (Unavailable, DeadlineExceeded):
-                    seen = Seen(replace(found, waiting_for=_AWAY), counted)
+                    seen = Seen(replace(found, waiting_for=AWAY), counted)
                 counted = seen.counted
                 yield seen
                 if found.state.over:

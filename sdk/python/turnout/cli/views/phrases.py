@@ -11,6 +11,8 @@ from rich.text import Text
 from turnout.cli.printable import printable_on_one_line
 from turnout.cli.quantities import percent
 
+AWAY = "the switcher, which does not answer at present"
+"""What something waits for that is watched while the switcher is away."""
 _STATE_STYLES = {
     "TAILING": "green",
     "COMPLETED": "green",
