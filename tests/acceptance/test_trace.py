@@ -14,6 +14,7 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.acceptance.conftest import LEASES, client_of
 from tests.acceptance.orders import JOB, Orders
@@ -58,7 +59,12 @@ async def collector() -> AsyncIterator[tuple[Collector, str]]:
 
 
 async def test_a_cutover_is_one_trace(
-    collector: tuple[Collector, str], postgres: str, kafka: Topics, orders: Orders, tmp_path: Path
+    collector: tuple[Collector, str],
+    postgres: str,
+    kafka: Topics,
+    orders: Orders,
+    tmp_path: Path,
+    spans: InMemorySpanExporter,
 ) -> None:
     received, endpoint = collector
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
@@ -77,24 +83,26 @@ async def test_a_cutover_is_one_trace(
         await client.apply(orders.code(1))
         await client.start_run(JOB, 1)
         await caught_up(client, 1)
-        # The caller's own span, as in a service that uses the SDK; its provider exports nothing itself.
+        # The caller's own span, as in a service that uses the SDK.
         span = TracerProvider().get_tracer("caller").start_span("deploy")
         with trace.use_span(span, end_on_exit=True):
             await client.cut_over(JOB, 1)
         called = span.get_span_context()
 
         async def complete() -> list[tuple[str, Any]]:
-            spans = [(service, one) for service, one in received.spans if one.trace_id == called.trace_id.to_bytes(16)]
-            names = {(service, one.name) for service, one in spans}
+            found = [(service, one) for service, one in received.spans if one.trace_id == called.trace_id.to_bytes(16)]
+            names = {(service, one.name) for service, one in found}
             assert names >= EXPECTED, names
-            # Whole: every span hangs on another one of the trace, the first on the caller's.
-            known = {one.span_id for _, one in spans} | {called.span_id.to_bytes(8)}
-            assert all(one.parent_span_id in known for _, one in spans)
-            return spans
+            # Whole: every span hangs on another one of the trace, the first on the client's.
+            known = {one.span_id for _, one in found} | {client_span.context.span_id.to_bytes(8)}
+            assert all(one.parent_span_id in known for _, one in found)
+            return found
 
-        spans = await eventually(complete, 20)
-        [first] = [one for _, one in spans if one.name.endswith("/CutOverRoute")]
-        assert first.parent_span_id == called.span_id.to_bytes(8)
+        [client_span] = [one for one in spans.get_finished_spans() if one.name.endswith("/CutOverRoute")]
+        assert client_span.parent == called
+        found = await eventually(complete, 20)
+        [first] = [one for _, one in found if one.name.endswith("/CutOverRoute")]
+        assert first.parent_span_id == client_span.context.span_id.to_bytes(8)
 
 
 async def test_the_command_line_begins_a_trace(

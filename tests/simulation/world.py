@@ -68,7 +68,8 @@ _SETTINGS = Settings(
     replayer_target="replayer",
     switcher_target="switcher",
     reader_lease_s=1.0,
-    max_stale_active_s=4.0,
+    # Longer than who is frozen for a while (FROZEN_S) and a heartbeat: else reads are refused, and rightly.
+    max_stale_active_s=6.0,
     max_stale_experiment_s=2.0,
     rollback_protection_s=3.0,
     instance="",

@@ -35,6 +35,10 @@ _MOVED = (
     asyncpg.UndefinedFunctionError,
     asyncpg.DatatypeMismatchError,
     asyncpg.InvalidCachedStatementError,
+    # A column is packed as what it was, and is of another type now.
+    asyncpg.CannotCoerceError,
+    asyncpg.InvalidTextRepresentationError,
+    asyncpg.NumericValueOutOfRangeError,
 )
 
 Values = tuple[Any, ...]
