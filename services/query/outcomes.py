@@ -12,7 +12,7 @@ from turnout.switcher.v1 import switcher_pb2
 _R = switcher_pb2.RecordOutcomesResponse
 _REJECTED: Final = (
     "The exposure_id is none that was given out with an answer, or what is said of it is no error, conversion or "
-    "finite reward."
+    "reward from -1,000,000,000 to 1,000,000,000."
 )
 
 

@@ -17,6 +17,7 @@ from services.switcher.experiments.spec import (
     CLIENTS,
     ERRORS,
     HARMS,
+    REWARD_MAX,
     Arm,
     Bandit,
     Metric,
@@ -131,8 +132,12 @@ def observations_of(messages: Sequence[pb.Observation]) -> tuple[list[Exposure],
 def outcome_of(keys: dict[int, bytes], message: pb.ReportedOutcome) -> Outcome:
     """What a client said. InvalidInput where the exposure is none, or the outcome is none that a client may report."""
     metric = _METRICS.get(message.metric)
-    if metric not in CLIENTS or not math.isfinite(message.reward):
-        raise InvalidInput("INVALID_OUTCOME", "A client reports an error, a conversion, or a reward that is finite.")
+    # Written so that what is no number is refused, too.
+    if metric not in CLIENTS or not -REWARD_MAX <= message.reward <= REWARD_MAX:
+        raise InvalidInput(
+            "INVALID_OUTCOME",
+            f"A client reports an error, a conversion, or a reward from {-REWARD_MAX:,.0f} to {REWARD_MAX:,.0f}.",
+        )
     outcome_id = text(message.outcome_id, "outcome_id", ID_MAX)
     exposure = verified(keys, message.exposure_id)
     return Outcome(exposure, metric, message.reward if metric is Metric.REWARD else 0.0, outcome_id)

@@ -20,6 +20,7 @@ from services.switcher.experiments.conducting import kept_owner
 from services.switcher.experiments.ledger import CLOSE_MAX, Ledger
 from services.switcher.experiments.record import Record, recorded
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation, situation_of
+from services.switcher.experiments.spec import Spec
 from services.switcher.experiments.store import Counted, ExperimentStore, fence, opening
 from services.switcher.loop import Loop
 from services.switcher.questions import GateQuestion
@@ -85,9 +86,9 @@ class Guardrails:
 
     async def _look(self, number: int) -> None:
         counted = await self._store.counted(number, STALE_AFTER)
-        spec = counted.experiment.spec
-        while await self._ledger.close_windows(number, spec) == CLOSE_MAX:
-            pass
+        fault = await self._add_up(number, counted.experiment.spec)
+        if fault != counted.experiment.fault:
+            await self._store.note_fault(number, fault)
         counted = await self._store.counted(number, STALE_AFTER)
         route = counted.route.state.route
         if counted.experiment.state.over or route is None or route.experiment is None:
@@ -103,6 +104,20 @@ class Guardrails:
         elif conclusion.action is Action.PAUSE or conclusion.decision.verdict.value != counted.experiment.verdict:
             await self._store.decide(number, record)
             log.info("%s: %s", counted.experiment.name, conclusion.sentence)
+
+    async def _add_up(self, number: int, spec: Spec) -> str:
+        """Add up windows that are over. Why it failed, "" = it did not: harm does not rest on them and is watched for
+        all the same."""
+        try:
+            while await self._ledger.close_windows(number, spec) == CLOSE_MAX:
+                pass
+        except TurnoutError as error:
+            log.warning("windows of experiment %d were not added up: %s", number, error.message)
+            return error.message
+        except Exception as error:
+            log.exception("windows of experiment %d were not added up, which is tried again", number)
+            return str(error) or type(error).__name__
+        return ""
 
     async def _note_changes(self, counted: Counted) -> None:
         """Keep a decision for every epoch that somebody else made of the route."""

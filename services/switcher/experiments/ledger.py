@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from core.postgres import Pool
 from services.switcher.experiments.rows import SQL
-from services.switcher.experiments.spec import Metric, Spec, spec_from_json
+from services.switcher.experiments.spec import REWARD_MAX, Metric, Spec, spec_from_json
 from services.switcher.rows import transaction
 from turnout.exposure import Exposure
 
@@ -146,7 +146,8 @@ class Ledger:
             await connection.fetch(SQL.lock_all, [number])
             # Of an experiment that began after the last analyse it expects no rows, and would compare each with each.
             await connection.execute(SQL.without_nested_loops)
-            return int(await connection.fetchval(SQL.close_windows, number, window, delay, errors, CLOSE_MAX))
+            limits = CLOSE_MAX, REWARD_MAX
+            return int(await connection.fetchval(SQL.close_windows, number, window, delay, errors, *limits))
 
 
 def _units_max(spec: str) -> int:

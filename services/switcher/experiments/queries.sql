@@ -55,6 +55,9 @@ select * from switcher.experiment_tallies where number = $1
 -- name: harms
 select * from switcher.experiment_harms where number = $1
 
+-- name: note_fault
+update switcher.experiments set fault = $2 where number = $1
+
 -- name: pause
 update switcher.experiments set state = 'PAUSED' where number = $1 and state = 'RUNNING'
 
@@ -186,7 +189,8 @@ with closing as (
     select c.unit, c.epoch, c.version, c.mixed or coalesce(bool_or(o.version <> c.version), false) as mixed,
            coalesce(bool_or(o.metric = any($4::text[])), false) as errored,
            coalesce(bool_or(o.metric = 'CONVERSION'), false) as converted,
-           coalesce(sum(o.value) filter (where o.metric = 'REWARD'), 0) as reward
+           -- One beyond the bound is from before there was one: it counts as none.
+           coalesce(sum(o.value) filter (where o.metric = 'REWARD' and abs(o.value) <= $6), 0) as reward
     from closing c
     left join switcher.experiment_outcomes o
         on o.number = $1 and o.unit = c.unit and o.at <= c.exposed_at + $2::interval

@@ -56,6 +56,7 @@ class ExperimentRecord:
     create_time: datetime
     end_time: datetime | None
     end_reason: str
+    fault: str  # why windows that are over cannot be added up; "" = they can
 
     @property
     def name(self) -> str:
@@ -100,6 +101,7 @@ def record_of(row: Any) -> ExperimentRecord:
         create_time=row["create_time"],
         end_time=row["end_time"],
         end_reason=row["end_reason"],
+        fault=row["fault"],
     )
 
 

@@ -44,6 +44,11 @@ def asked_situation(counted: Counted, before: Route, after: Mapping[int, int]) -
 
 
 def _stale(counted: Counted) -> str:
+    if counted.experiment.fault:
+        return (
+            "windows that are over to be added up, which fails and is tried again (harm is watched all the same): "
+            f"{counted.experiment.fault}"
+        )
     if counted.experiment.state is State.STARTING or counted.now - counted.experiment.create_time < STALE_AFTER:
         return ""
     for front, age_s in counted.stale_fronts:

@@ -18,6 +18,9 @@ ARMS_MAX: Final = 8
 OVERRIDES_MAX: Final = 1000
 UNIT_CHARACTERS_MAX: Final = 1024
 _TIME_MAX_S: Final = 90 * 86400.0
+REWARD_MAX: Final = 1e9
+"""The largest reward, of either sign: squares of a unit's sum, added up over all units, stay far below what a double
+holds, and keep the digits that an interval needs."""
 _MILLION: Final = 1_000_000
 
 

@@ -153,6 +153,11 @@ class ExperimentStore:
         async with transaction(self._pool) as connection:
             await _keep(connection, number, record, carried_out=True)
 
+    async def note_fault(self, number: int, fault: str) -> None:
+        """Say why windows that are over cannot be added up; "" = they can."""
+        async with transaction(self._pool) as connection:
+            await connection.execute(SQL.note_fault, number, fault)
+
     async def resume(self, number: int) -> None:
         """Let a paused experiment go on."""
         async with statement(self._pool) as connection:

@@ -177,8 +177,9 @@ async def test_what_was_not_given_out_is_invalid(lab: Experimenting) -> None:
         pb.ReportedOutcome(exposure_id=good[:-1] + ("A" if good[-1] != "A" else "B"), metric=pb.METRIC_ERROR),
         pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_SLOW),  # the front's own to tell
         pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_REWARD, reward=float("nan")),
+        pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_REWARD, reward=1e300),  # its square is no double
     ]
-    assert await lab.record(outcomes=reports) == ["STORED", "INVALID", "INVALID", "INVALID"]
+    assert await lab.record(outcomes=reports) == ["STORED", *["INVALID"] * 4]
     strange = Exposure(one.experiment + 1, one.epoch, one.version, 5000, one.time_s, one.unit)
     never = Exposure(one.experiment, one.epoch + 7, one.version, 5000, one.time_s, one.unit + 1)
     assert await lab.report([strange, never]) == ["NOT_COUNTED", "NOT_COUNTED"]
@@ -204,6 +205,36 @@ async def test_a_harmful_candidate_is_rolled_back_by_itself(lab: Experimenting, 
     assert await lab.report(bad[:1]) == ["NOT_COUNTED"]
     for fields in ({"promote": 2}, {"keep_weights": True}):
         assert (await refused(lab.stop(**fields))).reason == "EXPERIMENT_OVER"
+
+
+async def test_harm_is_watched_for_while_windows_cannot_be_added_up(lab: Experimenting, database: Any) -> None:
+    await lab.create({1: 5000, 2: 5000}, experiment={"plan": AT_ONCE})
+    exposures = list(lab.expose(f"u{n}" for n in range(200)).values())
+    await database.execute("alter table switcher.experiment_tallies add constraint broken check (closed = 0)")
+    await lab.observe(exposures)
+
+    async def told() -> bool:
+        return "broken" in (await lab.get()).standing.waiting_for
+
+    await eventually(told)
+    await lab.report([one for one in exposures if one.version == 2][:30])
+    await lab.until("ROLLED_BACK")
+
+
+async def test_a_reward_from_before_the_bound_harms_no_sum(lab: Experimenting, database: Any) -> None:
+    await lab.create({1: 5000, 2: 5000}, experiment={"plan": AT_ONCE})
+    [one] = lab.expose(["u"]).values()
+    await lab.report([one], pb.METRIC_REWARD, reward=1.0, outcome_id="a")
+    await database.execute("update switcher.experiment_outcomes set value = 1e300")
+    await lab.report([one], pb.METRIC_REWARD, reward=2.0, outcome_id="b")
+    await lab.observe([one])
+
+    async def closed() -> bool:
+        return sum(arm.windows for arm in (await lab.get()).standing.arms) == 1
+
+    await eventually(closed)
+    [arm] = [arm for arm in (await lab.get()).standing.arms if arm.windows]
+    assert arm.mean_reward.value == 2.0
 
 
 async def test_an_abort_waits_for_no_gate_and_for_no_front_that_cannot_follow(
