@@ -102,6 +102,7 @@ class Rollouts:
             units_per_day=known.units_per_day if asked.units_per_day is None else asked.units_per_day,
             risk=known.risk if asked.risk is None else asked.risk,
             source=known.source,
+            too_little=known.too_little,
             protected_s=self._protection.total_seconds(),
         )
         return foreseen(asked.plan, expected, by_hand)

@@ -12,6 +12,10 @@ from turnout.routing import Units
 
 _UNITS_MAX: Final = 10_000_000
 """More than so many units nobody is advised to have counted."""
+_SEEN_MIN: Final = 100
+"""From fewer units, or fewer windows that are over, nothing is foreseen: of three the next one may be the first of many."""
+_SEEN_MIN_S: Final = 600.0
+"""Nor from a shorter time: readers that come at once come once."""
 
 
 class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -20,7 +24,8 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replay_s: the copy of the log, in seconds; 0 where the candidate is at its end. remarks: what stands in the way from
     the first step on. units_per_day: units that read for the first time. risk: the part of them that errs within its
     window, 0 to 1. source: where these were seen, in words; "" = units of this kind were never counted. protected_s:
-    for how long a cutover's way back is kept, in seconds.
+    for how long a cutover's way back is kept, in seconds. too_little: units of this kind were seen, but too few, or in
+    too short a time, to foresee how many come.
     """
 
     replay_s: float | None = None
@@ -29,6 +34,7 @@ class Expected(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     risk: float | None = None
     source: str = ""
     protected_s: float = 0.0
+    too_little: bool = False
 
 
 class Preview(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +60,18 @@ class Foreseen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     previews: tuple[Preview, ...]
     basis: str
+
+
+def seen(experiment: str, over_s: float, units: int, windows: int, errors: int) -> Expected:
+    """What an experiment that ran for `over_s` seconds tells of the units to come; windows: of the control, that are
+    over, and how many of them with an error."""
+    enough = units >= _SEEN_MIN and over_s >= _SEEN_MIN_S
+    return Expected(
+        units_per_day=units / over_s * DAY_S if enough else None,
+        risk=errors / windows if windows >= _SEEN_MIN else None,
+        source=f"the experiment {experiment}, where {units:,} came in {lasts(over_s)}",
+        too_little=not enough,
+    )
 
 
 def foreseen(plan: Plan, expected: Expected, by_hand: Expected) -> Foreseen:
@@ -85,6 +103,7 @@ def least_s(steps: Sequence[Preview]) -> float | None:
 def basis(expected: Expected, by_hand: Expected) -> str:
     """What the previews take for granted of units, and where that comes from; by_hand: what the caller has said."""
     units, risk = expected.units_per_day, expected.risk
+    too_little = f"{expected.source}, which is too little to tell from; " if expected.too_little else ""
     parts = [
         _granted(
             "" if units is None else f"{units:,.0f} units a day",
@@ -92,6 +111,7 @@ def basis(expected: Expected, by_hand: Expected) -> str:
             by_hand.units_per_day is None,
             f"as in {expected.source}",
             "--units-per-day",
+            too_little,
         ),
         _granted(
             "" if risk is None else f"{100 * risk:.3g} % of them erring",
@@ -104,10 +124,10 @@ def basis(expected: Expected, by_hand: Expected) -> str:
     return ", ".join(parts)
 
 
-def _granted(known: str, unknown: str, seen: bool, source: str, option: str) -> str:
+def _granted(known: str, unknown: str, by_count: bool, source: str, option: str, why: str = "") -> str:
     if not known:
-        return f"{unknown} (`{option}` says it)"
-    return f"{known} ({source}; `{option}` says otherwise)" if seen else f"{known} (`{option}`)"
+        return f"{unknown} ({why}`{option}` says it)"
+    return f"{known} ({source}; `{option}` says otherwise)" if by_count else f"{known} (`{option}`)"
 
 
 # --- the steps ------------------------------------------------------------------------------------------------------

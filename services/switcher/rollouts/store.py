@@ -18,7 +18,7 @@ from services.switcher.names import EXPERIMENTS, ROLLOUTS
 from services.switcher.records import Intent
 from services.switcher.refusals import refuse_reused
 from services.switcher.rollouts.acts import Act, due
-from services.switcher.rollouts.preview import Expected, lasts
+from services.switcher.rollouts.preview import Expected, seen
 from services.switcher.rollouts.record import Record, action, decode_rollout, encode, sentence
 from services.switcher.rollouts.rollout import Rollout
 from services.switcher.rollouts.verdicts import Finding
@@ -29,7 +29,6 @@ from turnout.routing import Units
 SQL: Final = load_queries(Path(__file__).with_name("queries.sql"))
 TRIES: Final = 20
 """How often a change of a rollout is decided anew because somebody else was faster."""
-_DAY_S: Final = 86400.0
 _findings: msgspec.json.Decoder[tuple[Finding, ...]] = msgspec.json.Decoder(tuple[Finding, ...])
 
 
@@ -191,14 +190,8 @@ class RolloutStore:
             row = await connection.fetchrow(SQL.expected, job, units.value)
         if row is None:
             return Expected()
-        over_s, closed, counted = float(row["over_s"]), int(row["closed"]), int(row["units"])
-        if over_s <= 0:
-            return Expected()
-        return Expected(
-            units_per_day=counted / over_s * _DAY_S,
-            risk=int(row["errors"]) / closed if closed else None,
-            source=f"the experiment {row['experiment']}, where {counted:,} came in {lasts(over_s)}",
-        )
+        counts = (int(row[name]) for name in ("units", "closed", "errors"))
+        return seen(row["experiment"], float(row["over_s"]), *counts)
 
 
 def fence(number: int, act: Act) -> Fence:

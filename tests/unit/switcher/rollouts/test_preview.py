@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.switcher.rollouts.plan import Plan, Step, StepKind
-from services.switcher.rollouts.preview import Expected, basis, least_s, preview
+from services.switcher.rollouts.preview import Expected, basis, least_s, preview, seen
 from services.switcher.rollouts.templates import TEMPLATES
 from services.switcher.statistics.harm import units_to_find
 from services.switcher.statistics.promotion import units_needed
@@ -204,13 +204,30 @@ def test_what_the_first_readers_would_meet_unseen_is_said_once() -> None:
     assert not warnings(by_caller, msgspec.structs.replace(BUSY, source="the experiment e"))
 
 
+@pytest.mark.parametrize(("units", "over_s"), [(3, 9.0), (99, DAY_S), (100_000, 599.0), (5, 0.0)])
+def test_nothing_is_foreseen_from_a_handful_of_units_or_of_seconds(units: int, over_s: float) -> None:
+    little = seen("e", over_s, units, units, 0)
+    assert (little.units_per_day, little.source[:16]) == (None, "the experiment e")
+    told = basis(little, Expected())
+    assert f"(the experiment e, where {units:,} came in " in told
+    assert "which is too little to tell from; `--units-per-day` says it)" in told
+    asked = basis(msgspec.structs.replace(little, units_per_day=4000.0), Expected(units_per_day=4000.0))
+    assert asked.startswith("4,000 units a day (`--units-per-day`)")
+
+
+def test_enough_units_tell_how_many_come_and_enough_windows_how_many_err() -> None:
+    assert seen("e", 600.0, 100, 0, 0).units_per_day == 14_400
+    assert seen("e", 600.0, 100, 99, 1).risk is None
+    assert seen("e", 600.0, 200, 100, 1).risk == 0.01
+
+
 def test_it_is_said_where_the_units_expected_were_seen() -> None:
-    seen = Expected(units_per_day=25_220, risk=0.012, source="the experiment e, where 175 came in 10 minutes")
-    assert basis(seen, Expected()) == (
+    known = Expected(units_per_day=25_220, risk=0.012, source="the experiment e, where 175 came in 10 minutes")
+    assert basis(known, Expected()) == (
         "25,220 units a day (as in the experiment e, where 175 came in 10 minutes; `--units-per-day` says otherwise), "
         "1.2 % of them erring (as there; `--risk` says otherwise)"
     )
-    told = basis(msgspec.structs.replace(seen, units_per_day=10), Expected(units_per_day=10))
+    told = basis(msgspec.structs.replace(known, units_per_day=10), Expected(units_per_day=10))
     assert told.startswith("10 units a day (`--units-per-day`), 1.2 % of them erring (as in the experiment e")
     assert basis(Expected(), Expected()) == (
         "an unknown number of units a day (`--units-per-day` says it), "
