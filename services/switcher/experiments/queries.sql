@@ -213,7 +213,8 @@ on conflict (front) do update set flushed = clock_timestamp(), lost = $2, left_o
 
 -- name: stale_fronts
 -- One that has fallen silent counts for as long as it may go on serving.
-select l.front, extract(epoch from clock_timestamp() - f.flushed) as age_s
+select l.front, extract(epoch from clock_timestamp() - f.flushed) as age_s,
+       extract(epoch from l.expires + l.may_serve_for - clock_timestamp()) as serves_s
 from switcher.reader_leases l left join switcher.exposure_flushes f using (front)
 where l.expires + l.may_serve_for > clock_timestamp() and not l.ended
     and (f.flushed is null or f.flushed < clock_timestamp() - $1::interval)

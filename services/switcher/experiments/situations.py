@@ -51,7 +51,11 @@ def _stale(counted: Counted) -> str:
         )
     if counted.experiment.state is State.STARTING or counted.now - counted.experiment.create_time < STALE_AFTER:
         return ""
-    for front, age_s in counted.stale_fronts:
-        told = f"last told all that it saw {age_s:.0f} s ago" if age_s is not None else "has not told yet what it saw"
-        return f"the front {front}, which {told}"
+    for one in counted.stale_fronts:
+        told = "has not told yet what it saw"
+        if one.age_s is not None:
+            told = f"last told all that it saw {one.age_s:.0f} s ago"
+        # All that keep silent are waited for, so the last one ends it.
+        serves_s = max(front.serves_s for front in counted.stale_fronts)
+        return f"the front {one.front}, which {told}; if it is gone, that ends by itself in {serves_s:.0f} s"
     return ""

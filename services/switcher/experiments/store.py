@@ -32,6 +32,16 @@ FORGET_MAX: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
+class StaleFront:
+    """A front that may serve and has not told lately what it saw. age_s: seconds since it told all; None = it never
+    has. serves_s: for how many seconds it may serve if nothing is heard of it any more."""
+
+    front: str
+    age_s: float | None
+    serves_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     """An experiment with its route and what was counted, all of one moment."""
 
@@ -40,7 +50,7 @@ class Counted:
     epochs: tuple[EpochTally, ...]
     epoch_start: datetime | None  # of the newest one
     now: datetime
-    stale_fronts: tuple[tuple[str, float | None], ...]  # and how many seconds ago they told all; None = never
+    stale_fronts: tuple[StaleFront, ...]
     lost: int
     left_out: int  # reads that it did not count because of their unit
     decided_epoch: int  # the newest one that a decision led to or stayed in
@@ -142,7 +152,9 @@ class ExperimentStore:
                 epochs=tallies_of(record.spec, epochs, tallies, harms),
                 epoch_start=epochs[-1]["start_time"] if epochs else None,
                 now=row["now"],
-                stale_fronts=tuple((one["front"], _number(one["age_s"])) for one in stale),
+                stale_fronts=tuple(
+                    StaleFront(one["front"], _number(one["age_s"]), float(one["serves_s"])) for one in stale
+                ),
                 lost=int(untold["lost"]),
                 left_out=int(untold["left_out"]),
                 decided_epoch=await connection.fetchval(SQL.last_decided_epoch, number),

@@ -1,6 +1,7 @@
 """Experiments on a real database: who may start, move and end one, what is counted once, and what follows by itself."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -335,11 +336,15 @@ async def test_conversions_that_a_bandit_looks_for_are_no_guardrail(lab: Experim
 async def test_it_freezes_while_a_front_does_not_tell_what_it_saw(lab: Experimenting, database: Any) -> None:
     await lab.create({1: 5000, 2: 5000}, experiment={"bandit": pb.Bandit()})
     await database.execute("update switcher.experiments set create_time = create_time - interval '1 hour'")
-    assert (await lab.get()).standing.waiting_for == "the front front, which has not told yet what it saw"
+    waits_for = (await lab.get()).standing.waiting_for
+    assert waits_for.startswith("the front front, which has not told yet what it saw; if it is gone, that ends by ")
     await lab.observe([])
     assert "complete windows in each arm" in (await lab.get()).standing.waiting_for
     await database.execute("update switcher.exposure_flushes set flushed = flushed - interval '30 seconds'")
     assert "last told all that it saw" in (await lab.get()).standing.waiting_for
+    await database.execute("update switcher.reader_leases set may_serve_for = interval '2 hours'")
+    [seconds] = re.findall(r"that ends by itself in (\d+) s", (await lab.get()).standing.waiting_for)
+    assert 7000 < int(seconds) <= 7300
 
 
 async def test_a_bandit_moves_towards_the_better_arm_one_step_at_a_time(
