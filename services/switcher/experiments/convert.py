@@ -13,6 +13,7 @@ from services.switcher.experiments import estimates
 from services.switcher.experiments.conclude import Conclusion, Situation, inputs_of
 from services.switcher.experiments.ledger import Outcome, Result
 from services.switcher.experiments.rows import DecisionRow, ExperimentRecord
+from services.switcher.experiments.situations import first_window
 from services.switcher.experiments.spec import (
     CLIENTS,
     ERRORS,
@@ -240,7 +241,7 @@ def standing_message(situation: Situation, conclusion: Conclusion, counted: Coun
         candidates=[_candidate_message(situation, inputs, place, one) for place, one in enumerate(decision.judgements)],
         mismatch=pb.Guardrail(name="MISMATCH", e_value=mismatch, threshold=1 / situation.spec.plan.mismatch_alpha),
         verdict=_verdict(decision.verdict),
-        sentence=conclusion.sentence,
+        sentence=conclusion.sentence + first_window(counted, conclusion),
         waiting_for=conclusion.waiting_for,
         observations_lost=counted.lost,
         reads_left_out=counted.left_out,

@@ -6,7 +6,7 @@ import msgspec
 
 from services.switcher.experiments.conclude import Conclusion, Situation, conclude
 
-RULES: Final = 2
+RULES: Final = 3
 """Number of the rules. It grows with every change that may conclude otherwise from the same situation."""
 
 

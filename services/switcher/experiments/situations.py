@@ -1,13 +1,14 @@
 """From what was counted to the situation that a conclusion is drawn from."""
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, timedelta
 from typing import Final
 
-from services.switcher.experiments.conclude import GateSaid, Situation
+from services.switcher.experiments.conclude import Conclusion, GateSaid, Situation
 from services.switcher.experiments.rows import State, drawn_of, weights_of
 from services.switcher.experiments.store import Counted
 from services.switcher.records import GateAnswer
+from services.switcher.statistics.decision import Verdict
 from turnout.routing import Route
 
 STALE_AFTER: Final = timedelta(seconds=10)
@@ -41,6 +42,16 @@ def asked_situation(counted: Counted, before: Route, after: Mapping[int, int]) -
         route=drawn_of(spec, before),
         asked=weights_of(spec, after),
     )
+
+
+def first_window(counted: Counted, conclusion: Conclusion) -> str:
+    """When the first window is added up at the earliest, in a sentence; "" = one was, or it is not waited for."""
+    spec, record = counted.experiment.spec, counted.experiment
+    at = record.create_time + timedelta(seconds=spec.window_s + spec.delay_s)
+    closed = any(arm.closed for one in counted.epochs for arm in one.arms)
+    if closed or record.state.over or at <= counted.now or conclusion.decision.verdict is not Verdict.CONTINUE:
+        return ""
+    return f" The first is added up at {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC at the earliest."
 
 
 def _stale(counted: Counted) -> str:

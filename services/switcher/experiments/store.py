@@ -167,7 +167,7 @@ class ExperimentStore:
 
     async def note_fault(self, number: int, fault: str) -> None:
         """Say why windows that are over cannot be added up; "" = they can."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await connection.execute(SQL.note_fault, number, fault)
 
     async def resume(self, number: int) -> None:

@@ -8,7 +8,7 @@ import msgspec
 
 from services.switcher.experiments.conclude import Situation, conclude
 from services.switcher.experiments.rows import State as ExperimentState
-from services.switcher.experiments.situations import STALE_AFTER, situation_of
+from services.switcher.experiments.situations import STALE_AFTER, first_window, situation_of
 from services.switcher.experiments.store import ExperimentStore
 from services.switcher.questions import GateQuestion
 from services.switcher.records import ChangeRecord, CommandKind, RouteRecord
@@ -153,7 +153,8 @@ class Looks:
         if situation.stale and verdict is not Verdict.ABORT:
             told = f"What was counted is not all there is: it waits for {situation.stale}."
             return [Finding(gate, GateVerdict.STALE, told) for gate in _OF_UNITS]
-        return list(of_experiment(verdict, conclusion.sentence, _unread(stored.rollout, situation)))
+        sentence = conclusion.sentence + first_window(counted, conclusion)
+        return list(of_experiment(verdict, sentence, _unread(stored.rollout, situation)))
 
     # --- route ---
 

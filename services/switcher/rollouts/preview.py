@@ -13,7 +13,7 @@ from turnout.routing import Units
 _UNITS_MAX: Final = 10_000_000
 """More than so many units nobody is advised to have counted."""
 _SEEN_MIN: Final = 100
-"""From fewer units, or fewer windows that are over, nothing is foreseen: of three the next one may be the first of many."""
+"""From fewer units, or fewer windows that are over, nothing is foreseen."""
 _SEEN_MIN_S: Final = 600.0
 """Nor from a shorter time: readers that come at once come once."""
 

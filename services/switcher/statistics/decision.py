@@ -149,10 +149,10 @@ def _judged(inputs: Inputs, candidate: Candidate, mismatch: float) -> Judgement:
         verdict, sentence = Verdict.PROMOTE, _promotion_sentence(plan, candidate, no_worse, beta)
     elif active + units >= plan.units_max:
         verdict = Verdict.INCONCLUSIVE
-        sentence = _undecided_sentence(plan, candidate, no_worse, beta, "a person has to decide")
+        sentence = _undecided_sentence(inputs, candidate, no_worse, "a person has to decide")
     else:
         verdict = Verdict.CONTINUE
-        sentence = _undecided_sentence(plan, candidate, no_worse, beta, "it goes on")
+        sentence = _undecided_sentence(inputs, candidate, no_worse, "it goes on")
     return Judgement(candidate.version, tuple(map(_rounded, harms)), _rounded(no_worse), verdict, sentence)
 
 
@@ -199,15 +199,20 @@ def _promotion_sentence(plan: Plan, candidate: Candidate, no_worse: float, beta:
     )
 
 
-def _undecided_sentence(plan: Plan, candidate: Candidate, no_worse: float, beta: float, what_now: str) -> str:
+def _undecided_sentence(inputs: Inputs, candidate: Candidate, no_worse: float, what_now: str) -> str:
+    plan, beta = inputs.plan, promote_beta(inputs)
+    neither = f"Neither harm of v{candidate.version} nor its absence is shown, {what_now}"
     windows = sum(one.active_units + one.candidate_units for one in candidate.windows)
     errors = sum(one.active_errors + one.candidate_errors for one in candidate.windows)
+    if not windows:
+        counted = sum(units for one in inputs.exposures for units in one.units)
+        return f"{neither}: no window is over yet, of {counted:,} units (at most {plan.units_max:,})."
     share = candidate.windows[-1].share if candidate.windows else 0.0
     needed = units_needed(errors / windows if windows else 0.0, share, plan.margin, beta)
     total = f"about {needed:,.0f} would do if the two are equally good" if math.isfinite(needed) else "none erred yet"
     return (
-        f"Neither harm of v{candidate.version} nor its absence is shown, {what_now}: {_risks(candidate)} (e-value "
-        f"{shown(no_worse)}, promoted at {1 / beta:,.0f}; {windows:,} of at most {plan.units_max:,} units, {total})."
+        f"{neither}: {_risks(candidate)} (e-value {shown(no_worse)}, promoted at {1 / beta:,.0f}; {windows:,} of at "
+        f"most {plan.units_max:,} units, {total})."
     )
 
 

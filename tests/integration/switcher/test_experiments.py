@@ -152,6 +152,14 @@ async def test_outcomes_count_once_whatever_their_order_and_enrol_nobody(lab: Ex
     assert sum(units(await lab.get())) == 40
 
 
+async def test_before_a_window_is_over_it_says_when_the_first_is(lab: Experimenting) -> None:
+    await lab.create({1: 5000, 2: 5000})
+    await lab.observe(lab.expose(f"u{n}" for n in range(6)).values())
+    standing = (await lab.get()).standing
+    assert "no window is over yet, of 6 units" in standing.sentence
+    assert re.search(r"The first is added up at [0-9: -]{19} UTC at the earliest\.$", standing.sentence)
+
+
 async def test_rewards_add_up_and_repeats_are_none(lab: Experimenting, database: Any) -> None:
     await lab.create({1: 5000, 2: 5000}, experiment={"plan": AT_ONCE})
     [one] = lab.expose(["u"]).values()

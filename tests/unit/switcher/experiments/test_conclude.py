@@ -28,7 +28,7 @@ from services.switcher.statistics.srm import FirstExposures
 from tests.unit.switcher.experiments.made import situation, spec, tally
 from turnout.routing import HASHES, WHOLE
 
-RECORDS = Path(__file__).with_name("records") / "rules-2.jsonl"
+RECORDS = Path(__file__).with_name("records") / "rules-3.jsonl"
 AB = spec(9500, 500)
 ABC = spec(8000, 1000, 1000)
 HARMLESS = (tally(9500, 95), tally(500, 5))

@@ -99,7 +99,13 @@ def test_too_few_units_are_not_promoted_however_good_they_look() -> None:
 def test_an_experiment_without_any_units_goes_on() -> None:
     decision = decide(Inputs(Plan(), (), (Candidate(2, (Harm("ERROR", ()),), ()),)))
     assert decision.verdict is Verdict.CONTINUE
-    assert "none erred yet" in decision.sentence
+    assert "no window is over yet, of 0 units" in decision.sentence
+
+
+def test_before_a_window_is_over_it_speaks_of_the_units() -> None:
+    decision = decide(one(windows=Windows(0.5, 0, 0, 0, 0)))
+    assert "no window is over yet, of 10,000 units (at most " in decision.sentence
+    assert "erred" not in decision.sentence
 
 
 def test_a_gate_that_objects_aborts_whatever_was_counted() -> None:

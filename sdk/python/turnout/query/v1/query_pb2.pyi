@@ -920,7 +920,7 @@ class RewardOutcome(google.protobuf.message.Message):
     VALUE_FIELD_NUMBER: builtins.int
     OUTCOME_ID_FIELD_NUMBER: builtins.int
     value: builtins.float
-    """The number; finite."""
+    """The number, from -1,000,000,000 to 1,000,000,000."""
     outcome_id: builtins.str
     """The reporter's id of it, so that a repeat is none; empty = the exposure has one reward."""
     def __init__(

@@ -2614,7 +2614,7 @@ class ReportedOutcome(google.protobuf.message.Message):
     metric: global___Metric.ValueType
     """What became of it: ERROR, CONVERSION or REWARD."""
     reward: builtins.float
-    """The number of a REWARD."""
+    """The number of a REWARD, from -1,000,000,000 to 1,000,000,000."""
     outcome_id: builtins.str
     """Of a REWARD: the client's id of it, so that a repeat is none; empty = the exposure has one reward."""
     def __init__(
