@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -369,3 +370,29 @@ async def test_stored_routes_serve_a_start_without_the_switcher(
         with pytest.raises(Unavailable) as refused:
             await client.get("j", 1, timeout_s=0.2)
     assert refused.value.reason == "ROUTES_UNKNOWN"
+
+
+def _of_nobody(postgres: str) -> str:
+    return f"not-there:secret@{urlsplit(postgres).netloc.rpartition('@')[2]}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (lambda postgres: "", "is no URL"),
+        (lambda postgres: "foo", "is no URL"),
+        (lambda postgres: urlsplit(postgres)._replace(path="/not-there").geturl(), "it has no such database"),
+        (
+            lambda postgres: urlsplit(postgres)._replace(netloc=_of_nobody(postgres)).geturl(),
+            "does not accept the user",
+        ),
+    ],
+)
+async def test_a_database_that_refuses_is_told_at_once(
+    changed: Callable[[str], str], told: str, postgres: str, switcher_process: SwitcherProcess
+) -> None:
+    targets = {"switcher": switcher_process.target, "registry": switcher_process.target}
+    with pytest.raises(InvalidInput, match=told) as refused:
+        async with Client(targets=targets, direct=changed(postgres)):
+            pass
+    assert refused.value.reason == "POSTGRES_REFUSED"

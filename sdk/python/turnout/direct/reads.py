@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import TypeAlias, TypeVar
 
+import asyncpg
 import grpc
 
 from turnout import results
@@ -21,7 +22,8 @@ from turnout.client.direct import Direct
 from turnout.client.values import Key
 from turnout.direct.keys import PythonKeys
 from turnout.direct.rows import Shape
-from turnout.errors import Unavailable
+from turnout.errors import InvalidInput, Unavailable
+from turnout.postgres import connect, refusal
 from turnout.reading.deadline import Deadline
 from turnout.reading.freshness import Limits
 from turnout.reading.path import ReadPath
@@ -35,7 +37,13 @@ from turnout.tracing import is_traced, read_span
 _BACKOFF_S = 0.05
 _BACKOFF_S_MAX = 1.0
 _CAUSES = {cause: results.Cause[cause.name] for cause in Cause}
-
+_FIRST_CONTACT_S = 1.0
+# What a new connection meets at any time, as where the password was changed.
+_REFUSALS = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.ClientConfigurationError,
+)
 
 T = TypeVar("T")
 Pages: TypeAlias = AsyncGenerator[tuple[Served, Page], None]
@@ -51,6 +59,7 @@ class DirectReads:
         registry: grpc.aio.Channel,
         deadline_s: Callable[[float | None, float], float],
     ) -> None:
+        self._postgres = settings.postgres
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self._path = ReadPath(
             name,
@@ -68,8 +77,12 @@ class DirectReads:
         self._traced = False
 
     async def open(self) -> None:
-        """Begin to watch; see `ReadPath.start`. Reads are traced if a tracer is set up by now."""
+        """Begin to watch; see `ReadPath.start`. Reads are traced if a tracer is set up by now.
+
+        InvalidInput (POSTGRES_REFUSED) where PostgreSQL would never answer; that it is away is told by the reads.
+        """
         self._traced = is_traced()
+        await _refuse_where_refused(self._postgres)
         await self._path.start()
 
     async def close(self) -> None:
@@ -170,6 +183,8 @@ class DirectReads:
                     return await read(deadline)
                 with read_span(method, job, self._front.name):
                     return await read(deadline)
+            except _REFUSALS as error:
+                raise _refused(error) from None
             except Unavailable:
                 wait_s = backoff_s * random.uniform(0.5, 1.0)  # noqa: S311  # spreads retries, keeps no secret
                 spent_s = time.monotonic() - first_s
@@ -207,3 +222,20 @@ def _applied(positions: Positions) -> tuple[results.AppliedPosition, ...]:
     return tuple(
         results.AppliedPosition(one.topic, one.partition, one.next_offset, one.event_time) for one in positions.each
     )
+
+
+async def _refuse_where_refused(postgres: str) -> None:
+    """InvalidInput (POSTGRES_REFUSED) where PostgreSQL refuses for good, or where this is no URL."""
+    if not postgres.strip():  # from which the driver would make up one of its own
+        raise _refused(ValueError("no URL"))
+    try:
+        async with asyncio.timeout(_FIRST_CONTACT_S):
+            connection = await connect(postgres, application_name="turnout query")
+            await connection.close()
+    except Exception as error:
+        if refusal(error) is not None:
+            raise _refused(error) from None
+
+
+def _refused(error: Exception) -> InvalidInput:
+    return InvalidInput("POSTGRES_REFUSED", f"PostgreSQL {refusal(error)}. Check what `direct` was given.")
