@@ -458,8 +458,11 @@ def _basis_points(node: yaml.Node) -> int:
 
 
 def _margin(node: yaml.Node) -> float:
-    # An experiment's --margin is a part of one: without its sign a number here could be either.
-    return _above_0(node, float(f"{_percent(node, sign=True) / 100:.12g}"))
+    # Without its sign a number here could be a part of one as well.
+    percent = _percent(node, sign=True)
+    if percent > 100:
+        raise _Wrong(node, f"{_text(node)!r} is too much; a margin is at most 100 %.")
+    return _above_0(node, float(f"{percent / 100:.12g}"))
 
 
 def _number(node: yaml.Node) -> float:

@@ -138,6 +138,7 @@ def test_what_is_left_to_the_switcher_is_not_sent() -> None:
         ("template: fast\nguardrails: {units: callers}", 2, "guardrails, units", "did you mean caller?"),
         ("template: fast\nguardrails: {margin: 0.1}", 2, "guardrails, margin", "with its sign"),
         ("template: fast\nguardrails: {margin: 0 %}", 2, "guardrails, margin", "must be above 0"),
+        ("template: fast\nguardrails: {margin: 150 %}", 2, "guardrails, margin", "at most 100 %"),
         ("template: fast\nguardrails: {abort-alpha: 0.0}", 2, "guardrails, abort-alpha", "must be above 0"),
         ("template: fast\nguardrails: {units-min: 0}", 2, "guardrails, units-min", "must be above 0"),
         ("template: fast\nguardrails: {<<: 3}", 2, "guardrails", "no guardrail '<<'"),

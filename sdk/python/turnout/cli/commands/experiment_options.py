@@ -52,8 +52,8 @@ class GuardrailOptions:
     """What verdicts go by."""
 
     margin: Annotated[
-        float | None,
-        typer.Option("--margin", min=0, metavar="X", help="How much worse may be promoted: 0.1 = a tenth."),
+        str | None,
+        typer.Option("--margin", metavar="PERCENT", help="How much worse may be promoted, such as 10%."),
     ] = None
     units_min: Annotated[
         int | None,
@@ -83,10 +83,8 @@ class GuardrailOptions:
 
     def plan(self) -> Plan:
         """What verdicts go by."""
-        if self.margin == 0:
-            raise usage("--margin must be above 0: that two versions are exactly alike can never be shown.")
         plan = Plan(
-            margin=self.margin,
+            margin=_margin(self.margin),
             units_min=self.units_min,
             units_max=self.units_max,
             window=_time(self.window),
@@ -163,6 +161,18 @@ class BanditOptions:
 
 def _time(text: str | None) -> timedelta | None:
     return None if text is None else arguments.duration(text)
+
+
+def _margin(text: str | None) -> float | None:
+    """In per cent with its sign, as in a plan of a rollout: a number alone could be a part of one as well."""
+    if text is None:
+        return None
+    if not text.endswith("%"):
+        raise usage(f"--margin {text!r}: write per cent with its sign, such as 10%.")
+    margin = arguments.basis_points(text) / arguments.WHOLE_BASIS_POINTS
+    if not margin:
+        raise usage("--margin must be above 0: that two versions are exactly alike can never be shown.")
+    return margin
 
 
 def _share(text: str | None) -> float | None:
