@@ -11,7 +11,7 @@ from services.switcher.names import ROLLOUTS
 from services.switcher.records import Intent
 from services.switcher.rollouts.neighbours import Neighbours
 from services.switcher.rollouts.on_route import refuse_shared
-from services.switcher.rollouts.plan import Plan, StepKind, checked_for
+from services.switcher.rollouts.plan import Plan, StepKind, checked_for, refuse
 from services.switcher.rollouts.preview import Expected, Foreseen, foreseen
 from services.switcher.rollouts.record import Said, decides, follows, recorded
 from services.switcher.rollouts.rollout import Rollout, begun
@@ -63,6 +63,7 @@ class Rollouts:
         control = await self._control(asked)
         plan = checked_for(asked.plan, asked.version, control)
         await self._neighbours.refuse_absent(asked.job, asked.version)
+        refuse(await self._neighbours.contracts_misfit(plan, asked.job, asked.version, control))
         would = await self._foreseen(asked, control)
         now = await self._store.now()
         rollout = begun(secrets.token_hex(8), asked.job, asked.version, control, plan, now)

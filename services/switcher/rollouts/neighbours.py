@@ -1,18 +1,20 @@
 """What a rollout asks of the replayer and the registry: each call with a deadline, and with domain errors."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import grpc
 
+from services.switcher.rollouts.fitting import misfits
+from services.switcher.rollouts.plan import Plan
 from services.switcher.rollouts.preview import Expected
 from turnout import contract_proto, definition_proto
 from turnout.contract import decode
-from turnout.errors import FailedPrecondition
+from turnout.errors import FailedPrecondition, Violation
 from turnout.names import VersionId
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
-from turnout.schema import difference
+from turnout.schema import JobDefinition, difference
 from turnout.status import domain_errors, from_rpc_error
 
 _CALL_S: Final = 10.0
@@ -40,10 +42,10 @@ class Neighbours:
 
     async def schema_refuses(self, job: str, candidate: int, control: int) -> tuple[str, ...]:
         """What the gate schema will say against the candidate, as far as their definitions tell."""
-        found = [await self._version(job, version) for version in (control, candidate)]
-        if not all(one.HasField("definition") for one in found):
+        known = await self._definitions(job, control, candidate)
+        if known is None:
             return ()
-        changes = difference(*(definition_proto.from_proto(one.definition) for one in found))
+        changes = difference(*known)
         against = "; ".join(str(one) for one in changes if one.breaking)
         if not against:
             return ()
@@ -51,6 +53,20 @@ class Neighbours:
             f"The gate schema will fail, column by column: {against}. No rollout passes over it: apply the file with "
             f"them mended, or cut over by hand (`turnout cutover {job} v{candidate} --override-gates schema`).",
         )
+
+    async def contracts_misfit(self, plan: Plan, job: str, candidate: int, control: int) -> Sequence[Violation]:
+        """What of the plan's contracts does not fit the tables, as far as their definitions tell."""
+        if not any(step.contract for step in plan.steps):
+            return ()
+        known = await self._definitions(job, control, candidate)
+        return () if known is None else misfits(plan, *known)
+
+    async def _definitions(self, job: str, control: int, candidate: int) -> tuple[JobDefinition, JobDefinition] | None:
+        """Those of both versions; None where the registry does not tell."""
+        before, after = [await self._version(job, version) for version in (control, candidate)]
+        if not (before.HasField("definition") and after.HasField("definition")):
+            return None
+        return definition_proto.from_proto(before.definition), definition_proto.from_proto(after.definition)
 
     async def _version(self, job: str, version: int) -> registry_pb2.Version:
         request = registry_pb2.GetVersionRequest(name=VersionId(job, version).name)

@@ -19,6 +19,8 @@ from tests.integration.switcher.rollouts.rolling import (
     soak,
     traffic,
 )
+from turnout.contract import Contract, Expected, ExpectedColumn
+from turnout.contract_proto import to_proto
 from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Merge, TopicSource
 from turnout.switcher.v1 import switcher_pb2 as pb
 
@@ -53,6 +55,23 @@ async def test_a_dry_run_foresees_columns_that_readers_would_miss(rolling: Rolli
         [told] = [one for one in checked.previews[0].warnings if "schema" in one]
         assert told.startswith("The gate schema will fail, column by column: cancelled: removed (int64, not null). ")
         assert "`turnout cutover carrier-punctuality v2 --override-gates schema`" in told
+
+
+async def test_a_contract_that_does_not_fit_the_tables_is_refused(rolling: Rolling, registry: RegistryOnDemand) -> None:
+    columns = (Column("carrier", ColumnType.STRING, merge=Merge.KEY), Column("n", ColumnType.INT64, merge=Merge.SUM))
+    for version in (1, 2):
+        registry.definitions[version] = JobDefinition(
+            "carrier-punctuality", JobKind.AGGREGATE, (TopicSource("flights"),), columns, ("carrier",)
+        )
+    contract = to_proto(Contract((ExpectedColumn("nope", Expected()),)))
+    for checked in (True, False):
+        steps = [REPLAY, Step(kind=Step.COMPARE, contract=contract), ALL]
+        refusal = await refused(rolling.create(steps, validate_only=checked))
+        assert (refusal.reason, [subject for _, subject, _ in refusal.violations]) == (
+            "INVALID_PLAN",
+            ["rollout.plan.steps[1]"],
+        )
+        assert "nope is not compared; compared are n" in refusal.message
 
 
 async def test_a_dry_run_foresees_that_nobody_starts_the_run(rolling: Rolling, replayer: ReplayerOnDemand) -> None:

@@ -192,7 +192,10 @@ def way_on(found: Rollout) -> str:
             )
             return f"{look}`turnout rollout resume {job}` then goes on; {back}."
         if found.present is not None and found.present.kind is StepKind.COMPARE:
-            look = f"`turnout comparisons {job}` shows what differs. "
+            look = (
+                f"`turnout comparisons {job}` shows what differs. To expect something else, abort this rollout and "
+                "start another: its plan is fixed. "
+            )
         return f"{look}{past}, `turnout rollout resume {job}` tries again; {back}."
     return f"`turnout rollout resume {job}` goes on, {past}; {back}."
 
