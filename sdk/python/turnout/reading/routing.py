@@ -194,8 +194,9 @@ class RoutingTable:
         if route is None:
             raise NotFound(
                 "JOB_NOT_ROUTED",
-                f"No version of {job} serves readers yet. Make one serve with `turnout cutover {job} vN`, or name the "
-                f"version to read. `turnout show {job}` lists them.",
+                f"No version of {job} serves readers yet, or there is no job of that name (`turnout show` lists all). "
+                f"Make one serve with `turnout cutover {job} vN`, or name the version to read; `turnout show {job}` "
+                f"lists them.",
                 metadata={"job": job},
             )
         return route
