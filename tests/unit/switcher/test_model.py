@@ -9,7 +9,7 @@ have seen to any front. Versions of one of the jobs are retired.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -22,8 +22,8 @@ from services.registry import retirement as saga
 from services.registry.lifecycle import State as Life
 from services.registry.retirement import Asked, Call, Done, Failed, Outcome, Released, Retirement, Step
 from services.switcher.adoption import Front, Verdict, adopted, not_counted, readiness
-from services.switcher.gates import Said, answers_to, refuse_failed
-from services.switcher.questions import ALWAYS_ASKED, GATES
+from services.switcher.gates import answers_to, refuse_failed
+from services.switcher.questions import GATES
 from services.switcher.refusals import released_error
 from services.switcher.switch import (
     Change,
@@ -32,76 +32,51 @@ from services.switcher.switch import (
     Decision,
     MarkReinstated,
     MarkReleased,
+    Nothing,
     Reinstate,
     Release,
+    RequireGates,
     RollBack,
     SetShadow,
     SetTraffic,
     State,
+    Withdraw,
     decide,
     stale,
+)
+from tests.unit.switcher.model_parts import (
+    FRONTS,
+    JOB,
+    JOBS,
+    MAY_SERVE,
+    PROTECTION,
+    VERSIONS,
+    WITHOUT_TABLE,
+    Open,
+    Query,
+    Reader,
+    Wish,
+    check_kept,
+    demanded,
+    fronts,
+    jobs,
+    operators,
+    overrides,
+    said_of,
+    units,
+    versions,
+    weights,
+    wishes,
+    withdrawals,
 )
 from turnout.errors import FailedPrecondition, TurnoutError
 from turnout.names import VersionId
 from turnout.query.v1.query_pb2 import ReadToken
-from turnout.reading.inflight import InFlight
 from turnout.reading.positions import Position
 from turnout.reading.routing import Committed, RoutingTable
 from turnout.reading.tokens import behind, carried_over, group_of, merged, parse_token, token_of
 from turnout.routing import WHOLE, Route, resolve
 from turnout.shadow import Shadow
-
-JOB = "flights"  # whose versions are retired, too
-JOBS = (JOB, "trains")
-FRONTS = ("a", "b", "c")
-VERSIONS = (1, 2, 3, 4)
-WITHOUT_TABLE = 4
-MAY_SERVE = timedelta(seconds=10)
-PROTECTION = timedelta(seconds=30)
-
-fronts = st.sampled_from(FRONTS)
-jobs = st.sampled_from(JOBS)
-units = st.sampled_from([f"u{n}" for n in range(50)])
-versions = st.sampled_from(VERSIONS)
-operators = st.sampled_from(("ann", "bob"))
-overrides = st.sampled_from([(), GATES])
-weights = st.sampled_from([0, 1, 500, 5000, WHOLE])
-
-
-@dataclass
-class Query:
-    """A front: what it serves by, and what the switcher remembers of it."""
-
-    name: str
-    table: RoutingTable = field(default_factory=RoutingTable)
-    reads: InFlight = field(default_factory=InFlight)
-    open_reads: list[tuple[object, VersionId]] = field(default_factory=list)  # with the version that is read
-    unheard: list[tuple[Committed, ...]] = field(default_factory=list)  # each what was committed in one step
-    live: bool = True
-    silent_since: datetime | None = None
-    prepared: bool = False
-    nack: str | None = None
-    serving: dict[str, datetime] = field(default_factory=dict)  # by proposal
-    served: dict[VersionId, int] = field(default_factory=dict)  # undrained, with the newest epoch that names it
-
-
-@dataclass
-class Open:
-    """A proposal of changes, each decided on some state of its route."""
-
-    changes: tuple[Change, ...]
-    emergency: bool
-
-
-@dataclass
-class Reader:
-    """Who reads on, as `turnout.client.session.Session`; with what was really answered."""
-
-    tokens: dict[str, bytes] = field(default_factory=dict)
-    group: int = 0  # the newest that it knows of by its tokens
-    groups: set[int] = field(default_factory=set)
-    epochs: dict[str, int] = field(default_factory=dict)
-    offsets: dict[str, int] = field(default_factory=dict)
 
 
 class Switching(RuleBasedStateMachine):
@@ -141,20 +116,21 @@ class Switching(RuleBasedStateMachine):
     def look(self, operator: str) -> None:
         self.seen[operator] = dict(self.states)
 
-    @rule(operator=operators, job=jobs, version=versions, over=overrides)
-    def cut_over(self, operator: str, job: str, version: int, over: tuple[str, ...]) -> None:
-        self._propose(operator, {job: CutOver(version, over)})
+    @rule(operator=operators, job=jobs, version=versions, over=overrides, above=st.booleans())
+    def cut_over(self, operator: str, job: str, version: int, over: tuple[str, ...], above: bool) -> None:
+        """above: over the head of whoever owns the route."""
+        self._propose(operator, {job: CutOver(version, over, override_owner=above)})
 
     @rule(operator=operators, asked=st.tuples(versions, versions), over=overrides)
     def cut_over_together(self, operator: str, asked: tuple[int, int], over: tuple[str, ...]) -> None:
         self._propose(operator, {job: CutOver(version, over) for job, version in zip(JOBS, asked, strict=True)})
 
-    @rule(operator=operators, job=jobs, version=versions, weight=weights, over=overrides)
-    def split(self, operator: str, job: str, version: int, weight: int, over: tuple[str, ...]) -> None:
+    @rule(operator=operators, job=jobs, version=versions, weight=weights, over=overrides, above=st.booleans())
+    def split(self, operator: str, job: str, version: int, weight: int, over: tuple[str, ...], above: bool) -> None:
         route = self._seen(operator, job).route
         if route is not None and route.active_version != version:
             pairs = ((route.active_version, WHOLE - weight), (version, weight))
-            self._propose(operator, {job: SetTraffic(pairs, over)})
+            self._propose(operator, {job: SetTraffic(pairs, over, override_owner=above)})
 
     @rule(operator=operators, version=versions, ends=st.booleans(), over=overrides)
     def shadow(self, operator: str, version: int, ends: bool, over: tuple[str, ...]) -> None:
@@ -164,7 +140,7 @@ class Switching(RuleBasedStateMachine):
     def abort(self, operator: str, job: str) -> None:
         route = self._seen(operator, job).route
         if route is not None:
-            self._propose(operator, {job: SetTraffic(((route.active_version, WHOLE),))})
+            self._propose(operator, {job: SetTraffic(((route.active_version, WHOLE),), override_owner=True)})
             if self.proposal is not None and self.proposal.emergency:
                 self.answer_all()
                 self.commit(overdue=True)
@@ -172,6 +148,48 @@ class Switching(RuleBasedStateMachine):
     @rule(operator=operators, chosen=st.sampled_from([(JOB,), ("trains",), JOBS]))
     def roll_back(self, operator: str, chosen: tuple[str, ...]) -> None:
         self._propose(operator, {job: RollBack() for job in chosen})
+
+    @rule(operator=operators, job=jobs, wish=wishes, at_once=st.booleans())
+    def conduct(self, operator: str, job: str, wish: Wish, at_once: bool) -> None:
+        """An experiment, or a rollout, takes the route, moves its weights, or gives it back."""
+        route = self._seen(operator, job).route
+        if route is not None and route.active_version != wish.version:
+            self._ask(operator, job, wish.of(route), at_once)
+
+    @rule(operator=operators, job=jobs, gates=demanded, at_once=st.booleans(), back=st.booleans())
+    def require_gates(self, operator: str, job: str, gates: tuple[str, ...], at_once: bool, back: bool) -> None:
+        self._ask(operator, job, RequireGates(gates), at_once)
+        if at_once and back:
+            self._at_once(job, RollBack())
+
+    def _ask(self, operator: str, job: str, command: Command, at_once: bool) -> None:
+        if at_once:
+            self._at_once(job, command)
+        else:
+            self._propose(operator, {job: command})
+
+    @rule(job=jobs, asked=withdrawals, wish=wishes, came=st.integers(0, 2))
+    def withdraw(self, job: str, asked: Withdraw, wish: Wish, came: int) -> None:
+        """An owner takes a candidate back, maybe one that it had given units, or made active; twice is once."""
+        route, owner = self.states[job].route, f"jobs/{job}/{asked.owner}"
+        if came and route is not None and route.active_version != wish.version:
+            asked = replace(asked, candidate=wish.version, control=route.active_version)
+            self._at_once(job, replace(wish, owner=asked.owner, over=GATES, leaves=False).of(route))
+            if came == 2:
+                self._at_once(job, CutOver(wish.version, GATES, owner=owner))
+        asked, before = replace(asked, owner=owner), self.states[job]
+        self._at_once(job, asked)
+        if self.states[job] != before:
+            assert isinstance(decide(self.states[job], asked, self.now, PROTECTION), Nothing)
+
+    def _at_once(self, job: str, command: Command) -> None:
+        """Whoever had asked for something else is not heard of any more."""
+        self.proposal = None
+        self.look("ann")
+        self._propose("ann", {job: command})
+        if self.proposal is not None:
+            self.answer_all()
+            self.commit(overdue=True)
 
     def _seen(self, operator: str, job: str) -> State:
         return self.seen.get(operator, self.states)[job]
@@ -191,9 +209,10 @@ class Switching(RuleBasedStateMachine):
     def _decided(self, operator: str, job: str, command: Command) -> Decision:
         decision = decide(self._seen(operator, job), command, self.now, PROTECTION)
         if isinstance(decision, Change):
+            check_kept(self._seen(operator, job), command, decision)
             for question in decision.gates:
                 passed = question.candidate not in self._missing(job) | (self.stopped if job == JOB else set())
-                said = [Said(gate, passed, ("it is so",)) for gate in ALWAYS_ASKED]
+                said = said_of(question, passed=passed)
                 refuse_failed(job, answers_to(question, said, decision.overridden))
             self._refuse_moved(decision)
         return decision
@@ -240,7 +259,7 @@ class Switching(RuleBasedStateMachine):
         hearing = [name for name in FRONTS if name != deaf]
         self.begin_read(hearing[1], chosen[0], unit)
         self.look("ann")
-        self._propose("ann", {job: CutOver(version, GATES) for job in chosen})
+        self._propose("ann", {job: CutOver(version, GATES, override_owner=True) for job in chosen})
         if self.proposal is not None:
             self.answer_all()
             self.commit(overdue=True)
@@ -286,8 +305,6 @@ class Switching(RuleBasedStateMachine):
     def _write(self, change: Change, proposal: str, group: int) -> None:
         route, job = change.route, change.route.job
         state = self.states[job]
-        if change.emergency and state.route is not None and route.active_version == state.route.active_version:
-            assert all(route.weight(version) == 0 for version in VERSIONS if version != route.active_version)
         self.states[job] = replace(state, route=route, way_back=change.way_back, protected_until=change.protected_until)
         self.history[job, route.epoch] = route
         before = self.committed.get(job)
@@ -300,18 +317,7 @@ class Switching(RuleBasedStateMachine):
                 front.served[VersionId(job, version)] = route.epoch
 
     def _fronts(self, proposal: str) -> list[Front]:
-        return [
-            Front(
-                front=front.name,
-                live=front.live,
-                silent_for=self.now - front.silent_since if front.silent_since else timedelta(-1),
-                may_serve_for=MAY_SERVE,
-                prepared=front.prepared,
-                nack=front.nack,
-                serving_at=front.serving.get(proposal),
-            )
-            for front in self.fronts.values()
-        ]
+        return [front.told(self.now, proposal) for front in self.fronts.values()]
 
     # --- fronts ---
 
