@@ -61,7 +61,7 @@ class Guardrails:
         await self._loop.run()
 
     async def going_on(self) -> Collection[int]:
-        """Numbers of the experiments that count."""
+        """Numbers of the experiments that count, and of those whose windows are still added up."""
         counting = await self._store.counting()
         self._gates = {number: one for number, one in self._gates.items() if number in counting}
         self._not_before = {number: one for number, one in self._not_before.items() if number in counting}

@@ -25,6 +25,8 @@ CLOSE_MAX: Final = 20_000
 """Windows that one transaction adds up."""
 REWARDS_MAX: Final = 1_000
 """Rewards of a unit in an experiment: whoever reports by an exposure id may not fill the table."""
+TOLD_AFTER_END: Final = timedelta(minutes=5)
+"""How long after an experiment's end, beyond the delay of its plan, what was seen before is still taken in."""
 _ONCE: Final = 0  # the key of what a unit has once
 
 
@@ -95,7 +97,7 @@ class Ledger:
         results = [Result.NOT_COUNTED] * len(outcomes)
         async with transaction(self._pool) as connection:
             # In one order, and before anything else: transactions of two fronts wait here, and never for one another.
-            for row in await connection.fetch(SQL.lock_all, sorted(parts)):
+            for row in await connection.fetch(SQL.lock_all, sorted(parts), TOLD_AFTER_END):
                 part = parts[row["number"]]
                 await self._units(connection, row, part)
                 for place, result in (await self._outcomes(connection, row, part)).items():
@@ -113,7 +115,7 @@ class Ledger:
         times = [_time(one) for one in part.exposures]
         epochs = [one.epoch for one in part.exposures]
         places = spec.plan.units_max - row["units"]
-        await connection.execute(SQL.add_units, number, units, epochs, versions, times, places)
+        await connection.execute(SQL.add_units, number, units, epochs, versions, times, places, row["end_time"])
         await connection.execute(SQL.mix_units, number, units, versions, times, timedelta(seconds=spec.window_s))
 
     async def _outcomes(self, connection: Any, row: Any, part: _Part) -> Mapping[int, Result]:
@@ -132,6 +134,7 @@ class Ledger:
             [one.value for _, one in part.outcomes],
             row["units"] < _units_max(row["spec"]),
             REWARDS_MAX,
+            row["end_time"],
         )
         counted = {row["place"]: row["stored"] for row in rows}
         # Of several in one call that are the same, one was looked at; the others are its repeats.
@@ -139,14 +142,19 @@ class Ledger:
         return {place: _result(counted.get(place), repeated=_same(one) in same) for place, one in part.outcomes}
 
     async def close_windows(self, number: int, spec: Spec) -> int:
-        """Add up windows that are over, and for which nothing more is waited for; how many, at most CLOSE_MAX."""
+        """Add up windows that are over, and for which nothing more is waited for; how many, at most CLOSE_MAX.
+
+        Of an experiment that has ended those that were over by then: afterwards its units got something else.
+        """
         window, delay = timedelta(seconds=spec.window_s), timedelta(seconds=spec.delay_s)
         errors = [metric.value for metric in spec.errors]
         async with transaction(self._pool) as connection:
-            await connection.fetch(SQL.lock_all, [number])
+            [row] = await connection.fetch(SQL.lock_all, [number], TOLD_AFTER_END) or [None]
+            if row is None:
+                return 0
             # Of an experiment that began after the last analyse it expects no rows, and would compare each with each.
             await connection.execute(SQL.without_nested_loops)
-            limits = CLOSE_MAX, REWARD_MAX
+            limits = CLOSE_MAX, REWARD_MAX, row["end_time"]
             return int(await connection.fetchval(SQL.close_windows, number, window, delay, errors, *limits))
 
 

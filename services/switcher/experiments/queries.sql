@@ -29,7 +29,10 @@ select *, clock_timestamp() as now from switcher.experiments where job = $1 and 
 select *, clock_timestamp() as now from switcher.experiments where number = $1 for no key update
 
 -- name: counting
-select number from switcher.experiments where state in ('RUNNING', 'PAUSED') order by number
+-- One that is over for as long as what was seen before its end may still come.
+select number from switcher.experiments
+where state in ('RUNNING', 'PAUSED') or end_time + make_interval(secs => (spec ->> 'delay_s')::float8) + $1::interval
+    > clock_timestamp() order by number
 
 -- name: list
 select * from switcher.experiments
@@ -107,14 +110,18 @@ select d.*, e.job, e.experiment from switcher.experiment_decisions d join switch
 where e.job = $1 and e.experiment = $2 and d.decision = $3
 
 -- name: lock_all
-select number, job, spec, units from switcher.experiments
-where number = any($1::bigint[]) and state in ('RUNNING', 'PAUSED') order by number for no key update
+select number, job, spec, units, end_time from switcher.experiments
+where number = any($1::bigint[]) and (
+    state in ('RUNNING', 'PAUSED')
+    or end_time + make_interval(secs => (spec ->> 'delay_s')::float8) + $2::interval > clock_timestamp())
+order by number for no key update
 
 -- name: add_units
 with given as (
     select distinct on (g.unit) g.unit, g.epoch, g.version, least(g.at, clock_timestamp()) as at
     from unnest($2::bigint[], $3::bigint[], $4::integer[], $5::timestamptz[]) as g (unit, epoch, version, at)
     join switcher.experiment_epochs p on p.number = $1 and p.epoch = g.epoch
+    where g.at <= coalesce($7::timestamptz, 'infinity')
     order by g.unit, g.at
 ), added as (
     insert into switcher.experiment_units (number, unit, epoch, version, exposed_at)
@@ -143,7 +150,8 @@ with given as (
          as g (place, unit, metric, key, epoch, version, at, value)
     join switcher.experiment_epochs p on p.number = $1 and p.epoch = g.epoch
     -- Where no more units are counted, neither are outcomes of those that are not.
-    where $10 or exists (select from switcher.experiment_units u where u.number = $1 and u.unit = g.unit)
+    where ($10 or exists (select from switcher.experiment_units u where u.number = $1 and u.unit = g.unit))
+      and g.at <= coalesce($12::timestamptz, 'infinity')
     order by g.unit, g.metric, g.key, g.at, g.place
 ), rewards as (
     -- Those that are no repeats; which of a unit's it is, in this call.
@@ -179,9 +187,11 @@ select c.place, a.unit is not null as stored from counted c left join added a us
 set local enable_nestloop = off
 
 -- name: close_windows
+-- Those that the experiment's end has cut stay open.
 with closing as (
     select unit, epoch, version, exposed_at, mixed from switcher.experiment_units
-    where number = $1 and not closed and exposed_at < clock_timestamp() - $2::interval - $3::interval
+    where number = $1 and not closed and exposed_at < statement_timestamp() - $2::interval - $3::interval
+      and exposed_at <= coalesce($7::timestamptz, 'infinity') - $2::interval
     order by exposed_at limit $5
 ), closed as (
     update switcher.experiment_units u set closed = true from closing c where u.number = $1 and u.unit = c.unit
@@ -214,7 +224,7 @@ on conflict (front) do update set flushed = clock_timestamp(), lost = $2, left_o
 -- name: stale_fronts
 -- One that has fallen silent counts for as long as it may go on serving.
 select l.front, extract(epoch from clock_timestamp() - f.flushed) as age_s,
-       extract(epoch from l.expires + l.may_serve_for - clock_timestamp()) as serves_s
+       l.expires + l.may_serve_for as serves_until
 from switcher.reader_leases l left join switcher.exposure_flushes f using (front)
 where l.expires + l.may_serve_for > clock_timestamp() and not l.ended
     and (f.flushed is null or f.flushed < clock_timestamp() - $1::interval)

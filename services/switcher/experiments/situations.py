@@ -11,6 +11,7 @@ from services.switcher.records import GateAnswer
 from services.switcher.statistics.decision import Verdict
 from turnout.routing import Route
 
+_TIME: Final = "%Y-%m-%d %H:%M:%S UTC"
 STALE_AFTER: Final = timedelta(seconds=10)
 """How long ago a front that may serve may last have told all that it saw. It tells every second."""
 
@@ -51,7 +52,7 @@ def first_window(counted: Counted, conclusion: Conclusion) -> str:
     closed = any(arm.closed for one in counted.epochs for arm in one.arms)
     if closed or record.state.over or at <= counted.now or conclusion.decision.verdict is not Verdict.CONTINUE:
         return ""
-    return f" The first is added up at {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC at the earliest."
+    return f" The first is added up at {at.astimezone(UTC):{_TIME}} at the earliest."
 
 
 def _stale(counted: Counted) -> str:
@@ -67,6 +68,6 @@ def _stale(counted: Counted) -> str:
         if one.age_s is not None:
             told = f"last told all that it saw {one.age_s:.0f} s ago"
         # All that keep silent are waited for, so the last one ends it.
-        serves_s = max(front.serves_s for front in counted.stale_fronts)
-        return f"the front {one.front}, which {told}; if it is gone, that ends by itself in {serves_s:.0f} s"
+        last = max(front.serves_until for front in counted.stale_fronts).astimezone(UTC)
+        return f"the front {one.front}, which {told}; if it is gone, that ends by itself at {last:{_TIME}}"
     return ""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from core.postgres import Pool
 from services.switcher.experiments.conclude import Action, EpochTally
 from services.switcher.experiments.follow import carried_out_with
+from services.switcher.experiments.ledger import TOLD_AFTER_END
 from services.switcher.experiments.record import Record, encode
 from services.switcher.experiments.rows import (
     SQL,
@@ -34,11 +35,11 @@ FORGET_MAX: Final = 20_000
 @dataclass(frozen=True, slots=True)
 class StaleFront:
     """A front that may serve and has not told lately what it saw. age_s: seconds since it told all; None = it never
-    has. serves_s: for how many seconds it may serve if nothing is heard of it any more."""
+    has. serves_until: when it may serve no more, if nothing is heard of it until then."""
 
     front: str
     age_s: float | None
-    serves_s: float
+    serves_until: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,9 @@ class ExperimentStore:
             return [record_of(row) for row in await connection.fetch(SQL.list, job, before, limit)]
 
     async def counting(self) -> list[int]:
-        """Numbers of the experiments that count."""
+        """Numbers of the experiments that count, or are over for so short a time that windows may still be added up."""
         async with statement(self._pool) as connection:
-            return [row["number"] for row in await connection.fetch(SQL.counting)]
+            return [row["number"] for row in await connection.fetch(SQL.counting, TOLD_AFTER_END)]
 
     async def counted(self, number: int, stale_after: timedelta) -> Counted:
         """The experiment with all that a conclusion rests on but the gates, in one moment."""
@@ -153,7 +154,7 @@ class ExperimentStore:
                 epoch_start=epochs[-1]["start_time"] if epochs else None,
                 now=row["now"],
                 stale_fronts=tuple(
-                    StaleFront(one["front"], _number(one["age_s"]), float(one["serves_s"])) for one in stale
+                    StaleFront(one["front"], _number(one["age_s"]), one["serves_until"]) for one in stale
                 ),
                 lost=int(untold["lost"]),
                 left_out=int(untold["left_out"]),

@@ -427,6 +427,7 @@ UNREAD = replace(
         EXPERIMENT.standing, arms=tuple(replace(arm, units=0, windows=0, error_rate=None) for arm in ARMS)
     ),
 )
+ENDED_EARLY = replace(ENDED, standing=EXPERIMENT.standing)
 LEFT_OUT = replace(EXPERIMENT, standing=replace(EXPERIMENT.standing, reads_left_out=1_204))
 LEARNING = replace(
     EXPERIMENT,

@@ -75,6 +75,7 @@ VIEWS: dict[str, RenderableType] = {
     "experiment": experiment_view(samples.EXPERIMENT),
     "experiment-bandit": experiment_view(samples.LEARNING),
     "experiment-ended": experiment_view(samples.ENDED),
+    "experiment-cut": experiment_view(samples.ENDED_EARLY),
     "experiment-low": experiment_view(samples.EXPERIMENT, whole=False),
     "experiment-unread": experiment_view(samples.UNREAD),
     "experiment-left-out": experiment_view(samples.LEFT_OUT),

@@ -95,10 +95,18 @@ def _standing_parts(found: Experiment, standing: Standing, whole: bool) -> list[
     return parts
 
 
+_CUT = (
+    "The windows of {:,} of {:,} units were open at its end, are not added up yet, or held answers of two versions: no "
+    "comparison counts them."
+)
+
+
 def uncounted_text(found: Experiment, standing: Standing) -> str:
-    """That reads are not counted, and which would be; "" where that is as it should be."""
+    """What is not counted: reads, and which would be; at the end windows that it has cut. "" where all is as it should
+    be."""
     if found.end_time is not None:
-        return ""
+        units, windows = (sum(getattr(arm, name) for arm in standing.arms) for name in ("units", "windows"))
+        return _CUT.format(units - windows, units) if windows < units else ""
     told = []
     if not any(arm.units for arm in standing.arms):
         told.append("No unit was counted yet.")

@@ -2686,7 +2686,7 @@ class RecordOutcomesResponse(google.protobuf.message.Message):
         DUPLICATE: RecordOutcomesResponse._Result.ValueType  # 2
         """It was stored before, or the unit has one of its kind already."""
         NOT_COUNTED: RecordOutcomesResponse._Result.ValueType  # 3
-        """The experiment is over or does not count the unit, or this is a reward of a unit that has 1,000 already: nothing is
+        """The experiment was over before or does not count the unit, or this is a reward of a unit that has 1,000 already: nothing is
         stored, and repeating it changes nothing.
         """
         INVALID: RecordOutcomesResponse._Result.ValueType  # 4
@@ -2702,7 +2702,7 @@ class RecordOutcomesResponse(google.protobuf.message.Message):
     DUPLICATE: RecordOutcomesResponse.Result.ValueType  # 2
     """It was stored before, or the unit has one of its kind already."""
     NOT_COUNTED: RecordOutcomesResponse.Result.ValueType  # 3
-    """The experiment is over or does not count the unit, or this is a reward of a unit that has 1,000 already: nothing is
+    """The experiment was over before or does not count the unit, or this is a reward of a unit that has 1,000 already: nothing is
     stored, and repeating it changes nothing.
     """
     INVALID: RecordOutcomesResponse.Result.ValueType  # 4
