@@ -55,6 +55,11 @@ def test_a_number_is_exactly_that(key: Any) -> None:
         PythonKeys([key]).of(table([Kind.INT64]))
 
 
+def test_a_text_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="surrogate"):
+        PythonKeys(["\ud800"]).of(table([Kind.STRING]))
+
+
 def test_keys_are_read_again_for_a_table_with_another_key() -> None:
     keys = PythonKeys([("a",)])
     assert keys.of(table([Kind.STRING])) == [("a",)]

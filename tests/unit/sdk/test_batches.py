@@ -110,7 +110,7 @@ def test_a_key_that_cannot_be_sent_is_refused_alone(key: Any) -> None:
 
 
 def test_a_text_that_is_none_is_refused_alone() -> None:
-    with pytest.raises(ValueError, match="surrogate"):
+    with pytest.raises(InvalidInput, match="surrogate"):
         parts("\ud800")
 
 

@@ -94,6 +94,7 @@ def test_not_a_number_comes_back() -> None:
         (2**63, "64 bits"),
         (datetime(2026, 1, 1), "tzinfo=UTC"),  # noqa: DTZ001  # that is the point
         (object(), "no column holds"),
+        ("\ud800", r"'\\ud800' is no text"),
         ({"a": math.nan}, "JSON"),
         ([object()], "JSON"),
         ({1, 2}, "no column holds"),

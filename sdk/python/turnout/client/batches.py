@@ -36,8 +36,7 @@ _KINDS: dict[type, Kind] = {
 def parts(key: Key) -> tuple[tuple[str, ...], Values]:
     """The names of a key's columns, none where it has them in the table's order, and its values.
 
-    Raises what sending it would raise: InvalidInput for a value that no column holds, ValueError for a text that is
-    none.
+    Raises what sending it would raise: InvalidInput for a value that no column holds.
     """
     names: tuple[str, ...] = ()
     values: Values

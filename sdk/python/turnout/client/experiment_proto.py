@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC
 from typing import Any
 
 from turnout import experiments as results
 from turnout.client.calls import span_of, time_of
+from turnout.client.values import check_text
 from turnout.errors import InvalidInput
 from turnout.query.v1 import query_pb2
 from turnout.switcher.v1 import switcher_pb2 as pb
@@ -164,16 +166,28 @@ def decision(message: pb.Decision) -> results.Decision:
     )
 
 
+def _reward(given: object) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise InvalidInput(
+            "INVALID_OUTCOME", f"The reward {given!r} is a {type(given).__name__}; give an int or a float."
+        )
+    try:
+        return float(given)
+    except OverflowError:
+        return math.inf  # refused at its place in the report
+
+
 def outcome_message(outcome: results.Outcome) -> query_pb2.Outcome:
-    """An outcome as it is reported. InvalidInput for what a front sees itself."""
-    message = query_pb2.Outcome(exposure_id=outcome.exposure_id)
+    """An outcome as it is reported. InvalidInput for what a front sees itself, and for a reward that is no number."""
+    message = query_pb2.Outcome(exposure_id=check_text("INVALID_OUTCOME", outcome.exposure_id))
     match outcome.metric:
         case results.Metric.ERROR:
             message.error.SetInParent()
         case results.Metric.CONVERSION:
             message.conversion.SetInParent()
         case results.Metric.REWARD:
-            message.reward.value, message.reward.outcome_id = outcome.reward, outcome.outcome_id
+            message.reward.value = _reward(outcome.reward)
+            message.reward.outcome_id = check_text("INVALID_OUTCOME", outcome.outcome_id)
             message.reward.SetInParent()
         case _:
             raise InvalidInput(

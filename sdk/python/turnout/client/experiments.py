@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 
 from turnout.client import experiment_proto as proto
@@ -192,7 +193,9 @@ class ExperimentCalls(DecisionCalls):
         exposure_id = read if isinstance(read, str) else read.exposure_id
         if not exposure_id:
             return False
-        outcome = Outcome(exposure_id, told[0], reward or 0.0, outcome_id)
+        if isinstance(reward, float) and not math.isfinite(reward):
+            raise InvalidInput("INVALID_OUTCOME", f"The reward is {reward:g}; give a finite number.")
+        outcome = Outcome(exposure_id, told[0], 0.0 if reward is None else reward, outcome_id)
         answer = await self.report_outcomes([outcome], timeout_s=timeout_s)
         for why in answer.rejected.values():
             raise InvalidInput("INVALID_OUTCOME", why)

@@ -25,8 +25,7 @@ class FrontReads:
         self._gather = Gather(self)
 
     async def get(self, job: str, key: Key, *, unit: str, version: int, token: bytes, timeout_s: float | None) -> Read:
-        names, values = parts(key)
-        unit.encode()  # what cannot be sent is refused here, before it can fail a call that others share
+        names, values = parts(key)  # what cannot be sent is refused here, before it can fail a call that others share
         deadline_s = self._connections.deadline_s(timeout_s, QUICK_S)
         alike = Alike(job_name(job), version, unit != "", names, token, deadline_s if token else 0.0)
         return await self._gather.get(alike, values, unit, deadline_s)

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from turnout.client.calls import Calls
 from turnout.client.readers import Reader
 from turnout.client.session import Session
-from turnout.client.values import Key
+from turnout.client.values import Key, check_text
 from turnout.errors import InvalidInput
 from turnout.results import Batch, Explanation, Read
 
@@ -103,4 +103,4 @@ class QueryCalls(Calls):
 def _unit(unit: str | None) -> str:
     if unit == "":
         raise InvalidInput("INVALID_UNIT", "The unit is empty; leave it out to split by the row's key.")
-    return unit or ""
+    return check_text("INVALID_UNIT", unit) if unit else ""

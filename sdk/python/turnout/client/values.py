@@ -38,7 +38,7 @@ def to_value(value: object) -> query_pb2.Value:
     if value is None:
         return query_pb2.Value()
     if isinstance(value, enum.Enum):
-        return query_pb2.Value(string_value=enum_texts(type(value))[value])
+        return _text(enum_texts(type(value))[value])
     for kind, convert in _TO_VALUE.items():  # bool before int and datetime before date: each is a subclass
         if isinstance(value, kind):
             return convert(value)
@@ -71,6 +71,21 @@ def from_row(columns: Sequence[str], row: query_pb2.Row) -> dict[str, object]:
     return found
 
 
+def check_text(reason: str, text: str) -> str:
+    """The text. InvalidInput (the reason) where it holds half of a surrogate pair, which nothing stores."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(
+            reason, f"{text!r} is no text: it holds half of a surrogate pair; mend or replace it."
+        ) from None
+    return text
+
+
+def _text(value: str) -> query_pb2.Value:
+    return query_pb2.Value(string_value=check_text("INVALID_VALUE", value))
+
+
 def _int(value: int) -> query_pb2.Value:
     if not -_INT64_MAX - 1 <= value <= _INT64_MAX:
         raise InvalidInput("INVALID_VALUE", f"{value} does not fit into 64 bits, and so into no int column.")
@@ -96,7 +111,7 @@ _TO_VALUE: dict[type, Callable[..., query_pb2.Value]] = {
     bool: lambda value: query_pb2.Value(bool_value=value),
     int: _int,
     float: lambda value: query_pb2.Value(double_value=value),
-    str: lambda value: query_pb2.Value(string_value=value),
+    str: _text,
     bytes: lambda value: query_pb2.Value(bytes_value=value),
     datetime: _timestamp,
     date: lambda value: query_pb2.Value(date_days=(value - _EPOCH).days),

@@ -74,6 +74,14 @@ def _fit(values: Sequence[Any], types: Sequence[type | None]) -> bool:
             return False
         if expected is int and not _INT64_MIN <= value <= _INT64_MAX:
             return False
-        if expected is str and "\0" in value:
+        if expected is str and ("\0" in value or not (value.isascii() or _is_text(value))):
             return False
+    return True
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
     return True
