@@ -238,7 +238,8 @@ class Replay:
 class Outcome:
     """What became of an answer: ERROR, CONVERSION, or REWARD with its number. exposure_id: as the answer gave it.
 
-    outcome_id: of a REWARD, the reporter's own, so that a repeat is none; "" = the exposure has one reward.
+    reward: of a REWARD, from -1e9 to 1e9. outcome_id: of a REWARD, the reporter's own, so that a repeat is none; "" =
+    the exposure has one reward.
     """
 
     exposure_id: str

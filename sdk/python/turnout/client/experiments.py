@@ -180,9 +180,9 @@ class ExperimentCalls(DecisionCalls):
         """Tell what became of an answer, by the read itself or its exposure_id; whether an experiment counts it.
 
         One of: error (the answer was wrong or of no use), conversion (the unit did what it was hoped to do), reward (a
-        number; outcome_id where there are several for one answer). It is stored when this returns, and may be told
-        again at any time. An answer that no experiment counts is not reported at all, nor is a False: an answer without
-        an error, or without a conversion, is what is known of it anyhow.
+        number from -1e9 to 1e9; outcome_id where there are several for one answer). It is stored when this returns, and
+        may be told again at any time. An answer that no experiment counts is not reported at all, nor is a False: an
+        answer without an error, or without a conversion, is what is known of it anyhow.
         """
         given = {Metric.ERROR: error, Metric.CONVERSION: conversion, Metric.REWARD: reward}
         told = [metric for metric, value in given.items() if value is not None]
