@@ -87,6 +87,11 @@ def basis_points(text: str) -> int:
     return points
 
 
+def share(text: str) -> float:
+    """A PERCENT as a part of one."""
+    return basis_points(text) / WHOLE_BASIS_POINTS
+
+
 def _basis_points(share: str, text: str) -> int:
     match = _PERCENT.fullmatch(share)
     if match is None:

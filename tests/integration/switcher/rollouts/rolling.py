@@ -117,6 +117,13 @@ class Rolling:
         assert found is not None
         return found
 
+    async def promoted_to(self, step: int) -> None:
+        """Wait until it watches the step, having passed each one before on a person's word."""
+        for passed in range(1, step):
+            await self.until_step(passed)
+            await self.say("Promote", step=passed)
+        await self.until_step(step)
+
     async def until_step(self, step: int, phase: pb.Rollout.Phase.ValueType = pb.Rollout.WATCHING) -> pb.Rollout:
         """The rollout once it watches the step, from 1."""
 

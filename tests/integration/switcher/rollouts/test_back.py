@@ -63,10 +63,7 @@ async def test_an_abort_leaves_the_candidate_without_readers(
     rolling: Rolling, lab: Experimenting, registry: RegistryOnDemand, step: int
 ) -> None:
     await rolling.create([SOME, traffic(10_000, seconds=LONG), soak(LONG)])
-    for passed in range(1, step):
-        await rolling.until_step(passed)
-        await rolling.say("Promote", step=passed)
-    await rolling.until_step(step)
+    await rolling.promoted_to(step)
     answered = await rolling.say("Abort", claimed_actor="ada", reason="not today")
     assert answered.state == pb.Rollout.ROLLING_BACK
     assert answered.sentence == "Aborted by ada: not today."
@@ -96,10 +93,7 @@ async def test_a_rollback_leaves_nobody_on_the_candidate_and_ends_the_rollout(
     rolling: Rolling, lab: Experimenting, switcher: Switcher, step: int
 ) -> None:
     await rolling.create([SOME, traffic(10_000, seconds=LONG), soak(LONG)])
-    for passed in range(1, step):
-        await rolling.until_step(passed)
-        await rolling.say("Promote", step=passed)
-    await rolling.until_step(step)
+    await rolling.promoted_to(step)
     ready = await switcher.readiness()
     assert (ready.possible, [(arm.version, arm.weight) for arm in ready.arms]) == (True, [(1, 10_000)])
 

@@ -169,14 +169,14 @@ def _margin(text: str | None) -> float | None:
         return None
     if not text.endswith("%"):
         raise usage(f"--margin {text!r}: write per cent with its sign, such as 10%.")
-    margin = arguments.basis_points(text) / arguments.WHOLE_BASIS_POINTS
+    margin = arguments.share(text)
     if not margin:
         raise usage("--margin must be above 0: that two versions are exactly alike can never be shown.")
     return margin
 
 
 def _share(text: str | None) -> float | None:
-    return None if text is None else arguments.basis_points(text) / arguments.WHOLE_BASIS_POINTS
+    return None if text is None else arguments.share(text)
 
 
 def _metrics(names: Sequence[str], allowed: Sequence[str], what: str) -> tuple[Metric, ...]:
