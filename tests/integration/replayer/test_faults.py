@@ -123,6 +123,8 @@ async def test_secrets_are_in_neither_arguments_nor_environment(stage: Stage) ->
         await stage.in_state(v1.name, "TAILING")
     finally:
         del os.environ["TURNOUT_POSTGRES"]
+    await stage.kafka.produce(topic, flights(1, partitions=1))
+    await stage.applied(v1.name, 1)  # by the worker of the tail, which takes the place of the one that copied
     (pid,) = worker_pids(os.getpid())
     for name in ("cmdline", "environ"):
         content = Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8")
