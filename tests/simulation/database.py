@@ -11,6 +11,13 @@ from core.postgres import migrate, open_pool
 from tests.simulation.real import PREPARE, SCHEMA
 from tests.support.databases import fresh_database
 
+_AS_IT_IS = """
+do $$ declare made regclass; begin
+    for made in select format('%I.%I', schemaname, tablename)::regclass from pg_tables
+        where schemaname in ('registry', 'serving', 'switcher')
+    loop execute format('alter table %s set (autovacuum_enabled = off)', made); end loop;
+end $$
+"""
 _SERVICES = Path(services.switcher.__file__).parent.parent
 
 
@@ -28,6 +35,8 @@ async def simulated_database(server: str) -> AsyncIterator[str]:
                 await connection.execute(PREPARE)
             for name in ("registry", "replayer", "switcher"):
                 await migrate(pool, name, _SERVICES / name / "migrations")
+            async with pool.acquire() as connection:  # autovacuum comes in real time, with other plans and places
+                await connection.execute(_AS_IT_IS)
         finally:
             await pool.close()
         yield dsn

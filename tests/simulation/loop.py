@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -65,6 +66,28 @@ class Stuck(Exception):
     """Nothing is left that could ever happen."""
 
 
+class _Future(asyncio.Future[Any]):
+    """A future by whose number a set is in order: by its address the order of a set would be another one each time."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._number = next(loop.numbers)
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class _Task(asyncio.Task[Any]):
+    """A task in the same way."""
+
+    def __init__(self, work: Any, loop: Loop, context: contextvars.Context | None) -> None:
+        self._number = next(loop.numbers)
+        super().__init__(work, loop=loop, context=context)  # type: ignore[call-arg, unused-ignore]
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class Loop(asyncio.BaseEventLoop):
     """The loop. Callbacks of halted processes are held back."""
 
@@ -73,6 +96,7 @@ class Loop(asyncio.BaseEventLoop):
         self._now_s = START_S
         self._clock_resolution = 1e-9
         self._selector = self
+        self.numbers = itertools.count()
         self.thread_s: Callable[[], float] = lambda: 0.001
         self.set_task_factory(_task)  # type: ignore[arg-type]
         self.set_exception_handler(lambda *_: None)  # what is lost with a killed process is no news
@@ -100,6 +124,9 @@ class Loop(asyncio.BaseEventLoop):
         pass
 
     # --- scheduling by process ---
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return _Future(self)
 
     def call_soon(  # type: ignore[override]  # any callback
         self, callback: Any, *args: Any, context: contextvars.Context | None = None
@@ -231,7 +258,7 @@ class Loop(asyncio.BaseEventLoop):
 
 
 def _task(loop: Loop, work: Any, context: contextvars.Context | None = None) -> asyncio.Task[Any]:
-    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, context=context)  # type: ignore[call-arg, unused-ignore]
+    task = _Task(work, loop, context)
     process = _PROCESS.get() if context is None else context.get(_PROCESS)
     if process is not None:
         process.tasks.append(task)  # else a killed process's would be collected, and so run its `finally`

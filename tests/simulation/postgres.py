@@ -2,7 +2,8 @@
 
 A statement is sent, runs at the server and is answered at three instants of the simulated time; what the database does
 in between is real: its snapshots, its row locks and the order in which they are given. A statement that has to wait for
-a lock is left waiting there, and is looked at again whenever a transaction has ended.
+a lock is left waiting there, and is looked at again whenever a transaction has ended. Only one waits there for the same
+transaction: two that go on at once would go on in any order. Who else would wait for it is sent anew behind that one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _CHANGES = re.compile(
 )
 _IDLE_IN_TRANSACTION_S = 4.0
 _NOTIFY = "pg_notify("  # done by the simulation, which tells its listeners itself
+_TRY = "here"  # the savepoint to which a statement that is to be sent anew goes back
 _OF_THE_MACHINE = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.InsufficientResourcesError)
 _ACTS = re.compile(r"\b(insert|update|delete|share|lock|pg_notify|nextval)\b")
 
@@ -59,13 +61,14 @@ class Session:
     process: Process
     connection: Any
     requests: deque[Request] = field(default_factory=deque)
-    waiting: tuple[Request, asyncio.Future[Any]] | None = None
+    waiting: tuple[Request, asyncio.Future[Any] | None] | None = None  # None = to be sent anew
     begin: str = ""  # a transaction that was begun and has had no statement yet
     open: bool = False
     closed: bool = False
     aborted: bool = False  # its transaction takes nothing but a rollback
     looks_only: bool = True  # its transaction has changed and locked nothing
     due: str = ""  # the end of such a one, which nobody can see and is sent with the next statement
+    saved: bool = False  # whether its transaction has the savepoint
     notify: bool = False
     touched: set[str] = field(default_factory=set)  # what its transaction has changed: "route", "rollout", ...
     replies: int = 0
@@ -111,19 +114,22 @@ class Session:
             if self.open:
                 self._answer(request, None, None)
                 return
-        self._tell_time(request)
+        self._send(request)
+        self.look()
+
+    def _send(self, request: Request) -> None:
+        self._prepare(request)
         if request.method in ("commit", "rollback"):
             work = self.connection.execute(request.method)
         else:
             self.looks_only = self.looks_only and _looks_only(request.sql)
             self.touched.update(_CHANGES.findall(request.sql))
             work = getattr(self.connection, request.method)(request.sql, *request.args)
-        task = self.server.real.loop.create_task(work)
-        self.waiting = (request, task)
-        self.look()
+        self.waiting = (request, self.server.real.loop.create_task(work))
 
-    def _tell_time(self, request: Request) -> None:
-        """Begin the transaction that is to be begun, and let the database know the time where it will be asked."""
+    def _prepare(self, request: Request) -> None:
+        """Begin the transaction that is to be begun, let the database know the time where it will be asked, and make a
+        way back where the statement may have to wait."""
         first, now = [self.due] if self.due else [], self.server.loop.now().isoformat()
         self.due = ""
         if self.begin:
@@ -132,13 +138,21 @@ class Session:
         if now != self.now and not self.aborted and _tells_time(request.sql):
             first.append(f"set simulated.now = '{now}'")
             self.now = now
+        may_wait = request.method not in ("commit", "rollback") and not _looks_only(request.sql)
+        if self.open and may_wait and not self.aborted:
+            first += [f"release savepoint {_TRY}"] if self.saved else []
+            first.append(f"savepoint {_TRY}")
+            self.saved = True
         if first:
             self.wire.precede("; ".join(first))
 
     def look(self) -> bool:
         """Whether what was waiting has ended, and was answered."""
+        if self.waiting is not None and self.waiting[1] is None:
+            self._send(self.waiting[0])
         assert self.waiting is not None
         request, task = self.waiting
+        assert task is not None, "it was sent"
         if not self.server.real.settled(task, self.pid):
             self.server.wait_for_lock(self)
             return False
@@ -148,7 +162,7 @@ class Session:
             self.server.real.failed = error
         ended = request.method in ("commit", "rollback") or not self.open
         if ended:
-            self.open, self.aborted, self.now = False, False, ""
+            self.open, self.aborted, self.saved, self.now = False, False, False, ""
         else:
             self.aborted = self.aborted or error is not None
         self._answer(request, None if error else task.result(), error)
@@ -162,14 +176,29 @@ class Session:
             self.server.loop.in_process(None, _IDLE_IN_TRANSACTION_S, self._idle, self.replies)
         request.reply(result, error)
 
+    def step_back(self) -> None:
+        """Take back a statement that waits for a lock, as if it had not come yet."""
+        assert self.waiting is not None
+        request, task = self.waiting
+        assert task is not None, "it was sent"
+        self.server.real.cancel(task, self.pid)
+        if self.open:
+            self.server.real.run(self.connection.execute(f"rollback to savepoint {_TRY}"))
+        self.waiting = (request, None)
+
     def cancel(self, request: Request) -> None:
         """The client waits for this no longer, and has asked for it to be given up. Else it would take its locks and
         keep them, once they are free."""
-        if self.waiting is not None and self.waiting[0] is request:
+        if self.waiting is None or self.waiting[0] is not request:
+            return
+        if self.waiting[1] is None:
+            self._send(request)
+        assert self.waiting[1] is not None, "it was sent"
+        if not self.server.real.settled(self.waiting[1], self.pid):
             self.server.real.cancel(self.waiting[1], self.pid)
-            self.server.waits_no_longer(self)
-            self.look()
-            self.serve()
+        self.server.waits_no_longer(self)
+        self.look()
+        self.serve()
 
     def _idle(self, replies: int) -> None:
         """As idle_in_transaction_session_timeout does it: a client that hangs must not keep its locks."""
@@ -183,7 +212,8 @@ class Session:
         self.closed = True
         if self.waiting is not None:
             # Not by ending the session: it would be told of that before the server has given up its locks.
-            self.server.real.cancel(self.waiting[1], self.pid)
+            if self.waiting[1] is not None:
+                self.server.real.cancel(self.waiting[1], self.pid)
             self.waiting = None
         if self.wire.refused or self.connection.is_closed():
             self.server.real.failed = ConnectionError(f"a connection was lost: {self.wire.refused!r}")
@@ -224,6 +254,7 @@ class Server:
         self.commits = 0
         self._sessions: dict[Session, None] = {}
         self._waiting: dict[Session, list[int]] = {}  # and the sessions that it waits for
+        self._behind: dict[Session, list[int]] = {}  # those to be sent anew, and what they would wait for
         self._listeners: dict[Listening, None] = {}
 
     def delay_s(self) -> float:
@@ -245,21 +276,33 @@ class Server:
 
     def wait_for_lock(self, session: Session) -> None:
         """Remember to look at it again; a circle of waits is a fault of the product."""
-        self._waiting[session] = self.real.blockers(session.pid)
-        by_pid = {one.pid: one for one in self._waiting}
+        awaited = self.real.blockers(session.pid)
+        if self._would_follow(awaited):
+            session.step_back()
+            self._behind[session] = awaited
+        else:
+            self._waiting[session] = awaited
+        waits = {one.pid: (one, others) for one, others in [*self._waiting.items(), *self._behind.items()]}
         seen, at = [], session.pid
-        while at in by_pid and at not in seen:
+        while at in waits and at not in seen:
             seen.append(at)
-            at = next(iter(self.real.blockers(at)), 0)
+            at = next(iter(waits[at][1]), 0)
         if at in seen:
-            self.deadlocks.append(f"sessions of {', '.join(by_pid[pid].process.name for pid in seen)} wait in a circle")
+            circle = ", ".join(waits[pid][0].process.name for pid in seen)
+            self.deadlocks.append(f"sessions of {circle} wait in a circle")
+
+    def _would_follow(self, awaited: list[int]) -> bool:
+        """Whether somebody waits for one of these already, or one of these waits."""
+        return any(one.pid in awaited or set(others) & set(awaited) for one, others in self._waiting.items())
 
     def waits_no_longer(self, session: Session) -> None:
         """It need not be looked at again."""
         self._waiting.pop(session, None)
+        self._behind.pop(session, None)
 
     def ended(self, session: Session, *, committed: bool) -> None:
         """A transaction has ended: tell listeners, look at who waited, check."""
+        self._rest(session)
         if committed:
             self.commits += 1
             if session.notify:
@@ -273,14 +316,25 @@ class Server:
 
     def closed(self, session: Session) -> None:
         self._sessions.pop(session, None)
-        self._waiting.pop(session, None)
+        self.waits_no_longer(session)
         self._look_again(session)
+
+    def _rest(self, ended: Session) -> None:
+        """Let what went on by itself come to rest, before anybody looks at what there is."""
+        for session, awaited in self._waiting.items():
+            if ended.pid in awaited and session.waiting is not None and session.waiting[1] is not None:
+                self.real.settled(session.waiting[1], session.pid)
 
     def _look_again(self, ended: Session) -> None:
         """At those who waited for a session that has given up its locks."""
         for session in [one for one, awaited in self._waiting.items() if ended.pid in awaited]:
             if session.waiting is not None and session in self._waiting:
                 del self._waiting[session]
+                if session.look():
+                    session.serve()
+        for session, awaited in list(self._behind.items()):
+            if session in self._behind and not self._would_follow(awaited):
+                del self._behind[session]
                 if session.look():
                     session.serve()
 

@@ -91,6 +91,7 @@ class Real:
         self._dsn = dsn
         self.loop = _RealLoop()
         self._free: list[Any] = []
+        self._pids: set[int] = set()  # of the sessions' connections
         self._looked_at: asyncio.Future[Any] | None = None
         self.failed: BaseException | None = None  # what went wrong with the real database: no outcome is one then
         self._monitor = self.run(asyncpg.connect(dsn, server_settings={"synchronous_commit": "off"}))
@@ -111,10 +112,12 @@ class Real:
             return self._free.pop()
         settings = {"search_path": f"{SCHEMA}, pg_catalog, public", "synchronous_commit": "off"}
         try:
-            return self.run(asyncpg.connect(self._dsn, server_settings=settings))
+            made = self.run(asyncpg.connect(self._dsn, server_settings=settings))
         except Exception as error:
             self.failed = error
             raise
+        self._pids.add(made.get_server_pid())
+        return made
 
     def give_back(self, connection: Any) -> None:
         """Keep it for another session."""
@@ -130,9 +133,10 @@ class Real:
         return rows
 
     def blockers(self, pid: int) -> list[int]:
-        """The sessions for which a session waits."""
+        """The sessions for which a session waits. Whoever else holds it up, such as autovacuum, does so for a moment
+        that has no place in the simulated time."""
         found: list[int] = self.run(self._monitor.fetchval("select pg_blocking_pids($1)", pid))
-        return found
+        return [one for one in found if one in self._pids]
 
     def cancel(self, task: asyncio.Future[Any], pid: int) -> None:
         """Give up a session's statement that waits for a lock. It has ended then, and its session can go on."""

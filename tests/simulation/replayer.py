@@ -46,7 +46,8 @@ class Tables:
         """A table with one row, which tells its version, and its run."""
         name = table_name(version.job, version.number)
         self.real.execute(
-            f'create table if not exists serving."{name}" (k text primary key, version bigint not null);'
+            f'create table if not exists serving."{name}" (k text primary key, version bigint not null) '
+            "with (autovacuum_enabled = off);"
             f"insert into serving.\"{name}\" values ('k', {version.number}) on conflict do nothing;"
             "insert into serving.positions (version, topic, partition, start_offset, next_offset) "
             f"values ('{version.name}', 'log', 0, 0, 1)"

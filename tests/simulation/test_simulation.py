@@ -3,10 +3,13 @@ found."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 from unittest import mock
 
@@ -23,10 +26,14 @@ from services.switcher.rollouts.verdicts import Finding, GateVerdict
 from services.switcher.rows import SQL, Fence
 from tests.simulation.courses import COURSES
 from tests.simulation.database import simulated_database
+from tests.simulation.loop import Process
+from tests.simulation.pool import here
 from tests.simulation.real import Real
-from tests.simulation.simulation import plan_of, run
+from tests.simulation.simulation import Plan, plan_of, run
 from tests.simulation.stepwise import FROZEN_S, died_behind, halted_at, joined, steps_of
+from tests.simulation.world import World
 from tests.support.shared_stack import Addresses
+from turnout.clock import SystemClock
 from turnout.reading.routing import Committed, RoutingTable
 
 HALTED = [
@@ -52,6 +59,64 @@ def test_what_must_hold_holds_and_a_seed_goes_the_same_way_again(real: Real) -> 
         assert outcome.counts.get("reads"), outcome.counts
         assert outcome.trace != first.trace or outcome is first
     assert again == first
+
+
+# --- nothing but the seed decides how a simulation goes -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [lambda: SystemClock().now(), lambda: random.random(), lambda: time.perf_counter(), lambda: uuid.uuid4()],
+    ids=["the date", "chance", "a clock", "a new id"],
+)
+def test_who_asks_the_machine_for_time_or_chance_is_found(real: Real, ask: Callable[[], Any]) -> None:
+    async def asks() -> None:
+        with suppress(RuntimeError):  # as a loop that goes on whatever happens
+            ask()
+
+    async def scenario(world: World, plan: Plan, rng: random.Random) -> None:
+        await world.loop.spawn(Process("curious"), asks())
+
+    [violation] = run(real, Plan(seed=1), scenario).violations
+    assert "another run of the seed answers in another way" in violation
+
+
+def test_tasks_and_futures_are_in_sets_by_their_numbers(real: Real) -> None:
+    """Else whoever ends a set of them does so by their addresses."""
+
+    async def scenario(world: World, plan: Plan, rng: random.Random) -> None:
+        tasks = [world.loop.spawn(None, asyncio.sleep(0)) for _ in range(50)]
+        futures = [world.loop.create_future() for _ in range(50)]
+        hashes = [hash(one) for one in (*tasks, *futures)]
+        assert hashes == [*range(hashes[0], hashes[0] + 100)]
+        await asyncio.gather(*tasks)
+
+    run(real, Plan(seed=1), scenario)
+
+
+def test_locks_are_given_in_the_order_in_which_they_were_waited_for(real: Real) -> None:
+    """In the database two that wait for the same transaction go on at the same time."""
+    order: list[int] = []
+
+    async def scenario(world: World, plan: Plan, rng: random.Random) -> None:
+        world.server.slow = 0.0
+
+        async def takes(number: int) -> None:
+            await asyncio.sleep(0.1 * number)
+            pool = here(world.server)
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.fetchval("select value from switcher.revision")  # seen before the wait, too
+                await connection.execute("update switcher.revision set value = value + 1")
+                order.append(number)
+                await asyncio.sleep(1.5)
+                waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+                assert len(real.fetch(waits)) <= 1, "two would go on at once"
+
+        await asyncio.gather(*(world.loop.spawn(Process(f"process-{number}"), takes(number)) for number in range(5)))
+        assert real.fetch("select value from switcher.revision")[0]["value"] == 5
+
+    assert not run(real, Plan(seed=1), scenario).violations
+    assert order == [*range(5)]
 
 
 @pytest.mark.parametrize("course", HALTED)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import gc
+import pkgutil
 import random
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 from unittest import mock
+from uuid import UUID
 
 import grpc
 
@@ -94,6 +97,30 @@ _HASTE: dict[str, Any] = {
     },
 }
 """Days of a rollout are seconds here."""
+
+
+_REAL = (
+    *(f"time.{name}" for name in ("monotonic_ns", "perf_counter", "perf_counter_ns", "sleep", "time_ns")),
+    *(f"random.{name}" for name in ("choice", "choices", "expovariate", "randint", "random", "randrange", "sample")),
+    *(f"random.{name}" for name in ("shuffle", "uniform")),
+    *(f"secrets.{name}" for name in ("choice", "randbelow", "token_urlsafe")),
+    *(f"turnout.clock.SystemClock.{name}" for name in ("now", "monotonic_s")),
+    "os.urandom",
+)
+"""Clocks and chance of the machine, of which a run from a seed must know nothing."""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage meanwhile. What is collected half-run runs its `finally` then: whenever that happens to be."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _forgetting() -> str:
@@ -278,6 +305,7 @@ class World:
             "turnout.reading.table.open_pool": pool,
             "turnout.reading.table.Tables.prepare": prepared,
             "services.query.app.connect": connect,
+            "turnout.reading.watch.random": random.Random(names.random()),
             "turnout.reading.path.RoutesFile": lambda _: self._disk(),
             "turnout.reading.path.SystemClock": lambda: Clock(self.loop, current()),
             "services.switcher.app.connect": connect,
@@ -290,22 +318,34 @@ class World:
             "services.registry.app.open_pool": pool,
             "services.registry.app.migrate": nothing,
             "services.registry.app.SystemClock": lambda: Clock(self.loop, current()),
+            "services.registry.store.uuid4": lambda: UUID(int=names.getrandbits(128), version=4),
+            "secrets.token_bytes": self._here("secrets.token_bytes", names.randbytes),
+            "secrets.token_hex": self._here("secrets.token_hex", lambda size: names.randbytes(size).hex()),
+            **{name: self._here(name, self._never(name)) for name in _REAL},
             **(_HASTE if self.rollouts else {"services.switcher.app.Driver.run": nothing}),
         }
-        state = random.getstate()
-        with ExitStack() as patched:
+        with ExitStack() as patched, uncollected():
             for name, value in patches.items():
                 patched.enter_context(mock.patch(name, value))
-            patched.enter_context(
-                mock.patch.object(secrets, "token_hex", lambda size: f"{names.getrandbits(8 * size):0{2 * size}x}")
-            )
-            patched.enter_context(mock.patch.object(secrets, "token_bytes", names.randbytes))
             patched.enter_context(mock.patch.dict(EXPERIMENTS_SQL._statements, forget_never_started=_forgetting()))
-            random.seed(names.random())
-            try:
-                yield
-            finally:
-                random.setstate(state)
+            yield
+
+    def _here(self, name: str, simulated: Callable[..., Any]) -> Callable[..., Any]:
+        """Where the simulation runs, the simulated one; everywhere else, in threads and in the real loop with its
+        connections, the one that it was."""
+        real = pkgutil.resolve_name(name)
+
+        def called(*args: Any, **options: Any) -> Any:
+            return (simulated if asyncio._get_running_loop() is self.loop else real)(*args, **options)
+
+        return called
+
+    def _never(self, name: str) -> Callable[..., Any]:
+        def asked(*_: Any, **__: Any) -> Any:
+            self.checks.fail(f"{name} was asked, which another run of the seed answers in another way")
+            raise RuntimeError(name)
+
+        return asked
 
     def _disk(self) -> Disk:
         name = current().name.rsplit(".", 1)[0]
@@ -324,14 +364,15 @@ class World:
         if filled:
             self.real.execute(f"truncate {', '.join(row['name'] for row in filled)} restart identity cascade")
         self.real.execute("update switcher.revision set value = 0")
-        self.real.execute("insert into registry.artifacts values ('none', '', now()) on conflict do nothing")
+        now = self.loop.now()
+        self.real.execute("insert into registry.artifacts values ('none', '', $1) on conflict do nothing", now)
         for job, versions in self.jobs.items():
-            self.real.execute(f"insert into registry.jobs values ('{job}', '', {versions + 1}, now())")
+            self.real.execute("insert into registry.jobs values ($1, '', $2, $3)", job, versions + 1, now)
             for number in range(1, versions + 2):
                 self.real.execute(
                     "insert into registry.versions (job, number, state, definition_json, artifact_digest, "
-                    "artifact_bytes, create_time) values ($1, $2, 'REGISTERED', $3, 'none', 0, now())",
-                    *(job, number, encode(_counted.definition).decode()),
+                    "artifact_bytes, create_time) values ($1, $2, 'REGISTERED', $3, 'none', 0, $4)",
+                    *(job, number, encode(_counted.definition).decode(), now),
                 )
                 if number <= versions:
                     self.tables.make(VersionId(job, number))
