@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import json
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from deploy.local.ports import free_port
 
 _READY_WITHIN_S = 120.0
 
@@ -35,7 +36,7 @@ async def running(data_dir: Path) -> AsyncIterator[Stack]:
     log = data_dir / "dev.log"
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "deploy.local", "--data-dir", str(data_dir), "--port", str(_free_port()),
+            sys.executable, "-m", "deploy.local", "--data-dir", str(data_dir), "--port", str(free_port()),
             stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
@@ -54,10 +55,3 @@ async def _described(process: asyncio.subprocess.Process, description: Path, log
         await asyncio.sleep(0.1)
     told = json.loads(description.read_text(encoding="utf-8"))
     return Stack(told["target"], told["kafka"], told["postgres"])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from deploy.local.ports import HOST, free_port
 from deploy.local.stack import LocalStack
 from tests.support.databases import fresh_database
 from tests.support.eventually import eventually
+from tests.support.ports import HOST, own_port
 from tests.support.processes import is_serving
 from tests.support.topics import Topics
 
@@ -84,7 +84,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_from_start_to_interrupt(data_dir: Path) -> None:
-    port = free_port()
+    port = own_port()
     async with _dev("--data-dir", str(data_dir), "--port", str(port)) as dev:
         await dev.read_until("Ctrl-C stops everything")
         assert await is_serving(f"{HOST}:{port}")
@@ -103,7 +103,7 @@ async def test_from_start_to_interrupt(data_dir: Path) -> None:
 
         assert f"  export TURNOUT_TARGET={HOST}:{port}\n  export TURNOUT_KAFKA={description['kafka']}\n" in dev.output
 
-        for port_of_second in (port, free_port()):
+        for port_of_second in (port, own_port()):
             async with _dev("--data-dir", str(data_dir), "--port", str(port_of_second)) as second:
                 assert await second.end() == 1
             assert second.output == (
@@ -127,7 +127,7 @@ async def test_from_start_to_interrupt(data_dir: Path) -> None:
 
 
 async def test_killed_and_started_again(data_dir: Path) -> None:
-    port = free_port()
+    port = own_port()
     pids: list[int] = []
     kafka: set[str] = set()
     postgres: set[str] = set()
@@ -145,7 +145,7 @@ async def test_killed_and_started_again(data_dir: Path) -> None:
 
 
 async def test_interrupted_while_starting(data_dir: Path) -> None:
-    async with _dev("--data-dir", str(data_dir), "--port", str(free_port())) as dev:
+    async with _dev("--data-dir", str(data_dir), "--port", str(own_port())) as dev:
         await dev.read_until("Starting")
         dev.process.send_signal(signal.SIGTERM)
         assert await dev.end() == 0
@@ -155,7 +155,7 @@ async def test_interrupted_while_starting(data_dir: Path) -> None:
 
 
 async def test_ones_own_parts(fault_stack: LocalStack, tmp_path: Path) -> None:
-    port = free_port()
+    port = own_port()
     async with fresh_database(fault_stack.postgres) as dsn:
         arguments = ("--data-dir", str(tmp_path), "--port", str(port), "--kafka", fault_stack.kafka)
         async with _dev(*arguments, environment={"TURNOUT_POSTGRES": dsn}) as dev:
@@ -179,7 +179,7 @@ async def test_ones_own_parts_come_late(fault_stack: LocalStack, tmp_path: Path)
         await fault_stack.kill_kafka()
         await fault_stack.kill_postgres()
         try:
-            arguments = ("--data-dir", str(tmp_path), "--port", str(free_port()), "--kafka", kafka)
+            arguments = ("--data-dir", str(tmp_path), "--port", str(own_port()), "--kafka", kafka)
             async with _dev(*arguments, environment={"TURNOUT_POSTGRES": dsn}) as dev:
                 for part in (f"Kafka at {kafka}", f"PostgreSQL at {postgres}"):
                     await dev.read_until(f"{part} does not answer. Waiting for it; everything goes on by itself")
@@ -202,7 +202,7 @@ async def test_ones_own_parts_come_late(fault_stack: LocalStack, tmp_path: Path)
 
 
 async def test_interrupted_while_waiting(tmp_path: Path) -> None:
-    arguments = ("--data-dir", str(tmp_path), "--port", str(free_port()), "--kafka", f"{HOST}:9")
+    arguments = ("--data-dir", str(tmp_path), "--port", str(own_port()), "--kafka", f"{HOST}:9")
     async with _dev(*arguments, environment={"TURNOUT_POSTGRES": f"postgresql://u:geheim@{HOST}:9/x"}) as dev:
         await dev.read_until(f"PostgreSQL at {HOST}:9 does not answer.")
         log = tmp_path / "logs" / "services.log"
@@ -233,7 +233,7 @@ async def test_ones_own_postgres_refuses(
     url = urlsplit(fault_stack.postgres)
     place = url.netloc.rpartition("@")[2]
     dsn = f"postgresql://{url.username}:{wrong.get('password', url.password)}@{place}{wrong.get('path', url.path)}"
-    arguments = ("--data-dir", str(tmp_path), "--port", str(free_port()), "--kafka", fault_stack.kafka)
+    arguments = ("--data-dir", str(tmp_path), "--port", str(own_port()), "--kafka", fault_stack.kafka)
     async with _dev(*arguments, environment={"TURNOUT_POSTGRES": dsn}) as dev:
         assert await dev.end() == 1
     assert dev.output.endswith(
@@ -248,7 +248,7 @@ async def test_services_that_end_by_themselves(fault_stack: LocalStack, tmp_path
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "__main__.py").write_text(textwrap.dedent(_BROKEN_SERVICES))
-    arguments = ("--data-dir", str(tmp_path / "data"), "--port", str(free_port()), "--kafka", fault_stack.kafka)
+    arguments = ("--data-dir", str(tmp_path / "data"), "--port", str(own_port()), "--kafka", fault_stack.kafka)
     environment = {"TURNOUT_POSTGRES": fault_stack.postgres, "PYTHONPATH": str(package.parent)}
     async with _dev(*arguments, environment=environment) as dev:
         assert await dev.end() == 1

@@ -14,8 +14,8 @@ from types import TracebackType
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deploy.local.ports import HOST, free_port
 from tests.support.eventually import eventually
+from tests.support.ports import HOST, listens, own_port
 
 SERVICES = ("registry", "replayer", "switcher", "query")
 ALL_IN_ONE = "services"
@@ -57,7 +57,7 @@ class ServiceProcesses:
         self._kafka = kafka
         self._options = list(options)
         self._environment = {**os.environ, **(environment or {}), "TURNOUT_POSTGRES": postgres}
-        self._ports = {name: free_port() for name in self.names}
+        self._ports = {name: own_port() for name in self.names}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
 
     async def __aenter__(self) -> ServiceProcesses:
@@ -133,7 +133,8 @@ class ServiceProcesses:
         if process.returncode is not None:
             said = self.log(name).read_text(errors="replace")[-_LOG_TAIL_CHARACTERS:]
             raise RuntimeError(f"{name} ended with status {process.returncode}:\n{said}")
-        return await is_serving(self.target(name))
+        # Who answers there may be a stranger, while the process finds that the port is taken.
+        return listens(process.pid, self._ports[name]) and await is_serving(self.target(name))
 
     async def _end_all(self) -> None:
         for name in list(self._processes):

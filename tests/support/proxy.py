@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeAlias
 
+from tests.support.ports import HOST, own_port
+
 _CHUNK_BYTES = 64 * 1024
 
 Sent: TypeAlias = "Callable[[Connection, bytes], Awaitable[None]]"
@@ -37,8 +39,8 @@ class TcpProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._connections: dict[asyncio.Task[None], Connection] = {}
-        self.port = 0
-        """Port of the proxy on 127.0.0.1, kept while it is cut."""
+        self.port = own_port()
+        """Port of the proxy on 127.0.0.1, which nobody else takes while it is cut."""
 
     async def __aenter__(self) -> TcpProxy:
         await self._listen()
@@ -77,8 +79,7 @@ class TcpProxy:
             await self._listen()
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._accept, HOST, self.port)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -94,12 +94,20 @@ class Topics:
         await eventually(marked)
 
     async def delete(self, topic: str) -> None:
+        """Delete it, and wait until the broker that clients ask knows: deleting is the controller's."""
         self._made.discard(topic)
         await _all(self._admin.delete_topics([topic]))
 
+        async def gone() -> bool:
+            metadata = await asyncio.to_thread(self._admin.list_topics, timeout=_WITHIN_S)
+            return topic not in metadata.topics
+
+        await eventually(gone)
+
     async def widen(self, topic: str, partitions: int) -> None:
-        """Make it so many partitions."""
+        """Make it so many partitions, and wait until each has a leader."""
         await _all(self._admin.create_partitions([NewPartitions(topic, partitions)]))
+        await eventually(lambda: self._led(topic, partitions))
 
     async def delete_records_before(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Move the log start of each partition to its offset, as retention would."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.ports import free_port
 from tests.acceptance.cli.conftest import PROGRAM, Program
 from tests.acceptance.cli.test_story import serving
 from tests.acceptance.orders import JOB, Orders
 from tests.support.eventually import eventually
+from tests.support.ports import own_port
 from tests.support.topics import Topics
 
 
@@ -116,7 +116,7 @@ async def test_dev_runs_until_ctrl_c_and_is_found_from_below(postgres: str, kafk
         "turnout",
         "dev",
         "--port",
-        str(free_port()),
+        str(own_port()),
         "--kafka",
         kafka.bootstrap,
         cwd=tmp_path,
@@ -142,5 +142,5 @@ async def test_dev_runs_until_ctrl_c_and_is_found_from_below(postgres: str, kafk
             os.killpg(started.pid, signal.SIGKILL)
             await started.wait()
     assert f"The stack of {tmp_path}, " in (await program.run("show", code=6)).err
-    elsewhere = await program.run("show", "--target", f"127.0.0.1:{free_port()}", code=6)
+    elsewhere = await program.run("show", "--target", f"127.0.0.1:{own_port()}", code=6)
     assert "There is no Turnout at" in elsewhere.err

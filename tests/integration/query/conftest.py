@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from deploy.local.ports import free_port
 from tests.integration.query.fronts import FrontProcess, Serving
 from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess
+from tests.support.ports import own_port
 
 MakeFront = Callable[..., Awaitable[FrontProcess]]
 
@@ -27,7 +27,7 @@ async def serving(postgres: str) -> AsyncIterator[Serving]:
 @pytest.fixture
 async def switcher_process() -> AsyncIterator[SwitcherProcess]:
     """The switcher's server, to be stopped and started."""
-    process = SwitcherProcess(ScriptedSwitcher(), free_port())  # type: ignore[abstract]  # only what fronts call
+    process = SwitcherProcess(ScriptedSwitcher(), own_port())  # type: ignore[abstract]  # only what fronts call
     await process.start()
     yield process
     await process.stop()

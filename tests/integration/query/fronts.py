@@ -14,8 +14,8 @@ from grpc_status import rpc_status
 from core.config import Settings
 from core.kafka.properties import KafkaConfig
 from core.rpc.server import RpcServer
-from deploy.local.ports import free_port
 from services.query.app import QueryApp, build
+from tests.support.ports import own_port
 from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
 
@@ -29,7 +29,7 @@ class FrontProcess:
 
     def __init__(self, postgres: str, switcher: str, data_dir: Path, **settings: Any) -> None:
         self.settings = Settings(
-            listen=f"127.0.0.1:{free_port()}",
+            listen=f"127.0.0.1:{own_port()}",
             kafka=KafkaConfig.of_bootstrap("127.0.0.1:1"),  # no front speaks to Kafka
             postgres=postgres,
             data_dir=data_dir,

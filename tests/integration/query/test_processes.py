@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 import pytest
 
-from deploy.local.ports import free_port
 from tests.integration.query.fronts import Serving, i, plain
 from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess, route
 from tests.support.eventually import eventually
+from tests.support.ports import own_port
 from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
 
@@ -44,7 +44,7 @@ async def supervised(
 ) -> AsyncIterator[Supervised]:
     await serving.numbers(1, {1: "one"}, offset=10)
     switcher_process.script.commit("p1", route("j", 1, active=1))
-    target = f"127.0.0.1:{free_port()}"
+    target = f"127.0.0.1:{own_port()}"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services", "query", "--query-processes", "2", "--listen", target),
         *("--switcher", switcher_process.target, "--registry", switcher_process.target, "--kafka", "127.0.0.1:1"),

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 
-from deploy.local.ports import free_port
 from tests.integration.replayer.stage import Calls, Stage
 from tests.support.eventually import eventually
+from tests.support.ports import HOST, listens, own_port
 from tests.support.processes import is_serving
 from tests.support.workers import worker_pids
 from turnout.channel import connect
@@ -66,7 +66,8 @@ class Replica(Calls):
 @contextlib.asynccontextmanager
 async def replica(stage: Stage, name: str) -> AsyncIterator[Replica]:
     """A replica that is SERVING; what is left of it at the end is killed."""
-    target = f"127.0.0.1:{free_port()}"
+    port = own_port()
+    target = f"{HOST}:{port}"
     arguments = ["replayer", "--listen", target, "--kafka", stage.kafka.bootstrap, "--registry", stage.registry.target]
     arguments += ["--switcher", stage.registry.target]  # nobody reads here: that it is none changes nothing
     arguments += ["--data-dir", str(stage.directory / name), "--run-lease-s", str(stage.run_lease_s)]
@@ -82,7 +83,13 @@ async def replica(stage: Stage, name: str) -> AsyncIterator[Replica]:
         )
     try:
         async with connect(target) as channel:
-            await eventually(lambda: is_serving(target), _SERVING_WITHIN_S)
+
+            async def serves() -> bool:
+                if process.returncode is not None:
+                    raise RuntimeError(f"{name} ended with status {process.returncode}; its log is beside its data")
+                return listens(process.pid, port) and await is_serving(target)
+
+            await eventually(serves, _SERVING_WITHIN_S)
             yield Replica(process, channel, target)
     finally:
         for pid in worker_pids(process.pid):

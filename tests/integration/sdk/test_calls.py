@@ -7,9 +7,9 @@ from contextlib import aclosing
 
 import pytest
 
-from deploy.local.ports import free_port
 from tests.integration.sdk.servers import Script, serving
 from tests.support.eventually import eventually
+from tests.support.ports import own_port
 from turnout import errors
 from turnout.client import Client
 from turnout.column_values import column_of
@@ -34,7 +34,7 @@ DEFINITION = JobDefinition(
 
 
 async def test_nobody_there_says_what_to_do() -> None:
-    target = f"127.0.0.1:{free_port()}"
+    target = f"127.0.0.1:{own_port()}"
     async with Client(target) as client:
         with pytest.raises(errors.Unavailable) as refused:
             await client.get_job("a")
@@ -126,7 +126,7 @@ async def test_away_until_the_deadline() -> None:
 
 
 async def test_a_restart_is_waited_out() -> None:
-    target = f"127.0.0.1:{free_port()}"
+    target = f"127.0.0.1:{own_port()}"
     async with Client(target, timeout_s=30) as client:
         async with serving(Script(GetJob=[JOB]), target):
             await client.get_job("a")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from deploy.local.ports import free_port
 from tests.integration.sdk.servers import Script, serving
 from tests.support.eventually import eventually
+from tests.support.ports import own_port
 from turnout import errors
 from turnout.client import Client
 from turnout.client.either import either
@@ -90,7 +90,7 @@ async def test_a_front_does_not_rest_for_one_jobs_fault(in_order: None) -> None:
 
 async def test_a_front_that_is_gone_costs_no_read() -> None:
     good = Script(Get=[ANSWER], Scan=[[PAGE]])
-    gone = f"127.0.0.1:{free_port()}"
+    gone = f"127.0.0.1:{own_port()}"
     async with serving(good) as target, Client(targets={"query": [gone, target]}) as client:
         assert (await client.get("j", 1)).epoch == 3
         assert [read.version async for read in client.scan("j")] == [1]

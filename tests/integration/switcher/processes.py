@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import grpc
 
-from deploy.local.ports import free_port
 from tests.support.eventually import eventually
+from tests.support.ports import own_port
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class SwitcherProcess:
     """A switcher in a process of its own, to be killed."""
 
     def __init__(self, postgres: str, replayer: str, data_dir: str, registry: str = "127.0.0.1:1") -> None:
-        self.target = f"127.0.0.1:{free_port()}"
+        self.target = f"127.0.0.1:{own_port()}"
         self._environment = {"TURNOUT_POSTGRES": postgres}
         self._arguments = [
             *(sys.executable, "-c", _PROGRAM, "switcher", "--listen", self.target, "--kafka", "127.0.0.1:1"),
