@@ -30,8 +30,7 @@ from bench.workload import create_topic, job_file, produce, say
 from turnout.reading.routes_file import RoutesFile, StoredRoutes
 from turnout.reading.routing import Committed, RoutingTable
 from turnout.routing import Route
-from turnout.switcher.v1 import switcher_pb2 as pb
-from turnout.switcher.v1 import switcher_pb2_grpc
+from turnout.switcher.v1 import front_pb2, switcher_pb2_grpc
 
 GOALS: Final = {
     "change_many_jobs_vs_one": at_most(1.5),
@@ -69,16 +68,16 @@ class SimulatedFront:
 
     name: str
     stub: Any
-    outbox: "asyncio.Queue[pb.WatchRoutesRequest | None]" = field(default_factory=asyncio.Queue)
+    outbox: "asyncio.Queue[front_pb2.WatchRoutesRequest | None]" = field(default_factory=asyncio.Queue)
     has_snapshot: asyncio.Event = field(default_factory=asyncio.Event)
     snapshot_bytes: int = 0
     change_bytes: list[int] = field(default_factory=list)
 
     async def watch(self) -> None:
         """Until `outbox` is given None, which says goodbye."""
-        hello = pb.Hello(front=self.name, address="simulated")
+        hello = front_pb2.Hello(front=self.name, address="simulated")
         hello.may_serve_for.FromTimedelta(timedelta(seconds=1))
-        self.outbox.put_nowait(pb.WatchRoutesRequest(hello=hello))
+        self.outbox.put_nowait(front_pb2.WatchRoutesRequest(hello=hello))
         beating = asyncio.create_task(self._beat())
         call = self.stub.WatchRoutes(self._requests())
         try:
@@ -88,7 +87,7 @@ class SimulatedFront:
             beating.cancel()
             call.cancel()
 
-    async def _requests(self) -> AsyncIterator[pb.WatchRoutesRequest]:
+    async def _requests(self) -> AsyncIterator[front_pb2.WatchRoutesRequest]:
         while (request := await self.outbox.get()) is not None:
             yield request
 
@@ -97,22 +96,22 @@ class SimulatedFront:
         while True:
             await asyncio.sleep(_BEAT_S)
             sequence += 1
-            self.outbox.put_nowait(pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=sequence)))
+            self.outbox.put_nowait(front_pb2.WatchRoutesRequest(heartbeat=front_pb2.Heartbeat(sequence=sequence)))
 
-    def _received(self, message: pb.WatchRoutesResponse) -> None:
+    def _received(self, message: front_pb2.WatchRoutesResponse) -> None:
         match message.WhichOneof("message"):
             case "snapshot":
                 self.snapshot_bytes = message.ByteSize()
                 self.has_snapshot.set()
             case "proposal":
-                self._report(message.proposal.proposal, pb.Report.PREPARED)
+                self._report(message.proposal.proposal, front_pb2.Report.PREPARED)
             case "route_committed":
                 self.change_bytes.append(message.ByteSize())
-                self._report(message.route_committed.proposal, pb.Report.SERVING)
-                self._report(message.route_committed.proposal, pb.Report.DRAINED)
+                self._report(message.route_committed.proposal, front_pb2.Report.SERVING)
+                self._report(message.route_committed.proposal, front_pb2.Report.DRAINED)
 
-    def _report(self, proposal: str, state: pb.Report.State.ValueType) -> None:
-        self.outbox.put_nowait(pb.WatchRoutesRequest(report=pb.Report(proposal=proposal, state=state)))
+    def _report(self, proposal: str, state: front_pb2.Report.State.ValueType) -> None:
+        self.outbox.put_nowait(front_pb2.WatchRoutesRequest(report=front_pb2.Report(proposal=proposal, state=state)))
 
 
 @asynccontextmanager

@@ -8,9 +8,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 include=$("$python" -c 'import pathlib, google.api; print(pathlib.Path(google.api.__path__[0]).parent.parent)')
 mkdir "$work/out"
-PATH="$PWD/.venv-protos/bin:$PATH" "$python" -m grpc_tools.protoc -I protos -I "$include" \
-    --python_out="$work/out" --grpc_python_out="$work/out" --mypy_out=quiet:"$work/out" --mypy_grpc_out=quiet:"$work/out" \
-    $(find protos -name '*.proto' | sort)
+compile() {
+    PATH="$PWD/.venv-protos/bin:$PATH" "$python" -m grpc_tools.protoc -I protos -I "$include" "$@"
+}
+compile --python_out="$work/out" --mypy_out=quiet:"$work/out" $(find protos -name '*.proto' | sort)
+# Of a file without a service there would be a module of calls that holds none.
+compile --grpc_python_out="$work/out" --mypy_grpc_out=quiet:"$work/out" $(grep -rl --include='*.proto' '^service ' protos | sort)
 stale=0
 for service in registry replayer switcher query; do
     touch "$work/out/turnout/$service/__init__.py" "$work/out/turnout/$service/v1/__init__.py"

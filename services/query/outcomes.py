@@ -7,16 +7,16 @@ from typing import Final
 from turnout.errors import InvalidInput
 from turnout.query.v1 import query_pb2
 from turnout.reading.outcomes import CALL_MAX, Result
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import outcome_pb2
 
-_R = switcher_pb2.RecordOutcomesResponse
+_R = outcome_pb2.RecordOutcomesResponse
 _REJECTED: Final = (
     "The exposure_id is none that was given out with an answer, or what is said of it is no error, conversion or "
     "reward from -1,000,000,000 to 1,000,000,000."
 )
 
 
-def reported(outcomes: Sequence[query_pb2.Outcome]) -> list[switcher_pb2.ReportedOutcome]:
+def reported(outcomes: Sequence[query_pb2.Outcome]) -> list[outcome_pb2.ReportedOutcome]:
     """What a client reports, as the switcher takes it. InvalidInput (TOO_MANY_OUTCOMES)."""
     if len(outcomes) > CALL_MAX:
         raise InvalidInput(
@@ -25,15 +25,15 @@ def reported(outcomes: Sequence[query_pb2.Outcome]) -> list[switcher_pb2.Reporte
     return [_reported(one) for one in outcomes]
 
 
-def _reported(one: query_pb2.Outcome) -> switcher_pb2.ReportedOutcome:
-    message = switcher_pb2.ReportedOutcome(exposure_id=one.exposure_id)
+def _reported(one: query_pb2.Outcome) -> outcome_pb2.ReportedOutcome:
+    message = outcome_pb2.ReportedOutcome(exposure_id=one.exposure_id)
     match one.WhichOneof("outcome"):
         case "error":
-            message.metric = switcher_pb2.METRIC_ERROR
+            message.metric = outcome_pb2.METRIC_ERROR
         case "conversion":
-            message.metric = switcher_pb2.METRIC_CONVERSION
+            message.metric = outcome_pb2.METRIC_CONVERSION
         case "reward":
-            message.metric = switcher_pb2.METRIC_REWARD
+            message.metric = outcome_pb2.METRIC_REWARD
             message.reward, message.outcome_id = one.reward.value, one.reward.outcome_id
     return message
 

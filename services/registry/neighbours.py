@@ -5,9 +5,9 @@ from typing import cast
 import grpc
 
 from services.registry.retirement import Call, Done, Failed, Outcome, Released, Retirement
-from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
+from turnout.replayer.v1 import replayer_pb2_grpc, run_pb2, table_pb2
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
+from turnout.switcher.v1 import release_pb2, switcher_pb2_grpc
 
 CALL_S = 10.0
 
@@ -32,7 +32,7 @@ class Neighbours:
         version = retirement.version
         match call:
             case Call.RELEASE:
-                request = switcher_pb2.ReleaseVersionRequest(
+                request = release_pb2.ReleaseVersionRequest(
                     version=version.name,
                     forgo_rollback=retirement.forgo_rollback,
                     claimed_actor=retirement.claimed_actor,
@@ -40,17 +40,17 @@ class Neighbours:
                 release = await self._switcher.ReleaseVersion(request, timeout=self.call_s)
                 return Released(tuple(release.undrained_fronts), release.drained, release.view_pending)
             case Call.REINSTATE:
-                reinstate = switcher_pb2.ReinstateVersionRequest(
+                reinstate = release_pb2.ReinstateVersionRequest(
                     version=version.name, claimed_actor=retirement.claimed_actor
                 )
                 await self._switcher.ReinstateVersion(reinstate, timeout=self.call_s)
             case Call.STOP_RUN:
-                stop = replayer_pb2.StopRunRequest(name=version.run_name)
+                stop = run_pb2.StopRunRequest(name=version.run_name)
                 await self._replayer.StopRun(stop, timeout=self.call_s)
             case Call.RESUME_RUN:
-                resume = replayer_pb2.ResumeRunRequest(name=version.run_name)
+                resume = run_pb2.ResumeRunRequest(name=version.run_name)
                 await self._replayer.ResumeRun(resume, timeout=self.call_s)
             case Call.DROP_TABLE:
-                drop = replayer_pb2.DropTableRequest(version=version.name)
+                drop = table_pb2.DropTableRequest(version=version.name)
                 await self._replayer.DropTable(drop, timeout=self.call_s)
         return Done()

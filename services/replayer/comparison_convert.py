@@ -14,7 +14,7 @@ from turnout.kind_values import timestamp, value_of
 from turnout.kinds import kind_of
 from turnout.names import parse_job, parse_version
 from turnout.query.v1 import query_pb2 as query
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import comparison_pb2
 
 RANGES_SHOWN = 1_000
 _NAME = re.compile(r"(jobs/[^/]+)/comparisons/([0-9a-f]{12})")
@@ -32,7 +32,7 @@ def parse_comparison(name: str) -> tuple[str, str]:
     return parse_job(match[1]), match[2]
 
 
-def contract_of(request: replayer.CompareTablesRequest) -> Contract | None:
+def contract_of(request: comparison_pb2.CompareTablesRequest) -> Contract | None:
     """The contract. InvalidInput (INVALID_CONTRACT)."""
     if not request.HasField("contract"):
         return None
@@ -42,20 +42,20 @@ def contract_of(request: replayer.CompareTablesRequest) -> Contract | None:
         raise InvalidInput("INVALID_CONTRACT", f"The contract makes no sense: {error}.") from None
 
 
-def versions_of(request: replayer.ListComparisonsRequest) -> list[Any] | None:
+def versions_of(request: comparison_pb2.ListComparisonsRequest) -> list[Any] | None:
     """The versions whose comparisons are asked for; None = all."""
     return [parse_version(name) for name in request.versions] or None
 
 
-def comparison_message(found: Comparison, *, ranges: int = 1, samples: bool = True) -> replayer.Comparison:
+def comparison_message(found: Comparison, *, ranges: int = 1, samples: bool = True) -> comparison_pb2.Comparison:
     """A comparison with its newest ranges."""
     totals = found.totals
     finished = found.end_time is not None
-    return replayer.Comparison(
+    return comparison_pb2.Comparison(
         name=found.name,
         old_version=found.old.name,
         new_version=found.new.name,
-        state=replayer.Comparison.FINISHED if finished else replayer.Comparison.UNFINISHED,
+        state=comparison_pb2.Comparison.FINISHED if finished else comparison_pb2.Comparison.UNFINISHED,
         contract=contract_proto.to_proto(found.contract),
         verdict=_verdict(found.passed),
         findings=found.findings,
@@ -69,7 +69,7 @@ def comparison_message(found: Comparison, *, ranges: int = 1, samples: bool = Tr
         columns=_column_differences(found.plan, totals),
         columns_added=found.plan.added,
         columns_removed=found.plan.removed,
-        samples=[replayer.RowDifference.FromString(one) for one in found.samples] if samples else [],
+        samples=[comparison_pb2.RowDifference.FromString(one) for one in found.samples] if samples else [],
         ranges=[_range_message(one) for one in found.ranges[-ranges:]],
         ranges_done=len(found.ranges),
         rows_expected=found.rows_expected,
@@ -79,15 +79,15 @@ def comparison_message(found: Comparison, *, ranges: int = 1, samples: bool = Tr
     )
 
 
-def _verdict(passed: bool | None) -> replayer.Comparison.Verdict.ValueType:
+def _verdict(passed: bool | None) -> comparison_pb2.Comparison.Verdict.ValueType:
     if passed is None:
-        return replayer.Comparison.VERDICT_UNSPECIFIED
-    return replayer.Comparison.PASSED if passed else replayer.Comparison.FAILED
+        return comparison_pb2.Comparison.VERDICT_UNSPECIFIED
+    return comparison_pb2.Comparison.PASSED if passed else comparison_pb2.Comparison.FAILED
 
 
-def _column_differences(plan: Plan, totals: Totals) -> list[replayer.ColumnDifference]:
+def _column_differences(plan: Plan, totals: Totals) -> list[comparison_pb2.ColumnDifference]:
     return [
-        replayer.ColumnDifference(
+        comparison_pb2.ColumnDifference(
             column=column.name,
             rows=found.rows,
             largest_absolute=found.largest if column.numeric else None,
@@ -98,8 +98,8 @@ def _column_differences(plan: Plan, totals: Totals) -> list[replayer.ColumnDiffe
     ]
 
 
-def _range_message(one: Range) -> replayer.ComparedRange:
-    return replayer.ComparedRange(
+def _range_message(one: Range) -> comparison_pb2.ComparedRange:
+    return comparison_pb2.ComparedRange(
         number=one.number,
         after_key=one.after or (),
         last_key=one.last or (),
@@ -128,11 +128,11 @@ def _applied(stood: Iterable[Stood]) -> list[query.AppliedPosition]:
     ]
 
 
-def row_difference(plan: Plan, row: Mapping[str, Any]) -> replayer.RowDifference:
+def row_difference(plan: Plan, row: Mapping[str, Any]) -> comparison_pb2.RowDifference:
     """A row of `Plan.samples`."""
     side = row["side"]
     shown = [(number, column) for number, column in enumerate(plan.columns) if side or row[f"differs_{number}"]]
-    return replayer.RowDifference(
+    return comparison_pb2.RowDifference(
         key=[value_of(kind_of(postgres), row[f"key_{number}"]) for number, postgres in enumerate(plan.key.values())],
         key_columns=plan.key,
         columns=[column.name for _, column in shown],

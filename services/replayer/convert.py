@@ -21,10 +21,10 @@ from services.replayer.run import Position, Run, Sample
 from services.replayer.states import State
 from turnout.errors import InvalidInput
 from turnout.kind_values import timestamp
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import capacity_pb2, gate_pb2, run_pb2
 
 _NOTHING = PartitionRates(0.0, 0.0, 0.0)
-_STATES = {state: replayer.Run.State.Value(state.value) for state in State}
+_STATES = {state: run_pb2.Run.State.Value(state.value) for state in State}
 
 
 def _time(value: datetime | None) -> Timestamp | None:
@@ -42,7 +42,7 @@ def duration(seconds: float | None) -> Duration | None:
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-def run_message(run: Run, samples: Sequence[Sample], status: str, outlook: Outlook) -> replayer.Run:
+def run_message(run: Run, samples: Sequence[Sample], status: str, outlook: Outlook) -> run_pb2.Run:
     """A run with its progress as the samples, oldest first, tell it. `status`: what it waits for, in words."""
     progress = measure(samples, run.version)
     owners = {position.owner for position in samples[-1].of(run.version).values()} - {""} if samples else set()
@@ -54,7 +54,7 @@ def run_message(run: Run, samples: Sequence[Sample], status: str, outlook: Outlo
         )
     if run.state is State.FAILED:
         told = [run.failure_message]
-    return replayer.Run(
+    return run_pb2.Run(
         name=run.name,
         state=_STATES[run.state],
         status_message="; ".join(told),
@@ -86,16 +86,16 @@ def run_message(run: Run, samples: Sequence[Sample], status: str, outlook: Outlo
     )
 
 
-def throttle_message(throttle: Throttle) -> replayer.Throttle:
+def throttle_message(throttle: Throttle) -> run_pb2.Throttle:
     """What holds a run down."""
-    return replayer.Throttle(
-        reason=replayer.Throttle.Reason.Value(throttle.reason.value),
+    return run_pb2.Throttle(
+        reason=run_pb2.Throttle.Reason.Value(throttle.reason.value),
         records_per_s=throttle.records_per_s,
         message=throttle.message,
     )
 
 
-def partition_messages(run: Run, samples: Sequence[Sample]) -> list[replayer.PartitionProgress]:
+def partition_messages(run: Run, samples: Sequence[Sample]) -> list[run_pb2.PartitionProgress]:
     """Progress of each partition, by topic and number."""
     if not samples:
         return []
@@ -108,9 +108,9 @@ def partition_messages(run: Run, samples: Sequence[Sample]) -> list[replayer.Par
 
 def _partition(
     tp: TopicPartition, position: Position, sample: Sample, rates: PartitionRates
-) -> replayer.PartitionProgress:
+) -> run_pb2.PartitionProgress:
     ends = sample.ends.get(tp)
-    return replayer.PartitionProgress(
+    return run_pb2.PartitionProgress(
         topic=tp.topic,
         partition=tp.partition,
         start_offset=position.start_offset,
@@ -126,10 +126,10 @@ def _partition(
     )
 
 
-def estimate_message(estimate: Estimate) -> replayer.EstimateRunResponse:
+def estimate_message(estimate: Estimate) -> run_pb2.EstimateRunResponse:
     """The answer of EstimateRun."""
     takes = estimate.takes
-    return replayer.EstimateRunResponse(
+    return run_pb2.EstimateRunResponse(
         records=estimate.records,
         log_bytes=estimate.log_bytes,
         sampled_records=estimate.sampled_records,
@@ -147,10 +147,10 @@ def estimate_message(estimate: Estimate) -> replayer.EstimateRunResponse:
     )
 
 
-def _risk_message(risk: Risk | None) -> replayer.RetentionRisk | None:
+def _risk_message(risk: Risk | None) -> run_pb2.RetentionRisk | None:
     if risk is None:
         return None
-    return replayer.RetentionRisk(
+    return run_pb2.RetentionRisk(
         topic=risk.tp.topic,
         partition=risk.tp.partition,
         crossing_time=timestamp(risk.crossing),
@@ -169,7 +169,7 @@ def check_capacity_name(name: str) -> None:
         raise InvalidInput("INVALID_NAME", f"{name!r} is not the name of the budget of copies, {CAPACITY_NAME!r}.")
 
 
-def capacity_change(request: replayer.UpdateCapacityRequest) -> Change:
+def capacity_change(request: capacity_pb2.UpdateCapacityRequest) -> Change:
     """What the mask selects. InvalidInput (INVALID_NAME, INVALID_UPDATE_MASK)."""
     if not request.HasField("capacity"):
         raise InvalidInput("INVALID_CAPACITY", "The request holds no capacity; say what the budget shall be.")
@@ -184,9 +184,9 @@ def capacity_change(request: replayer.UpdateCapacityRequest) -> Change:
     return Change(**{path: getattr(request.capacity, path) for path in chosen})
 
 
-def capacity_message(capacity: Capacity, books: Books, rows_per_s: float) -> replayer.Capacity:
+def capacity_message(capacity: Capacity, books: Books, rows_per_s: float) -> capacity_pb2.Capacity:
     """The budget, and what is used of it."""
-    return replayer.Capacity(
+    return capacity_pb2.Capacity(
         name=CAPACITY_NAME,
         copies_max=capacity.copies_max,
         rows_per_s_max=capacity.rows_per_s_max,
@@ -204,6 +204,6 @@ def capacity_message(capacity: Capacity, books: Books, rows_per_s: float) -> rep
 # --- gates ----------------------------------------------------------------------------------------------------------
 
 
-def gate_messages(gates: Sequence[Gate]) -> list[replayer.Gate]:
+def gate_messages(gates: Sequence[Gate]) -> list[gate_pb2.Gate]:
     """The answers of gates."""
-    return [replayer.Gate(gate=one.gate, passed=one.passed, evidence=one.evidence) for one in gates]
+    return [gate_pb2.Gate(gate=one.gate, passed=one.passed, evidence=one.evidence) for one in gates]

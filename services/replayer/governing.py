@@ -27,8 +27,7 @@ from turnout.clock import Clock
 from turnout.errors import TurnoutError, Unavailable
 from turnout.names import VersionId, parse_route
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2 as switcher
-from turnout.switcher.v1 import switcher_pb2_grpc
+from turnout.switcher.v1 import front_pb2, route_pb2, switcher_pb2_grpc
 from turnout.tasks import end
 
 log = logging.getLogger(__name__)
@@ -178,7 +177,7 @@ class _Fronts:
     async def reads(self) -> Window | None:
         """The windows of all fronts that have not been seen before, as one; None when there is nothing new."""
         try:
-            answer = await self._stub.GetReadLoad(switcher.GetReadLoadRequest(), timeout=_CALL_S)
+            answer = await self._stub.GetReadLoad(front_pb2.GetReadLoadRequest(), timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
             self._complain(error)
             return None
@@ -209,7 +208,7 @@ class _Fronts:
         try:
             while True:
                 page = await self._stub.ListRoutes(
-                    switcher.ListRoutesRequest(page_size=_PAGE, page_token=token), timeout=_CALL_S
+                    route_pb2.ListRoutesRequest(page_size=_PAGE, page_token=token), timeout=_CALL_S
                 )
                 found |= {VersionId(parse_route(r.name), arm.version) for r in page.routes for arm in r.arms}
                 token = page.next_page_token

@@ -18,7 +18,7 @@ from typing import Final
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from turnout.names import parse_run
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2
 from turnout.telemetry import meter
 
 PARTITIONS_MAX: Final = 2000  # of all runs together: more would be more series than a store of metrics likes
@@ -27,7 +27,7 @@ _FRESH_S: Final = 0.2  # one collection asks every instrument: they all get the 
 
 Attributes = dict[str, str | int]
 Values = Iterable[tuple[float, Attributes]]
-_State = replayer.Run.State
+_State = run_pb2.Run.State
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,36 +37,36 @@ class Instrument:
     name: str
     unit: str
     description: str
-    values: Callable[[replayer.Run], Values]
+    values: Callable[[run_pb2.Run], Values]
     counter: bool = False
 
 
-def _one(value: Callable[[replayer.Run], float]) -> Callable[[replayer.Run], Values]:
+def _one(value: Callable[[run_pb2.Run], float]) -> Callable[[run_pb2.Run], Values]:
     return lambda run: [(value(run), {})]
 
 
-def _seconds(field: str) -> Callable[[replayer.Run], Values]:
-    def values(run: replayer.Run) -> Values:
+def _seconds(field: str) -> Callable[[run_pb2.Run], Values]:
+    def values(run: run_pb2.Run) -> Values:
         return [(getattr(run, field).ToTimedelta().total_seconds(), {})] if run.HasField(field) else []  # type: ignore[arg-type]  # a literal
 
     return values
 
 
-def _state(run: replayer.Run) -> Values:
+def _state(run: run_pb2.Run) -> Values:
     return [(1, {"state": _State.Name(run.state)})]
 
 
-def _throttle(run: replayer.Run) -> Values:
+def _throttle(run: run_pb2.Run) -> Values:
     if not run.HasField("throttle"):
         return []
-    return [(run.throttle.records_per_s, {"reason": replayer.Throttle.Reason.Name(run.throttle.reason)})]
+    return [(run.throttle.records_per_s, {"reason": run_pb2.Throttle.Reason.Name(run.throttle.reason)})]
 
 
-def _event_time(run: replayer.Run) -> Values:
+def _event_time(run: run_pb2.Run) -> Values:
     return [(run.event_time.ToNanoseconds() / 1e9, {})] if run.HasField("event_time") else []
 
 
-def _crossing(run: replayer.Run) -> Values:
+def _crossing(run: run_pb2.Run) -> Values:
     if not run.HasField("retention_risk"):
         return []
     risk = run.retention_risk
@@ -147,8 +147,8 @@ RUN: Final = (
 )
 
 
-def _of_partitions(value: Callable[[replayer.PartitionProgress], float | None]) -> Callable[[replayer.Run], Values]:
-    def values(run: replayer.Run) -> Iterator[tuple[float, Attributes]]:
+def _of_partitions(value: Callable[[run_pb2.PartitionProgress], float | None]) -> Callable[[run_pb2.Run], Values]:
+    def values(run: run_pb2.Run) -> Iterator[tuple[float, Attributes]]:
         for one in run.partitions:
             found = value(one)
             if found is not None:
@@ -157,7 +157,7 @@ def _of_partitions(value: Callable[[replayer.PartitionProgress], float | None]) 
     return values
 
 
-def _partition_event_time(one: replayer.PartitionProgress) -> float | None:
+def _partition_event_time(one: run_pb2.PartitionProgress) -> float | None:
     return one.event_time.ToNanoseconds() / 1e9 if one.HasField("event_time") else None
 
 
@@ -214,11 +214,11 @@ UNTOLD_DESCRIPTION: Final = "Partitions without metrics of their own, for there 
 class RunMetrics:
     """Answers collectors from `read`, which gives all runs and is called on the event loop that `start` ran on."""
 
-    def __init__(self, read: Callable[[], Sequence[replayer.Run]]) -> None:
+    def __init__(self, read: Callable[[], Sequence[run_pb2.Run]]) -> None:
         self._read = read
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
-        self._runs: Sequence[replayer.Run] = ()
+        self._runs: Sequence[run_pb2.Run] = ()
         self._read_s = float("-inf")
 
     def start(self, on: Meter | None = None) -> None:
@@ -235,7 +235,7 @@ class RunMetrics:
         """Answer no more: instruments cannot be taken back."""
         self._loop = None
 
-    def _register(self, to: Meter, one: Instrument, runs: Callable[[], Iterable[replayer.Run]]) -> None:
+    def _register(self, to: Meter, one: Instrument, runs: Callable[[], Iterable[run_pb2.Run]]) -> None:
         def observe(_: CallbackOptions) -> Iterator[Observation]:
             for run in runs():
                 version = parse_run(run.name)
@@ -246,7 +246,7 @@ class RunMetrics:
         create = to.create_observable_counter if one.counter else to.create_observable_gauge
         create(one.name, [observe], one.unit, one.description)
 
-    def _told(self) -> Sequence[replayer.Run]:
+    def _told(self) -> Sequence[run_pb2.Run]:
         """All runs; none when the loop does not answer in time, for it is busy or has ended."""
         with self._lock:
             if self._loop is None:
@@ -261,10 +261,10 @@ class RunMetrics:
                 self._read_s = time.monotonic()
             return self._runs
 
-    async def _on_loop(self) -> Sequence[replayer.Run]:
+    async def _on_loop(self) -> Sequence[run_pb2.Run]:
         return self._read()
 
-    def _with_partitions(self) -> Iterator[replayer.Run]:
+    def _with_partitions(self) -> Iterator[run_pb2.Run]:
         """The first runs whose partitions together are not too many."""
         left = PARTITIONS_MAX
         for run in self._told():

@@ -43,7 +43,7 @@ from services.switcher.views import Views
 from services.switcher.wakes import Wakes
 from services.switcher.watch import Watch
 from turnout.channel import connect
-from turnout.switcher.v1.switcher_pb2_grpc import add_SwitcherServicer_to_server
+from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
 from turnout.tasks import end
 
 # Every statement is short. A connection that is lost on the server's side only keeps the route watch no longer.
@@ -54,7 +54,7 @@ class SwitcherApp(ServiceApp):
     """The switcher service of one process."""
 
     name = "switcher"
-    service_names: tuple[str, ...] = ("turnout.switcher.v1.Switcher",)
+    service_names: tuple[str, ...] = (switcher_pb2.DESCRIPTOR.services_by_name["Switcher"].full_name,)
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -69,7 +69,7 @@ class SwitcherApp(ServiceApp):
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicer."""
-        add_SwitcherServicer_to_server(self._servicer, server)
+        switcher_pb2_grpc.add_SwitcherServicer_to_server(self._servicer, server)
 
     async def start(self) -> None:
         """Open the pool, bring the schema up to date, begin to feed watches and to reconcile."""

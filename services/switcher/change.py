@@ -43,7 +43,7 @@ from services.switcher.wakes import Wakes
 from services.switcher.way_back import way_back_gate
 from turnout.errors import Aborted, TurnoutError
 from turnout.routing import Route
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2
 from turnout.telemetry import current_traceparent, tracer
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ class Changes:
         time_left_s: float,
         fence: Fence | None = None,
         opening: Fence | None = None,
-    ) -> list[pb.RouteChange]:
+    ) -> list[change_pb2.RouteChange]:
         """Carry out a command and answer it, by job; `time_left_s` is what the caller's deadline leaves.
 
         fence: asked in the transaction that commits; what it raises keeps everything as it is. opening: the same of the
@@ -143,7 +143,7 @@ class Changes:
         found, under_way = await self._before(intent)
         return found is not None or under_way
 
-    async def _answered(self, found: Answered, intent: Intent, answer_by: float) -> list[pb.RouteChange]:
+    async def _answered(self, found: Answered, intent: Intent, answer_by: float) -> list[change_pb2.RouteChange]:
         """The first answer; if nobody has seen the adoption yet, once that is seen."""
         first = decode_changes(found.answer)
         if not found.proposal:
@@ -159,7 +159,7 @@ class Changes:
         validate_only: bool,
         answer_by: float,
         fences: Fences,
-    ) -> list[pb.RouteChange]:
+    ) -> list[change_pb2.RouteChange]:
         to_check: list[tuple[RouteRecord, Change]] = []
         unchanged: list[ChangeRecord] = []
         for job, command in orders:
@@ -179,7 +179,7 @@ class Changes:
 
     async def _nothing(
         self, unchanged: Sequence[ChangeRecord], intent: Intent, answer_by: float
-    ) -> list[pb.RouteChange]:
+    ) -> list[change_pb2.RouteChange]:
         if not intent.request_id:
             return [change_message(one) for one in unchanged]
         first = await self._requests.store(intent, encode_changes(unchanged))
@@ -309,8 +309,8 @@ class Changes:
     # --- after the commit ---
 
     async def _finished(
-        self, committed: Committed, unchanged: Iterable[pb.RouteChange], intent: Intent, answer_by: float
-    ) -> list[pb.RouteChange]:
+        self, committed: Committed, unchanged: Iterable[change_pb2.RouteChange], intent: Intent, answer_by: float
+    ) -> list[change_pb2.RouteChange]:
         """See to what follows a commit, as long as the caller allows, and answer."""
         with _tracer.start_as_current_span("switcher.await_adoption"):
             woken, records = await asyncio.gather(
@@ -325,7 +325,7 @@ class Changes:
         answer = _by_job([*unchanged, *map(change_message, whole)])
         if not intent.request_id or not all(_adopted(record) for record in whole):
             return answer  # the next one who repeats the request waits for the fronts that are late
-        stored = pb.CutOverRoutesResponse(route_changes=answer).SerializeToString()
+        stored = change_pb2.CutOverRoutesResponse(route_changes=answer).SerializeToString()
         return decode_changes(await self._requests.complete(intent, stored))
 
     async def _woken(self, job: str, intent: Intent, answer_by: float) -> tuple[str, ...]:
@@ -390,5 +390,5 @@ def _sorted(records: Iterable[ChangeRecord]) -> list[ChangeRecord]:
     return sorted(records, key=lambda record: record.route.job)
 
 
-def _by_job(changes: Iterable[pb.RouteChange]) -> list[pb.RouteChange]:
+def _by_job(changes: Iterable[change_pb2.RouteChange]) -> list[change_pb2.RouteChange]:
     return sorted(changes, key=lambda change: change.route.name)

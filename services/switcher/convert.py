@@ -31,21 +31,21 @@ from turnout.reading.route_proto import experiment_message, shadow_message
 from turnout.routing import Route
 from turnout.shadow import ShadowReport
 from turnout.shadow_proto import NUMBERS, counts_message, counts_of
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, front_pb2, release_pb2, route_pb2, shadow_pb2
 
 MAY_SERVE_MAX = timedelta(days=30)
 """Longest that a front may claim to serve for once it is silent: it keeps versions from being dropped."""
-_REPORTED = (pb.Report.PREPARED, pb.Report.SERVING, pb.Report.DRAINED, pb.Report.NACK)
+_REPORTED = (front_pb2.Report.PREPARED, front_pb2.Report.SERVING, front_pb2.Report.DRAINED, front_pb2.Report.NACK)
 
 
 ChangeRequest = (
-    pb.SetTrafficRequest
-    | pb.CutOverRouteRequest
-    | pb.RollBackRouteRequest
-    | pb.CutOverRoutesRequest
-    | pb.RollBackRoutesRequest
-    | pb.SetShadowRequest
-    | pb.RequireGatesRequest
+    change_pb2.SetTrafficRequest
+    | change_pb2.CutOverRouteRequest
+    | change_pb2.RollBackRouteRequest
+    | change_pb2.CutOverRoutesRequest
+    | change_pb2.RollBackRoutesRequest
+    | shadow_pb2.SetShadowRequest
+    | change_pb2.RequireGatesRequest
 )
 """The requests that change routes."""
 JOBS_MAX = 100
@@ -63,10 +63,12 @@ def intent_of(command: CommandKind, request: ChangeRequest) -> Intent:
     return Intent(command, request.claimed_actor, request.reason, request.request_id, fingerprint)
 
 
-def orders_of(request: pb.CutOverRoutesRequest | pb.RollBackRoutesRequest) -> list[tuple[str, CutOver | RollBack]]:
+def orders_of(
+    request: change_pb2.CutOverRoutesRequest | change_pb2.RollBackRoutesRequest,
+) -> list[tuple[str, CutOver | RollBack]]:
     """What is asked of each job; InvalidInput where a job is named twice, or none."""
     orders: list[tuple[str, CutOver | RollBack]]
-    if isinstance(request, pb.CutOverRoutesRequest):
+    if isinstance(request, change_pb2.CutOverRoutesRequest):
         overridden, required = tuple(request.override_gates), tuple(request.require_gates)
         orders = [
             (parse_route(one.name), CutOver(one.version, overridden, one.etag, required)) for one in request.cut_overs
@@ -81,12 +83,12 @@ def orders_of(request: pb.CutOverRoutesRequest | pb.RollBackRoutesRequest) -> li
     return sorted(orders, key=lambda order: order[0])
 
 
-def report_of(report: pb.Report) -> tuple[str, str, str]:
+def report_of(report: front_pb2.Report) -> tuple[str, str, str]:
     """Proposal, state and reason of a front's report."""
     if report.state not in _REPORTED or not report.proposal:
         raise InvalidInput("INVALID_REPORT", "A report names a proposal and one of the states of a front.")
     reason = text(report.reason[:TEXT_MAX], "reason", TEXT_MAX)
-    return text(report.proposal, "proposal", ID_MAX), pb.Report.State.Name(report.state), reason
+    return text(report.proposal, "proposal", ID_MAX), front_pb2.Report.State.Name(report.state), reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Hello:
     may_serve_for: timedelta
 
 
-def hello_of(hello: pb.Hello) -> Hello:
+def hello_of(hello: front_pb2.Hello) -> Hello:
     """A front's hello; InvalidInput where it does not say all."""
     if not hello.front:
         raise InvalidInput("HELLO_MISSING", "A watch begins with a hello that names the front.")
@@ -112,7 +114,7 @@ def hello_of(hello: pb.Hello) -> Hello:
     return Hello(text(hello.front, "front", ID_MAX), text(hello.address, "address", ID_MAX), may_serve_for)
 
 
-def route_record_message(record: RouteRecord) -> pb.Route:
+def route_record_message(record: RouteRecord) -> route_pb2.Route:
     """A committed route with its circumstances."""
     back = record.state.open_way_back
     assert record.state.route is not None, "only committed routes are answered"
@@ -126,9 +128,9 @@ def route_record_message(record: RouteRecord) -> pb.Route:
     )
 
 
-def change_message(record: ChangeRecord) -> pb.RouteChange:
+def change_message(record: ChangeRecord) -> change_pb2.RouteChange:
     """A change of a route, as the audit or the caller gets it."""
-    message = pb.RouteChange(
+    message = change_pb2.RouteChange(
         route=_route_message(
             record.route,
             rollback_version=record.rollback_version,
@@ -137,7 +139,7 @@ def change_message(record: ChangeRecord) -> pb.RouteChange:
             view=record.view,
             group=record.group,
         ),
-        command=pb.RouteChange.Command.Value(record.command.value),
+        command=change_pb2.RouteChange.Command.Value(record.command.value),
         claimed_actor=record.claimed_actor,
         reason=record.reason,
         gates=[_gate_message(gate) for gate in record.gates],
@@ -157,26 +159,28 @@ def change_message(record: ChangeRecord) -> pb.RouteChange:
 
 def encode_changes(records: Sequence[ChangeRecord]) -> bytes:
     """Changes as they are stored for a repeated request."""
-    return pb.CutOverRoutesResponse(route_changes=map(change_message, records)).SerializeToString()
+    return change_pb2.CutOverRoutesResponse(route_changes=map(change_message, records)).SerializeToString()
 
 
-def decode_changes(stored: bytes) -> list[pb.RouteChange]:
+def decode_changes(stored: bytes) -> list[change_pb2.RouteChange]:
     """The answers that `encode_changes` stored."""
-    return list(pb.CutOverRoutesResponse.FromString(stored).route_changes)
+    return list(change_pb2.CutOverRoutesResponse.FromString(stored).route_changes)
 
 
-def readiness_message(job: str, ready: Readiness) -> pb.RollbackReadiness:
+def readiness_message(job: str, ready: Readiness) -> change_pb2.RollbackReadiness:
     """How ready a rollback is."""
     target, stale, differing = ready.target, ready.staleness, ready.rows_differing
-    return pb.RollbackReadiness(
+    return change_pb2.RollbackReadiness(
         name=route_name(job),
         possible=ready.possible,
         problems=ready.problems,
         version=target.active_version if target else 0,
-        arms=[pb.Arm(version=arm.version, weight=arm.weight) for arm in target.arms] if target else [],
-        staleness=pb.Staleness(offsets=stale.offsets, event_time=_duration(stale.event_time)) if stale else None,
+        arms=[route_pb2.Arm(version=arm.version, weight=arm.weight) for arm in target.arms] if target else [],
+        staleness=change_pb2.Staleness(offsets=stale.offsets, event_time=_duration(stale.event_time))
+        if stale
+        else None,
         lag=ready.lag,
-        rows_differing=pb.RowsDiffering(
+        rows_differing=change_pb2.RowsDiffering(
             keys=differing.keys,
             share=differing.share,
             compare_time=_timestamp(differing.compare_time),
@@ -189,7 +193,7 @@ def readiness_message(job: str, ready: Readiness) -> pb.RollbackReadiness:
     )
 
 
-def shadow_tallies_of(request: pb.RecordShadowCountsRequest) -> list[ShadowTally]:
+def shadow_tallies_of(request: shadow_pb2.RecordShadowCountsRequest) -> list[ShadowTally]:
     """What a front has compared; InvalidInput where it says too much, or a count below 0."""
     if len(request.tallies) > TALLIES_MAX:
         raise InvalidInput(
@@ -206,26 +210,28 @@ def shadow_tallies_of(request: pb.RecordShadowCountsRequest) -> list[ShadowTally
     return tallies
 
 
-def shadow_report_message(report: ShadowReport) -> pb.ShadowReport:
+def shadow_report_message(report: ShadowReport) -> shadow_pb2.ShadowReport:
     """What is said of a shadow."""
-    return pb.ShadowReport(
+    return shadow_pb2.ShadowReport(
         name=route_name(report.job),
-        shadow=None if report.share is None else pb.Shadow(version=report.version, share=report.share),
+        shadow=None if report.share is None else shadow_pb2.Shadow(version=report.version, share=report.share),
         version=report.version,
         active_version=report.active_version,
         counts=counts_message(report.counts),
         compared_share=report.compared_share,
         e_value=report.e_value,
         threshold=report.threshold,
-        verdict=pb.ShadowReport.Verdict.Value(report.verdict.value),
+        verdict=shadow_pb2.ShadowReport.Verdict.Value(report.verdict.value),
         sentence=report.sentence,
         update_time=_timestamp(report.update_time),
     )
 
 
-def release_message(version: str, time: datetime | None, undrained: list[str], view_pending: bool) -> pb.Release:
+def release_message(
+    version: str, time: datetime | None, undrained: list[str], view_pending: bool
+) -> release_pb2.Release:
     """How far a release is."""
-    return pb.Release(
+    return release_pb2.Release(
         version=version,
         release_time=_timestamp(time),
         drained=not undrained,
@@ -234,10 +240,12 @@ def release_message(version: str, time: datetime | None, undrained: list[str], v
     )
 
 
-def snapshot_message(registration: Registration, lease: timedelta, keys: Mapping[int, bytes]) -> pb.WatchRoutesResponse:
+def snapshot_message(
+    registration: Registration, lease: timedelta, keys: Mapping[int, bytes]
+) -> front_pb2.WatchRoutesResponse:
     """The first message of a watch. keys: of exposures, by number; the last one signs."""
     routes = [
-        pb.RouteCommitted(
+        front_pb2.RouteCommitted(
             revision=record.revision,
             proposal=record.proposal,
             route=route_record_message(record),
@@ -245,34 +253,34 @@ def snapshot_message(registration: Registration, lease: timedelta, keys: Mapping
         )
         for record in registration.routes
     ]
-    snapshot = pb.Snapshot(
+    snapshot = front_pb2.Snapshot(
         revision=registration.revision,
         routes=routes,
         lease_time=_duration(lease),
-        exposure_keys=[pb.ExposureKey(number=number, key=key) for number, key in keys.items()],
+        exposure_keys=[front_pb2.ExposureKey(number=number, key=key) for number, key in keys.items()],
     )
-    return pb.WatchRoutesResponse(snapshot=snapshot)
+    return front_pb2.WatchRoutesResponse(snapshot=snapshot)
 
 
-def watch_message(proposal: Proposal) -> pb.WatchRoutesResponse:
+def watch_message(proposal: Proposal) -> front_pb2.WatchRoutesResponse:
     """What fronts are told of a proposal in its present state."""
     if proposal.state is ProposalState.CANCELLED:
-        return pb.WatchRoutesResponse(proposal_cancelled=pb.ProposalCancelled(proposal=proposal.proposal))
+        return front_pb2.WatchRoutesResponse(proposal_cancelled=front_pb2.ProposalCancelled(proposal=proposal.proposal))
     first, *others = proposal.routes
     if proposal.state is ProposalState.OPEN:
-        proposed = pb.Proposal(
+        proposed = front_pb2.Proposal(
             proposal=proposal.proposal,
             route=_route_message(first.route),
             traceparent=proposal.traceparent,
             way_back_versions=first.way_back_versions,
             others=[
-                pb.ProposedRoute(route=_route_message(one.route), way_back_versions=one.way_back_versions)
+                front_pb2.ProposedRoute(route=_route_message(one.route), way_back_versions=one.way_back_versions)
                 for one in others
             ],
         )
-        return pb.WatchRoutesResponse(proposal=proposed)
-    return pb.WatchRoutesResponse(
-        route_committed=pb.RouteCommitted(
+        return front_pb2.WatchRoutesResponse(proposal=proposed)
+    return front_pb2.WatchRoutesResponse(
+        route_committed=front_pb2.RouteCommitted(
             revision=proposal.revision,
             proposal=proposal.proposal,
             route=_route_message(first.route, group=proposal.group),
@@ -282,12 +290,12 @@ def watch_message(proposal: Proposal) -> pb.WatchRoutesResponse:
     )
 
 
-def acknowledgement(sequence: int) -> pb.WatchRoutesResponse:
+def acknowledgement(sequence: int) -> front_pb2.WatchRoutesResponse:
     """The answer to a heartbeat."""
-    return pb.WatchRoutesResponse(heartbeat_acknowledged=pb.HeartbeatAcknowledged(sequence=sequence))
+    return front_pb2.WatchRoutesResponse(heartbeat_acknowledged=front_pb2.HeartbeatAcknowledged(sequence=sequence))
 
 
-def read_load_of(message: pb.Heartbeat) -> ReadLoad | None:
+def read_load_of(message: front_pb2.Heartbeat) -> ReadLoad | None:
     """What a heartbeat says of the reads; None when there were none. InvalidInput for less than no time."""
     if not message.HasField("read_load"):
         return None
@@ -298,15 +306,15 @@ def read_load_of(message: pb.Heartbeat) -> ReadLoad | None:
     return load if load.reads else None
 
 
-def read_load_message(fronts: Sequence[FrontReadLoad]) -> pb.GetReadLoadResponse:
+def read_load_message(fronts: Sequence[FrontReadLoad]) -> front_pb2.GetReadLoadResponse:
     """What the fronts last said."""
-    return pb.GetReadLoadResponse(
+    return front_pb2.GetReadLoadResponse(
         fronts=[
-            pb.FrontReadLoad(
+            front_pb2.FrontReadLoad(
                 front=one.front,
                 read_load=None
                 if one.load is None
-                else pb.ReadLoad(
+                else front_pb2.ReadLoad(
                     reads=one.load.reads,
                     window=_duration(one.load.window),
                     p50=_duration(one.load.p50),
@@ -327,15 +335,15 @@ def _route_message(
     update_time: datetime | None = None,
     view: View | None = None,
     group: int = 0,
-) -> pb.Route:
-    return pb.Route(
+) -> route_pb2.Route:
+    return route_pb2.Route(
         name=route_name(route.job),
         epoch=route.epoch,
         active_version=route.active_version,
-        arms=[pb.Arm(version=arm.version, weight=arm.weight) for arm in route.arms],
+        arms=[route_pb2.Arm(version=arm.version, weight=arm.weight) for arm in route.arms],
         salt=route.salt,
         intervals=[
-            pb.Interval(low=i.low, high=i.high, version=i.version, acquired_epoch=i.acquired_epoch)
+            route_pb2.Interval(low=i.low, high=i.high, version=i.version, acquired_epoch=i.acquired_epoch)
             for i in route.intervals
         ],
         rollback_version=rollback_version,
@@ -351,15 +359,15 @@ def _route_message(
     )
 
 
-def _view_message(view: View | None) -> pb.View | None:
+def _view_message(view: View | None) -> route_pb2.View | None:
     if view is None:
         return None
-    state = pb.View.PENDING if view.pending else pb.View.MOVED
-    return pb.View(state=state, version=view.version, waiting_for=view.waiting_for)
+    state = route_pb2.View.PENDING if view.pending else route_pb2.View.MOVED
+    return route_pb2.View(state=state, version=view.version, waiting_for=view.waiting_for)
 
 
-def _gate_message(gate: GateAnswer) -> pb.Gate:
-    return pb.Gate(
+def _gate_message(gate: GateAnswer) -> change_pb2.Gate:
+    return change_pb2.Gate(
         gate=gate.gate,
         version=gate.version,
         passed=gate.passed,

@@ -14,7 +14,7 @@ from services.switcher.records import GateAnswer
 from services.switcher.way_back import Applied, RowsDiffering, RunSeen
 from turnout.errors import TurnoutError, Unavailable
 from turnout.names import VersionId, job_name
-from turnout.replayer.v1 import replayer_pb2 as pb
+from turnout.replayer.v1 import comparison_pb2, gate_pb2, run_pb2, table_pb2
 from turnout.replayer.v1 import replayer_pb2_grpc as rpc
 from turnout.status import domain_errors, from_rpc_error
 
@@ -22,7 +22,7 @@ _GATES_TIMEOUT_S = 5.0
 _VIEW_TIMEOUT_S = 5.0
 _RUN_TIMEOUT_S = 1.0  # a rollback does not wait for a replayer that is away
 _COMPARISONS = 20  # of the newest: some may be unfinished
-_RESTARTED = (pb.Run.PAUSED, pb.Run.STOPPED)
+_RESTARTED = (run_pb2.Run.PAUSED, run_pb2.Run.STOPPED)
 
 
 class ReplayerClient:
@@ -39,7 +39,7 @@ class ReplayerClient:
         return tuple(gate for answer in answers for gate in answer)
 
     async def _gates(self, job: str, question: GateQuestion, overridden: frozenset[str]) -> tuple[GateAnswer, ...]:
-        request = pb.CheckGatesRequest(
+        request = gate_pb2.CheckGatesRequest(
             candidate=VersionId(job, question.candidate).name,
             baseline="" if question.baseline is None else VersionId(job, question.baseline).name,
             comparison=question.comparison,
@@ -70,18 +70,18 @@ class ReplayerClient:
         """What the last comparison of a candidate with the active version says that was judged by a contract and has
         ended since a moment; None = there is none. Never fails."""
         for found in await self._comparisons(job, candidate, active):
-            judged = found.verdict != pb.Comparison.VERDICT_UNSPECIFIED
+            judged = found.verdict != comparison_pb2.Comparison.VERDICT_UNSPECIFIED
             if judged and found.new_version == VersionId(job, candidate).name:
                 if found.end_time.ToDatetime(tzinfo=UTC) < since:
                     return None
-                passed = found.verdict == pb.Comparison.PASSED
+                passed = found.verdict == comparison_pb2.Comparison.PASSED
                 return GateAnswer(COMPARISON, candidate, passed, overridden=False, evidence=tuple(found.findings))
         return None
 
-    async def _comparisons(self, job: str, one: int, other: int) -> list[pb.Comparison]:
+    async def _comparisons(self, job: str, one: int, other: int) -> list[comparison_pb2.Comparison]:
         """The finished comparisons of two versions, the newest first; none where the replayer does not answer."""
         between = [VersionId(job, number).name for number in (one, other)]
-        request = pb.ListComparisonsRequest(parent=job_name(job), page_size=_COMPARISONS, versions=between)
+        request = comparison_pb2.ListComparisonsRequest(parent=job_name(job), page_size=_COMPARISONS, versions=between)
         try:
             answer = await self._stub.ListComparisons(request, timeout=_RUN_TIMEOUT_S)
         except grpc.aio.AioRpcError:
@@ -89,10 +89,11 @@ class ReplayerClient:
         return [
             found
             for found in answer.comparisons
-            if found.state == pb.Comparison.FINISHED and {found.old_version, found.new_version} == set(between)
+            if found.state == comparison_pb2.Comparison.FINISHED
+            and {found.old_version, found.new_version} == set(between)
         ]
 
-    async def run(self, job: str, version: int) -> pb.Run:
+    async def run(self, job: str, version: int) -> run_pb2.Run:
         """The run of a version. NotFound (RUN_NOT_FOUND), Unavailable."""
         with domain_errors("replayer"):
             return await self._run(VersionId(job, version))
@@ -110,7 +111,7 @@ class ReplayerClient:
             return [f"The run of {version} could not be looked at: {from_rpc_error(error, 'replayer').message}"]
         warnings = _remarks(version, run)
         if run.state in _RESTARTED:
-            warnings.append(f"The run of {version} is {pb.Run.State.Name(run.state)}; the rollback resumes it.")
+            warnings.append(f"The run of {version} is {run_pb2.Run.State.Name(run.state)}; the rollback resumes it.")
         return warnings
 
     async def wake_runs(self, job: str, versions: Iterable[int]) -> tuple[tuple[str, ...], bool]:
@@ -125,7 +126,7 @@ class ReplayerClient:
         try:
             if (await self._run(version)).state not in _RESTARTED:
                 return "", True
-            await self._stub.ResumeRun(pb.ResumeRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
+            await self._stub.ResumeRun(run_pb2.ResumeRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             said = from_rpc_error(error, "replayer")
             if isinstance(said, Unavailable):
@@ -133,13 +134,13 @@ class ReplayerClient:
             return f"The run of {version} could not be resumed: {said.message}", True
         return f"The run of {version} was resumed.", True
 
-    async def _run(self, version: VersionId) -> pb.Run:
-        run: pb.Run = await self._stub.GetRun(pb.GetRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
+    async def _run(self, version: VersionId) -> run_pb2.Run:
+        run: run_pb2.Run = await self._stub.GetRun(run_pb2.GetRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
         return run
 
     async def move_view(self, view: PendingView) -> str | None:
         """Let the SQL view show a version; None once it does, else what it waits for."""
-        request = pb.MoveViewRequest(version=VersionId(view.job, view.version).name, epoch=view.epoch)
+        request = table_pb2.MoveViewRequest(version=VersionId(view.job, view.version).name, epoch=view.epoch)
         try:
             response = await self._stub.MoveView(request, timeout=_VIEW_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
@@ -148,30 +149,30 @@ class ReplayerClient:
         return None if response.moved else response.waiting_for or "the replayer, which does not say for what"
 
 
-def _remarks(version: VersionId, run: pb.Run) -> list[str]:
+def _remarks(version: VersionId, run: run_pb2.Run) -> list[str]:
     warnings = []
-    if run.state == pb.Run.FAILED:
+    if run.state == run_pb2.Run.FAILED:
         warnings.append(f"The run of {version} has FAILED, so its table goes stale: {run.status_message}")
-    if run.state == pb.Run.COMPLETED:
+    if run.state == run_pb2.Run.COMPLETED:
         warnings.append(f"{version} is made of a bounded range of the log: its table stays as it is.")
     if run.lag > 0:
         warnings.append(f"{version} is {run.lag:,} offsets behind the end of the log.")
     return warnings
 
 
-def _rows_differing(found: pb.Comparison) -> RowsDiffering:
+def _rows_differing(found: comparison_pb2.Comparison) -> RowsDiffering:
     keys = found.rows_only_old + found.rows_only_new + found.rows_changed
     of = found.rows_old + found.rows_only_new
     return RowsDiffering(keys, keys / of if of else 0.0, found.create_time.ToDatetime(UTC), found.name)
 
 
-def _run_seen(version: VersionId, run: pb.Run) -> RunSeen:
+def _run_seen(version: VersionId, run: run_pb2.Run) -> RunSeen:
     risk = run.retention_risk if run.HasField("retention_risk") else None
     return RunSeen(
         version=version.number,
-        state=pb.Run.State.Name(run.state),
+        state=run_pb2.Run.State.Name(run.state),
         lag=run.lag,
-        why=run.status_message if run.state == pb.Run.FAILED else "",
+        why=run.status_message if run.state == run_pb2.Run.FAILED else "",
         applied={
             (one.topic, one.partition): Applied(
                 one.next_offset, one.event_time.ToDatetime(UTC) if one.HasField("event_time") else None

@@ -24,7 +24,7 @@ from services.switcher.watch import Watch
 from turnout.errors import NotFound, Unavailable
 from turnout.names import parse_route, parse_version
 from turnout.shadow import Shadow
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, front_pb2, release_pb2, route_pb2, shadow_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -64,70 +64,74 @@ class SwitcherServicer(RolloutMethods):
     def rollout_parts(self) -> RolloutParts:
         return self._parts.rollouts
 
-    async def GetRoute(self, request: pb.GetRouteRequest, context: Context) -> pb.Route:
+    async def GetRoute(self, request: route_pb2.GetRouteRequest, context: Context) -> route_pb2.Route:
         job = parse_route(request.name)
         record = await self._parts.store.read(job)
         if record.state.route is None:
             raise NotFound("ROUTE_NOT_FOUND", f"{job} has no route yet: its first cutover creates it.")
         return convert.route_record_message(record)
 
-    async def ListRoutes(self, request: pb.ListRoutesRequest, context: Context) -> pb.ListRoutesResponse:
+    async def ListRoutes(self, request: route_pb2.ListRoutesRequest, context: Context) -> route_pb2.ListRoutesResponse:
         size, after = page_size(request.page_size), from_token(request.page_token, "routes")
         records = await self._parts.store.list_routes(after or "", size + 1)
         records, token = page_of(records, size, "routes", lambda record: record.state.job)
         routes = [convert.route_record_message(record) for record in records]
-        return pb.ListRoutesResponse(routes=routes, next_page_token=token)
+        return route_pb2.ListRoutesResponse(routes=routes, next_page_token=token)
 
-    async def SetTraffic(self, request: pb.SetTrafficRequest, context: Context) -> pb.RouteChange:
+    async def SetTraffic(self, request: change_pb2.SetTrafficRequest, context: Context) -> change_pb2.RouteChange:
         weights = tuple((arm.version, arm.weight) for arm in request.arms)
         gates = tuple(request.override_gates), request.etag, tuple(request.require_gates)
         order = parse_route(request.name), SetTraffic(weights, *gates, request.override_owner)
         return await self._change_one(CommandKind.SET_TRAFFIC, order, request, context)
 
-    async def CutOverRoute(self, request: pb.CutOverRouteRequest, context: Context) -> pb.RouteChange:
+    async def CutOverRoute(self, request: change_pb2.CutOverRouteRequest, context: Context) -> change_pb2.RouteChange:
         gates = tuple(request.override_gates), request.etag, tuple(request.require_gates)
         order = parse_route(request.name), CutOver(request.version, *gates, request.override_owner)
         return await self._change_one(CommandKind.CUT_OVER, order, request, context)
 
-    async def CutOverRoutes(self, request: pb.CutOverRoutesRequest, context: Context) -> pb.CutOverRoutesResponse:
+    async def CutOverRoutes(
+        self, request: change_pb2.CutOverRoutesRequest, context: Context
+    ) -> change_pb2.CutOverRoutesResponse:
         changes = await self._change(CommandKind.CUT_OVER, convert.orders_of(request), request, context)
-        return pb.CutOverRoutesResponse(route_changes=changes)
+        return change_pb2.CutOverRoutesResponse(route_changes=changes)
 
-    async def RollBackRoute(self, request: pb.RollBackRouteRequest, context: Context) -> pb.RouteChange:
+    async def RollBackRoute(self, request: change_pb2.RollBackRouteRequest, context: Context) -> change_pb2.RouteChange:
         order = parse_route(request.name), RollBack(request.etag)
         return await self._change_one(CommandKind.ROLL_BACK, order, request, context)
 
-    async def RollBackRoutes(self, request: pb.RollBackRoutesRequest, context: Context) -> pb.RollBackRoutesResponse:
+    async def RollBackRoutes(
+        self, request: change_pb2.RollBackRoutesRequest, context: Context
+    ) -> change_pb2.RollBackRoutesResponse:
         changes = await self._change(CommandKind.ROLL_BACK, convert.orders_of(request), request, context)
-        return pb.RollBackRoutesResponse(route_changes=changes)
+        return change_pb2.RollBackRoutesResponse(route_changes=changes)
 
-    async def SetShadow(self, request: pb.SetShadowRequest, context: Context) -> pb.RouteChange:
+    async def SetShadow(self, request: shadow_pb2.SetShadowRequest, context: Context) -> change_pb2.RouteChange:
         shadow = Shadow(request.shadow.version, request.shadow.share) if request.HasField("shadow") else None
         command = SetShadow(shadow, tuple(request.override_gates), request.etag, request.override_owner)
         order = parse_route(request.name), command
         return await self._change_one(CommandKind.SET_SHADOW, order, request, context)
 
-    async def RequireGates(self, request: pb.RequireGatesRequest, context: Context) -> pb.RouteChange:
+    async def RequireGates(self, request: change_pb2.RequireGatesRequest, context: Context) -> change_pb2.RouteChange:
         order = parse_route(request.name), RequireGates(tuple(request.gates), request.etag)
         return await self._change_one(CommandKind.REQUIRE_GATES, order, request, context)
 
-    async def GetShadow(self, request: pb.GetShadowRequest, context: Context) -> pb.ShadowReport:
+    async def GetShadow(self, request: shadow_pb2.GetShadowRequest, context: Context) -> shadow_pb2.ShadowReport:
         return convert.shadow_report_message(await self._parts.shadows.report(parse_route(request.name)))
 
     async def RecordShadowCounts(
-        self, request: pb.RecordShadowCountsRequest, context: Context
-    ) -> pb.RecordShadowCountsResponse:
+        self, request: shadow_pb2.RecordShadowCountsRequest, context: Context
+    ) -> shadow_pb2.RecordShadowCountsResponse:
         front, source = text(request.front, "front", ID_MAX), text(request.source, "source", ID_MAX)
         await self._parts.shadows.record(front, source, convert.shadow_tallies_of(request))
-        return pb.RecordShadowCountsResponse()
+        return shadow_pb2.RecordShadowCountsResponse()
 
     async def GetRollbackReadiness(
-        self, request: pb.GetRollbackReadinessRequest, context: Context
-    ) -> pb.RollbackReadiness:
+        self, request: change_pb2.GetRollbackReadinessRequest, context: Context
+    ) -> change_pb2.RollbackReadiness:
         job = parse_route(request.name)
         return convert.readiness_message(job, await self._parts.readiness.of(job))
 
-    async def ReleaseVersion(self, request: pb.ReleaseVersionRequest, context: Context) -> pb.Release:
+    async def ReleaseVersion(self, request: release_pb2.ReleaseVersionRequest, context: Context) -> release_pb2.Release:
         version = parse_version(request.version)
         actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
         releases = self._parts.releases
@@ -136,45 +140,47 @@ class SwitcherServicer(RolloutMethods):
         return convert.release_message(version.name, *progress)
 
     async def ReinstateVersion(
-        self, request: pb.ReinstateVersionRequest, context: Context
-    ) -> pb.ReinstateVersionResponse:
+        self, request: release_pb2.ReinstateVersionRequest, context: Context
+    ) -> release_pb2.ReinstateVersionResponse:
         version = parse_version(request.version)
         actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
         await self._parts.releases.reinstate(version.job, Reinstate(version.number), actor)
-        return pb.ReinstateVersionResponse()
+        return release_pb2.ReinstateVersionResponse()
 
     async def WatchRoutes(
-        self, request_iterator: AsyncIterator[pb.WatchRoutesRequest], context: Context
-    ) -> AsyncIterator[pb.WatchRoutesResponse]:  # the snapshot comes encoded
+        self, request_iterator: AsyncIterator[front_pb2.WatchRoutesRequest], context: Context
+    ) -> AsyncIterator[front_pb2.WatchRoutesResponse]:  # the snapshot comes encoded
         def whole() -> bool:
             return not context.cancelled() and not context.done()
 
         async with aclosing(self._parts.watch.serve(request_iterator, whole)) as responses:
             async for response in responses:
-                yield cast(pb.WatchRoutesResponse, response)
+                yield cast(front_pb2.WatchRoutesResponse, response)
 
     async def ListRouteChanges(
-        self, request: pb.ListRouteChangesRequest, context: Context
-    ) -> pb.ListRouteChangesResponse:
+        self, request: change_pb2.ListRouteChangesRequest, context: Context
+    ) -> change_pb2.ListRouteChangesResponse:
         job, size = parse_route(request.parent), page_size(request.page_size)
         last = from_token(request.page_token, request.parent)
         records = await self._parts.store.list_changes(job, int(last) if last else None, size + 1)
         records, token = page_of(records, size, request.parent, lambda record: record.route.epoch)
         changes = [convert.change_message(record) for record in records]
-        return pb.ListRouteChangesResponse(route_changes=changes, next_page_token=token)
+        return change_pb2.ListRouteChangesResponse(route_changes=changes, next_page_token=token)
 
-    async def GetReadLoad(self, request: pb.GetReadLoadRequest, context: Context) -> pb.GetReadLoadResponse:
+    async def GetReadLoad(
+        self, request: front_pb2.GetReadLoadRequest, context: Context
+    ) -> front_pb2.GetReadLoadResponse:
         return convert.read_load_message(await self._parts.fronts.read_load())
 
     async def _change_one(
         self, kind: CommandKind, order: Order, request: convert.ChangeRequest, context: Context
-    ) -> pb.RouteChange:
+    ) -> change_pb2.RouteChange:
         (change,) = await self._change(kind, [order], request, context)
         return change
 
     async def _change(
         self, kind: CommandKind, orders: Sequence[Order], request: convert.ChangeRequest, context: Context
-    ) -> list[pb.RouteChange]:
+    ) -> list[change_pb2.RouteChange]:
         await context.send_initial_metadata(())  # a client goes to another switcher where it hears nothing soon
         return await self._parts.changes.change(
             orders,

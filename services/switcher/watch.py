@@ -8,7 +8,7 @@ from services.switcher.feed import Acknowledged, Feed, Subscription
 from services.switcher.presence import FrontStore, Registration
 from services.switcher.records import Proposal, RouteRecord
 from turnout.errors import InvalidInput
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import front_pb2
 
 # A stream that breaks looks at first like one that the front has ended; the news that it broke follows at once. Only
 # a stream that is still whole after this long was ended on purpose.
@@ -30,8 +30,8 @@ class Watch:
         self._keys = keys
 
     async def serve(
-        self, requests: AsyncIterator[pb.WatchRoutesRequest], whole: Callable[[], bool]
-    ) -> AsyncGenerator[pb.WatchRoutesResponse | bytes, None]:
+        self, requests: AsyncIterator[front_pb2.WatchRoutesRequest], whole: Callable[[], bool]
+    ) -> AsyncGenerator[front_pb2.WatchRoutesResponse | bytes, None]:
         """Everything that one front is sent; `whole` tells whether the stream is not broken.
 
         Who ends its side says goodbye, and its lease ends at once; a lease whose stream breaks expires by time.
@@ -66,7 +66,7 @@ class Watch:
 
     async def _listen(
         self,
-        requests: AsyncIterator[pb.WatchRoutesRequest],
+        requests: AsyncIterator[front_pb2.WatchRoutesRequest],
         registration: Registration,
         subscription: Subscription,
         whole: Callable[[], bool],
@@ -91,10 +91,10 @@ class Watch:
             await subscription.queue.put(error)
 
 
-async def _hello(requests: AsyncIterator[pb.WatchRoutesRequest]) -> convert.Hello:
+async def _hello(requests: AsyncIterator[front_pb2.WatchRoutesRequest]) -> convert.Hello:
     try:
         async with asyncio.timeout(_HELLO_WITHIN_S):
             first = await anext(aiter(requests), None)
     except TimeoutError:
         first = None
-    return convert.hello_of(pb.Hello() if first is None else first.hello)
+    return convert.hello_of(front_pb2.Hello() if first is None else first.hello)

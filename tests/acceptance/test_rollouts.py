@@ -32,7 +32,7 @@ from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.errors import TurnoutError
 from turnout.experiments import Metric, Outcome
 from turnout.results import Read, VersionState
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import decision_pb2, experiment_pb2, rollout_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 JOB = "carrier-punctuality"
@@ -46,7 +46,7 @@ LONG = Duration(seconds=24 * 3600)
 AS_MEANT = contract_proto.to_proto(
     Contract(columns=tuple(ExpectedColumn(name, Expected(optional=True)) for name in ("on_time", "on_time_share")))
 )
-Step = pb.RolloutStep
+Step = rollout_pb2.RolloutStep
 REPLAY = Step(kind=Step.REPLAY)
 COMPARE = Step(kind=Step.COMPARE, contract=AS_MEANT)
 EVERYBODY = Step(kind=Step.TRAFFIC, share=10_000)
@@ -60,8 +60,13 @@ ALL_THE_WAY = [
     Step(kind=Step.SOAK, for_time=Duration(seconds=2)),
     Step(kind=Step.RETIRE),
 ]
-GUARDRAILS = pb.Plan(margin=3.0, window=Duration(seconds=1), delay=Duration())
-OVER = (pb.Rollout.SUCCEEDED, pb.Rollout.ROLLED_BACK, pb.Rollout.ABORTED, pb.Rollout.FAILED)
+GUARDRAILS = experiment_pb2.Plan(margin=3.0, window=Duration(seconds=1), delay=Duration())
+OVER = (
+    rollout_pb2.Rollout.SUCCEEDED,
+    rollout_pb2.Rollout.ROLLED_BACK,
+    rollout_pb2.Rollout.ABORTED,
+    rollout_pb2.Rollout.FAILED,
+)
 
 
 @pytest.fixture
@@ -211,21 +216,23 @@ class Rollout:
 
             return await eventually(answered, 60)
 
-    async def run(self, steps: list[pb.RolloutStep], until: Callable[[], bool] = lambda: True) -> pb.Rollout:
+    async def run(
+        self, steps: list[rollout_pb2.RolloutStep], until: Callable[[], bool] = lambda: True
+    ) -> rollout_pb2.Rollout:
         """Start it, and kill the switcher wherever it comes; the rollout once it is over, and that holds too."""
-        plan = pb.RolloutPlan(steps=steps, units=pb.UNITS_CALLER, guardrails=GUARDRAILS)
-        rollout = pb.Rollout(version=self._version, plan=plan)
-        request = pb.CreateRolloutRequest(
+        plan = rollout_pb2.RolloutPlan(steps=steps, units=route_pb2.UNITS_CALLER, guardrails=GUARDRAILS)
+        rollout = rollout_pb2.Rollout(version=self._version, plan=plan)
+        request = rollout_pb2.CreateRolloutRequest(
             parent=f"jobs/{JOB}", rollout_id=self._id, rollout=rollout, request_id=self._id
         )
         await self._call("CreateRollout", request)
         seen: set[tuple[int, int, int]] = set()
 
-        async def over() -> pb.Rollout | None:
-            found: pb.Rollout = await self._call("GetRollout", pb.GetRolloutRequest(name=self._name))
+        async def over() -> rollout_pb2.Rollout | None:
+            found: rollout_pb2.Rollout = await self._call("GetRollout", rollout_pb2.GetRolloutRequest(name=self._name))
             if found.state in OVER:
                 return found if until() else None
-            assert found.state != pb.Rollout.PAUSED, found.sentence
+            assert found.state != rollout_pb2.Rollout.PAUSED, found.sentence
             place = (found.state, found.step, found.phase)
             if place not in seen:
                 seen.add(place)
@@ -241,16 +248,18 @@ class Rollout:
 
     async def unequal(self) -> list[str]:
         """Decisions that are not the same when they are computed again."""
-        request = pb.ListDecisionsRequest(parent=self._name, page_size=1000)
+        request = decision_pb2.ListDecisionsRequest(parent=self._name, page_size=1000)
         decisions = (await self._call("ListDecisions", request)).decisions
         assert decisions
-        asked = [await self._call("ReplayDecision", pb.ReplayDecisionRequest(name=one.name)) for one in decisions]
+        asked = [
+            await self._call("ReplayDecision", decision_pb2.ReplayDecisionRequest(name=one.name)) for one in decisions
+        ]
         return [one.name for one, answer in zip(decisions, asked, strict=True) if not answer.equal]
 
 
-async def _at_last(over: Callable[[], Any]) -> pb.Rollout:
+async def _at_last(over: Callable[[], Any]) -> rollout_pb2.Rollout:
     # What it asserts is what may never be, not what is not yet.
-    found: pb.Rollout | None = None
+    found: rollout_pb2.Rollout | None = None
     async with asyncio.timeout(300):
         while found is None:
             found = await over()
@@ -300,21 +309,21 @@ async def test_two_faulty_versions_are_stopped_and_the_one_that_was_meant_is_pro
 async def _the_story(product: ServiceProcesses, client: Client, readers: Readers) -> None:
     strict = Rollout(product, "too-strict", 2)
     ended = await strict.run(AT_FIRST)
-    assert (ended.state, ended.step) == (pb.Rollout.ROLLED_BACK, 3), ended.sentence
+    assert (ended.state, ended.step) == (rollout_pb2.Rollout.ROLLED_BACK, 3), ended.sentence
     assert "v2 does harm (ERROR)" in ended.sentence
     assert await weights(client) == {1: 10_000}
     assert 0 < readers.served[2] < 0.1 * readers.served.total(), "few have met it"
 
     twice = Rollout(product, "counting-twice", 3)
     ended = await twice.run(AT_FIRST)
-    assert (ended.state, ended.step) == (pb.Rollout.ROLLED_BACK, 2), ended.sentence
+    assert (ended.state, ended.step) == (rollout_pb2.Rollout.ROLLED_BACK, 2), ended.sentence
     assert "flights" in ended.sentence
     assert readers.served[3] == 0, "nobody has met it"
     assert await weights(client) == {1: 10_000}
 
     meant = Rollout(product, "meant", 4)
     ended = await meant.run(ALL_THE_WAY, until=lambda: len(readers.met) == UNITS)
-    assert ended.state == pb.Rollout.SUCCEEDED, ended.sentence
+    assert ended.state == rollout_pb2.Rollout.SUCCEEDED, ended.sentence
     assert await weights(client) == {4: 10_000}
 
     async def retires() -> bool:

@@ -14,7 +14,7 @@ from tests.simulation.rollout_checks import RolloutChecks
 from turnout.names import VersionId
 from turnout.reading.freshness import Freshness
 from turnout.routing import WHOLE, Route, resolve
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import change_pb2
 
 if TYPE_CHECKING:
     from tests.simulation.world import FrontHost, World
@@ -108,7 +108,7 @@ class Checks:
 
     # --- after each answer of a change ---
 
-    def answered(self, change: switcher_pb2.RouteChange) -> None:
+    def answered(self, change: change_pb2.RouteChange) -> None:
         """Adoption is answered only when it is true."""
         route = change.route
         job, epoch = route.name.removeprefix("jobs/").removesuffix("/route"), route.epoch
@@ -131,7 +131,7 @@ class Checks:
         if not named:
             self.adopted[job] = max(self.adopted.get(job, 0), epoch)
 
-    def aborted(self, change: switcher_pb2.RouteChange) -> None:
+    def aborted(self, change: change_pb2.RouteChange) -> None:
         """All to the active version: no other one has a weight."""
         weights = {arm.version: arm.weight for arm in change.route.arms}
         if weights != {change.route.active_version: WHOLE}:

@@ -20,8 +20,7 @@ from turnout.names import VersionId
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.routing import WHOLE
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2 as pb
-from turnout.switcher.v1 import switcher_pb2_grpc
+from turnout.switcher.v1 import change_pb2, experiment_pb2, rollout_pb2, route_pb2, switcher_pb2_grpc
 
 CANDIDATE = VersionId("alpha", 2)
 _ALPHA = VersionId("alpha", 1)
@@ -46,11 +45,11 @@ class Client:
     # --- changes ---
 
     async def cut_over(self, version: int, job: str = "alpha") -> None:
-        request = pb.CutOverRouteRequest(name=f"jobs/{job}/route", version=version, override_gates=GATES)
+        request = change_pb2.CutOverRouteRequest(name=f"jobs/{job}/route", version=version, override_gates=GATES)
         await self._change(self._switcher.CutOverRoute, request)
 
     async def cut_over_all(self, version: int) -> None:
-        request = pb.CutOverRoutesRequest(override_gates=GATES)
+        request = change_pb2.CutOverRoutesRequest(override_gates=GATES)
         for job in sorted(self.world.jobs):
             request.cut_overs.add(name=f"jobs/{job}/route", version=version)
         answer = await self._asked(self._switcher.CutOverRoutes, request)
@@ -58,13 +57,13 @@ class Client:
             self.world.checks.answered(change)
 
     async def split(self, active: int, version: int, weight: int) -> None:
-        arms = [pb.Arm(version=active, weight=WHOLE - weight)]
-        arms += [pb.Arm(version=version, weight=weight)] if version != active else []
-        request = pb.SetTrafficRequest(name="jobs/alpha/route", arms=arms, override_gates=GATES)
+        arms = [route_pb2.Arm(version=active, weight=WHOLE - weight)]
+        arms += [route_pb2.Arm(version=version, weight=weight)] if version != active else []
+        request = change_pb2.SetTrafficRequest(name="jobs/alpha/route", arms=arms, override_gates=GATES)
         await self._change(self._switcher.SetTraffic, request)
 
     async def roll_back(self) -> None:
-        await self._change(self._switcher.RollBackRoute, pb.RollBackRouteRequest(name="jobs/alpha/route"))
+        await self._change(self._switcher.RollBackRoute, change_pb2.RollBackRouteRequest(name="jobs/alpha/route"))
 
     async def retire(self, retain_ms: int = 0) -> None:
         """Retire v1 of alpha, until its run has stopped, or its table is gone where it is not retained."""
@@ -90,7 +89,7 @@ class Client:
 
     # --- rollouts ---
 
-    async def roll_out(self, version: int, *steps: pb.RolloutStep) -> None:
+    async def roll_out(self, version: int, *steps: rollout_pb2.RolloutStep) -> None:
         """Begin to roll a version of alpha out."""
         await self._asked(self._switcher.CreateRollout, create("alpha", _ROLLOUT, version, list(steps)))
 
@@ -121,7 +120,7 @@ class Client:
 
     async def stop_experiment(self) -> None:
         """End the experiment."""
-        request = pb.StopExperimentRequest(name=f"jobs/alpha/experiments/{_ROLLOUT}")
+        request = experiment_pb2.StopExperimentRequest(name=f"jobs/alpha/experiments/{_ROLLOUT}")
         await self._asked(self._switcher.StopExperiment, request)
 
     async def until_experiment(self) -> None:
@@ -130,7 +129,7 @@ class Client:
 
     async def abort(self) -> None:
         """Abort the rollout, and wait for its end."""
-        request = pb.AbortRolloutRequest(name=f"jobs/alpha/rollouts/{_ROLLOUT}")
+        request = rollout_pb2.AbortRolloutRequest(name=f"jobs/alpha/rollouts/{_ROLLOUT}")
         await self._asked(self._switcher.AbortRollout, request)
         await self.until(State.ABORTED)
 

@@ -10,63 +10,67 @@ from typing import Any
 from tests.simulation.people import GATES, Operator
 from tests.simulation.rollout_checks import Known
 from tests.simulation.world import World
-from turnout.replayer.v1 import replayer_pb2
+from turnout.replayer.v1 import comparison_pb2
 from turnout.routing import WHOLE
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, experiment_pb2, rollout_pb2, route_pb2
 
 _LOOK_S = 0.3
 _PATIENCE_S = 3.0  # with a rollout on its way back that something holds up
 
-Step = pb.RolloutStep
+Step = rollout_pb2.RolloutStep
 REPLAY = Step(kind=Step.REPLAY)
-COMPARE = Step(kind=Step.COMPARE, contract=replayer_pb2.ComparisonContract())
+COMPARE = Step(kind=Step.COMPARE, contract=comparison_pb2.ComparisonContract())
 APPROVE = Step(kind=Step.APPROVE)
 ALL = Step(kind=Step.TRAFFIC, share=WHOLE)
 RETIRE = Step(kind=Step.RETIRE)
 
 
-def traffic(share: int, for_s: float) -> pb.RolloutStep:
+def traffic(share: int, for_s: float) -> rollout_pb2.RolloutStep:
     """So many basis points, for so long."""
     step = Step(kind=Step.TRAFFIC, share=share)
     step.for_time.FromMilliseconds(round(1000 * for_s))
     return step
 
 
-def soak(for_s: float) -> pb.RolloutStep:
+def soak(for_s: float) -> rollout_pb2.RolloutStep:
     """The new version with all readers, for so long."""
     step = Step(kind=Step.SOAK)
     step.for_time.FromMilliseconds(round(1000 * for_s))
     return step
 
 
-def create(job: str, rollout_id: str, version: int, steps: list[pb.RolloutStep]) -> pb.CreateRolloutRequest:
+def create(
+    job: str, rollout_id: str, version: int, steps: list[rollout_pb2.RolloutStep]
+) -> rollout_pb2.CreateRolloutRequest:
     """A rollout that counts every unit by itself, and soon."""
-    plan = pb.RolloutPlan(steps=steps, units=pb.UNITS_CALLER, guardrails=_soon())
-    rollout = pb.Rollout(version=version, plan=plan)
-    return pb.CreateRolloutRequest(parent=f"jobs/{job}", rollout_id=rollout_id, rollout=rollout, request_id=rollout_id)
+    plan = rollout_pb2.RolloutPlan(steps=steps, units=route_pb2.UNITS_CALLER, guardrails=_soon())
+    rollout = rollout_pb2.Rollout(version=version, plan=plan)
+    return rollout_pb2.CreateRolloutRequest(
+        parent=f"jobs/{job}", rollout_id=rollout_id, rollout=rollout, request_id=rollout_id
+    )
 
 
 def experiment(
-    job: str, experiment_id: str, active: int, candidates: Sequence[int], bandit: pb.Bandit | None = None
-) -> pb.CreateExperimentRequest:
+    job: str, experiment_id: str, active: int, candidates: Sequence[int], bandit: experiment_pb2.Bandit | None = None
+) -> experiment_pb2.CreateExperimentRequest:
     """Some of the units on each candidate, the rest on the active version."""
     share = WHOLE // (len(candidates) + 1)
-    arms = [pb.Arm(version=active, weight=WHOLE - share * len(candidates))]
-    arms += [pb.Arm(version=one, weight=share) for one in candidates]
-    asked = pb.Experiment(arms=arms, units=pb.UNITS_CALLER, plan=_soon(), bandit=bandit)
-    return pb.CreateExperimentRequest(parent=f"jobs/{job}", experiment_id=experiment_id, experiment=asked)
+    arms = [route_pb2.Arm(version=active, weight=WHOLE - share * len(candidates))]
+    arms += [route_pb2.Arm(version=one, weight=share) for one in candidates]
+    asked = experiment_pb2.Experiment(arms=arms, units=route_pb2.UNITS_CALLER, plan=_soon(), bandit=bandit)
+    return experiment_pb2.CreateExperimentRequest(parent=f"jobs/{job}", experiment_id=experiment_id, experiment=asked)
 
 
-def _soon() -> pb.Plan:
+def _soon() -> experiment_pb2.Plan:
     """A unit's window is over at once."""
-    plan = pb.Plan(margin=9.0, units_min=10)
+    plan = experiment_pb2.Plan(margin=9.0, units_min=10)
     plan.window.FromMilliseconds(1)
     plan.delay.FromMilliseconds(0)
     return plan
 
 
-def _bandit() -> pb.Bandit:
-    bandit = pb.Bandit(objective=pb.Bandit.ERRORS, step_max=0.3, units_min=2)
+def _bandit() -> experiment_pb2.Bandit:
+    bandit = experiment_pb2.Bandit(objective=experiment_pb2.Bandit.ERRORS, step_max=0.3, units_min=2)
     bandit.every.FromMilliseconds(300)
     return bandit
 
@@ -94,8 +98,8 @@ class Launcher(Operator):
         request = create(job, f"{self._name}-{self._number}", version, self._steps(needs_run=version > versions))
         await self._call(self._switcher.CreateRollout, request)
 
-    def _steps(self, *, needs_run: bool) -> list[pb.RolloutStep]:
-        def perhaps(share: float, *steps: pb.RolloutStep) -> list[pb.RolloutStep]:
+    def _steps(self, *, needs_run: bool) -> list[rollout_pb2.RolloutStep]:
+        def perhaps(share: float, *steps: rollout_pb2.RolloutStep) -> list[rollout_pb2.RolloutStep]:
             return list(steps) if self._rng.random() < share else []
 
         steps = [REPLAY] if needs_run else perhaps(0.2, REPLAY)
@@ -111,7 +115,7 @@ class Launcher(Operator):
         fields: dict[str, Any] = {"name": known.name, "claimed_actor": self._name}
         if verb == "Promote":
             fields["step"] = max(1, known.rollout.step + 1)
-        request = getattr(pb, f"{verb}RolloutRequest")(**fields)
+        request = getattr(rollout_pb2, f"{verb}RolloutRequest")(**fields)
         await self._call(getattr(self._switcher, f"{verb}Rollout"), request)
 
     def _any_rollout(self) -> Known | None:
@@ -137,7 +141,7 @@ class Launcher(Operator):
         if route is None or route.experiment is None:
             return
         self._number += 1
-        request = pb.StopExperimentRequest(
+        request = experiment_pb2.StopExperimentRequest(
             name=route.experiment.name,
             request_id=f"{self._name}-{self._number}",
             override_owner=self._rng.random() < self._over_heads,
@@ -163,10 +167,12 @@ class Closer(Operator):
         step = rollout.present
         if rollout.state.value == "PAUSED":
             verb = "Resume" if rollout.hold is not None and rollout.hold.value == "PERSON" else "Abort"
-            request = getattr(pb, f"{verb}RolloutRequest")(name=known.name, claimed_actor=self._name)
+            request = getattr(rollout_pb2, f"{verb}RolloutRequest")(name=known.name, claimed_actor=self._name)
             await self._call(getattr(self._switcher, f"{verb}Rollout"), request)
         elif step is not None and step.kind.value == "approve":
-            promote = pb.PromoteRolloutRequest(name=known.name, step=rollout.step + 1, claimed_actor=self._name)
+            promote = rollout_pb2.PromoteRolloutRequest(
+                name=known.name, step=rollout.step + 1, claimed_actor=self._name
+            )
             await self._call(self._switcher.PromoteRollout, promote)
 
     async def _make_way(self, known: Known) -> None:
@@ -177,7 +183,7 @@ class Closer(Operator):
         self._number += 1
         await self._change(
             self._switcher.CutOverRoute,
-            pb.CutOverRouteRequest(
+            change_pb2.CutOverRouteRequest(
                 name=f"jobs/{job}/route",
                 version=number,
                 override_gates=GATES,

@@ -18,7 +18,7 @@ from turnout.query.v1 import query_pb2, query_pb2_grpc
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.routing import WHOLE
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
+from turnout.switcher.v1 import change_pb2, route_pb2, switcher_pb2_grpc
 
 _CHANGE_S = 5.0
 _READ_S = 1.5
@@ -41,7 +41,7 @@ class Operator:
     async def begin(self) -> None:
         """The first cutover of each job."""
         for job in sorted(self._world.jobs):
-            request = switcher_pb2.CutOverRouteRequest(name=f"jobs/{job}/route", version=1, override_gates=GATES)
+            request = change_pb2.CutOverRouteRequest(name=f"jobs/{job}/route", version=1, override_gates=GATES)
             while await self._change(self._switcher.CutOverRoute, request) is None:
                 await asyncio.sleep(0.1)
 
@@ -68,7 +68,7 @@ class Operator:
         named = VersionId(job, version).name
         match doing:
             case "cut over":
-                request: Any = switcher_pb2.CutOverRouteRequest(version=version, override_gates=over, **head)
+                request: Any = change_pb2.CutOverRouteRequest(version=version, override_gates=over, **head)
                 await self._change(self._switcher.CutOverRoute, request)
             case "replace":
                 await self._replace(job, versions, change, common)
@@ -79,7 +79,7 @@ class Operator:
             case "abort":
                 await self._abort(job, head)
             case "roll back":
-                await self._change(self._switcher.RollBackRoute, switcher_pb2.RollBackRouteRequest(**change))
+                await self._change(self._switcher.RollBackRoute, change_pb2.RollBackRouteRequest(**change))
             case "retire":
                 route = self._world.checks.newest(job)
                 unused = [n for n in range(1, versions + 1) if route is None or n not in route.versions]
@@ -100,7 +100,7 @@ class Operator:
         if route is None:
             return
         number = route.active_version % versions + 1
-        request = switcher_pb2.CutOverRouteRequest(version=number, override_gates=GATES, **change)
+        request = change_pb2.CutOverRouteRequest(version=number, override_gates=GATES, **change)
         if await self._change(self._switcher.CutOverRoute, request) is not None:
             name = VersionId(job, route.active_version).name
             retire = registry_pb2.RetireVersionRequest(name=name, forgo_rollback=True, **common)
@@ -109,7 +109,7 @@ class Operator:
 
     async def _all(self, common: dict[str, Any], over: list[str]) -> None:
         """Every job in one step."""
-        request = switcher_pb2.CutOverRoutesRequest(override_gates=over, **common)
+        request = change_pb2.CutOverRoutesRequest(override_gates=over, **common)
         for job, versions in sorted(self._world.jobs.items()):
             request.cut_overs.add(name=f"jobs/{job}/route", version=self._rng.randint(1, versions))
         answer = await self._call(self._switcher.CutOverRoutes, request)
@@ -122,29 +122,29 @@ class Operator:
             return
         weight = self._rng.choice([100, 1000, 5000, 9999, WHOLE])
         arms = [
-            switcher_pb2.Arm(version=active, weight=WHOLE - weight),
-            switcher_pb2.Arm(version=version, weight=weight),
+            route_pb2.Arm(version=active, weight=WHOLE - weight),
+            route_pb2.Arm(version=version, weight=weight),
         ]
         await self._change(
-            self._switcher.SetTraffic, switcher_pb2.SetTrafficRequest(arms=arms, override_gates=over, **change)
+            self._switcher.SetTraffic, change_pb2.SetTrafficRequest(arms=arms, override_gates=over, **change)
         )
 
     async def _abort(self, job: str, change: dict[str, Any]) -> None:
         active = await self._active(job)
         if active is None:
             return
-        arms = [switcher_pb2.Arm(version=active, weight=WHOLE)]
-        answer = await self._change(self._switcher.SetTraffic, switcher_pb2.SetTrafficRequest(arms=arms, **change))
+        arms = [route_pb2.Arm(version=active, weight=WHOLE)]
+        answer = await self._change(self._switcher.SetTraffic, change_pb2.SetTrafficRequest(arms=arms, **change))
         if answer is not None:
             self._world.checks.aborted(answer)
 
     async def _active(self, job: str) -> int | None:
-        request = switcher_pb2.GetRouteRequest(name=f"jobs/{job}/route")
+        request = route_pb2.GetRouteRequest(name=f"jobs/{job}/route")
         route = await self._call(self._switcher.GetRoute, request)
         return None if route is None else int(route.active_version)
 
-    async def _change(self, method: Any, request: Any) -> switcher_pb2.RouteChange | None:
-        answer: switcher_pb2.RouteChange | None = await self._call(method, request)
+    async def _change(self, method: Any, request: Any) -> change_pb2.RouteChange | None:
+        answer: change_pb2.RouteChange | None = await self._call(method, request)
         if answer is not None:
             self._world.checks.answered(answer)
         return answer

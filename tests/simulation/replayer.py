@@ -12,7 +12,7 @@ from typing import Any
 from tests.simulation.real import Real
 from turnout.errors import FailedPrecondition, NotFound
 from turnout.names import VersionId, parse_run, parse_version
-from turnout.replayer.v1 import replayer_pb2 as pb
+from turnout.replayer.v1 import comparison_pb2, gate_pb2, run_pb2, table_pb2
 from turnout.schema import table_name
 
 GATES = ("catch-up", "coverage", "schema")
@@ -52,12 +52,12 @@ class Tables:
             "insert into serving.positions (version, topic, partition, start_offset, next_offset) "
             f"values ('{version.name}', 'log', 0, 0, 1)"
         )
-        self.runs[version] = pb.Run.TAILING
+        self.runs[version] = run_pb2.Run.TAILING
 
     def tick(self, rng: random.Random) -> None:
         """The log grows, and the runs that are not stopped read on, each at a speed of its own."""
         self.end += rng.randint(1, 4)
-        tailing = [version for version, state in self.runs.items() if state == pb.Run.TAILING]
+        tailing = [version for version, state in self.runs.items() if state == run_pb2.Run.TAILING]
         read = {version.name: self.end - rng.randint(0, 6) for version in tailing if rng.random() < 0.5}
         self.real.execute(
             "update serving.positions set next_offset = greatest(next_offset, read.until) "
@@ -85,24 +85,24 @@ class Replayer:
             return None
         raise AttributeError(name)
 
-    async def CheckGates(self, request: pb.CheckGatesRequest, context: Any) -> pb.CheckGatesResponse:
+    async def CheckGates(self, request: gate_pb2.CheckGatesRequest, context: Any) -> gate_pb2.CheckGatesResponse:
         if self._tables.at_gates is not None:
             await self._tables.at_gates()
         candidate = parse_version(request.candidate)
-        runs = self._tables.runs.get(candidate) == pb.Run.TAILING
+        runs = self._tables.runs.get(candidate) == run_pb2.Run.TAILING
         against = {"catch-up"} if self._chance(0.05) else set()
         against |= set(GATES) if not runs else set()
         if self._tables.flaws.get(candidate) is Flaw.LACKS:
             against.add("coverage")
         if self._chance(0.2):  # the evidence takes its time, while fronts come and go
             await asyncio.sleep(self._rng.uniform(0.0, 0.8))
-        response = pb.CheckGatesResponse()
+        response = gate_pb2.CheckGatesResponse()
         for gate in GATES:
             passed = gate not in against
             response.gates.add(gate=gate, passed=passed, evidence=[] if passed else ["it is not so"])
         return response
 
-    async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.Run:
+    async def StartRun(self, request: run_pb2.StartRunRequest, context: Any) -> run_pb2.Run:
         version = parse_version(request.version)
         if version in self._tables.dropped:
             raise FailedPrecondition("VERSION_DROPPED", f"The table of {version} was dropped.")
@@ -110,76 +110,80 @@ class Replayer:
             self._tables.make(version)
         return self._seen(version)
 
-    async def EstimateRun(self, request: pb.EstimateRunRequest, context: Any) -> pb.EstimateRunResponse:
-        return pb.EstimateRunResponse()
+    async def EstimateRun(self, request: run_pb2.EstimateRunRequest, context: Any) -> run_pb2.EstimateRunResponse:
+        return run_pb2.EstimateRunResponse()
 
-    async def CompareTables(self, request: pb.CompareTablesRequest, context: Any) -> AsyncIterator[pb.Comparison]:
+    async def CompareTables(
+        self, request: comparison_pb2.CompareTablesRequest, context: Any
+    ) -> AsyncIterator[comparison_pb2.Comparison]:
         old, new = parse_version(request.old_version), parse_version(request.new_version)
         compared = self._tables.compared
         comparison = f"{new.job}-{old.number}-{new.number}-{request.request_id}"
-        found = pb.Comparison(name=f"jobs/{new.job}/comparisons/{comparison}", aligned=True)
+        found = comparison_pb2.Comparison(name=f"jobs/{new.job}/comparisons/{comparison}", aligned=True)
         while (done := compared.setdefault(comparison, 0)) < _RANGES:
             for version in (old, new):
                 self._run(version.run_name)
                 if version in self._tables.dropped:
                     raise FailedPrecondition("VERSION_DROPPED", f"The table of {version} was dropped.")
-            found.state = pb.Comparison.UNFINISHED
+            found.state = comparison_pb2.Comparison.UNFINISHED
             yield found
             await asyncio.sleep(self._rng.uniform(0.0, 0.1))
             compared[comparison] = done + 1
-        found.state = pb.Comparison.FINISHED
+        found.state = comparison_pb2.Comparison.FINISHED
         flawed = self._tables.flaws.get(new) is Flaw.DIFFERS
         if request.HasField("contract"):
-            found.verdict = pb.Comparison.FAILED if flawed else pb.Comparison.PASSED
+            found.verdict = comparison_pb2.Comparison.FAILED if flawed else comparison_pb2.Comparison.PASSED
         yield found
 
-    async def ListComparisons(self, request: pb.ListComparisonsRequest, context: Any) -> pb.ListComparisonsResponse:
-        return pb.ListComparisonsResponse()
+    async def ListComparisons(
+        self, request: comparison_pb2.ListComparisonsRequest, context: Any
+    ) -> comparison_pb2.ListComparisonsResponse:
+        return comparison_pb2.ListComparisonsResponse()
 
-    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
+    async def GetRun(self, request: run_pb2.GetRunRequest, context: Any) -> run_pb2.Run:
         version, _ = self._run(request.name)
         return self._seen(version)
 
-    async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.Run:
+    async def ResumeRun(self, request: run_pb2.ResumeRunRequest, context: Any) -> run_pb2.Run:
         version, _ = self._run(request.name)
         if version in self._tables.dropped:
             raise FailedPrecondition("VERSION_DROPPED", f"The table of {version} was dropped.")
-        self._tables.runs[version] = pb.Run.TAILING
-        return pb.Run(name=version.run_name, state=pb.Run.TAILING)
+        self._tables.runs[version] = run_pb2.Run.TAILING
+        return run_pb2.Run(name=version.run_name, state=run_pb2.Run.TAILING)
 
-    async def StopRun(self, request: pb.StopRunRequest, context: Any) -> pb.Run:
+    async def StopRun(self, request: run_pb2.StopRunRequest, context: Any) -> run_pb2.Run:
         version, _ = self._run(request.name)
-        self._tables.runs[version] = pb.Run.STOPPED
-        return pb.Run(name=version.run_name, state=pb.Run.STOPPED)
+        self._tables.runs[version] = run_pb2.Run.STOPPED
+        return run_pb2.Run(name=version.run_name, state=run_pb2.Run.STOPPED)
 
-    async def MoveView(self, request: pb.MoveViewRequest, context: Any) -> pb.MoveViewResponse:
+    async def MoveView(self, request: table_pb2.MoveViewRequest, context: Any) -> table_pb2.MoveViewResponse:
         version = parse_version(request.version)
         self._run(version.run_name)
         if version in self._tables.dropped:
             raise FailedPrecondition("VERSION_DROPPED", f"The table of {version} was dropped; no view can show it.")
         epoch, shown = self._tables.views.get(version.job, (0, 0))
         if epoch > request.epoch and shown != version.number:
-            return pb.MoveViewResponse(moved=False, waiting_for="the view follows a later epoch already")
+            return table_pb2.MoveViewResponse(moved=False, waiting_for="the view follows a later epoch already")
         if self._chance(0.1):
-            return pb.MoveViewResponse(moved=False, waiting_for="a session holds a lock on the view")
+            return table_pb2.MoveViewResponse(moved=False, waiting_for="a session holds a lock on the view")
         self._tables.views[version.job] = (max(epoch, request.epoch), version.number)
-        return pb.MoveViewResponse(moved=True)
+        return table_pb2.MoveViewResponse(moved=True)
 
-    async def DropTable(self, request: pb.DropTableRequest, context: Any) -> pb.DropTableResponse:
+    async def DropTable(self, request: table_pb2.DropTableRequest, context: Any) -> table_pb2.DropTableResponse:
         version = parse_version(request.version)
         run = self._tables.runs.get(version)
         if run is None or version in self._tables.dropped:
-            return pb.DropTableResponse()
-        if run != pb.Run.STOPPED:
+            return table_pb2.DropTableResponse()
+        if run != run_pb2.Run.STOPPED:
             raise FailedPrecondition("RUN_NOT_STOPPED", f"The run of {version} goes on.")
         if self._tables.views.get(version.job, (0, 0))[1] == version.number:
             raise FailedPrecondition("TABLE_IN_USE", f"The view shows {version}.")
         self._tables.drop(version)
-        return pb.DropTableResponse()
+        return table_pb2.DropTableResponse()
 
-    def _seen(self, version: VersionId) -> pb.Run:
+    def _seen(self, version: VersionId) -> run_pb2.Run:
         state: Any = self._tables.runs[version]
-        return pb.Run(name=version.run_name, state=state, partitions=[pb.PartitionProgress(topic="log")])
+        return run_pb2.Run(name=version.run_name, state=state, partitions=[run_pb2.PartitionProgress(topic="log")])
 
     def _chance(self, share: float) -> bool:
         return self._tables.moody and self._rng.random() < share

@@ -13,31 +13,32 @@ from turnout.contract import (
     Projection,
     Tolerance,
 )
-from turnout.replayer.v1 import replayer_pb2
+from turnout.replayer.v1 import comparison_pb2
 
-_HOWS = {how: replayer_pb2.ProjectedMeasure.How.Value(how.name) for how in How}
+_HOWS = {how: comparison_pb2.ProjectedMeasure.How.Value(how.name) for how in How}
 
 
-def to_proto(contract: Contract | None) -> replayer_pb2.ComparisonContract | None:
+def to_proto(contract: Contract | None) -> comparison_pb2.ComparisonContract | None:
     """The message; None stands for no contract."""
     if contract is None:
         return None
-    return replayer_pb2.ComparisonContract(
+    return comparison_pb2.ComparisonContract(
         columns=[
-            replayer_pb2.ExpectedColumn(column=one.column, expected=_expected(one.expected)) for one in contract.columns
+            comparison_pb2.ExpectedColumn(column=one.column, expected=_expected(one.expected))
+            for one in contract.columns
         ],
         only_old=_expected(contract.only_old),
         only_new=_expected(contract.only_new),
         share_max=contract.share_max,
         tolerances=[
-            replayer_pb2.ColumnTolerance(column=one.column, absolute=one.absolute, relative=one.relative)
+            comparison_pb2.ColumnTolerance(column=one.column, absolute=one.absolute, relative=one.relative)
             for one in contract.tolerances
         ],
         projection=_projection(contract.projection),
     )
 
 
-def from_proto(message: replayer_pb2.ComparisonContract) -> Contract:
+def from_proto(message: comparison_pb2.ComparisonContract) -> Contract:
     """The contract. ContractError when it makes no sense."""
     return Contract(
         columns=tuple(ExpectedColumn(one.column, _read_expected(one.expected)) for one in message.columns),
@@ -49,28 +50,28 @@ def from_proto(message: replayer_pb2.ComparisonContract) -> Contract:
     )
 
 
-def _expected(expected: Expected | None) -> replayer_pb2.ExpectedDifference | None:
+def _expected(expected: Expected | None) -> comparison_pb2.ExpectedDifference | None:
     if expected is None:
         return None
-    return replayer_pb2.ExpectedDifference(share_max=expected.share_max, optional=expected.optional)
+    return comparison_pb2.ExpectedDifference(share_max=expected.share_max, optional=expected.optional)
 
 
-def _read_expected(message: replayer_pb2.ExpectedDifference) -> Expected:
+def _read_expected(message: comparison_pb2.ExpectedDifference) -> Expected:
     return Expected(message.share_max if message.HasField("share_max") else None, message.optional)
 
 
-def _projection(projection: Projection | None) -> replayer_pb2.Projection | None:
+def _projection(projection: Projection | None) -> comparison_pb2.Projection | None:
     if projection is None:
         return None
-    return replayer_pb2.Projection(
+    return comparison_pb2.Projection(
         key=[_pair(pair) for pair in projection.key],
         measures=[
-            replayer_pb2.ProjectedMeasure(column=_pair(one.column), how=_HOWS[one.how]) for one in projection.measures
+            comparison_pb2.ProjectedMeasure(column=_pair(one.column), how=_HOWS[one.how]) for one in projection.measures
         ],
     )
 
 
-def _read_projection(message: replayer_pb2.Projection) -> Projection:
+def _read_projection(message: comparison_pb2.Projection) -> Projection:
     hows = {number: how for how, number in _HOWS.items()}
     for one in message.measures:
         if one.how not in hows:
@@ -81,9 +82,9 @@ def _read_projection(message: replayer_pb2.Projection) -> Projection:
     )
 
 
-def _pair(pair: Pair) -> replayer_pb2.ProjectedColumn:
-    return replayer_pb2.ProjectedColumn(old=pair.old, new=pair.new)
+def _pair(pair: Pair) -> comparison_pb2.ProjectedColumn:
+    return comparison_pb2.ProjectedColumn(old=pair.old, new=pair.new)
 
 
-def _read_pair(message: replayer_pb2.ProjectedColumn) -> Pair:
+def _read_pair(message: comparison_pb2.ProjectedColumn) -> Pair:
     return Pair(message.old, message.new or message.old)

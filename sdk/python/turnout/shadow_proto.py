@@ -1,7 +1,7 @@
 """Between the messages of a shadow's counts and the values."""
 
 from turnout.shadow import ShadowCounts
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import shadow_pb2
 
 NUMBERS = (
     "compared",
@@ -15,13 +15,13 @@ NUMBERS = (
 """Names of the counts that are one number, here and in the message."""
 
 
-def counts_of(message: switcher_pb2.ShadowCounts) -> ShadowCounts:
+def counts_of(message: shadow_pb2.ShadowCounts) -> ShadowCounts:
     """The counts of a message."""
     numbers = {name: getattr(message, name) for name in NUMBERS}
     return ShadowCounts(**numbers, columns=dict(message.columns), left_out=dict(message.left_out))
 
 
-def counts_message(counts: ShadowCounts) -> switcher_pb2.ShadowCounts:
+def counts_message(counts: ShadowCounts) -> shadow_pb2.ShadowCounts:
     """The message of counts."""
     numbers = {name: getattr(counts, name) for name in NUMBERS}
-    return switcher_pb2.ShadowCounts(**numbers, columns=counts.columns, left_out=counts.left_out)
+    return shadow_pb2.ShadowCounts(**numbers, columns=counts.columns, left_out=counts.left_out)

@@ -36,14 +36,14 @@ from turnout.errors import InvalidInput
 from turnout.exposure import LEFT_OUT_MAX, Exposure, verified
 from turnout.kind_values import timestamp
 from turnout.routing import WHOLE, Units
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import decision_pb2, experiment_pb2, outcome_pb2, route_pb2
 
 BATCH_MAX = 10_000
 _PLAN = Plan()
 _BANDIT = Bandit()
 _SPEC = Spec((), Units.CALLER)
-_UNITS = {pb.UNITS_KEY: Units.KEY, pb.UNITS_CALLER: Units.CALLER}
-_METRICS = {getattr(pb, f"METRIC_{metric.value}"): metric for metric in Metric}
+_UNITS = {route_pb2.UNITS_KEY: Units.KEY, route_pb2.UNITS_CALLER: Units.CALLER}
+_METRICS = {getattr(outcome_pb2, f"METRIC_{metric.value}"): metric for metric in Metric}
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def intent_of(kind: CommandKind, request: Any) -> Intent:
     return Intent(kind, request.claimed_actor, request.reason, request.request_id, hashlib.sha256(content).digest())
 
 
-def spec_of(job: str, message: pb.Experiment) -> Spec:
+def spec_of(job: str, message: experiment_pb2.Experiment) -> Spec:
     """What is asked for, with its defaults. InvalidInput (INVALID_EXPERIMENT)."""
     if message.units not in _UNITS:
         raise InvalidInput(
@@ -104,9 +104,11 @@ def _seconds(message: Any, field: str, default: float) -> float:
     return float(getattr(message, field).ToTimedelta().total_seconds()) if message.HasField(field) else default
 
 
-def _bandit_of(message: pb.Bandit) -> Bandit:
-    rule = pb.Bandit.Rule.Name(message.rule) if message.rule else _BANDIT.rule.value
-    objective = pb.Bandit.Objective.Name(message.objective) if message.objective else _BANDIT.objective.value
+def _bandit_of(message: experiment_pb2.Bandit) -> Bandit:
+    rule = experiment_pb2.Bandit.Rule.Name(message.rule) if message.rule else _BANDIT.rule.value
+    objective = (
+        experiment_pb2.Bandit.Objective.Name(message.objective) if message.objective else _BANDIT.objective.value
+    )
     return Bandit(
         rule=Rule(rule),
         objective=Objective(objective),
@@ -119,7 +121,7 @@ def _bandit_of(message: pb.Bandit) -> Bandit:
     )
 
 
-def observations_of(messages: Sequence[pb.Observation]) -> tuple[list[Exposure], list[Outcome]]:
+def observations_of(messages: Sequence[outcome_pb2.Observation]) -> tuple[list[Exposure], list[Outcome]]:
     """What a front saw: exposures, and what became of them."""
     exposures, outcomes = [], []
     for one in messages:
@@ -130,7 +132,7 @@ def observations_of(messages: Sequence[pb.Observation]) -> tuple[list[Exposure],
     return exposures, outcomes
 
 
-def outcome_of(keys: dict[int, bytes], message: pb.ReportedOutcome) -> Outcome:
+def outcome_of(keys: dict[int, bytes], message: outcome_pb2.ReportedOutcome) -> Outcome:
     """What a client said. InvalidInput where the exposure is none, or the outcome is none that a client may report."""
     metric = _METRICS.get(message.metric)
     # Written so that what is no number is refused, too.
@@ -144,7 +146,7 @@ def outcome_of(keys: dict[int, bytes], message: pb.ReportedOutcome) -> Outcome:
     return Outcome(exposure, metric, message.reward if metric is Metric.REWARD else 0.0, outcome_id)
 
 
-def refuse_large(request: pb.RecordOutcomesRequest) -> None:
+def refuse_large(request: outcome_pb2.RecordOutcomesRequest) -> None:
     """InvalidInput for more than one call may carry."""
     for name in ("outcomes", "observations"):
         if len(getattr(request, name)) > BATCH_MAX:
@@ -153,7 +155,7 @@ def refuse_large(request: pb.RecordOutcomesRequest) -> None:
             )
 
 
-def left_out_of(request: pb.RecordOutcomesRequest) -> dict[int, int]:
+def left_out_of(request: outcome_pb2.RecordOutcomesRequest) -> dict[int, int]:
     """The reads that experiments do not count because of their unit. InvalidInput for more than are kept."""
     left_out = dict(request.reads_left_out)
     if len(left_out) > LEFT_OUT_MAX or any(reads < 0 for reads in left_out.values()):
@@ -163,27 +165,27 @@ def left_out_of(request: pb.RecordOutcomesRequest) -> dict[int, int]:
     return left_out
 
 
-def result_value(result: Result) -> pb.RecordOutcomesResponse.Result.ValueType:
+def result_value(result: Result) -> outcome_pb2.RecordOutcomesResponse.Result.ValueType:
     """A result as the contract names it."""
-    return pb.RecordOutcomesResponse.Result.Value(result.value)
+    return outcome_pb2.RecordOutcomesResponse.Result.Value(result.value)
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def experiment_message(record: ExperimentRecord) -> pb.Experiment:
+def experiment_message(record: ExperimentRecord) -> experiment_pb2.Experiment:
     """An experiment without its standing."""
     spec = record.spec
-    message = pb.Experiment(
+    message = experiment_pb2.Experiment(
         name=record.name,
-        arms=[pb.Arm(version=arm.version, weight=arm.weight) for arm in spec.arms],
-        units=pb.Units.Value(f"UNITS_{spec.units.value}"),
+        arms=[route_pb2.Arm(version=arm.version, weight=arm.weight) for arm in spec.arms],
+        units=route_pb2.Units.Value(f"UNITS_{spec.units.value}"),
         salt=spec.salt,
         holdout=spec.holdout,
         holdout_salt=spec.holdout_salt,
-        overrides=[pb.UnitOverride(unit=unit, version=version) for unit, version in spec.overrides],
+        overrides=[route_pb2.UnitOverride(unit=unit, version=version) for unit, version in spec.overrides],
         plan=_plan_message(spec),
-        state=pb.Experiment.State.Value(record.state.value),
+        state=experiment_pb2.Experiment.State.Value(record.state.value),
         create_time=timestamp(record.create_time),
         end_time=None if record.end_time is None else timestamp(record.end_time),
         claimed_actor=record.claimed_actor,
@@ -195,9 +197,9 @@ def experiment_message(record: ExperimentRecord) -> pb.Experiment:
     return message
 
 
-def _plan_message(spec: Spec) -> pb.Plan:
+def _plan_message(spec: Spec) -> experiment_pb2.Plan:
     plan = spec.plan
-    return pb.Plan(
+    return experiment_pb2.Plan(
         abort_alpha=plan.abort_alpha,
         mismatch_alpha=plan.mismatch_alpha,
         promote_beta=plan.promote_beta,
@@ -207,15 +209,15 @@ def _plan_message(spec: Spec) -> pb.Plan:
         window=_duration(spec.window_s),
         delay=_duration(spec.delay_s),
         slow=_duration(spec.slow_s) if spec.slow_s else None,
-        harms=[getattr(pb, f"METRIC_{metric.value}") for metric in spec.harms],
-        errors=[getattr(pb, f"METRIC_{metric.value}") for metric in spec.errors],
+        harms=[getattr(outcome_pb2, f"METRIC_{metric.value}") for metric in spec.harms],
+        errors=[getattr(outcome_pb2, f"METRIC_{metric.value}") for metric in spec.errors],
     )
 
 
-def _bandit_message(bandit: Bandit) -> pb.Bandit:
-    return pb.Bandit(
-        rule=pb.Bandit.Rule.Value(bandit.rule.value),
-        objective=pb.Bandit.Objective.Value(bandit.objective.value),
+def _bandit_message(bandit: Bandit) -> experiment_pb2.Bandit:
+    return experiment_pb2.Bandit(
+        rule=experiment_pb2.Bandit.Rule.Value(bandit.rule.value),
+        objective=experiment_pb2.Bandit.Objective.Value(bandit.objective.value),
         epsilon=bandit.epsilon,
         floor=bandit.floor,
         step_max=bandit.step_max,
@@ -231,15 +233,17 @@ def _duration(seconds: float) -> Duration:
     return duration
 
 
-def standing_message(situation: Situation, conclusion: Conclusion, counted: Counted) -> pb.Standing:
+def standing_message(situation: Situation, conclusion: Conclusion, counted: Counted) -> experiment_pb2.Standing:
     """What was counted and what follows."""
     inputs, decision = inputs_of(situation), conclusion.decision
     mismatch = math.inf if decision.log_e_mismatch is None else _e_value(decision.log_e_mismatch)
-    return pb.Standing(
+    return experiment_pb2.Standing(
         epoch=situation.route.epoch,
         arms=[_arm_message(situation, conclusion, place) for place in range(len(situation.spec.arms))],
         candidates=[_candidate_message(situation, inputs, place, one) for place, one in enumerate(decision.judgements)],
-        mismatch=pb.Guardrail(name="MISMATCH", e_value=mismatch, threshold=1 / situation.spec.plan.mismatch_alpha),
+        mismatch=experiment_pb2.Guardrail(
+            name="MISMATCH", e_value=mismatch, threshold=1 / situation.spec.plan.mismatch_alpha
+        ),
         verdict=_verdict(decision.verdict),
         sentence=conclusion.sentence + first_window(counted, conclusion),
         waiting_for=conclusion.waiting_for,
@@ -248,11 +252,11 @@ def standing_message(situation: Situation, conclusion: Conclusion, counted: Coun
     )
 
 
-def _arm_message(situation: Situation, conclusion: Conclusion, place: int) -> pb.ArmStanding:
+def _arm_message(situation: Situation, conclusion: Conclusion, place: int) -> experiment_pb2.ArmStanding:
     epochs = situation.epochs
     tallies = [arm for one in epochs for arm in one.arms]
     converted, rewarded = any(arm.conversions for arm in tallies), any(arm.squares for arm in tallies)
-    return pb.ArmStanding(
+    return experiment_pb2.ArmStanding(
         version=situation.spec.arms[place].version,
         weight=situation.route.weights[place],
         wanted=round(conclusion.wanted[place] * WHOLE) if conclusion.wanted else None,
@@ -264,19 +268,21 @@ def _arm_message(situation: Situation, conclusion: Conclusion, place: int) -> pb
     )
 
 
-def _estimate(found: estimates.Estimate | None) -> pb.Estimate | None:
-    return None if found is None else pb.Estimate(value=found.value, low=found.low, high=found.high)
+def _estimate(found: estimates.Estimate | None) -> experiment_pb2.Estimate | None:
+    return None if found is None else experiment_pb2.Estimate(value=found.value, low=found.low, high=found.high)
 
 
-def _candidate_message(situation: Situation, inputs: Inputs, place: int, judged: Judgement) -> pb.CandidateStanding:
+def _candidate_message(
+    situation: Situation, inputs: Inputs, place: int, judged: Judgement
+) -> experiment_pb2.CandidateStanding:
     candidate = inputs.candidates[place]
     threshold = 1 / harm_alpha(inputs, candidate)
-    return pb.CandidateStanding(
+    return experiment_pb2.CandidateStanding(
         version=judged.version,
         verdict=_verdict(judged.verdict),
         sentence=judged.sentence,
         harms=[
-            pb.Guardrail(
+            experiment_pb2.Guardrail(
                 name=harm.metric,
                 e_value=_e_value(log_e),
                 threshold=threshold,
@@ -284,7 +290,7 @@ def _candidate_message(situation: Situation, inputs: Inputs, place: int, judged:
             )
             for harm, log_e in zip(candidate.harms, judged.log_e_harms, strict=True)
         ],
-        no_worse=pb.Guardrail(
+        no_worse=experiment_pb2.Guardrail(
             name="NO_WORSE", e_value=_e_value(judged.log_e_no_worse), threshold=1 / promote_beta(inputs)
         ),
         present=judged.version not in situation.gone,
@@ -295,13 +301,13 @@ def _e_value(log_e: float) -> float:
     return math.exp(min(log_e, 700.0))
 
 
-def _verdict(verdict: Verdict) -> pb.Verdict.ValueType:
-    return pb.Verdict.Value(f"VERDICT_{verdict.value}")
+def _verdict(verdict: Verdict) -> experiment_pb2.Verdict.ValueType:
+    return experiment_pb2.Verdict.Value(f"VERDICT_{verdict.value}")
 
 
-def decision_message(row: DecisionRow, *, whole: bool) -> pb.Decision:
+def decision_message(row: DecisionRow, *, whole: bool) -> decision_pb2.Decision:
     """A decision; its record only where it is asked for as a whole."""
-    return pb.Decision(
+    return decision_pb2.Decision(
         name=f"jobs/{row.job}/experiments/{row.experiment}/decisions/{row.decision}",
         create_time=timestamp(row.create_time),
         epoch=row.epoch,

@@ -18,7 +18,7 @@ from services.switcher.experiments.store import ExperimentStore
 from services.switcher.names import EXPERIMENTS, parse_parent
 from services.switcher.records import CommandKind
 from turnout.errors import FailedPrecondition, InvalidInput
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import decision_pb2, experiment_pb2, outcome_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -42,7 +42,9 @@ class ExperimentMethods(rpc.SwitcherServicer):
         """What the methods call; Unavailable while the switcher starts."""
         raise NotImplementedError
 
-    async def CreateExperiment(self, request: pb.CreateExperimentRequest, context: Context) -> pb.Experiment:
+    async def CreateExperiment(
+        self, request: experiment_pb2.CreateExperimentRequest, context: Context
+    ) -> experiment_pb2.Experiment:
         job = parse_parent(request.parent)
         name = EXPERIMENTS.name(job, request.experiment_id)
         _, experiment = EXPERIMENTS.parse(name)
@@ -58,13 +60,15 @@ class ExperimentMethods(rpc.SwitcherServicer):
             time_left_s=context.time_remaining() or 0.0,
         )
         if record is None:
-            checked = pb.Experiment()
+            checked = experiment_pb2.Experiment()
             checked.CopyFrom(request.experiment)
             checked.name = name
             return checked
         return convert.experiment_message(record)
 
-    async def GetExperiment(self, request: pb.GetExperimentRequest, context: Context) -> pb.Experiment:
+    async def GetExperiment(
+        self, request: experiment_pb2.GetExperimentRequest, context: Context
+    ) -> experiment_pb2.Experiment:
         store = self.experiment_parts.store
         record = await store.read(*EXPERIMENTS.parse(request.name))
         message = convert.experiment_message(record)
@@ -76,15 +80,19 @@ class ExperimentMethods(rpc.SwitcherServicer):
             message.standing.CopyFrom(convert.standing_message(situation, conclude(situation), counted))
         return message
 
-    async def ListExperiments(self, request: pb.ListExperimentsRequest, context: Context) -> pb.ListExperimentsResponse:
+    async def ListExperiments(
+        self, request: experiment_pb2.ListExperimentsRequest, context: Context
+    ) -> experiment_pb2.ListExperimentsResponse:
         job = parse_parent(request.parent, all_jobs=True)
         size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
         records = await self.experiment_parts.store.list_experiments(job, int(last) if last else None, size + 1)
         records, token = page_of(records, size, request.parent, lambda record: record.number)
         experiments = [convert.experiment_message(record) for record in records]
-        return pb.ListExperimentsResponse(experiments=experiments, next_page_token=token)
+        return experiment_pb2.ListExperimentsResponse(experiments=experiments, next_page_token=token)
 
-    async def StopExperiment(self, request: pb.StopExperimentRequest, context: Context) -> pb.Experiment:
+    async def StopExperiment(
+        self, request: experiment_pb2.StopExperimentRequest, context: Context
+    ) -> experiment_pb2.Experiment:
         job, experiment = EXPERIMENTS.parse(request.name)
         gates = tuple(request.override_gates)
         ending = Ending(request.promote, request.keep_weights, gates, request.override_owner)
@@ -94,17 +102,21 @@ class ExperimentMethods(rpc.SwitcherServicer):
         )
         return convert.experiment_message(record)
 
-    async def ResumeExperiment(self, request: pb.ResumeExperimentRequest, context: Context) -> pb.Experiment:
+    async def ResumeExperiment(
+        self, request: experiment_pb2.ResumeExperimentRequest, context: Context
+    ) -> experiment_pb2.Experiment:
         return convert.experiment_message(
             await self.experiment_parts.experiments.resume(*EXPERIMENTS.parse(request.name))
         )
 
-    async def RecordOutcomes(self, request: pb.RecordOutcomesRequest, context: Context) -> pb.RecordOutcomesResponse:
+    async def RecordOutcomes(
+        self, request: outcome_pb2.RecordOutcomesRequest, context: Context
+    ) -> outcome_pb2.RecordOutcomesResponse:
         convert.refuse_large(request)
         front = text(request.front, "front", ID_MAX)
         exposures, seen = convert.observations_of(request.observations)
         reported, places = [], []
-        results = [pb.RecordOutcomesResponse.INVALID] * len(request.outcomes)
+        results = [outcome_pb2.RecordOutcomesResponse.INVALID] * len(request.outcomes)
         for place, message in enumerate(request.outcomes):
             try:
                 reported.append(convert.outcome_of(dict(self.experiment_parts.keys), message))
@@ -117,9 +129,11 @@ class ExperimentMethods(rpc.SwitcherServicer):
         stored = await self.experiment_parts.ledger.record(exposures, [*reported, *seen], flushed)
         for place, result in zip(places, stored, strict=False):
             results[place] = convert.result_value(result)
-        return pb.RecordOutcomesResponse(results=results)
+        return outcome_pb2.RecordOutcomesResponse(results=results)
 
-    async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
+    async def ListDecisions(
+        self, request: decision_pb2.ListDecisionsRequest, context: Context
+    ) -> decision_pb2.ListDecisionsResponse:
         job, experiment = EXPERIMENTS.parse(request.parent)
         size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
         store = self.experiment_parts.store
@@ -127,22 +141,24 @@ class ExperimentMethods(rpc.SwitcherServicer):
         rows = await store.list_decisions(job, experiment, int(last) if last else None, size + 1)
         rows, token = page_of(rows, size, request.parent, lambda row: row.decision)
         decisions = [convert.decision_message(row, whole=False) for row in rows]
-        return pb.ListDecisionsResponse(decisions=decisions, next_page_token=token)
+        return decision_pb2.ListDecisionsResponse(decisions=decisions, next_page_token=token)
 
-    async def GetDecision(self, request: pb.GetDecisionRequest, context: Context) -> pb.Decision:
+    async def GetDecision(self, request: decision_pb2.GetDecisionRequest, context: Context) -> decision_pb2.Decision:
         row = await self.experiment_parts.store.decision(*EXPERIMENTS.parse_decision(request.name))
         return convert.decision_message(row, whole=True)
 
-    async def ReplayDecision(self, request: pb.ReplayDecisionRequest, context: Context) -> pb.ReplayDecisionResponse:
+    async def ReplayDecision(
+        self, request: decision_pb2.ReplayDecisionRequest, context: Context
+    ) -> decision_pb2.ReplayDecisionResponse:
         row = await self.experiment_parts.store.decision(*EXPERIMENTS.parse_decision(request.name))
         return replayed(row.record, recomputed)
 
 
-def replayed(record: bytes, recomputed: Callable[[bytes], bytes]) -> pb.ReplayDecisionResponse:
+def replayed(record: bytes, recomputed: Callable[[bytes], bytes]) -> decision_pb2.ReplayDecisionResponse:
     """Whether the record comes out again. FailedPrecondition (RULES_CHANGED) where other rules made it."""
     try:
         again = recomputed(record)
     except RulesChangedError as error:
         raise FailedPrecondition("RULES_CHANGED", str(error)) from None
     equal = again == record
-    return pb.ReplayDecisionResponse(equal=equal, recomputed="" if equal else again.decode())
+    return decision_pb2.ReplayDecisionResponse(equal=equal, recomputed="" if equal else again.decode())

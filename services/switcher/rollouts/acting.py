@@ -22,7 +22,7 @@ from services.switcher.rollouts.store import Stored, fence
 from services.switcher.store import RouteStore
 from turnout.errors import TurnoutError
 from turnout.routing import Experiment
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class Acts:
         return last.spec.on_route(last.name, last.number)
 
 
-def _outcome(stored: Stored, act: Act, changes: Sequence[pb.RouteChange]) -> Result:
+def _outcome(stored: Stored, act: Act, changes: Sequence[change_pb2.RouteChange]) -> Result:
     """What became of an act on the route that has come true, now or before."""
     [change] = changes
     return outcome(stored.rollout, act, change.route.active_version, change.route.rollback_version)

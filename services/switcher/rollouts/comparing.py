@@ -16,7 +16,7 @@ from services.switcher.rollouts.plan import Gate
 from services.switcher.rollouts.rollout import Rollout
 from services.switcher.rollouts.verdicts import Finding, GateVerdict, of_comparison
 from turnout.errors import FailedPrecondition, InvalidInput, TurnoutError
-from turnout.replayer.v1 import replayer_pb2 as pb
+from turnout.replayer.v1 import comparison_pb2
 from turnout.tasks import end
 
 log = logging.getLogger(__name__)
@@ -84,9 +84,9 @@ def _not_compared(error: TurnoutError) -> Finding:
     return Finding(Gate.COMPARISON, verdict, f"The tables were not compared: {error.message}")
 
 
-def _finding(found: pb.Comparison) -> Finding:
-    finished = found.state == pb.Comparison.FINISHED
-    judged = found.verdict != pb.Comparison.VERDICT_UNSPECIFIED
+def _finding(found: comparison_pb2.Comparison) -> Finding:
+    finished = found.state == comparison_pb2.Comparison.FINISHED
+    judged = found.verdict != comparison_pb2.Comparison.VERDICT_UNSPECIFIED
     name = found.name.rpartition("/")[2]
     if not finished:
         rows = found.rows_old + found.rows_new
@@ -94,5 +94,5 @@ def _finding(found: pb.Comparison) -> Finding:
         sentences = [f"The tables are being compared ({name}): {rows:,}{of} rows so far."]
     else:
         sentences = [*found.findings, f"That is comparison {name}, of {found.rows_old + found.rows_new:,} rows."]
-    passed = found.verdict == pb.Comparison.PASSED if judged else None
+    passed = found.verdict == comparison_pb2.Comparison.PASSED if judged else None
     return of_comparison(finished=finished, aligned=found.aligned, passed=passed, sentences=sentences)

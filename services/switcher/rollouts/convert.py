@@ -17,16 +17,16 @@ from turnout.contract import ContractError, decode, encode
 from turnout.errors import Violation
 from turnout.kind_values import timestamp
 from turnout.routing import Units
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import decision_pb2, experiment_pb2, rollout_pb2, route_pb2
 
-_UNITS: Final = {pb.UNITS_KEY: Units.KEY, pb.UNITS_CALLER: Units.CALLER}
-_KINDS: Final = {pb.RolloutStep.Kind.Value(kind.name): kind for kind in StepKind}
+_UNITS: Final = {route_pb2.UNITS_KEY: Units.KEY, route_pb2.UNITS_CALLER: Units.CALLER}
+_KINDS: Final = {rollout_pb2.RolloutStep.Kind.Value(kind.name): kind for kind in StepKind}
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-def plan_of(message: pb.RolloutPlan) -> Plan:
+def plan_of(message: rollout_pb2.RolloutPlan) -> Plan:
     """What is asked for, with its template and defaults. InvalidInput (INVALID_PLAN) naming all that makes no sense.
 
     Whether the plan itself is one, `plan.checked` says.
@@ -50,7 +50,7 @@ def plan_of(message: pb.RolloutPlan) -> Plan:
     return _with_guardrails(plan, message)
 
 
-def _step_of(place: int, message: pb.RolloutStep, complaints: list[Violation]) -> Step | None:
+def _step_of(place: int, message: rollout_pb2.RolloutStep, complaints: list[Violation]) -> Step | None:
     kind, field = _KINDS.get(message.kind), f"plan.steps[{place}]"
     if kind is None:
         complaints.append(complaint(field, f"Step {place + 1} does not say what it does (kind)."))
@@ -72,7 +72,7 @@ def _step_of(place: int, message: pb.RolloutStep, complaints: list[Violation]) -
     )
 
 
-def _with_guardrails(plan: Plan, message: pb.RolloutPlan) -> Plan:
+def _with_guardrails(plan: Plan, message: rollout_pb2.RolloutPlan) -> Plan:
     given = message.guardrails
     levels = {name: getattr(given, name) for name in LEVELS if getattr(given, name)}
     times = {f"{name}_s": _seconds(getattr(given, name)) for name in TIMES if given.HasField(name)}
@@ -87,7 +87,7 @@ def _seconds(duration: Duration) -> float:
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def rollout_message(stored: Stored) -> pb.Rollout:
+def rollout_message(stored: Stored) -> rollout_pb2.Rollout:
     """A rollout."""
     message = _rollout_message(stored.name, stored.rollout)
     message.experiment = stored.experiment
@@ -99,16 +99,18 @@ def rollout_message(stored: Stored) -> pb.Rollout:
     return message
 
 
-def _rollout_message(name: str, rollout: Rollout) -> pb.Rollout:
-    return pb.Rollout(
+def _rollout_message(name: str, rollout: Rollout) -> rollout_pb2.Rollout:
+    return rollout_pb2.Rollout(
         name=name,
         version=rollout.candidate,
         plan=plan_message(rollout.plan),
         active_version=rollout.control,
-        state=pb.Rollout.State.Value(rollout.state.value),
+        state=rollout_pb2.Rollout.State.Value(rollout.state.value),
         step=rollout.step + 1,
-        phase=pb.Rollout.Phase.Value(rollout.phase.value),
-        hold=pb.Rollout.Hold.Value(rollout.hold.value) if rollout.hold else pb.Rollout.HOLD_UNSPECIFIED,
+        phase=rollout_pb2.Rollout.Phase.Value(rollout.phase.value),
+        hold=rollout_pb2.Rollout.Hold.Value(rollout.hold.value)
+        if rollout.hold
+        else rollout_pb2.Rollout.HOLD_UNSPECIFIED,
         sentence=rollout.why,
         waiting_for=rollout.waits_for,
         frozen=bool(rollout.frozen),
@@ -119,7 +121,7 @@ def _rollout_message(name: str, rollout: Rollout) -> pb.Rollout:
     )
 
 
-def add_foreseen(message: pb.Rollout, foreseen: Foreseen) -> pb.Rollout:
+def add_foreseen(message: rollout_pb2.Rollout, foreseen: Foreseen) -> rollout_pb2.Rollout:
     """The message, with what each step would take."""
     message.previews.extend(_preview_message(one) for one in foreseen.previews)
     message.expectation = foreseen.basis
@@ -129,7 +131,7 @@ def add_foreseen(message: pb.Rollout, foreseen: Foreseen) -> pb.Rollout:
     return message
 
 
-def checked_message(name: str, rollout: Rollout) -> pb.Rollout:
+def checked_message(name: str, rollout: Rollout) -> rollout_pb2.Rollout:
     """A rollout that was only checked."""
     message = _rollout_message(name, rollout)
     message.ClearField("state")
@@ -138,22 +140,22 @@ def checked_message(name: str, rollout: Rollout) -> pb.Rollout:
     return message
 
 
-def plan_message(plan: Plan) -> pb.RolloutPlan:
+def plan_message(plan: Plan) -> rollout_pb2.RolloutPlan:
     """A plan with everything said."""
     judging: dict[str, Any] = {name: getattr(plan.judging, name) for name in LEVELS}
     times = {name: getattr(plan, f"{name}_s") for name in TIMES}
     judging.update({name: _duration(seconds) for name, seconds in times.items() if seconds})
-    return pb.RolloutPlan(
+    return rollout_pb2.RolloutPlan(
         steps=[step_message(step) for step in plan.steps],
-        units=pb.Units.Value(f"UNITS_{plan.units.value}"),
-        guardrails=pb.Plan(**judging),
+        units=route_pb2.Units.Value(f"UNITS_{plan.units.value}"),
+        guardrails=experiment_pb2.Plan(**judging),
     )
 
 
-def step_message(step: Step) -> pb.RolloutStep:
+def step_message(step: Step) -> rollout_pb2.RolloutStep:
     """A step of a plan."""
-    return pb.RolloutStep(
-        kind=pb.RolloutStep.Kind.Value(step.kind.name),
+    return rollout_pb2.RolloutStep(
+        kind=rollout_pb2.RolloutStep.Kind.Value(step.kind.name),
         share=step.share,
         for_time=_duration(step.for_s) if step.for_s else None,
         within_time=_duration(step.within_s) if step.within_s else None,
@@ -162,9 +164,9 @@ def step_message(step: Step) -> pb.RolloutStep:
     )
 
 
-def _preview_message(one: Preview) -> pb.RolloutPreview:
+def _preview_message(one: Preview) -> rollout_pb2.RolloutPreview:
     told: dict[str, Any] = {name: getattr(one, name) for name in ("units_needed", "units_to_find", "units_expected")}
-    return pb.RolloutPreview(
+    return rollout_pb2.RolloutPreview(
         step=step_message(one.step),
         does=one.does,
         gates=[gate.value for gate in one.gates],
@@ -174,14 +176,14 @@ def _preview_message(one: Preview) -> pb.RolloutPreview:
     )
 
 
-def _finding_message(one: Finding) -> pb.RolloutFinding:
-    verdict = pb.RolloutFinding.Verdict.Value(one.verdict.value)
-    return pb.RolloutFinding(gate=one.gate.value, verdict=verdict, sentence=one.sentence)
+def _finding_message(one: Finding) -> rollout_pb2.RolloutFinding:
+    verdict = rollout_pb2.RolloutFinding.Verdict.Value(one.verdict.value)
+    return rollout_pb2.RolloutFinding(gate=one.gate.value, verdict=verdict, sentence=one.sentence)
 
 
-def decision_message(row: DecisionRow, *, whole: bool) -> pb.Decision:
+def decision_message(row: DecisionRow, *, whole: bool) -> decision_pb2.Decision:
     """A decision; its record only where it is asked for as a whole."""
-    return pb.Decision(
+    return decision_pb2.Decision(
         name=f"{row.name}/decisions/{row.decision}",
         create_time=timestamp(row.create_time),
         action=row.action,
@@ -190,7 +192,7 @@ def decision_message(row: DecisionRow, *, whole: bool) -> pb.Decision:
         reason=row.reason,
         carried_out=True,
         record=row.record.decode() if whole else "",
-        state=pb.Rollout.State.Value(State(row.state).value),
+        state=rollout_pb2.Rollout.State.Value(State(row.state).value),
         step=row.step + 1,
     )
 

@@ -31,14 +31,14 @@ from services.switcher.shadow_store import ShadowStore
 from services.switcher.statistics.decision import Verdict
 from services.switcher.store import RouteStore
 from turnout.errors import NotFound, TurnoutError, Unavailable
-from turnout.replayer.v1 import replayer_pb2 as pb
+from turnout.replayer.v1 import run_pb2
 from turnout.routing import WHOLE, Route, Units
 from turnout.shadow import ShadowVerdict
 
 _OF_TABLE: Final = frozenset({Gate.CATCH_UP, Gate.COVERAGE, Gate.SCHEMA})
 _OF_UNITS: Final = (Gate.HARM, Gate.SPREAD, Gate.NO_WORSE)
 _COUNTING: Final = (ExperimentState.RUNNING, ExperimentState.PAUSED)
-_HELD: Final = (pb.Run.PAUSED, pb.Run.STOPPED)
+_HELD: Final = (run_pb2.Run.PAUSED, run_pb2.Run.STOPPED)
 
 
 class Looks:
@@ -227,14 +227,14 @@ def _stale(gates: Sequence[Gate], error: TurnoutError) -> list[Finding]:
     return [Finding(gate, GateVerdict.STALE, error.message) for gate in gates]
 
 
-def _seen(run: pb.Run) -> RunSeen:
-    if run.state == pb.Run.FAILED:
+def _seen(run: run_pb2.Run) -> RunSeen:
+    if run.state == run_pb2.Run.FAILED:
         return RunSeen.FAILED
     return RunSeen.HELD if run.state in _HELD else RunSeen.READING
 
 
-def _run_sentence(rollout: Rollout, run: pb.Run) -> str:
-    state = f"The run of v{rollout.candidate} is {pb.Run.State.Name(run.state)}"
+def _run_sentence(rollout: Rollout, run: run_pb2.Run) -> str:
+    state = f"The run of v{rollout.candidate} is {run_pb2.Run.State.Name(run.state)}"
     if run.status_message:
         return f"{state}: {run.status_message}"
     behind = f", {run.lag:,} offsets from the end of the log" if run.lag else ""

@@ -13,7 +13,7 @@ from turnout.contract import decode
 from turnout.errors import FailedPrecondition, Violation
 from turnout.names import VersionId
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
-from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
+from turnout.replayer.v1 import comparison_pb2, replayer_pb2_grpc, run_pb2
 from turnout.schema import JobDefinition, difference
 from turnout.status import domain_errors, from_rpc_error
 
@@ -78,7 +78,7 @@ class Neighbours:
         """What the copy of the log would take; nothing is known where the replayer cannot tell."""
         name = VersionId(job, version)
         try:
-            request = replayer_pb2.EstimateRunRequest(version=name.name)
+            request = run_pb2.EstimateRunRequest(version=name.name)
             found = await self._replayer.EstimateRun(request, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
             told = from_rpc_error(error, "replayer")
@@ -89,7 +89,7 @@ class Neighbours:
 
     async def lacks_run(self, job: str, version: int) -> bool:
         """Whether the version has no run at all; False where the replayer cannot tell."""
-        request = replayer_pb2.GetRunRequest(name=VersionId(job, version).run_name)
+        request = run_pb2.GetRunRequest(name=VersionId(job, version).run_name)
         try:
             await self._replayer.GetRun(request, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
@@ -98,16 +98,16 @@ class Neighbours:
 
     async def start_run(self, job: str, version: int, request_id: str) -> None:
         """Start the version's run, unless it has one."""
-        request = replayer_pb2.StartRunRequest(version=VersionId(job, version).name, request_id=request_id)
+        request = run_pb2.StartRunRequest(version=VersionId(job, version).name, request_id=request_id)
         with domain_errors("replayer"):
             await self._replayer.StartRun(request, timeout=_CALL_S)
 
     async def compare(
         self, job: str, old: int, new: int, contract: str, request_id: str
-    ) -> AsyncIterator[replayer_pb2.Comparison]:
+    ) -> AsyncIterator[comparison_pb2.Comparison]:
         """The comparison of two versions, after every range, and at last as it has finished; goes on with the one that
         the request began before. contract: as `turnout.contract` encodes it, "" = none."""
-        request = replayer_pb2.CompareTablesRequest(
+        request = comparison_pb2.CompareTablesRequest(
             old_version=VersionId(job, old).name,
             new_version=VersionId(job, new).name,
             sample_size=_SAMPLES,

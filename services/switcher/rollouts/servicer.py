@@ -17,10 +17,15 @@ from services.switcher.rollouts import convert
 from services.switcher.rollouts.conducting import Asked, Rollouts
 from services.switcher.rollouts.record import recomputed
 from services.switcher.rollouts.store import RolloutStore
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import decision_pb2, rollout_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Verb = pb.PauseRolloutRequest | pb.ResumeRolloutRequest | pb.PromoteRolloutRequest | pb.AbortRolloutRequest
+Verb = (
+    rollout_pb2.PauseRolloutRequest
+    | rollout_pb2.ResumeRolloutRequest
+    | rollout_pb2.PromoteRolloutRequest
+    | rollout_pb2.AbortRolloutRequest
+)
 _WATCH_EVERY_S: Final = 1.0
 
 
@@ -40,7 +45,7 @@ class RolloutMethods(ExperimentMethods):
         """What the methods call; Unavailable while the switcher starts."""
         raise NotImplementedError
 
-    async def CreateRollout(self, request: pb.CreateRolloutRequest, context: Context) -> pb.Rollout:
+    async def CreateRollout(self, request: rollout_pb2.CreateRolloutRequest, context: Context) -> rollout_pb2.Rollout:
         job = parse_parent(request.parent)
         name = ROLLOUTS.name(job, request.rollout_id)
         ROLLOUTS.parse(name)
@@ -60,20 +65,24 @@ class RolloutMethods(ExperimentMethods):
             message = convert.rollout_message(made.stored)
         return convert.add_foreseen(message, made.foreseen)
 
-    async def GetRollout(self, request: pb.GetRolloutRequest, context: Context) -> pb.Rollout:
+    async def GetRollout(self, request: rollout_pb2.GetRolloutRequest, context: Context) -> rollout_pb2.Rollout:
         return convert.rollout_message(await self.rollout_parts.store.read(*ROLLOUTS.parse(request.name)))
 
-    async def ListRollouts(self, request: pb.ListRolloutsRequest, context: Context) -> pb.ListRolloutsResponse:
+    async def ListRollouts(
+        self, request: rollout_pb2.ListRolloutsRequest, context: Context
+    ) -> rollout_pb2.ListRolloutsResponse:
         job = parse_parent(request.parent, all_jobs=True)
         size, last = page_size(request.page_size), from_token(request.page_token, request.parent)
         found = await self.rollout_parts.store.list_rollouts(job, int(last) if last else None, size + 1)
         found, token = page_of(found, size, request.parent, lambda stored: stored.number)
         rollouts = [convert.rollout_message(stored) for stored in found]
-        return pb.ListRolloutsResponse(rollouts=rollouts, next_page_token=token)
+        return rollout_pb2.ListRolloutsResponse(rollouts=rollouts, next_page_token=token)
 
-    async def WatchRollout(self, request: pb.WatchRolloutRequest, context: Context) -> AsyncIterator[pb.Rollout]:
+    async def WatchRollout(
+        self, request: rollout_pb2.WatchRolloutRequest, context: Context
+    ) -> AsyncIterator[rollout_pb2.Rollout]:
         job, rollout = ROLLOUTS.parse(request.name)
-        sent: pb.Rollout | None = None
+        sent: rollout_pb2.Rollout | None = None
         while True:
             stored = await self.rollout_parts.store.read(job, rollout)
             message = convert.rollout_message(stored)
@@ -84,19 +93,21 @@ class RolloutMethods(ExperimentMethods):
             sent = message
             await asyncio.sleep(_WATCH_EVERY_S)
 
-    async def PauseRollout(self, request: pb.PauseRolloutRequest, context: Context) -> pb.Rollout:
+    async def PauseRollout(self, request: rollout_pb2.PauseRolloutRequest, context: Context) -> rollout_pb2.Rollout:
         return await self._say("PAUSE", request)
 
-    async def ResumeRollout(self, request: pb.ResumeRolloutRequest, context: Context) -> pb.Rollout:
+    async def ResumeRollout(self, request: rollout_pb2.ResumeRolloutRequest, context: Context) -> rollout_pb2.Rollout:
         return await self._say("RESUME", request)
 
-    async def PromoteRollout(self, request: pb.PromoteRolloutRequest, context: Context) -> pb.Rollout:
+    async def PromoteRollout(self, request: rollout_pb2.PromoteRolloutRequest, context: Context) -> rollout_pb2.Rollout:
         return await self._say("PROMOTE", request, request.step - 1)
 
-    async def AbortRollout(self, request: pb.AbortRolloutRequest, context: Context) -> pb.Rollout:
+    async def AbortRollout(self, request: rollout_pb2.AbortRolloutRequest, context: Context) -> rollout_pb2.Rollout:
         return await self._say("ABORT", request)
 
-    async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
+    async def ListDecisions(
+        self, request: decision_pb2.ListDecisionsRequest, context: Context
+    ) -> decision_pb2.ListDecisionsResponse:
         if not ROLLOUTS.holds(request.parent):
             return await super().ListDecisions(request, context)
         job, rollout = ROLLOUTS.parse(request.parent)
@@ -106,21 +117,23 @@ class RolloutMethods(ExperimentMethods):
         rows = await store.list_decisions(job, rollout, int(last) if last else None, size + 1)
         rows, token = page_of(rows, size, request.parent, lambda row: row.decision)
         decisions = [convert.decision_message(row, whole=False) for row in rows]
-        return pb.ListDecisionsResponse(decisions=decisions, next_page_token=token)
+        return decision_pb2.ListDecisionsResponse(decisions=decisions, next_page_token=token)
 
-    async def GetDecision(self, request: pb.GetDecisionRequest, context: Context) -> pb.Decision:
+    async def GetDecision(self, request: decision_pb2.GetDecisionRequest, context: Context) -> decision_pb2.Decision:
         if not ROLLOUTS.holds(request.name):
             return await super().GetDecision(request, context)
         row = await self.rollout_parts.store.decision(*ROLLOUTS.parse_decision(request.name))
         return convert.decision_message(row, whole=True)
 
-    async def ReplayDecision(self, request: pb.ReplayDecisionRequest, context: Context) -> pb.ReplayDecisionResponse:
+    async def ReplayDecision(
+        self, request: decision_pb2.ReplayDecisionRequest, context: Context
+    ) -> decision_pb2.ReplayDecisionResponse:
         if not ROLLOUTS.holds(request.name):
             return await super().ReplayDecision(request, context)
         row = await self.rollout_parts.store.decision(*ROLLOUTS.parse_decision(request.name))
         return replayed(row.record, recomputed)
 
-    async def _say(self, verb: str, request: Verb, place: int = 0) -> pb.Rollout:
+    async def _say(self, verb: str, request: Verb, place: int = 0) -> rollout_pb2.Rollout:
         job, rollout = ROLLOUTS.parse(request.name)
         actor = text(request.claimed_actor, "claimed_actor", ID_MAX)
         reason = text(request.reason, "reason", TEXT_MAX)

@@ -23,8 +23,8 @@ from turnout.errors import (
     Unavailable,
     Violation,
 )
-from turnout.replayer.v1 import replayer_pb2 as pb
 from turnout.replayer.v1 import replayer_pb2_grpc as pb_grpc
+from turnout.replayer.v1 import run_pb2
 from turnout.status import from_rpc_error
 from turnout.telemetry import current_traceparent, remote_context
 
@@ -39,7 +39,7 @@ class Replayer(pb_grpc.ReplayerServicer):
         self.held = 0
         self.let_go = asyncio.Event()
 
-    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.Run:
+    async def GetRun(self, request: run_pb2.GetRunRequest, context: Any) -> run_pb2.Run:
         self.traceparent = current_traceparent()
         if request.name == "hold":
             self.held += 1
@@ -48,10 +48,10 @@ class Replayer(pb_grpc.ReplayerServicer):
             raise ZeroDivisionError("secret detail")
         if request.name in ERRORS:
             raise ERRORS[request.name]
-        return pb.Run(name=request.name)
+        return run_pb2.Run(name=request.name)
 
-    async def WatchRun(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.Run]:
-        yield pb.Run(name=request.name)
+    async def WatchRun(self, request: run_pb2.WatchRunRequest, context: Any) -> AsyncIterator[run_pb2.Run]:
+        yield run_pb2.Run(name=request.name)
         if request.name == "for ever":
             await asyncio.Event().wait()
         raise ERRORS["gates"]
@@ -102,7 +102,7 @@ async def app() -> AsyncIterator[tuple[App, Any, str]]:
 @pytest.mark.parametrize("name", ERRORS)
 async def test_each_domain_error_comes_back_as_itself(app: tuple[App, Any, str], name: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await app[1].GetRun(pb.GetRunRequest(name=name), timeout=5)
+        await app[1].GetRun(run_pb2.GetRunRequest(name=name), timeout=5)
     sent, back = ERRORS[name], from_rpc_error(caught.value, "replayer")
     assert caught.value.code() is CODES[type(sent)]
     assert (type(back), back.reason, back.message, back.metadata) == (
@@ -118,14 +118,14 @@ async def test_each_domain_error_comes_back_as_itself(app: tuple[App, Any, str],
 
 async def test_an_unknown_error_is_masked(app: tuple[App, Any, str], caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await app[1].GetRun(pb.GetRunRequest(name="bug"), timeout=5)
+        await app[1].GetRun(run_pb2.GetRunRequest(name="bug"), timeout=5)
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(caught.value.details())
     assert "secret detail" in caplog.text
 
 
 async def test_streams_are_covered_too(app: tuple[App, Any, str]) -> None:
-    call = app[1].WatchRun(pb.WatchRunRequest(name="a"))
+    call = app[1].WatchRun(run_pb2.WatchRunRequest(name="a"))
     assert (await call.read()).name == "a"
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call.read()
@@ -136,7 +136,7 @@ async def test_streams_are_covered_too(app: tuple[App, Any, str]) -> None:
 
 async def test_a_call_without_deadline_is_refused(app: tuple[App, Any, str]) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await app[1].GetRun(pb.GetRunRequest(name="a"))
+        await app[1].GetRun(run_pb2.GetRunRequest(name="a"))
     assert from_rpc_error(caught.value, "replayer").reason == "DEADLINE_REQUIRED"
 
 
@@ -144,7 +144,7 @@ async def test_a_trace_crosses_the_channel(app: tuple[App, Any, str]) -> None:
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     parent = trace.get_current_span(remote_context(traceparent))
     with trace.use_span(parent):
-        await app[1].GetRun(pb.GetRunRequest(name="a"), timeout=5)
+        await app[1].GetRun(run_pb2.GetRunRequest(name="a"), timeout=5)
     assert app[0].servicer.traceparent.split("-")[1] == traceparent.split("-")[1]
 
 
@@ -152,7 +152,7 @@ async def test_a_service_that_is_away_is_named() -> None:
     async with connect("127.0.0.1:1") as channel:
         stub: Any = pb_grpc.ReplayerStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await stub.GetRun(pb.GetRunRequest(name="a"), timeout=5)
+            await stub.GetRun(run_pb2.GetRunRequest(name="a"), timeout=5)
     back = from_rpc_error(caught.value, "replayer")
     assert isinstance(back, Unavailable)
     assert back.reason == "REPLAYER_UNAVAILABLE"
@@ -188,7 +188,7 @@ async def test_a_stopping_server_ends_its_watches() -> None:
     server = RpcServer("127.0.0.1:0", [App()])
     async with connect(f"127.0.0.1:{await server.start()}") as channel:
         stub: Any = pb_grpc.ReplayerStub(channel)
-        call = stub.WatchRun(pb.WatchRunRequest(name="for ever"))
+        call = stub.WatchRun(run_pb2.WatchRunRequest(name="for ever"))
         assert (await call.read()).name == "for ever"
         # Without an end of its own the watch would hold the server for the whole grace.
         await asyncio.wait_for(server.stop(grace_s=100.0), 20)
@@ -203,9 +203,9 @@ async def test_a_service_with_too_much_to_do_refuses_calls_and_no_health_checks(
     server = RpcServer("127.0.0.1:0", [app])
     async with connect(f"127.0.0.1:{await server.start()}") as channel:
         stub: Any = pb_grpc.ReplayerStub(channel)
-        watch = stub.WatchRun(pb.WatchRunRequest(name="for ever"))
+        watch = stub.WatchRun(run_pb2.WatchRunRequest(name="for ever"))
         assert (await watch.read()).name == "for ever", "a watch takes no place"
-        held = [stub.GetRun(pb.GetRunRequest(name="hold"), timeout=20) for _ in range(3)]
+        held = [stub.GetRun(run_pb2.GetRunRequest(name="hold"), timeout=20) for _ in range(3)]
         gone = held.pop()
 
         async def two_hold() -> bool:
@@ -222,7 +222,7 @@ async def test_a_service_with_too_much_to_do_refuses_calls_and_no_health_checks(
 
         async def a_place_again() -> bool:
             try:
-                await stub.GetRun(pb.GetRunRequest(name="a"), timeout=5)
+                await stub.GetRun(run_pb2.GetRunRequest(name="a"), timeout=5)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                     raise

@@ -15,13 +15,12 @@ from core.rpc.server import RpcServer, ServiceApp
 from turnout.errors import NotFound
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.routing import HASHES
-from turnout.switcher.v1 import switcher_pb2 as pb
-from turnout.switcher.v1 import switcher_pb2_grpc
+from turnout.switcher.v1 import front_pb2, route_pb2, switcher_pb2_grpc
 
-State = pb.Report.State
+State = front_pb2.Report.State
 
 
-def route(job: str, epoch: int, active: int, share: dict[int, float] | None = None) -> pb.Route:
+def route(job: str, epoch: int, active: int, share: dict[int, float] | None = None) -> route_pb2.Route:
     """A route whose arms own their shares of the hashes, side by side; all for the active one by default."""
     share = share or {active: 1.0}
     weights = {version: round(part * 10_000) for version, part in share.items()}
@@ -29,14 +28,14 @@ def route(job: str, epoch: int, active: int, share: dict[int, float] | None = No
     intervals, low = [], 0
     for version in sorted(share):
         high = low + HASHES * weights[version] // 10_000
-        intervals.append(pb.Interval(low=low, high=high, version=version, acquired_epoch=epoch))
+        intervals.append(route_pb2.Interval(low=low, high=high, version=version, acquired_epoch=epoch))
         low = high
     intervals[-1].high = HASHES
-    return pb.Route(
+    return route_pb2.Route(
         name=f"jobs/{job}/route",
         epoch=epoch,
         active_version=active,
-        arms=[pb.Arm(version=version, weight=weights[version]) for version in sorted(weights)],
+        arms=[route_pb2.Arm(version=version, weight=weights[version]) for version in sorted(weights)],
         salt="salt",
         intervals=intervals,
     )
@@ -47,9 +46,9 @@ class Stream:
     """A front that watches."""
 
     front: str
-    outbox: asyncio.Queue[pb.WatchRoutesResponse | None] = field(default_factory=asyncio.Queue)
+    outbox: asyncio.Queue[front_pb2.WatchRoutesResponse | None] = field(default_factory=asyncio.Queue)
     heartbeats: int = 0
-    read_loads: list[pb.ReadLoad] = field(default_factory=list)
+    read_loads: list[front_pb2.ReadLoad] = field(default_factory=list)
     """What heartbeats said of the reads, those without any left out."""
 
 
@@ -62,8 +61,8 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
     def __init__(self) -> None:
         self.lease_s = 1.0
         self.revision = 0
-        self.routes: dict[str, pb.RouteCommitted] = {}
-        self.fetchable: dict[str, pb.Route] = {}
+        self.routes: dict[str, front_pb2.RouteCommitted] = {}
+        self.fetchable: dict[str, route_pb2.Route] = {}
         self.versions: dict[str, registry_pb2.Version] = {}
         self.streams: list[Stream] = []
         self.reports: list[tuple[str, str, str]] = []
@@ -80,26 +79,26 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
 
     # --- what the test says ---
 
-    def propose(self, proposal: str, to: pb.Route, traceparent: str = "") -> None:
-        message = pb.Proposal(proposal=proposal, route=to, traceparent=traceparent)
-        self._send(pb.WatchRoutesResponse(proposal=message))
+    def propose(self, proposal: str, to: route_pb2.Route, traceparent: str = "") -> None:
+        message = front_pb2.Proposal(proposal=proposal, route=to, traceparent=traceparent)
+        self._send(front_pb2.WatchRoutesResponse(proposal=message))
 
-    def propose_step(self, proposal: str, *proposed: pb.ProposedRoute) -> None:
+    def propose_step(self, proposal: str, *proposed: front_pb2.ProposedRoute) -> None:
         """A proposal for several jobs."""
         first, *others = proposed
-        message = pb.Proposal(
+        message = front_pb2.Proposal(
             proposal=proposal, route=first.route, way_back_versions=first.way_back_versions, others=others
         )
-        self._send(pb.WatchRoutesResponse(proposal=message))
+        self._send(front_pb2.WatchRoutesResponse(proposal=message))
 
-    def commit_step(self, proposal: str, *to: pb.Route) -> None:
+    def commit_step(self, proposal: str, *to: route_pb2.Route) -> None:
         """Commit the routes of several jobs at once."""
         self.revision += 1
         for one in to:
             one.group = self.revision
-            self.routes[one.name] = pb.RouteCommitted(revision=self.revision, proposal=proposal, route=one)
-        committed = pb.RouteCommitted(revision=self.revision, proposal=proposal, route=to[0], others=to[1:])
-        self._send(pb.WatchRoutesResponse(route_committed=committed))
+            self.routes[one.name] = front_pb2.RouteCommitted(revision=self.revision, proposal=proposal, route=one)
+        committed = front_pb2.RouteCommitted(revision=self.revision, proposal=proposal, route=to[0], others=to[1:])
+        self._send(front_pb2.WatchRoutesResponse(route_committed=committed))
 
     def hang_up(self) -> None:
         """End every stream; the fronts begin again with a snapshot."""
@@ -107,13 +106,15 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
             stream.outbox.put_nowait(None)
 
     def cancel(self, proposal: str) -> None:
-        self._send(pb.WatchRoutesResponse(proposal_cancelled=pb.ProposalCancelled(proposal=proposal)))
+        self._send(front_pb2.WatchRoutesResponse(proposal_cancelled=front_pb2.ProposalCancelled(proposal=proposal)))
 
-    def commit(self, proposal: str, to: pb.Route, traceparent: str = "") -> None:
+    def commit(self, proposal: str, to: route_pb2.Route, traceparent: str = "") -> None:
         self.revision += 1
-        committed = pb.RouteCommitted(revision=self.revision, proposal=proposal, route=to, traceparent=traceparent)
+        committed = front_pb2.RouteCommitted(
+            revision=self.revision, proposal=proposal, route=to, traceparent=traceparent
+        )
         self.routes[to.name] = committed
-        self._send(pb.WatchRoutesResponse(route_committed=committed))
+        self._send(front_pb2.WatchRoutesResponse(route_committed=committed))
 
     def said(self, proposal: str) -> list[str]:
         """What was reported of a proposal, in order."""
@@ -123,20 +124,22 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
         """The reason of the last report of a proposal."""
         return [reason for one, _, reason in self.reports if one == proposal][-1]
 
-    def _send(self, message: pb.WatchRoutesResponse) -> None:
+    def _send(self, message: front_pb2.WatchRoutesResponse) -> None:
         for stream in self.streams:
             stream.outbox.put_nowait(message)
 
     # --- the contract ---
 
     async def WatchRoutes(
-        self, request_iterator: AsyncIterator[pb.WatchRoutesRequest], context: Any
-    ) -> AsyncIterator[pb.WatchRoutesResponse]:
+        self, request_iterator: AsyncIterator[front_pb2.WatchRoutesRequest], context: Any
+    ) -> AsyncIterator[front_pb2.WatchRoutesResponse]:
         hello = (await anext(request_iterator)).hello
         self.hellos += 1
         stream = Stream(hello.front)
-        snapshot = pb.Snapshot(revision=self.revision, routes=self.routes.values(), lease_time=_duration(self.lease_s))
-        stream.outbox.put_nowait(pb.WatchRoutesResponse(snapshot=snapshot))
+        snapshot = front_pb2.Snapshot(
+            revision=self.revision, routes=self.routes.values(), lease_time=_duration(self.lease_s)
+        )
+        stream.outbox.put_nowait(front_pb2.WatchRoutesResponse(snapshot=snapshot))
         self.streams.append(stream)
         reading = asyncio.create_task(self._read(stream, request_iterator))
         try:
@@ -148,7 +151,7 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
             with contextlib.suppress(BaseException):
                 await reading
 
-    async def _read(self, stream: Stream, requests: AsyncIterator[pb.WatchRoutesRequest]) -> None:
+    async def _read(self, stream: Stream, requests: AsyncIterator[front_pb2.WatchRoutesRequest]) -> None:
         """What the front says, until it ends its side, which is the goodbye: the switcher ends the stream, too."""
         async for request in requests:
             if request.HasField("report"):
@@ -159,11 +162,11 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
                 if request.heartbeat.HasField("read_load"):
                     stream.read_loads.append(request.heartbeat.read_load)
                 if self.acknowledges:
-                    acknowledged = pb.HeartbeatAcknowledged(sequence=request.heartbeat.sequence)
-                    stream.outbox.put_nowait(pb.WatchRoutesResponse(heartbeat_acknowledged=acknowledged))
+                    acknowledged = front_pb2.HeartbeatAcknowledged(sequence=request.heartbeat.sequence)
+                    stream.outbox.put_nowait(front_pb2.WatchRoutesResponse(heartbeat_acknowledged=acknowledged))
         stream.outbox.put_nowait(None)
 
-    async def GetRoute(self, request: pb.GetRouteRequest, context: Any) -> pb.Route:
+    async def GetRoute(self, request: route_pb2.GetRouteRequest, context: Any) -> route_pb2.Route:
         if request.name not in self.fetchable:
             raise NotFound("ROUTE_NOT_FOUND", f"{request.name} has no route.")
         return self.fetchable[request.name]

@@ -23,7 +23,7 @@ from turnout.query.v1 import query_pb2 as pb
 from turnout.reading.route_proto import committed_of
 from turnout.reading.routes_file import RoutesFile, StoredRoutes
 from turnout.reading.routing import RoutingTable
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import front_pb2
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 ACTIVE = pb.ServedVersion.ACTIVE
@@ -383,7 +383,7 @@ async def test_stored_routes_count_their_age_from_the_time_stored(
 ) -> None:
     await serving.numbers(1, {1: "one"})
     await switcher_process.stop()
-    committed = switcher_pb2.RouteCommitted(revision=1, proposal="p", route=route("j", 1, active=1))
+    committed = front_pb2.RouteCommitted(revision=1, proposal="p", route=route("j", 1, active=1))
     table = RoutingTable().with_snapshot(1, [committed_of(committed)])
     long_ago = datetime.now(UTC) - timedelta(seconds=61)
     RoutesFile(tmp_path / "query" / "routes.json").store(StoredRoutes(table, long_ago))
@@ -433,7 +433,7 @@ async def test_a_step_of_several_jobs_is_adopted_at_once(
     for job in ("a", "b"):
         await serving.numbers(1, {1: job}, job=job)
     switcher.propose_step(
-        "p", switcher_pb2.ProposedRoute(route=route("a", 1, 1)), switcher_pb2.ProposedRoute(route=route("b", 1, 2))
+        "p", front_pb2.ProposedRoute(route=route("a", 1, 1)), front_pb2.ProposedRoute(route=route("b", 1, 2))
     )
     await eventually(reported(switcher, "p", ["NACK"]))
     assert switcher.reason("p") == "b v2 has no table", "each route must be served, or none"
@@ -473,7 +473,7 @@ async def test_what_a_rollback_would_need_is_prepared_and_told_of(
     front: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
 ) -> None:
     await serving.numbers(2, {1: "eins"})
-    proposed = switcher_pb2.ProposedRoute(route=route("j", 1, 2), way_back_versions=[1])
+    proposed = front_pb2.ProposedRoute(route=route("j", 1, 2), way_back_versions=[1])
     switcher.propose_step("p", proposed)
     await eventually(reported(switcher, "p", ["PREPARED"]))
     assert switcher.reason("p") == "j v1 has no table"

@@ -10,10 +10,10 @@ import grpc
 
 from core.rpc.server import ServiceApp
 from turnout.errors import FailedPrecondition, NotFound, TurnoutError
-from turnout.replayer.v1 import replayer_pb2, replayer_pb2_grpc
-from turnout.switcher.v1 import switcher_pb2, switcher_pb2_grpc
+from turnout.replayer.v1 import replayer_pb2_grpc, run_pb2, table_pb2
+from turnout.switcher.v1 import release_pb2, switcher_pb2_grpc
 
-_Run = replayer_pb2.Run
+_Run = run_pb2.Run
 
 
 class Calls:
@@ -53,7 +53,7 @@ class FakeSwitcher(switcher_pb2_grpc.SwitcherServicer):
         self.undrained: list[str] = []
         self.view_pending = False
 
-    async def ReleaseVersion(self, request: switcher_pb2.ReleaseVersionRequest, context: Any) -> switcher_pb2.Release:
+    async def ReleaseVersion(self, request: release_pb2.ReleaseVersionRequest, context: Any) -> release_pb2.Release:
         await self.calls.note("ReleaseVersion")
         self.actors.append(request.claimed_actor)
         reason = self.in_use.get(request.version)
@@ -64,7 +64,7 @@ class FakeSwitcher(switcher_pb2_grpc.SwitcherServicer):
                 reason, f"{request.version} is named: {reason}. Cut over to another version first."
             )
         self.released.add(request.version)
-        return switcher_pb2.Release(
+        return release_pb2.Release(
             version=request.version,
             drained=not self.undrained,
             undrained_fronts=self.undrained,
@@ -72,12 +72,12 @@ class FakeSwitcher(switcher_pb2_grpc.SwitcherServicer):
         )
 
     async def ReinstateVersion(
-        self, request: switcher_pb2.ReinstateVersionRequest, context: Any
-    ) -> switcher_pb2.ReinstateVersionResponse:
+        self, request: release_pb2.ReinstateVersionRequest, context: Any
+    ) -> release_pb2.ReinstateVersionResponse:
         await self.calls.note("ReinstateVersion")
         self.actors.append(request.claimed_actor)
         self.released.discard(request.version)
-        return switcher_pb2.ReinstateVersionResponse()
+        return release_pb2.ReinstateVersionResponse()
 
 
 class FakeReplayer(replayer_pb2_grpc.ReplayerServicer):
@@ -94,14 +94,14 @@ class FakeReplayer(replayer_pb2_grpc.ReplayerServicer):
         self.runs[version] = _Run.TAILING
         self.tables.add(version)
 
-    async def StopRun(self, request: replayer_pb2.StopRunRequest, context: Any) -> _Run:
+    async def StopRun(self, request: run_pb2.StopRunRequest, context: Any) -> _Run:
         await self.calls.note("StopRun")
         version = self._version(request.name)
         assert version in self.switcher.released, "a run was stopped while readers may still be sent to it"
         self.runs[version] = _Run.STOPPED
         return _Run(name=request.name, state=_Run.STOPPED)
 
-    async def ResumeRun(self, request: replayer_pb2.ResumeRunRequest, context: Any) -> _Run:
+    async def ResumeRun(self, request: run_pb2.ResumeRunRequest, context: Any) -> _Run:
         await self.calls.note("ResumeRun")
         version = self._version(request.name)
         if version not in self.tables:
@@ -109,16 +109,16 @@ class FakeReplayer(replayer_pb2_grpc.ReplayerServicer):
         self.runs[version] = _Run.QUEUED
         return _Run(name=request.name, state=_Run.QUEUED)
 
-    async def DropTable(self, request: replayer_pb2.DropTableRequest, context: Any) -> replayer_pb2.DropTableResponse:
+    async def DropTable(self, request: table_pb2.DropTableRequest, context: Any) -> table_pb2.DropTableResponse:
         await self.calls.note("DropTable")
         if self.runs.get(request.version, _Run.STOPPED) != _Run.STOPPED:
             raise FailedPrecondition("RUN_NOT_STOPPED", "The run is not stopped.")
         assert request.version in self.switcher.released, "a table was dropped that routes may name"
         if request.version not in self.tables:
-            return replayer_pb2.DropTableResponse(dropped=False)
+            return table_pb2.DropTableResponse(dropped=False)
         self.tables.discard(request.version)
         self.dropped.append(request.version)
-        return replayer_pb2.DropTableResponse(dropped=True)
+        return table_pb2.DropTableResponse(dropped=True)
 
     def _version(self, run: str) -> str:
         version = run.removesuffix("/run")

@@ -16,7 +16,7 @@ from turnout.channel import connect
 from turnout.errors import Aborted, FailedPrecondition, NotFound, Unavailable
 from turnout.registry.v1 import registry_pb2 as pb
 from turnout.registry.v1.registry_pb2_grpc import RegistryStub
-from turnout.replayer.v1 import replayer_pb2
+from turnout.replayer.v1 import run_pb2
 from turnout.results import RetirementStep, Version, VersionState
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ async def test_taking_it_back_resumes_the_run(registry: Registry) -> None:
     version = await state(registry, VersionState.REGISTERED)
     assert version.retirement is None
     assert registry.fakes.switcher.released == set()
-    assert registry.fakes.replayer.runs[name] == replayer_pb2.Run.QUEUED
+    assert registry.fakes.replayer.runs[name] == run_pb2.Run.QUEUED
     assert registry.fakes.calls.made[-2:] == ["ReinstateVersion", "ResumeRun"]
     assert (await registry.client.unretire(JOB, 1)).state is VersionState.REGISTERED
 

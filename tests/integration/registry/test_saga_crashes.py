@@ -24,7 +24,7 @@ from tests.support.eventually import eventually
 from turnout.channel import connect
 from turnout.errors import Aborted, FailedPrecondition
 from turnout.names import VersionId
-from turnout.replayer.v1 import replayer_pb2
+from turnout.replayer.v1 import run_pb2
 from turnout.schema import encode
 
 ASKED = Asked(timedelta(hours=1), False, "ann@desk")
@@ -197,7 +197,7 @@ async def test_taking_back_survives_a_crash_at_every_point(bench: Bench) -> None
 
     def check(version: VersionId) -> None:
         assert version.name not in bench.fakes.switcher.released
-        assert bench.fakes.replayer.runs[version.name] in (replayer_pb2.Run.QUEUED, replayer_pb2.Run.TAILING)
+        assert bench.fakes.replayer.runs[version.name] in (run_pb2.Run.QUEUED, run_pb2.Run.TAILING)
         assert bench.fakes.replayer.dropped == []
 
     assert await crash_everywhere(bench, act, go_on, check) >= 12
@@ -226,7 +226,7 @@ async def test_a_refusal_that_nobody_waits_for_ends_the_retirement(bench: Bench)
 async def test_a_run_that_was_resumed_is_stopped_again_before_the_drop(bench: Bench) -> None:
     saga, _ = bench.saga()
     version = await to_the_drop(bench, saga)
-    bench.fakes.replayer.runs[version.name] = replayer_pb2.Run.TAILING  # by a rollback that came to nothing
+    bench.fakes.replayer.runs[version.name] = run_pb2.Run.TAILING  # by a rollback that came to nothing
     bench.fakes.calls.made.clear()
     await bench.run(saga, State.DROPPED, version)
     assert bench.fakes.calls.made == ["ReleaseVersion", "DropTable", "StopRun", "ReleaseVersion", "DropTable"]
@@ -346,7 +346,7 @@ async def test_taking_back_races_the_drop_and_one_wins(bench: Bench) -> None:
         await bench.run(saga, State.REGISTERED if taken_back else State.DROPPED, version)
         replayer = bench.fakes.replayer
         assert (version.name in replayer.tables) is taken_back
-        assert (replayer.runs[version.name] == replayer_pb2.Run.QUEUED) is taken_back
+        assert (replayer.runs[version.name] == run_pb2.Run.QUEUED) is taken_back
         assert (version.name in bench.fakes.switcher.released) is not taken_back
     assert outcomes == {True, False}
 

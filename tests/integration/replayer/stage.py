@@ -20,8 +20,7 @@ from tests.support.topics import Record, Topics
 from turnout import testing
 from turnout.channel import connect
 from turnout.errors import TurnoutError
-from turnout.replayer.v1 import replayer_pb2 as replayer
-from turnout.replayer.v1 import replayer_pb2_grpc
+from turnout.replayer.v1 import comparison_pb2, gate_pb2, replayer_pb2_grpc, run_pb2
 from turnout.status import from_rpc_error
 
 if TYPE_CHECKING:
@@ -88,35 +87,35 @@ class Calls:
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error, "replayer") from None
 
-    async def begin(self, version: str, **changes: Any) -> replayer.Run:
-        return cast(replayer.Run, await self.call("StartRun", replayer.StartRunRequest(version=version, **changes)))
+    async def begin(self, version: str, **changes: Any) -> run_pb2.Run:
+        return cast(run_pb2.Run, await self.call("StartRun", run_pb2.StartRunRequest(version=version, **changes)))
 
-    async def get(self, version: str) -> replayer.Run:
-        return cast(replayer.Run, await self.call("GetRun", replayer.GetRunRequest(name=f"{version}/run")))
+    async def get(self, version: str) -> run_pb2.Run:
+        return cast(run_pb2.Run, await self.call("GetRun", run_pb2.GetRunRequest(name=f"{version}/run")))
 
-    async def resume(self, version: str) -> replayer.Run:
-        return cast(replayer.Run, await self.call("ResumeRun", replayer.ResumeRunRequest(name=f"{version}/run")))
+    async def resume(self, version: str) -> run_pb2.Run:
+        return cast(run_pb2.Run, await self.call("ResumeRun", run_pb2.ResumeRunRequest(name=f"{version}/run")))
 
-    async def pause(self, version: str) -> replayer.Run:
-        return cast(replayer.Run, await self.call("PauseRun", replayer.PauseRunRequest(name=f"{version}/run")))
+    async def pause(self, version: str) -> run_pb2.Run:
+        return cast(run_pb2.Run, await self.call("PauseRun", run_pb2.PauseRunRequest(name=f"{version}/run")))
 
-    async def end(self, version: str) -> replayer.Run:
-        return cast(replayer.Run, await self.call("StopRun", replayer.StopRunRequest(name=f"{version}/run")))
+    async def end(self, version: str) -> run_pb2.Run:
+        return cast(run_pb2.Run, await self.call("StopRun", run_pb2.StopRunRequest(name=f"{version}/run")))
 
-    async def gates(self, candidate: str, baseline: str = "") -> dict[str, replayer.Gate]:
-        request = replayer.CheckGatesRequest(candidate=candidate, baseline=baseline)
+    async def gates(self, candidate: str, baseline: str = "") -> dict[str, gate_pb2.Gate]:
+        request = gate_pb2.CheckGatesRequest(candidate=candidate, baseline=baseline)
         answer = await self.call("CheckGates", request)
         return {gate.gate: gate for gate in answer.gates}
 
-    async def compare(self, old: str, new: str, **asked: Any) -> replayer.Comparison:
+    async def compare(self, old: str, new: str, **asked: Any) -> comparison_pb2.Comparison:
         """The finished comparison."""
         return (
             await self.comparing(
-                "CompareTables", replayer.CompareTablesRequest(old_version=old, new_version=new, **asked)
+                "CompareTables", comparison_pb2.CompareTablesRequest(old_version=old, new_version=new, **asked)
             )
         )[-1]
 
-    async def comparing(self, method: str, request: Any, timeout_s: float = CALL_S) -> list[replayer.Comparison]:
+    async def comparing(self, method: str, request: Any, timeout_s: float = CALL_S) -> list[comparison_pb2.Comparison]:
         """Everything that a comparison says as it goes along."""
         try:
             return [found async for found in getattr(self.stub, method)(request, timeout=timeout_s)]
@@ -125,22 +124,22 @@ class Calls:
 
     # --- waiting ---
 
-    async def in_state(self, version: str, *states: str, deadline_s: float = 60.0) -> replayer.Run:
+    async def in_state(self, version: str, *states: str, deadline_s: float = 60.0) -> run_pb2.Run:
         """The run once it is in one of the states."""
 
-        async def there() -> replayer.Run | None:
+        async def there() -> run_pb2.Run | None:
             run = await self.get(version)
-            assert replayer.Run.State.Name(run.state) in states, f"{replayer.Run.State.Name(run.state)}: {run}"
+            assert run_pb2.Run.State.Name(run.state) in states, f"{run_pb2.Run.State.Name(run.state)}: {run}"
             return run
 
         found = await eventually(there, deadline_s)
         assert found is not None
         return found
 
-    async def applied(self, version: str, records: int, deadline_s: float = 60.0) -> replayer.Run:
+    async def applied(self, version: str, records: int, deadline_s: float = 60.0) -> run_pb2.Run:
         """The run once it has read so many records and is at the end of the log."""
 
-        async def there() -> replayer.Run | None:
+        async def there() -> run_pb2.Run | None:
             run = await self.get(version)
             assert (run.records, run.lag) == (records, 0), f"{run.records} records, lag {run.lag}: {run}"
             return run

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from core.rpc.interceptors import Watches, chain
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import front_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 
@@ -29,19 +29,21 @@ class SmallSwitcher(rpc.SwitcherServicer):
     async def stop(self) -> None:
         await self._server.stop(0)
 
-    async def GetReadLoad(self, request: pb.GetReadLoadRequest, context: Any) -> pb.GetReadLoadResponse:
-        front = pb.FrontReadLoad(front="front-1")
+    async def GetReadLoad(self, request: front_pb2.GetReadLoadRequest, context: Any) -> front_pb2.GetReadLoadResponse:
+        front = front_pb2.FrontReadLoad(front="front-1")
         if self.p99_ms is not None:
             front.read_load.reads = 300
             # As a front that says so twice a second, so that a test need not wait for more than it must.
             front.read_load.window.FromMilliseconds(400)
             front.read_load.p99.FromMicroseconds(round(self.p99_ms * 1000))
-        return pb.GetReadLoadResponse(fronts=[front])
+        return front_pb2.GetReadLoadResponse(fronts=[front])
 
-    async def ListRoutes(self, request: pb.ListRoutesRequest, context: Any) -> pb.ListRoutesResponse:
-        return pb.ListRoutesResponse(
+    async def ListRoutes(self, request: route_pb2.ListRoutesRequest, context: Any) -> route_pb2.ListRoutesResponse:
+        return route_pb2.ListRoutesResponse(
             routes=[
-                pb.Route(name=f"jobs/{job}/route", epoch=1, active_version=version, arms=[pb.Arm(version=version)])
+                route_pb2.Route(
+                    name=f"jobs/{job}/route", epoch=1, active_version=version, arms=[route_pb2.Arm(version=version)]
+                )
                 for job, version in self.serving.items()
             ]
         )

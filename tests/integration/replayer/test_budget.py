@@ -36,27 +36,29 @@ from tests.support.eventually import eventually
 from turnout.channel import connect
 from turnout.clock import SystemClock
 from turnout.errors import Aborted, FailedPrecondition, InvalidInput, Unavailable
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import capacity_pb2, run_pb2
 
 
-async def _capacity(stage: Stage) -> replayer.Capacity:
-    return cast(replayer.Capacity, await stage.call("GetCapacity", replayer.GetCapacityRequest(name="capacity")))
-
-
-async def _change(stage: Stage, etag: str = "", **limits: Any) -> replayer.Capacity:
-    request = replayer.UpdateCapacityRequest(
-        capacity=replayer.Capacity(etag=etag, **limits), update_mask=FieldMask(paths=list(limits))
+async def _capacity(stage: Stage) -> capacity_pb2.Capacity:
+    return cast(
+        capacity_pb2.Capacity, await stage.call("GetCapacity", capacity_pb2.GetCapacityRequest(name="capacity"))
     )
-    return cast(replayer.Capacity, await stage.call("UpdateCapacity", request))
+
+
+async def _change(stage: Stage, etag: str = "", **limits: Any) -> capacity_pb2.Capacity:
+    request = capacity_pb2.UpdateCapacityRequest(
+        capacity=capacity_pb2.Capacity(etag=etag, **limits), update_mask=FieldMask(paths=list(limits))
+    )
+    return cast(capacity_pb2.Capacity, await stage.call("UpdateCapacity", request))
 
 
 async def _set_rate(stage: Stage, version: str, rate: int) -> None:
-    await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version}/run", rate_limit=rate))
+    await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{version}/run", rate_limit=rate))
 
 
-async def _set_priority(stage: Stage, version: str, priority: int) -> replayer.Run:
-    request = replayer.SetRunPriorityRequest(name=f"{version}/run", priority=priority)
-    return cast(replayer.Run, await stage.call("SetRunPriority", request))
+async def _set_priority(stage: Stage, version: str, priority: int) -> run_pb2.Run:
+    request = run_pb2.SetRunPriorityRequest(name=f"{version}/run", priority=priority)
+    return cast(run_pb2.Run, await stage.call("SetRunPriority", request))
 
 
 async def _versions(stage: Stage, count: int, records: int = 4000) -> list[str]:
@@ -68,10 +70,10 @@ async def _versions(stage: Stage, count: int, records: int = 4000) -> list[str]:
 async def test_more_copies_than_may_run_wait_in_order_and_take_their_turn(stage: Stage) -> None:
     first, second, third = await _versions(stage, 3)
     await _change(stage, copies_max=1)
-    assert (await stage.begin(first, rate_limit=50)).state == replayer.Run.REPLAYING
+    assert (await stage.begin(first, rate_limit=50)).state == run_pb2.Run.REPLAYING
 
     queued = await stage.begin(second)
-    assert (queued.state, queued.queue_position) == (replayer.Run.QUEUED, 1)
+    assert (queued.state, queued.queue_position) == (run_pb2.Run.QUEUED, 1)
     assert queued.status_message == "1 of 1 copy runs; 1st in the queue"
     assert (queued.live_workers, queued.records) == (0, 0)
     ahead = await stage.begin(third, priority=5)
@@ -80,20 +82,20 @@ async def test_more_copies_than_may_run_wait_in_order_and_take_their_turn(stage:
     assert (await _set_priority(stage, second, 6)).queue_position == 1
     assert (await _set_priority(stage, second, 0)).queue_position == 2
 
-    call = stage.stub.WatchRun(replayer.WatchRunRequest(name=f"{third}/run"), timeout=60)
-    seen: list[replayer.Run] = []
+    call = stage.stub.WatchRun(run_pb2.WatchRunRequest(name=f"{third}/run"), timeout=60)
+    seen: list[run_pb2.Run] = []
     await _set_rate(stage, first, 0)
     try:
         async for run in call:
             seen.append(run)
-            if run.state == replayer.Run.TAILING:
+            if run.state == run_pb2.Run.TAILING:
                 break
     finally:
         call.cancel()
     states = [run.state for run in seen]
     assert states == sorted(states)
-    assert (states[0], seen[0].queue_position) == (replayer.Run.QUEUED, 1)
-    assert all(run.queue_position == 0 for run in seen if run.state != replayer.Run.QUEUED)
+    assert (states[0], seen[0].queue_position) == (run_pb2.Run.QUEUED, 1)
+    assert all(run.queue_position == 0 for run in seen if run.state != run_pb2.Run.QUEUED)
     await stage.applied(second, 4000)
     tailing = await stage.in_state(second, "TAILING")
     assert (tailing.queue_position, tailing.status_message) == (0, "")
@@ -129,7 +131,7 @@ async def test_the_budget_is_changed_live_and_never_sends_a_copy_back(stage: Sta
     error = await refused(_change(stage, narrowed.etag, copies_max=9))
     assert (type(error), error.reason, error.metadata["etag"]) == (Aborted, "ETAG_MISMATCH", widened.etag)
     unmasked = await stage.call(
-        "UpdateCapacity", replayer.UpdateCapacityRequest(capacity=replayer.Capacity(copies_max=4))
+        "UpdateCapacity", capacity_pb2.UpdateCapacityRequest(capacity=capacity_pb2.Capacity(copies_max=4))
     )
     assert (unmasked.copies_max, unmasked.rows_per_s_max, unmasked.read_p99_ratio_max) == (4, 0, 0.0)
 
@@ -137,28 +139,35 @@ async def test_the_budget_is_changed_live_and_never_sends_a_copy_back(stage: Sta
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        (replayer.UpdateCapacityRequest(), "INVALID_CAPACITY"),
-        (replayer.UpdateCapacityRequest(capacity=replayer.Capacity(copies_max=-1)), "INVALID_CAPACITY"),
-        (replayer.UpdateCapacityRequest(capacity=replayer.Capacity(storage_bytes_max=-1)), "INVALID_CAPACITY"),
-        (replayer.UpdateCapacityRequest(capacity=replayer.Capacity(read_p99_ratio_max=0.5)), "INVALID_CAPACITY"),
+        (capacity_pb2.UpdateCapacityRequest(), "INVALID_CAPACITY"),
+        (capacity_pb2.UpdateCapacityRequest(capacity=capacity_pb2.Capacity(copies_max=-1)), "INVALID_CAPACITY"),
+        (capacity_pb2.UpdateCapacityRequest(capacity=capacity_pb2.Capacity(storage_bytes_max=-1)), "INVALID_CAPACITY"),
         (
-            replayer.UpdateCapacityRequest(capacity=replayer.Capacity(read_p99_ratio_max=float("nan"))),
+            capacity_pb2.UpdateCapacityRequest(capacity=capacity_pb2.Capacity(read_p99_ratio_max=0.5)),
             "INVALID_CAPACITY",
         ),
-        (replayer.UpdateCapacityRequest(capacity=replayer.Capacity(name="budget")), "INVALID_NAME"),
         (
-            replayer.UpdateCapacityRequest(capacity=replayer.Capacity(), update_mask=FieldMask(paths=["copies"])),
+            capacity_pb2.UpdateCapacityRequest(capacity=capacity_pb2.Capacity(read_p99_ratio_max=float("nan"))),
+            "INVALID_CAPACITY",
+        ),
+        (capacity_pb2.UpdateCapacityRequest(capacity=capacity_pb2.Capacity(name="budget")), "INVALID_NAME"),
+        (
+            capacity_pb2.UpdateCapacityRequest(
+                capacity=capacity_pb2.Capacity(), update_mask=FieldMask(paths=["copies"])
+            ),
             "INVALID_UPDATE_MASK",
         ),
     ],
 )
 async def test_a_budget_that_makes_no_sense_is_refused(
-    stage: Stage, request_: replayer.UpdateCapacityRequest, reason: str
+    stage: Stage, request_: capacity_pb2.UpdateCapacityRequest, reason: str
 ) -> None:
     error = await refused(stage.call("UpdateCapacity", request_))
     assert (type(error), error.reason) == (InvalidInput, reason)
     assert (await _capacity(stage)).copies_max == 2
-    assert (await refused(stage.call("GetCapacity", replayer.GetCapacityRequest(name="x")))).reason == "INVALID_NAME"
+    assert (
+        await refused(stage.call("GetCapacity", capacity_pb2.GetCapacityRequest(name="x")))
+    ).reason == "INVALID_NAME"
 
 
 async def test_a_priority_that_makes_no_sense_is_refused(stage: Stage) -> None:
@@ -180,12 +189,12 @@ async def test_a_run_that_had_caught_up_goes_on_at_once_whatever_the_budget_says
     await stage.begin(waiting, rate_limit=50)
 
     await _change(stage, storage_bytes_max=1)
-    assert (await stage.resume(back)).state == replayer.Run.REPLAYING
+    assert (await stage.resume(back)).state == run_pb2.Run.REPLAYING
     await stage.in_state(back, "TAILING")
     # One that was paused within its first copy queues again.
     await stage.pause(copying)
-    assert (await stage.resume(copying)).state == replayer.Run.QUEUED
-    assert (await stage.pause(copying)).state == replayer.Run.PAUSED
+    assert (await stage.resume(copying)).state == run_pb2.Run.QUEUED
+    assert (await stage.pause(copying)).state == run_pb2.Run.PAUSED
     assert (await stage.get(waiting)).queue_position == 1
 
 
@@ -198,7 +207,7 @@ async def test_a_locked_table_keeps_its_size_and_holds_nobody_up(stage: Stage) -
     async with _transaction(stage) as connection:
         before = await measured.known()
         await connection.execute("lock table serving.punctuality__v1 in access exclusive mode")
-        assert (await stage.begin(second, rate_limit=50)).state == replayer.Run.REPLAYING
+        assert (await stage.begin(second, rate_limit=50)).state == run_pb2.Run.REPLAYING
         measured.start()
 
         async def sees_the_new_table() -> bool:
@@ -212,7 +221,7 @@ async def test_a_locked_table_keeps_its_size_and_holds_nobody_up(stage: Stage) -
         assert {version: now[version] for version in before} == before
         assert all(now.values())
         assert (await _capacity(stage)).copies == 1
-        await stage.call("EstimateRun", replayer.EstimateRunRequest(version=second))
+        await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=second))
         assert (await _change(stage, storage_bytes_max=1 << 40)).storage_bytes > 0
 
 
@@ -249,13 +258,13 @@ async def test_a_table_waits_for_storage_and_says_how_much(stage: Stage) -> None
     await _change(stage, storage_bytes_max=present + 100)
 
     queued = await stage.begin(new)
-    assert (queued.state, queued.queue_position) == (replayer.Run.QUEUED, 1)
+    assert (queued.state, queued.queue_position) == (run_pb2.Run.QUEUED, 1)
 
     async def told() -> bool:
         return "for its table, " in (await stage.get(new)).status_message
 
     assert await eventually(told)
-    estimate = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=new))
+    estimate = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=new))
     assert estimate.queue_position == 1
     assert "for its table, " in estimate.waits_for
     assert estimate.peak_storage_bytes >= 2 * estimate.table_bytes  # the old table stays beside the new one
@@ -266,7 +275,7 @@ async def test_a_table_waits_for_storage_and_says_how_much(stage: Stage) -> None
 
 async def test_the_estimate_tells_time_queue_and_storage(stage: Stage) -> None:
     first, second, third = await _versions(stage, 3)
-    unknown = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=first))
+    unknown = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=first))
     assert not unknown.HasField("duration")
     assert not unknown.HasField("peak_storage_bytes")
     assert (unknown.queue_position, unknown.waits_for, unknown.never_catches_up) == (0, "", False)
@@ -276,15 +285,15 @@ async def test_the_estimate_tells_time_queue_and_storage(stage: Stage) -> None:
 
     await _change(stage, copies_max=1)
     await stage.begin(second, rate_limit=50)
-    known = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=third))
+    known = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=third))
     assert known.duration_min.ToTimedelta() <= known.duration.ToTimedelta() <= known.duration_max.ToTimedelta()
     assert timedelta(0) < known.duration.ToTimedelta()
     assert (known.queue_position, known.waits_for) == (1, "1 of 1 copy runs; 1st in the queue")
     assert any("punctuality v1 read 4,000 offsets in" in remark for remark in known.remarks)
     assert not known.HasField("retention_risk")
-    slow = replayer.EstimateRunRequest(version=third, rate_limit=40)
+    slow = run_pb2.EstimateRunRequest(version=third, rate_limit=40)
     assert (await stage.call("EstimateRun", slow)).duration.ToTimedelta() == timedelta(seconds=103)
-    mine = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=second))
+    mine = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=second))
     assert mine.queue_position == 0
     assert any("rate limit" in remark for remark in mine.remarks)
     assert mine.duration.ToTimedelta() == timedelta(seconds=83)
@@ -298,10 +307,10 @@ async def test_the_estimate_says_when_the_log_is_lost_while_the_run_waits(stage:
     begun = datetime.now(UTC)
     await stage.begin(first, rate_limit=1)  # more than an hour for 4000 records
 
-    async def at_risk() -> replayer.EstimateRunResponse:
-        estimate = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=second))
+    async def at_risk() -> run_pb2.EstimateRunResponse:
+        estimate = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=second))
         assert estimate.HasField("retention_risk"), estimate
-        return cast(replayer.EstimateRunResponse, estimate)
+        return cast(run_pb2.EstimateRunResponse, estimate)
 
     risk = (await eventually(at_risk)).retention_risk
     assert risk.topic == topic
@@ -319,7 +328,7 @@ async def test_a_log_that_grows_faster_than_it_is_read_is_named(stage: Stage) ->
 
     async def grows() -> bool:
         await stage.kafka.produce(topic, flights(400))
-        estimate = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=version))
+        estimate = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=version))
         return bool(estimate.never_catches_up) and any("never catches up" in remark for remark in estimate.remarks)
 
     assert await eventually(grows)
@@ -425,9 +434,9 @@ async def test_dropped_runs_are_not_measured(stage: Stage, tmp_path: Path) -> No
     finally:
         await around.store.close()
     dropped = version.replace("/1", "/4000")
-    assert (await stage.get(dropped)).state == replayer.Run.STOPPED
+    assert (await stage.get(dropped)).state == run_pb2.Run.STOPPED
     parent = version.partition("/versions")[0]
-    listed = await stage.call("ListRuns", replayer.ListRunsRequest(parent=parent, page_size=100))
+    listed = await stage.call("ListRuns", run_pb2.ListRunsRequest(parent=parent, page_size=100))
     assert len(listed.runs) == 100
 
 
@@ -469,7 +478,7 @@ async def test_a_queued_run_whose_first_records_are_gone_begins_where_the_log_be
     first, second = (stage.registry.register(aggregate_source(topic, on_time=ON_TIME), n) for n in (1, 2))
     await _change(stage, copies_max=1)
     await stage.begin(first.name, rate_limit=50)
-    assert (await stage.begin(second.name)).state == replayer.Run.QUEUED
+    assert (await stage.begin(second.name)).state == run_pb2.Run.QUEUED
     before = (await stage.query("select start_times from replayer.runs where number = 2"))[0]["start_times"]
     await stage.kafka.delete_records_before(topic, {0: 400, 2: 10})
 

@@ -28,7 +28,7 @@ from tests.support.workers import worker_pids
 from turnout import testing
 from turnout.errors import TurnoutError
 from turnout.names import parse_version
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import comparison_pb2, gate_pb2
 
 EXPECTED = {
     "columns": [{"column": "on_time"}, {"column": "share", "expected": {"optional": True}}],
@@ -97,7 +97,7 @@ async def moving(stage: Stage) -> Moving:
     return made
 
 
-def cut_of(compared: replayer.ComparedRange) -> dict[TopicPartition, int]:
+def cut_of(compared: comparison_pb2.ComparedRange) -> dict[TopicPartition, int]:
     old, new = (
         {TopicPartition(p.topic, p.partition): p.next_offset for p in positions}
         for positions in (compared.positions_old, compared.positions_new)
@@ -112,7 +112,7 @@ async def test_two_tails_are_compared_at_one_cut_while_both_go_on(stage: Stage) 
     async with both.fed():
         for _ in range(10):
             found = await stage.compare(both.old.name, both.new.name, sample_size=100)
-            assert (found.state, found.aligned, found.exact) == (replayer.Comparison.FINISHED, True, True)
+            assert (found.state, found.aligned, found.exact) == (comparison_pb2.Comparison.FINISHED, True, True)
             (compared,) = found.ranges
             cut = cut_of(compared)
             old, new = both.rows_at(both.old, cut), both.rows_at(both.new, cut)
@@ -167,7 +167,7 @@ async def test_a_run_that_does_not_come_to_the_cut_holds_nobody_for_longer_than_
         assert "version 2 stood at offset" in late.message
         held = await stage.query("select count(*) as n from serving.positions where hold_until > clock_timestamp()")
         assert held[0]["n"] == 0
-        listed = await stage.call("ListComparisons", replayer.ListComparisonsRequest(parent="jobs/punctuality"))
+        listed = await stage.call("ListComparisons", comparison_pb2.ListComparisonsRequest(parent="jobs/punctuality"))
         assert not listed.comparisons, "nothing was compared, so there is nothing to resume"
     finally:
         for pid in frozen:
@@ -268,14 +268,14 @@ async def test_what_cannot_be_aligned_is_said_and_compared_as_it_stands_if_asked
 # --- contracts and the gate -----------------------------------------------------------------------------------------
 
 
-async def _gate(stage: Stage, candidate: str, baseline: str, age_max_s: int | None = None) -> replayer.Gate:
-    request = replayer.CheckGatesRequest(candidate=candidate, baseline=baseline, comparison=True)
+async def _gate(stage: Stage, candidate: str, baseline: str, age_max_s: int | None = None) -> gate_pb2.Gate:
+    request = gate_pb2.CheckGatesRequest(candidate=candidate, baseline=baseline, comparison=True)
     if age_max_s is not None:
         request.comparison_age_max.seconds = age_max_s
     answer = await stage.call("CheckGates", request)
     assert [one.gate for one in answer.gates] == ["catch-up", "coverage", "schema", "comparison"]
     gate = answer.gates[-1]
-    assert isinstance(gate, replayer.Gate)
+    assert isinstance(gate, gate_pb2.Gate)
     return gate
 
 
@@ -288,14 +288,14 @@ async def test_a_contract_is_evidence_for_the_gate(stage: Stage) -> None:
     await stage.compare(v1, v2)
     assert not (await _gate(stage, v2, v1)).passed, "without a contract it says nothing"
     found = await stage.compare(v1, v2, contract={})
-    assert found.verdict == replayer.Comparison.FAILED
+    assert found.verdict == comparison_pb2.Comparison.FAILED
     assert len(found.findings) == 2
     refused_by = await _gate(stage, v2, v1)
     assert not refused_by.passed
     assert "on_time differs" in refused_by.evidence[0]
 
     found = await stage.compare(v1, v2, contract=EXPECTED)
-    assert found.verdict == replayer.Comparison.PASSED, found.findings
+    assert found.verdict == comparison_pb2.Comparison.PASSED, found.findings
     passed = await _gate(stage, v2, v1)
     assert passed.passed
     assert found.name in passed.evidence[-1]
@@ -305,7 +305,7 @@ async def test_a_contract_is_evidence_for_the_gate(stage: Stage) -> None:
 
     # One that expects what does not appear fails too.
     found = await stage.compare(v1, v2, contract={**EXPECTED, "only_new": {}})
-    assert found.verdict == replayer.Comparison.FAILED
+    assert found.verdict == comparison_pb2.Comparison.FAILED
     assert list(found.findings) == [
         "the new table alone was expected to show a difference, and there is none in 13 rows"
     ]
@@ -325,7 +325,7 @@ async def test_comparisons_are_listed_newest_first_and_read_with_their_ranges(st
 
     async def names(**asked: Any) -> tuple[list[str], str]:
         answer = await stage.call(
-            "ListComparisons", replayer.ListComparisonsRequest(parent="jobs/punctuality", **asked)
+            "ListComparisons", comparison_pb2.ListComparisonsRequest(parent="jobs/punctuality", **asked)
         )
         return [one.name for one in answer.comparisons], answer.next_page_token
 
@@ -334,8 +334,8 @@ async def test_comparisons_are_listed_newest_first_and_read_with_their_ranges(st
     page, token = await names(page_size=2)
     rest, end = await names(page_size=2, page_token=token)
     assert (page, rest, end) == ([third.name, second.name], [first.name], "")
-    assert await stage.call("GetComparison", replayer.GetComparisonRequest(name=first.name)) == first
-    absent = replayer.GetComparisonRequest(name="jobs/punctuality/comparisons/0123456789ab")
+    assert await stage.call("GetComparison", comparison_pb2.GetComparisonRequest(name=first.name)) == first
+    absent = comparison_pb2.GetComparisonRequest(name="jobs/punctuality/comparisons/0123456789ab")
     assert (await refused(stage.call("GetComparison", absent))).reason == "COMPARISON_NOT_FOUND"
 
 
@@ -366,8 +366,8 @@ async def _storing(stage: Stage, count: int) -> None:
     assert await eventually(there)
 
 
-async def _listed(stage: Stage) -> list[replayer.Comparison]:
-    answer = await stage.call("ListComparisons", replayer.ListComparisonsRequest(parent="jobs/punctuality"))
+async def _listed(stage: Stage) -> list[comparison_pb2.Comparison]:
+    answer = await stage.call("ListComparisons", comparison_pb2.ListComparisonsRequest(parent="jobs/punctuality"))
     return list(answer.comparisons)
 
 
@@ -377,10 +377,10 @@ async def test_a_request_that_is_repeated_while_it_is_answered_takes_nothing_fro
         both = [asyncio.ensure_future(stage.compare(v1, v2, request_id="once")) for _ in range(2)]
         await _storing(stage, 2)
     answers = await asyncio.gather(*both, return_exceptions=True)
-    (found,) = [one for one in answers if isinstance(one, replayer.Comparison)]
+    (found,) = [one for one in answers if isinstance(one, comparison_pb2.Comparison)]
     (late,) = [one for one in answers if isinstance(one, TurnoutError)]
-    assert (found.state, late.reason) == (replayer.Comparison.FINISHED, "COMPARISON_UNDER_WAY")
-    assert await stage.call("GetComparison", replayer.GetComparisonRequest(name=found.name)) == found
+    assert (found.state, late.reason) == (comparison_pb2.Comparison.FINISHED, "COMPARISON_UNDER_WAY")
+    assert await stage.call("GetComparison", comparison_pb2.GetComparisonRequest(name=found.name)) == found
 
 
 async def test_one_that_finds_no_place_is_not_stored(stage: Stage) -> None:
@@ -438,7 +438,7 @@ async def test_rows_of_other_keys_are_matched_by_a_projection(stage: Stage) -> N
     }
     found = await stage.compare(v1.name, v2.name, contract={"projection": projection})
     assert (found.rows_old, found.rows_new, found.rows_changed) == (13, 13, 0)
-    assert found.verdict == replayer.Comparison.PASSED
+    assert found.verdict == comparison_pb2.Comparison.PASSED
     projection["measures"] = [{"column": {"old": "on_time", "new": "minutes"}, "how": "MAX"}]
     found = await stage.compare(v1.name, v2.name, contract={"projection": projection})
     assert (found.rows_changed, found.columns[0].column) == (13, "minutes")
@@ -487,28 +487,30 @@ async def test_ranges_are_compared_each_at_its_own_cut_and_a_resume_does_the_res
     whole = await stage.compare(v1.name, v2.name)
     assert (whole.rows_old, whole.rows_changed, whole.ranges_done) == (300, 9, 1)
 
-    request = replayer.CompareTablesRequest(old_version=v1.name, new_version=v2.name, range_rows=64, sample_size=100)
+    request = comparison_pb2.CompareTablesRequest(
+        old_version=v1.name, new_version=v2.name, range_rows=64, sample_size=100
+    )
     stream = stage.stub.CompareTables(request, timeout=30.0)
     begun = await stream.read()
     stream.cancel()
-    assert isinstance(begun, replayer.Comparison)
-    assert (begun.state, begun.ranges_done, begun.rows_old) == (replayer.Comparison.UNFINISHED, 1, 64)
+    assert isinstance(begun, comparison_pb2.Comparison)
+    assert (begun.state, begun.ranges_done, begun.rows_old) == (comparison_pb2.Comparison.UNFINISHED, 1, 64)
 
-    async def rested() -> replayer.Comparison:
+    async def rested() -> comparison_pb2.Comparison:
         """What is done once the call that was broken off has ended; it may have done another range."""
-        found = await stage.call("GetComparison", replayer.GetComparisonRequest(name=begun.name))
+        found = await stage.call("GetComparison", comparison_pb2.GetComparisonRequest(name=begun.name))
         await asyncio.sleep(0.2)
-        later = await stage.call("GetComparison", replayer.GetComparisonRequest(name=begun.name))
+        later = await stage.call("GetComparison", comparison_pb2.GetComparisonRequest(name=begun.name))
         assert found == later
-        assert isinstance(found, replayer.Comparison)
+        assert isinstance(found, comparison_pb2.Comparison)
         return found
 
     stopped = await eventually(rested)
     assert stopped is not None
-    assert stopped.state == replayer.Comparison.UNFINISHED
-    steps = await stage.comparing("ResumeComparison", replayer.ResumeComparisonRequest(name=begun.name))
+    assert stopped.state == comparison_pb2.Comparison.UNFINISHED
+    steps = await stage.comparing("ResumeComparison", comparison_pb2.ResumeComparisonRequest(name=begun.name))
     assert [one.ranges_done for one in steps] == [*range(stopped.ranges_done + 1, 6)]
-    found = await stage.call("GetComparison", replayer.GetComparisonRequest(name=begun.name))
+    found = await stage.call("GetComparison", comparison_pb2.GetComparisonRequest(name=begun.name))
     assert list(found.ranges[: stopped.ranges_done]) == list(stopped.ranges), "only the unfinished ones were done"
     assert [one.number for one in found.ranges] == [*range(5)]
     assert [list(one.after_key) for one in found.ranges[1:]] == [list(one.last_key) for one in found.ranges[:-1]]
@@ -517,8 +519,8 @@ async def test_ranges_are_compared_each_at_its_own_cut_and_a_resume_does_the_res
     assert list(found.columns) == list(whole.columns)
     assert list(found.samples) == list(whole.samples)
     # Once it is finished there is nothing to resume.
-    (finished,) = await stage.comparing("ResumeComparison", replayer.ResumeComparisonRequest(name=begun.name))
-    assert finished.state == replayer.Comparison.FINISHED
+    (finished,) = await stage.comparing("ResumeComparison", comparison_pb2.ResumeComparisonRequest(name=begun.name))
+    assert finished.state == comparison_pb2.Comparison.FINISHED
 
 
 async def test_ranges_of_tables_that_move_have_cuts_of_their_own(stage: Stage) -> None:
@@ -526,7 +528,7 @@ async def test_ranges_of_tables_that_move_have_cuts_of_their_own(stage: Stage) -
     async with both.fed():
         for _ in range(10):  # on a busy machine both may stand still through all ranges
             found = await stage.compare(both.old.name, both.new.name, range_rows=3)
-            found = await stage.call("GetComparison", replayer.GetComparisonRequest(name=found.name))
+            found = await stage.call("GetComparison", comparison_pb2.GetComparisonRequest(name=found.name))
             assert found.aligned
             assert found.ranges_done == 5
             cuts = [cut_of(one) for one in found.ranges]

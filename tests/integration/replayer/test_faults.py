@@ -24,11 +24,11 @@ from tests.support.proxy import TcpProxy
 from tests.support.topics import Record
 from tests.support.workers import worker_pids
 from turnout.errors import Unavailable
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import gate_pb2, run_pb2
 
 
-async def _reading(stage: Stage, version: str, records: int) -> replayer.Run:
-    async def there() -> replayer.Run | None:
+async def _reading(stage: Stage, version: str, records: int) -> run_pb2.Run:
+    async def there() -> run_pb2.Run | None:
         run = await stage.get(version)
         return run if run.records >= records else None
 
@@ -153,7 +153,7 @@ async def test_a_restart_of_the_service_takes_the_runs_up(stage: Stage) -> None:
     await stage.in_state(v1.name, "TAILING")
     await stage.table_is_that_of(v1, records)
     run = await stage.get(v2.name)
-    assert (run.state, run.live_workers) == (replayer.Run.PAUSED, 0)
+    assert (run.state, run.live_workers) == (run_pb2.Run.PAUSED, 0)
 
 
 async def test_a_killed_service_is_replaced_and_its_workers_end(stage: Stage) -> None:
@@ -192,7 +192,7 @@ async def test_the_log_running_away_under_a_worker_fails_the_run(stage: Stage) -
     await stage.begin(v1.name, rate_limit=20)
     await _reading(stage, v1.name, 5)
     await stage.kafka.delete_records_before(topic, {0: 4990})
-    await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{v1.name}/run", rate_limit=0))
+    await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{v1.name}/run", rate_limit=0))
     run = await stage.in_state(v1.name, "FAILED", "TAILING")
     assert run.failure_reason == "LOG_TRUNCATED"
 
@@ -215,7 +215,7 @@ async def test_a_topic_created_again_is_refused_at_resume(stage: Stage) -> None:
     assert error.reason == "TOPIC_RECREATED"
     assert topic in error.message
     run = await stage.get(v1.name)
-    assert run.state == replayer.Run.FAILED
+    assert run.state == run_pb2.Run.FAILED
 
     error = await refused(stage.gates(v1.name))
     assert error.reason == "TOPIC_RECREATED"
@@ -306,7 +306,7 @@ async def _once_deleted(stage: Stage, version: str) -> object:
 
     async def missing() -> bool:
         try:
-            await stage.call("EstimateRun", replayer.EstimateRunRequest(version=version))
+            await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=version))
         except Exception:
             return True
         return False
@@ -476,7 +476,7 @@ async def test_connections_lost_on_the_servers_side_only_hold_nothing_up(stage: 
         await stage.kafka.produce(topic, more)
 
         async def measured_again() -> bool:
-            request = replayer.CheckGatesRequest(candidate=v1.name)
+            request = gate_pb2.CheckGatesRequest(candidate=v1.name)
             try:
                 answer = await stage.call("CheckGates", request)
             except Unavailable:
@@ -485,5 +485,5 @@ async def test_connections_lost_on_the_servers_side_only_hold_nothing_up(stage: 
 
         assert await eventually(measured_again, 90.0)
         stopped = await stage.end(v1.name)  # which the supervisor does
-        assert (stopped.state, stopped.live_workers) == (replayer.Run.STOPPED, 0)
+        assert (stopped.state, stopped.live_workers) == (run_pb2.Run.STOPPED, 0)
     await stage.table_is_that_of(v1, records + more)

@@ -7,7 +7,7 @@ import pytest
 from tests.integration.replayer.stage import ON_TIME, Stage, aggregate_source, flights, refused
 from tests.support.eventually import eventually
 from turnout.errors import InvalidInput
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import gate_pb2
 
 CANCELLED = {"columns": "    cancelled: Sum[int] = 0\n", "values": ", cancelled=flight.delay is None"}
 
@@ -20,8 +20,8 @@ async def _two_versions(stage: Stage, topic: str, **second: str) -> tuple[str, s
     return v1.name, v2.name
 
 
-async def _all_pass(stage: Stage, candidate: str, baseline: str = "") -> dict[str, replayer.Gate]:
-    async def passed() -> dict[str, replayer.Gate] | None:
+async def _all_pass(stage: Stage, candidate: str, baseline: str = "") -> dict[str, gate_pb2.Gate]:
+    async def passed() -> dict[str, gate_pb2.Gate] | None:
         gates = await stage.gates(candidate, baseline)
         assert all(gate.passed for gate in gates.values()), gates
         return gates
@@ -59,7 +59,7 @@ async def test_asked_too_early_it_lists_the_partitions_and_their_lag(stage: Stag
     v1, v2 = await _two_versions(stage, topic)
     await stage.begin(v2, rate_limit=200)
 
-    async def refused_with_a_forecast() -> replayer.Gate | None:
+    async def refused_with_a_forecast() -> gate_pb2.Gate | None:
         gate = (await stage.gates(v2, v1))["catch-up"]
         assert not gate.passed
         return gate if any("reaches the end of the log in about" in line for line in gate.evidence) else None

@@ -22,7 +22,7 @@ from tests.support.eventually import eventually
 from tests.support.topics import Topics
 from tests.support.workers import worker_pids
 from turnout.names import VersionId
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import capacity_pb2, run_pb2
 
 RECORDS = 80_000
 QUIET_MS = 5.0
@@ -69,8 +69,8 @@ async def quiet_value_is_known(stage: Stage) -> None:
     await eventually(known, 60)
 
 
-def reason_of(run: replayer.Run) -> str:
-    return replayer.Throttle.Reason.Name(run.throttle.reason)
+def reason_of(run: run_pb2.Run) -> str:
+    return run_pb2.Throttle.Reason.Name(run.throttle.reason)
 
 
 async def test_slow_reads_hold_a_copy_down_until_they_are_fast_again(
@@ -88,7 +88,7 @@ async def test_slow_reads_hold_a_copy_down_until_they_are_fast_again(
 
     switcher.p99_ms = 6 * QUIET_MS
 
-    async def held() -> replayer.Run:
+    async def held() -> run_pb2.Run:
         run = await stage.get(version)
         assert run.throttle.records_per_s < 1_500, run.throttle
         return run
@@ -99,14 +99,14 @@ async def test_slow_reads_hold_a_copy_down_until_they_are_fast_again(
 
     switcher.p99_ms = QUIET_MS
     await eventually(limited_by_a_person_alone, 90)
-    await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version}/run", rate_limit=0))
+    await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{version}/run", rate_limit=0))
     run = await stage.applied(version, RECORDS)
     assert not run.HasField("throttle")
 
 
 async def test_a_rate_by_hand_counts_at_once_and_is_named(stage: Stage, kafka: Topics) -> None:
     version = await begun(stage, kafka)
-    changed = await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version}/run", rate_limit=50))
+    changed = await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{version}/run", rate_limit=50))
     assert reason_of(changed) == "RATE_LIMIT"
     assert changed.throttle.records_per_s == 50
     assert changed.throttle.message == "its rate limit is 50 records a second"
@@ -114,10 +114,11 @@ async def test_a_rate_by_hand_counts_at_once_and_is_named(stage: Stage, kafka: T
 
 async def test_the_budget_of_rows_holds_a_copy_down_and_is_named(stage: Stage, kafka: Topics) -> None:
     version = await begun(stage, kafka)
-    capacity = replayer.Capacity(name="capacity", rows_per_s_max=5)  # of about 26 for a batch of thousands of records
+    # Of about 26 for a batch of thousands of records.
+    capacity = capacity_pb2.Capacity(name="capacity", rows_per_s_max=5)
     await stage.call(
         "UpdateCapacity",
-        replayer.UpdateCapacityRequest(capacity=capacity, update_mask=FieldMask(paths=["rows_per_s_max"])),
+        capacity_pb2.UpdateCapacityRequest(capacity=capacity, update_mask=FieldMask(paths=["rows_per_s_max"])),
     )
 
     async def held() -> bool:
@@ -151,14 +152,14 @@ async def test_a_copy_goes_behind_everything_else_on_the_machine_once_there_are_
         )
 
     await eventually(stepped_back, 30)
-    await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version}/run", rate_limit=0))
+    await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{version}/run", rate_limit=0))
     await stage.in_state(version, "REPLAYING", "TAILING")
 
     async def tails() -> bool:
         workers = worker_pids(os.getpid())
         run = await stage.get(version)
         return (
-            run.state == replayer.Run.TAILING
+            run.state == run_pb2.Run.TAILING
             and len(workers) == 1
             and os.getpriority(os.PRIO_PROCESS, workers[0]) == os.getpriority(os.PRIO_PROCESS, 0)
         )

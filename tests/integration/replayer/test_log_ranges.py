@@ -12,7 +12,7 @@ from tests.support.eventually import eventually
 from tests.support.topics import Record
 from turnout.errors import FailedPrecondition
 from turnout.log_range import LogRange, PartitionOffset
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2, table_pb2
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -43,7 +43,7 @@ async def test_it_begins_between_records_at_a_time(stage: Stage) -> None:
     whole = stage.registry.register(aggregate_source(topic), 1)
     # The 100th second's record is in partition 0; partition 1 has the one before and the one after.
     late = stage.registry.register(aggregate_source(topic), 2, LogRange(start_time=MARCH + timedelta(seconds=100)))
-    estimate = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=late.name))
+    estimate = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=late.name))
     assert estimate.records == 100
     assert any(one == "only its range of the log is read: from 2026-03-01 00:01:40 UTC on" for one in estimate.remarks)
     for version in (whole, late):
@@ -109,19 +109,19 @@ async def test_what_may_be_done_with_a_completed_run(stage: Stage) -> None:
         error = await refused(attempt(version.name))
         assert (type(error), error.reason) == (FailedPrecondition, "RUN_STATE")
         assert "it has read the whole range of its version, and its table stays as it is" in error.message
-    assert (await stage.begin(version.name)).state == replayer.Run.COMPLETED
-    assert (await stage.end(version.name)).state == replayer.Run.COMPLETED  # what a retirement asks for is so already
+    assert (await stage.begin(version.name)).state == run_pb2.Run.COMPLETED
+    assert (await stage.end(version.name)).state == run_pb2.Run.COMPLETED  # what a retirement asks for is so already
     # What becomes of its topic does not touch the table.
     await stage.kafka.delete(topic)
 
     async def gone() -> bool:
-        estimate = stage.call("EstimateRun", replayer.EstimateRunRequest(version=version.name))
+        estimate = stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=version.name))
         return (await refused(estimate)).reason == "TOPIC_NOT_FOUND"
 
     await eventually(gone)
     assert (await stage.gates(version.name))["catch-up"].passed
-    assert (await stage.get(version.name)).state == replayer.Run.COMPLETED
-    assert (await stage.call("DropTable", replayer.DropTableRequest(version=version.name))).dropped
+    assert (await stage.get(version.name)).state == run_pb2.Run.COMPLETED
+    assert (await stage.call("DropTable", table_pb2.DropTableRequest(version=version.name))).dropped
     error = await refused(stage.resume(version.name))
     assert "its table was dropped" in error.message
 
@@ -161,7 +161,7 @@ async def test_a_range_that_the_log_cannot_give_starts_nothing(
     version = stage.registry.register(aggregate_source(topic), 1, asked)
     for work in (
         stage.begin(version.name),
-        stage.call("EstimateRun", replayer.EstimateRunRequest(version=version.name)),
+        stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=version.name)),
     ):
         error = await refused(work)
         assert (type(error), error.reason) == (FailedPrecondition, reason)
@@ -191,7 +191,7 @@ async def test_times_in_a_log_with_transactions(stage: Stage) -> None:
 
         async def at_what_is_readable() -> bool:
             run = await stage.get(whole.name)
-            return run.records == len(kept) and run.state == replayer.Run.REPLAYING and run.lag == 10
+            return run.records == len(kept) and run.state == run_pb2.Run.REPLAYING and run.lag == 10
 
         await eventually(at_what_is_readable)
         late = stage.registry.register(aggregate_source(topic), 3, LogRange(start_time=MARCH + timedelta(seconds=58)))
@@ -290,7 +290,7 @@ async def test_a_topic_that_is_widened_adds_nothing_to_a_bounded_range(stage: St
     await stage.stop()
     await stage.start()
     await stage.applied(late.name, 140)
-    await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{bounded.name}/run", rate_limit=0))
+    await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{bounded.name}/run", rate_limit=0))
     run = await stage.in_state(bounded.name, "COMPLETED")
     assert [one.partition for one in run.partitions] == [0]
     await stage.table_is_that_of(bounded, records[:2900])

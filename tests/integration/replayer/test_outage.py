@@ -9,7 +9,7 @@ from tests.integration.replayer.stage import Stage, aggregate_source, flights, r
 from tests.support.databases import fresh_database
 from tests.support.eventually import eventually
 from tests.support.topics import Topics
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2
 
 
 async def test_runs_wait_while_kafka_is_away_and_go_on(fault_stack: LocalStack, tmp_path: Path) -> None:
@@ -34,9 +34,9 @@ async def _outage(stage: Stage, stack: LocalStack) -> None:
     await stage.in_state(v1.name, "TAILING")
     await stack.kill_kafka()
 
-    async def waits() -> replayer.Run | None:
+    async def waits() -> run_pb2.Run | None:
         run = await stage.get(v1.name)
-        assert run.state == replayer.Run.TAILING, run
+        assert run.state == run_pb2.Run.TAILING, run
         return run if "Kafka" in run.status_message else None
 
     assert await eventually(waits)
@@ -47,6 +47,6 @@ async def _outage(stage: Stage, stack: LocalStack) -> None:
     more = flights(500, first=2000)
     await stage.kafka.produce(topic, more)
     run = await stage.applied(v1.name, 2500)
-    assert run.state == replayer.Run.TAILING
+    assert run.state == run_pb2.Run.TAILING
     assert run.worker_restarts == 0
     await stage.table_is_that_of(v1, records + more)

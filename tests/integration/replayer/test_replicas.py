@@ -15,7 +15,7 @@ from tests.integration.replayer.replayers import Replica, replica
 from tests.integration.replayer.stage import Stage, aggregate_source, flights
 from tests.support.eventually import eventually
 from tests.support.topics import Record
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2, table_pb2
 
 SLOW = 400  # records a second: a replay that lasts until the test has seen enough
 RECORDS = 8000
@@ -42,10 +42,10 @@ async def _begin(stage: Stage, at: Replica, **changes: int) -> tuple[Registered,
     return version, records
 
 
-async def _held(ask: Replica, version: str, *shares: tuple[Replica, int]) -> replayer.Run:
+async def _held(ask: Replica, version: str, *shares: tuple[Replica, int]) -> run_pb2.Run:
     """The run once each replica holds so many of its partitions, as `ask` tells it."""
 
-    async def so() -> replayer.Run:
+    async def so() -> run_pb2.Run:
         run = await ask.get(version)
         for one, count in shares:
             assert sum(one.holds(p.owner) for p in run.partitions) == count, run
@@ -54,13 +54,13 @@ async def _held(ask: Replica, version: str, *shares: tuple[Replica, int]) -> rep
     return await eventually(so)
 
 
-async def _finish(stage: Stage, ask: Replica, version: Registered, records: list[Record]) -> replayer.Run:
+async def _finish(stage: Stage, ask: Replica, version: Registered, records: list[Record]) -> run_pb2.Run:
     """At full speed to the end of the log: one worker is left, and the table is exact."""
-    await ask.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version.name}/run", rate_limit=0))
+    await ask.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{version.name}/run", rate_limit=0))
     await ask.applied(version.name, len(records))
     await ask.in_state(version.name, "TAILING")
 
-    async def one_worker() -> replayer.Run:
+    async def one_worker() -> run_pb2.Run:
         run = await ask.get(version.name)
         assert (run.live_workers, run.live_replicas) == (1, 1), run
         assert all(p.owner for p in run.partitions), run
@@ -121,19 +121,19 @@ async def test_commands_given_to_one_replica_are_heard_by_all(stage: Stage, pair
 
     for ask, other in ((west, east), (east, west)):
         paused = await ask.pause(version.name)
-        assert (paused.state, paused.live_workers, paused.live_replicas) == (replayer.Run.PAUSED, 0, 0)
+        assert (paused.state, paused.live_workers, paused.live_replicas) == (run_pb2.Run.PAUSED, 0, 0)
         assert not any(p.owner for p in paused.partitions)
         await other.resume(version.name)
         run = await _held(ask, version.name, (east, 2), (west, 2))
         assert _offsets(run) >= _offsets(paused)
 
-    await west.call("SetRunRate", replayer.SetRunRateRequest(name=f"{version.name}/run", rate_limit=0))
+    await west.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{version.name}/run", rate_limit=0))
     await west.applied(version.name, RECORDS)
     await stage.table_is_that_of(version, records)
 
     stopped = await west.end(version.name)
-    assert (stopped.state, stopped.live_workers) == (replayer.Run.STOPPED, 0)
-    dropped = await east.call("DropTable", replayer.DropTableRequest(version=version.name))
+    assert (stopped.state, stopped.live_workers) == (run_pb2.Run.STOPPED, 0)
+    dropped = await east.call("DropTable", table_pb2.DropTableRequest(version=version.name))
     assert dropped.dropped
 
     async def nobody_works() -> bool:
@@ -142,7 +142,7 @@ async def test_commands_given_to_one_replica_are_heard_by_all(stage: Stage, pair
     assert await eventually(nobody_works)
 
 
-def _offsets(run: replayer.Run) -> list[int]:
+def _offsets(run: run_pb2.Run) -> list[int]:
     return [p.next_offset for p in run.partitions]
 
 
@@ -153,7 +153,7 @@ async def test_a_pause_bars_what_a_frozen_replica_left_behind(stage: Stage, pair
     await _held(west, version.name, (east, 2), (west, 2))
     east.signal(signal.SIGSTOP, workers=True)
     paused = await west.pause(version.name)
-    assert (paused.state, paused.live_workers) == (replayer.Run.PAUSED, 0)
+    assert (paused.state, paused.live_workers) == (run_pb2.Run.PAUSED, 0)
     east.signal(signal.SIGCONT, workers=True)
 
     async def workers_are_gone() -> bool:
@@ -174,7 +174,7 @@ async def test_a_tail_moves_when_its_replica_stops(stage: Stage, pair: Pair) -> 
     more = flights(500, first=RECORDS)
     await stage.kafka.produce(next(iter({p.topic for p in run.partitions})), more)
     run = await other.applied(version.name, RECORDS + 500)
-    assert (run.state, run.worker_restarts) == (replayer.Run.TAILING, 0)
+    assert (run.state, run.worker_restarts) == (run_pb2.Run.TAILING, 0)
     await stage.table_is_that_of(version, records + more)
 
 
@@ -205,7 +205,7 @@ async def test_indexes_are_built_by_one_replica_at_a_time(stage: Stage) -> None:
 
         async def waits() -> bool:
             run = await stage.get(version.name)
-            assert run.state == replayer.Run.REPLAYING
+            assert run.state == run_pb2.Run.REPLAYING
             return "indexes of the table are being built" in run.status_message
 
         assert await eventually(waits)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.replayer.stage import Stage, aggregate_source, flights
 from tests.support.eventually import eventually
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2
 
 GUARD = "services.replayer.guard"
 
@@ -25,8 +25,8 @@ async def _paused_with_records_ahead(stage: Stage, topic: str, ahead: int) -> st
     return v1.name
 
 
-async def _at_risk(stage: Stage, version: str) -> replayer.Run:
-    async def there() -> replayer.Run | None:
+async def _at_risk(stage: Stage, version: str) -> run_pb2.Run:
+    async def there() -> run_pb2.Run | None:
         run = await stage.get(version)
         return run if run.HasField("retention_risk") else None
 
@@ -73,7 +73,7 @@ async def test_a_start_that_moves_is_projected(stage: Stage) -> None:
     version = await _paused_with_records_ahead(stage, topic, 1000)
     starts = itertools.count(1)
 
-    async def moved_until_told() -> replayer.Run | None:
+    async def moved_until_told() -> run_pb2.Run | None:
         await stage.kafka.delete_records_before(topic, {0: next(starts)})
         run = await stage.get(version)
         return run if run.HasField("retention_risk") else None

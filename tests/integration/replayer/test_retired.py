@@ -8,7 +8,7 @@ from tests.integration.replayer.registry import Registered
 from tests.integration.replayer.stage import Stage, aggregate_source, flights, refused
 from turnout.errors import FailedPrecondition, Unavailable
 from turnout.registry.v1 import registry_pb2
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2, table_pb2
 
 
 async def _version(stage: Stage) -> Registered:
@@ -44,13 +44,13 @@ async def test_the_run_of_a_retired_version_is_not_resumed(
     v1.state, v1.step = state, step
     error = await refused(stage.resume(v1.name))
     assert (type(error), error.reason) == (FailedPrecondition, "VERSION_RETIRED")
-    assert (await stage.get(v1.name)).state == replayer.Run.STOPPED
+    assert (await stage.get(v1.name)).state == run_pb2.Run.STOPPED
 
 
 async def test_a_retirement_that_is_taken_back_resumes_the_run(stage: Stage) -> None:
     v1 = await _stopped(stage)
     v1.state, v1.step = registry_pb2.Version.RETIRING, registry_pb2.Retirement.REINSTATE
-    assert (await stage.resume(v1.name)).state == replayer.Run.REPLAYING
+    assert (await stage.resume(v1.name)).state == run_pb2.Run.REPLAYING
     await stage.applied(v1.name, 100)
 
 
@@ -59,12 +59,12 @@ async def test_without_the_registry_no_run_is_resumed(stage: Stage) -> None:
     await stage.registry.stop()
     error = await refused(stage.resume(v1.name))
     assert isinstance(error, Unavailable)
-    assert (await stage.get(v1.name)).state == replayer.Run.STOPPED
+    assert (await stage.get(v1.name)).state == run_pb2.Run.STOPPED
 
 
 async def _stands_still(stage: Stage, version: str) -> None:
     run = await stage.get(version)
-    assert (run.state, run.live_workers) == (replayer.Run.STOPPED, 0)
+    assert (run.state, run.live_workers) == (run_pb2.Run.STOPPED, 0)
 
 
 async def test_a_version_retired_while_its_run_is_started(stage: Stage) -> None:
@@ -72,7 +72,7 @@ async def test_a_version_retired_while_its_run_is_started(stage: Stage) -> None:
     v1.asked_before_retired = 1
     assert (await refused(stage.begin(v1.name))).reason == "VERSION_RETIRED"
     await _stands_still(stage, v1.name)
-    dropped = await stage.call("DropTable", replayer.DropTableRequest(version=v1.name))
+    dropped = await stage.call("DropTable", table_pb2.DropTableRequest(version=v1.name))
     assert dropped.dropped
 
 

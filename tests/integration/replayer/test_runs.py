@@ -12,7 +12,7 @@ from turnout import definition_proto, log_range_proto
 from turnout.errors import FailedPrecondition, InvalidInput, NotFound
 from turnout.log_range import LogRange, PartitionOffset
 from turnout.registry.v1 import registry_pb2
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2
 
 
 async def test_a_run_copies_the_log_and_tails_it(stage: Stage) -> None:
@@ -22,7 +22,7 @@ async def test_a_run_copies_the_log_and_tails_it(stage: Stage) -> None:
     v1 = stage.registry.register(aggregate_source(topic), 1)
 
     started = await stage.begin(v1.name)
-    assert started.state == replayer.Run.REPLAYING  # the budget of copies is empty
+    assert started.state == run_pb2.Run.REPLAYING  # the budget of copies is empty
     assert started.workers == 2
     assert [p.end_offset for p in started.partitions] == [p.start_offset for p in started.partitions] or started.lag > 0
 
@@ -101,7 +101,7 @@ async def test_what_would_refuse_a_run_is_known_before_there_is_a_version(stage:
 
     async def problems(source: str, log_range: LogRange | None = None) -> dict[str, str]:
         definition = stage.registry.register(source, 1).job.definition
-        request = replayer.CheckDefinitionRequest(
+        request = run_pb2.CheckDefinitionRequest(
             definition=definition_proto.to_proto(definition), log_range=log_range_proto.to_proto(log_range)
         )
         answer = await stage.call("CheckDefinition", request)
@@ -123,10 +123,10 @@ async def test_what_would_refuse_a_run_is_known_before_there_is_a_version(stage:
 
 
 async def test_a_definition_that_is_none_is_not_checked(stage: Stage) -> None:
-    empty = replayer.CheckDefinitionRequest()
+    empty = run_pb2.CheckDefinitionRequest()
     assert (await refused(stage.call("CheckDefinition", empty))).reason == "INVALID_DEFINITION"
     definition = stage.registry.register(aggregate_source("t"), 1).job.definition
-    of_another = replayer.CheckDefinitionRequest(
+    of_another = run_pb2.CheckDefinitionRequest(
         definition=definition_proto.to_proto(definition),
         log_range=log_range_proto.to_proto(LogRange(start_offsets=(PartitionOffset("other", 0, 7),))),
     )
@@ -142,20 +142,20 @@ async def test_pause_resume_stop(stage: Stage) -> None:
     await stage.in_state(v1.name, "TAILING")
 
     paused = await stage.pause(v1.name)
-    assert (paused.state, paused.live_workers) == (replayer.Run.PAUSED, 0)
+    assert (paused.state, paused.live_workers) == (run_pb2.Run.PAUSED, 0)
     assert not any(p.owner for p in paused.partitions)
     more = flights(500, first=1000)
     await stage.kafka.produce(topic, more)
 
     resumed = await stage.resume(v1.name)
-    assert resumed.state == replayer.Run.REPLAYING
+    assert resumed.state == run_pb2.Run.REPLAYING
     await stage.applied(v1.name, 1500)
     await stage.in_state(v1.name, "TAILING")
     await stage.table_is_that_of(v1, records + more)
 
     stopped = await stage.end(v1.name)
-    assert (stopped.state, stopped.live_workers) == (replayer.Run.STOPPED, 0)
-    assert (await stage.end(v1.name)).state == replayer.Run.STOPPED
+    assert (stopped.state, stopped.live_workers) == (run_pb2.Run.STOPPED, 0)
+    assert (await stage.end(v1.name)).state == run_pb2.Run.STOPPED
     error = await refused(stage.pause(v1.name))
     assert (error.reason, "resume it first" in error.message) == ("RUN_STATE", True)
     await stage.resume(v1.name)
@@ -170,14 +170,14 @@ async def test_the_rate_is_limited_and_changed_live(stage: Stage) -> None:
 
     async def limited() -> bool:
         run = await stage.get(v1.name)
-        return run.state == replayer.Run.REPLAYING and 0 < run.records_per_s < 2000 and run.HasField("eta")
+        return run.state == run_pb2.Run.REPLAYING and 0 < run.records_per_s < 2000 and run.HasField("eta")
 
     assert await eventually(limited)
     gate = (await stage.gates(v1.name))["catch-up"]
     assert not gate.passed
     assert any("offsets behind the end of the log" in line for line in gate.evidence), gate.evidence
 
-    changed = await stage.call("SetRunRate", replayer.SetRunRateRequest(name=f"{v1.name}/run", rate_limit=0))
+    changed = await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{v1.name}/run", rate_limit=0))
     assert changed.rate_limit == 0
     await stage.applied(v1.name, 20_000)
     await stage.in_state(v1.name, "TAILING")
@@ -188,12 +188,12 @@ async def test_watch_sends_the_run_now_and_after_changes(stage: Stage) -> None:
     await stage.kafka.produce(topic, flights(3000))
     v1 = stage.registry.register(aggregate_source(topic), 1)
     await stage.begin(v1.name, rate_limit=3000)
-    seen: list[replayer.Run] = []
-    call = stage.stub.WatchRun(replayer.WatchRunRequest(name=f"{v1.name}/run"))
+    seen: list[run_pb2.Run] = []
+    call = stage.stub.WatchRun(run_pb2.WatchRunRequest(name=f"{v1.name}/run"))
     try:
         async for run in call:
             seen.append(run)
-            if run.state == replayer.Run.TAILING and run.live_workers == 1:
+            if run.state == run_pb2.Run.TAILING and run.live_workers == 1:
                 break
     finally:
         call.cancel()
@@ -210,18 +210,18 @@ async def test_runs_are_listed_in_pages(stage: Stage) -> None:
         await stage.begin(version.name)
     names, token = [], ""
     while True:
-        request = replayer.ListRunsRequest(parent="jobs/-", page_size=2, page_token=token)
+        request = run_pb2.ListRunsRequest(parent="jobs/-", page_size=2, page_token=token)
         page = await stage.call("ListRuns", request)
         names += [run.name for run in page.runs]
         token = page.next_page_token
         if not token:
             break
     assert names == [f"{version.name}/run" for version in versions]
-    of_job = await stage.call("ListRuns", replayer.ListRunsRequest(parent="jobs/punctuality"))
+    of_job = await stage.call("ListRuns", run_pb2.ListRunsRequest(parent="jobs/punctuality"))
     assert len(of_job.runs) == 3
-    none = await stage.call("ListRuns", replayer.ListRunsRequest(parent="jobs/other"))
+    none = await stage.call("ListRuns", run_pb2.ListRunsRequest(parent="jobs/other"))
     assert not none.runs
-    assert (await refused(stage.call("ListRuns", replayer.ListRunsRequest(parent="jobs/-", page_size=-1)))).reason
+    assert (await refused(stage.call("ListRuns", run_pb2.ListRunsRequest(parent="jobs/-", page_size=-1)))).reason
 
 
 async def test_the_estimate_rests_on_the_log_and_on_the_table_beside(stage: Stage) -> None:
@@ -230,7 +230,7 @@ async def test_the_estimate_rests_on_the_log_and_on_the_table_beside(stage: Stag
     await stage.kafka.produce(topic, records)
     v1 = stage.registry.register(aggregate_source(topic), 1)
     v2 = stage.registry.register(aggregate_source(topic, on_time=ON_TIME), 2)
-    estimate = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=v1.name))
+    estimate = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=v1.name))
     assert (estimate.records, estimate.partitions) == (2000, 4)
     size = sum(len(record.value or b"") for record in records)
     assert estimate.log_bytes == pytest.approx(size, rel=0.05)
@@ -239,6 +239,6 @@ async def test_the_estimate_rests_on_the_log_and_on_the_table_beside(stage: Stag
 
     await stage.begin(v1.name)
     await stage.applied(v1.name, 2000)
-    estimate = await stage.call("EstimateRun", replayer.EstimateRunRequest(version=v2.name))
+    estimate = await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=v2.name))
     assert estimate.table_bytes > 0
     assert any("version 1" in remark for remark in estimate.remarks)

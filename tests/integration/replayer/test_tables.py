@@ -15,7 +15,7 @@ from tests.support.eventually import eventually
 from tests.support.topics import Record
 from turnout import testing
 from turnout.errors import Aborted, FailedPrecondition, TurnoutError
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2, table_pb2
 
 RECORDS = flights(2000)
 
@@ -165,7 +165,7 @@ async def test_binary_fractions_have_a_tolerance_and_hidden_rows_do_not_count(st
     assert level.largest_absolute == pytest.approx(1.0)
     assert [sample.key[0].string_value for sample in found.samples] == ["b"]
 
-    moved = await stage.call("MoveView", replayer.MoveViewRequest(version=v1.name, epoch=1))
+    moved = await stage.call("MoveView", table_pb2.MoveViewRequest(version=v1.name, epoch=1))
     assert moved.moved
     assert await stage.rows("meters", ["meter"]) == [("a",), ("b",), ("c",)]
 
@@ -212,9 +212,9 @@ async def test_what_cannot_be_compared(stage: Stage) -> None:
 # --- the view -------------------------------------------------------------------------------------------------------
 
 
-async def _move(stage: Stage, version: str, epoch: int) -> replayer.MoveViewResponse:
-    answer = await stage.call("MoveView", replayer.MoveViewRequest(version=version, epoch=epoch))
-    assert isinstance(answer, replayer.MoveViewResponse)
+async def _move(stage: Stage, version: str, epoch: int) -> table_pb2.MoveViewResponse:
+    answer = await stage.call("MoveView", table_pb2.MoveViewRequest(version=version, epoch=epoch))
+    assert isinstance(answer, table_pb2.MoveViewResponse)
     return answer
 
 
@@ -285,7 +285,7 @@ async def test_a_view_that_others_build_on_stays(stage: Stage) -> None:
 
 
 async def _drop(stage: Stage, version: str) -> bool:
-    answer = await stage.call("DropTable", replayer.DropTableRequest(version=version))
+    answer = await stage.call("DropTable", table_pb2.DropTableRequest(version=version))
     return bool(answer.dropped)
 
 
@@ -310,7 +310,7 @@ async def test_drop_waits_for_the_run_and_for_readers(stage: Stage) -> None:
     assert len(await stage.rows("punctuality__v2", ["carrier"])) == 13
 
     run = await stage.get(v1)
-    assert (run.state, len(run.partitions)) == (replayer.Run.STOPPED, 0)
+    assert (run.state, len(run.partitions)) == (run_pb2.Run.STOPPED, 0)
     error = await refused(stage.resume(v1))
     assert (error.reason, "dropped" in error.message) == ("RUN_STATE", True)
     assert (await refused(stage.begin(v1))).reason == "VERSION_DROPPED"
@@ -331,13 +331,13 @@ async def test_a_drop_goes_on_when_its_caller_no_longer_waits(stage: Stage) -> N
         "create trigger slowly before delete on serving.dead_letters for each row execute function slowly()"
     )
     with pytest.raises(TurnoutError):
-        await stage.call("DropTable", replayer.DropTableRequest(version=v1), timeout_s=0.5)
+        await stage.call("DropTable", table_pb2.DropTableRequest(version=v1), timeout_s=0.5)
 
     async def dropped() -> bool:
         return await stage.query("select to_regclass('serving.punctuality__v1') as it") == [(None,)]
 
     assert await eventually(dropped)
-    assert (await stage.get(v1)).state == replayer.Run.STOPPED
+    assert (await stage.get(v1)).state == run_pb2.Run.STOPPED
 
 
 async def test_a_table_that_the_view_shows_is_not_dropped(stage: Stage) -> None:

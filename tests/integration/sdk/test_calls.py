@@ -17,13 +17,13 @@ from turnout.errors import Violation
 from turnout.kinds import Kind
 from turnout.query.v1 import query_pb2
 from turnout.registry.v1 import registry_pb2
-from turnout.replayer.v1 import replayer_pb2
+from turnout.replayer.v1 import capacity_pb2, run_pb2
 from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Merge, TopicSource
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import route_pb2
 
 AWAY = errors.Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL does not answer; try again.")
 JOB = registry_pb2.Job(name="jobs/a")
-RUN = replayer_pb2.Run(name="jobs/a/versions/2/run", state=replayer_pb2.Run.REPLAYING)
+RUN = run_pb2.Run(name="jobs/a/versions/2/run", state=run_pb2.Run.REPLAYING)
 DEFINITION = JobDefinition(
     job="a",
     kind=JobKind.AGGREGATE,
@@ -221,7 +221,7 @@ async def test_cancelling_a_watch_ends_it() -> None:
 
 
 async def test_a_watch_goes_on_after_a_restart() -> None:
-    tailing = replayer_pb2.Run(name=RUN.name, state=replayer_pb2.Run.TAILING)
+    tailing = run_pb2.Run(name=RUN.name, state=run_pb2.Run.TAILING)
     script = Script(WatchRun=[[RUN, AWAY], [AWAY], [RUN, tailing], [errors.NotFound("RUN_NOT_FOUND", "It is gone.")]])
     async with serving(script) as target, Client(target) as client:
         states = [run.state.value async for run in client.watch_run("a", 2)]
@@ -237,7 +237,7 @@ async def test_a_watch_that_says_nothing_is_given_up() -> None:
 
 
 async def test_each_service_has_its_target_and_each_target_one_channel() -> None:
-    registry, rest = Script(GetJob=[JOB]), Script(GetRun=[RUN], GetRoute=[switcher_pb2.Route(name="jobs/a/route")])
+    registry, rest = Script(GetJob=[JOB]), Script(GetRun=[RUN], GetRoute=[route_pb2.Route(name="jobs/a/route")])
     async with serving(registry) as one, serving(rest) as two:
         targets = {"registry": one, "replayer": two, "switcher": two, "query": two}
         async with Client(targets=targets) as client:
@@ -257,7 +257,7 @@ async def test_requests_say_what_the_method_was_given() -> None:
         PauseRun=[RUN],
         ResumeRun=[RUN],
         StopRun=[RUN],
-        UpdateCapacity=[replayer_pb2.Capacity()],
+        UpdateCapacity=[capacity_pb2.Capacity()],
     )
     async with serving(script) as target, Client(target) as client:
         await client.start_run("a", 2, workers=4, rate_limit=1000, priority=7)
@@ -276,7 +276,7 @@ async def test_requests_say_what_the_method_was_given() -> None:
     (update,) = script.requests["UpdateCapacity"]
     assert update.update_mask.paths == ["copies_max", "read_p99_ratio_max"]
     assert (update.capacity.copies_max, update.capacity.read_p99_ratio_max, update.capacity.etag) == (0, 1.5, "e")
-    assert script.requests["SetRunRate"] == [replayer_pb2.SetRunRateRequest(name="jobs/a/versions/2/run")]
+    assert script.requests["SetRunRate"] == [run_pb2.SetRunRateRequest(name="jobs/a/versions/2/run")]
     assert {request.name for method in ("PauseRun", "ResumeRun", "StopRun") for request in script.requests[method]} == {
         "jobs/a/versions/2/run"
     }
@@ -284,9 +284,9 @@ async def test_requests_say_what_the_method_was_given() -> None:
 
 async def test_lists_are_read_to_their_end() -> None:
     runs = [
-        replayer_pb2.ListRunsResponse(runs=[RUN, RUN], next_page_token="two"),
-        replayer_pb2.ListRunsResponse(next_page_token="three"),
-        replayer_pb2.ListRunsResponse(runs=[RUN]),
+        run_pb2.ListRunsResponse(runs=[RUN, RUN], next_page_token="two"),
+        run_pb2.ListRunsResponse(next_page_token="three"),
+        run_pb2.ListRunsResponse(runs=[RUN]),
     ]
     script = Script(ListRuns=runs)
     async with serving(script) as target, Client(target) as client:

@@ -21,14 +21,14 @@ from turnout.column_values import column_of
 from turnout.errors import InvalidInput, ResourceExhausted, Unavailable
 from turnout.kinds import Kind
 from turnout.query.v1 import query_pb2 as pb
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import change_pb2, route_pb2
 from turnout.tasks import beside
 
 ANSWER = pb.GetResponse(served=pb.ServedVersion(version=1, epoch=3, columns=["k"], cause=pb.ServedVersion.ROUTED))
 PAGE = pb.ScanResponse(served=ANSWER.served, columns=[column_of(Kind.INT64, [7])])
-CHANGE = switcher_pb2.RouteChange(
-    route=switcher_pb2.Route(name="jobs/j/route", epoch=4, active_version=2),
-    command=switcher_pb2.RouteChange.CUT_OVER,
+CHANGE = change_pb2.RouteChange(
+    route=route_pb2.Route(name="jobs/j/route", epoch=4, active_version=2),
+    command=change_pb2.RouteChange.CUT_OVER,
     changed=True,
 )
 AWAY = Unavailable("ROUTE_STALE", "This front last heard from the switcher 61 s ago.")

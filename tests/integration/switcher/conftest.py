@@ -20,7 +20,7 @@ from tests.integration.switcher.front import Front
 from tests.integration.switcher.registry import RegistryOnDemand
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from turnout.channel import connect
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, release_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 ROUTE = "jobs/carrier-punctuality/route"
@@ -37,57 +37,59 @@ class Switcher:
     target: str
     stub: Any
 
-    async def cut_over(self, version: int, **fields: Any) -> pb.RouteChange:
-        request = pb.CutOverRouteRequest(name=ROUTE, version=version, **fields)
-        change: pb.RouteChange = await self.stub.CutOverRoute(request, timeout=TIMEOUT_S)
+    async def cut_over(self, version: int, **fields: Any) -> change_pb2.RouteChange:
+        request = change_pb2.CutOverRouteRequest(name=ROUTE, version=version, **fields)
+        change: change_pb2.RouteChange = await self.stub.CutOverRoute(request, timeout=TIMEOUT_S)
         return change
 
-    async def set_traffic(self, weights: dict[int, int], **fields: Any) -> pb.RouteChange:
-        arms = [pb.Arm(version=version, weight=weight) for version, weight in weights.items()]
-        request = pb.SetTrafficRequest(name=ROUTE, arms=arms, **fields)
-        change: pb.RouteChange = await self.stub.SetTraffic(request, timeout=TIMEOUT_S)
+    async def set_traffic(self, weights: dict[int, int], **fields: Any) -> change_pb2.RouteChange:
+        arms = [route_pb2.Arm(version=version, weight=weight) for version, weight in weights.items()]
+        request = change_pb2.SetTrafficRequest(name=ROUTE, arms=arms, **fields)
+        change: change_pb2.RouteChange = await self.stub.SetTraffic(request, timeout=TIMEOUT_S)
         return change
 
-    async def require_gates(self, *gates: str) -> pb.RouteChange:
-        request = pb.RequireGatesRequest(name=ROUTE, gates=gates)
-        change: pb.RouteChange = await self.stub.RequireGates(request, timeout=TIMEOUT_S)
+    async def require_gates(self, *gates: str) -> change_pb2.RouteChange:
+        request = change_pb2.RequireGatesRequest(name=ROUTE, gates=gates)
+        change: change_pb2.RouteChange = await self.stub.RequireGates(request, timeout=TIMEOUT_S)
         return change
 
-    async def roll_back(self, **fields: Any) -> pb.RouteChange:
-        request = pb.RollBackRouteRequest(name=ROUTE, **fields)
-        change: pb.RouteChange = await self.stub.RollBackRoute(request, timeout=TIMEOUT_S)
+    async def roll_back(self, **fields: Any) -> change_pb2.RouteChange:
+        request = change_pb2.RollBackRouteRequest(name=ROUTE, **fields)
+        change: change_pb2.RouteChange = await self.stub.RollBackRoute(request, timeout=TIMEOUT_S)
         return change
 
-    async def cut_over_many(self, versions: dict[str, int], **fields: Any) -> list[pb.RouteChange]:
-        cut_overs = [pb.CutOver(name=f"jobs/{job}/route", version=version) for job, version in versions.items()]
-        request = pb.CutOverRoutesRequest(cut_overs=cut_overs, **fields)
+    async def cut_over_many(self, versions: dict[str, int], **fields: Any) -> list[change_pb2.RouteChange]:
+        cut_overs = [change_pb2.CutOver(name=f"jobs/{job}/route", version=version) for job, version in versions.items()]
+        request = change_pb2.CutOverRoutesRequest(cut_overs=cut_overs, **fields)
         return list((await self.stub.CutOverRoutes(request, timeout=TIMEOUT_S)).route_changes)
 
-    async def roll_back_many(self, *jobs: str, **fields: Any) -> list[pb.RouteChange]:
-        request = pb.RollBackRoutesRequest(roll_backs=[pb.RollBack(name=f"jobs/{job}/route") for job in jobs], **fields)
+    async def roll_back_many(self, *jobs: str, **fields: Any) -> list[change_pb2.RouteChange]:
+        request = change_pb2.RollBackRoutesRequest(
+            roll_backs=[change_pb2.RollBack(name=f"jobs/{job}/route") for job in jobs], **fields
+        )
         return list((await self.stub.RollBackRoutes(request, timeout=TIMEOUT_S)).route_changes)
 
-    async def readiness(self) -> pb.RollbackReadiness:
-        request = pb.GetRollbackReadinessRequest(name=ROUTE)
-        found: pb.RollbackReadiness = await self.stub.GetRollbackReadiness(request, timeout=TIMEOUT_S)
+    async def readiness(self) -> change_pb2.RollbackReadiness:
+        request = change_pb2.GetRollbackReadinessRequest(name=ROUTE)
+        found: change_pb2.RollbackReadiness = await self.stub.GetRollbackReadiness(request, timeout=TIMEOUT_S)
         return found
 
-    async def route(self, name: str = ROUTE) -> pb.Route:
-        route: pb.Route = await self.stub.GetRoute(pb.GetRouteRequest(name=name), timeout=TIMEOUT_S)
+    async def route(self, name: str = ROUTE) -> route_pb2.Route:
+        route: route_pb2.Route = await self.stub.GetRoute(route_pb2.GetRouteRequest(name=name), timeout=TIMEOUT_S)
         return route
 
-    async def release(self, version: str, **fields: Any) -> pb.Release:
-        request = pb.ReleaseVersionRequest(version=version, **fields)
-        release: pb.Release = await self.stub.ReleaseVersion(request, timeout=TIMEOUT_S)
+    async def release(self, version: str, **fields: Any) -> release_pb2.Release:
+        request = release_pb2.ReleaseVersionRequest(version=version, **fields)
+        release: release_pb2.Release = await self.stub.ReleaseVersion(request, timeout=TIMEOUT_S)
         return release
 
     async def reinstate(self, version: str, **fields: Any) -> None:
-        request = pb.ReinstateVersionRequest(version=version, **fields)
+        request = release_pb2.ReinstateVersionRequest(version=version, **fields)
         await self.stub.ReinstateVersion(request, timeout=TIMEOUT_S)
 
-    async def changes(self, **fields: Any) -> pb.ListRouteChangesResponse:
-        request = pb.ListRouteChangesRequest(parent=ROUTE, **fields)
-        page: pb.ListRouteChangesResponse = await self.stub.ListRouteChanges(request, timeout=TIMEOUT_S)
+    async def changes(self, **fields: Any) -> change_pb2.ListRouteChangesResponse:
+        request = change_pb2.ListRouteChangesRequest(parent=ROUTE, **fields)
+        page: change_pb2.ListRouteChangesResponse = await self.stub.ListRouteChanges(request, timeout=TIMEOUT_S)
         return page
 
 

@@ -13,16 +13,16 @@ from tests.support.eventually import eventually
 from turnout.exposure import Exposure, Signer, identity
 from turnout.reading.route_proto import route_of
 from turnout.routing import Route, resolve
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, decision_pb2, experiment_pb2, outcome_pb2, route_pb2
 
 JOB = "jobs/carrier-punctuality"
 NAME = f"{JOB}/experiments/e"
 
 
-def experiment(weights: dict[int, int], **fields: Any) -> pb.Experiment:
+def experiment(weights: dict[int, int], **fields: Any) -> experiment_pb2.Experiment:
     """Counts by the caller's unit; the first version is the control."""
-    arms = [pb.Arm(version=version, weight=weight) for version, weight in weights.items()]
-    return pb.Experiment(arms=arms, units=pb.UNITS_CALLER, **fields)
+    arms = [route_pb2.Arm(version=version, weight=weight) for version, weight in weights.items()]
+    return experiment_pb2.Experiment(arms=arms, units=route_pb2.UNITS_CALLER, **fields)
 
 
 class Experimenting:
@@ -32,52 +32,54 @@ class Experimenting:
         self.stub = switcher.stub
         self.front = front
 
-    async def create(self, weights: dict[int, int], name: str = "e", **fields: Any) -> pb.Experiment:
-        request = pb.CreateExperimentRequest(
+    async def create(self, weights: dict[int, int], name: str = "e", **fields: Any) -> experiment_pb2.Experiment:
+        request = experiment_pb2.CreateExperimentRequest(
             parent=JOB, experiment_id=name, experiment=experiment(weights, **fields.pop("experiment", {})), **fields
         )
-        created: pb.Experiment = await self.stub.CreateExperiment(request, timeout=TIMEOUT_S)
+        created: experiment_pb2.Experiment = await self.stub.CreateExperiment(request, timeout=TIMEOUT_S)
         return created
 
-    async def get(self, name: str = NAME) -> pb.Experiment:
-        found: pb.Experiment = await self.stub.GetExperiment(pb.GetExperimentRequest(name=name), timeout=TIMEOUT_S)
+    async def get(self, name: str = NAME) -> experiment_pb2.Experiment:
+        found: experiment_pb2.Experiment = await self.stub.GetExperiment(
+            experiment_pb2.GetExperimentRequest(name=name), timeout=TIMEOUT_S
+        )
         return found
 
-    async def stop(self, **fields: Any) -> pb.Experiment:
-        request = pb.StopExperimentRequest(name=NAME, **fields)
-        stopped: pb.Experiment = await self.stub.StopExperiment(request, timeout=TIMEOUT_S)
+    async def stop(self, **fields: Any) -> experiment_pb2.Experiment:
+        request = experiment_pb2.StopExperimentRequest(name=NAME, **fields)
+        stopped: experiment_pb2.Experiment = await self.stub.StopExperiment(request, timeout=TIMEOUT_S)
         return stopped
 
-    async def decisions(self) -> list[pb.Decision]:
-        request = pb.ListDecisionsRequest(parent=NAME)
-        answer: pb.ListDecisionsResponse = await self.stub.ListDecisions(request, timeout=TIMEOUT_S)
+    async def decisions(self) -> list[decision_pb2.Decision]:
+        request = decision_pb2.ListDecisionsRequest(parent=NAME)
+        answer: decision_pb2.ListDecisionsResponse = await self.stub.ListDecisions(request, timeout=TIMEOUT_S)
         return list(answer.decisions)
 
     async def replay_all(self) -> list[bool]:
         return [
-            (await self.stub.ReplayDecision(pb.ReplayDecisionRequest(name=one.name), timeout=TIMEOUT_S)).equal
+            (await self.stub.ReplayDecision(decision_pb2.ReplayDecisionRequest(name=one.name), timeout=TIMEOUT_S)).equal
             for one in await self.decisions()
         ]
 
     async def maps_agree(self) -> list[bool]:
         """Of each decision that was carried out and moved units: whether its map is the one that was committed."""
-        request = pb.ListRouteChangesRequest(parent=f"{JOB}/route")
-        changes: pb.ListRouteChangesResponse = await self.stub.ListRouteChanges(request, timeout=TIMEOUT_S)
+        request = change_pb2.ListRouteChangesRequest(parent=f"{JOB}/route")
+        changes: change_pb2.ListRouteChangesResponse = await self.stub.ListRouteChanges(request, timeout=TIMEOUT_S)
         committed = {one.route.epoch: one.route.intervals for one in changes.route_changes}
         agree = []
         for one in await self.decisions():
             if not one.carried_out or one.action in ("KEEP", "PAUSE"):
                 continue
-            whole = await self.stub.GetDecision(pb.GetDecisionRequest(name=one.name), timeout=TIMEOUT_S)
+            whole = await self.stub.GetDecision(decision_pb2.GetDecisionRequest(name=one.name), timeout=TIMEOUT_S)
             drawn = json.loads(whole.record)["conclusion"]["after"]["intervals"]
             there = [[i.low, i.high, i.version, i.acquired_epoch] for i in committed[one.epoch]]
             agree.append(drawn == there)
         return agree
 
     async def state(self) -> str:
-        return pb.Experiment.State.Name((await self.get()).state)
+        return experiment_pb2.Experiment.State.Name((await self.get()).state)
 
-    async def until(self, state: str) -> pb.Experiment:
+    async def until(self, state: str) -> experiment_pb2.Experiment:
         """The experiment once it is in the state."""
 
         async def reached() -> bool:
@@ -115,11 +117,13 @@ class Experimenting:
         key = self.front.snapshot.exposure_keys[-1]
         return Signer(key.number, key.key).id_of(exposure)
 
-    async def observe(self, exposures: Iterable[Exposure], metric: pb.Metric.ValueType = pb.METRIC_UNSPECIFIED) -> None:
+    async def observe(
+        self, exposures: Iterable[Exposure], metric: outcome_pb2.Metric.ValueType = outcome_pb2.METRIC_UNSPECIFIED
+    ) -> None:
         """Tell the switcher of first exposures, or of what the front saw of them."""
         await self.record(
             observations=[
-                pb.Observation(
+                outcome_pb2.Observation(
                     experiment=one.experiment,
                     epoch=one.epoch,
                     version=one.version,
@@ -133,24 +137,29 @@ class Experimenting:
         )
 
     async def report(
-        self, exposures: Iterable[Exposure], metric: pb.Metric.ValueType = pb.METRIC_ERROR, **fields: Any
+        self,
+        exposures: Iterable[Exposure],
+        metric: outcome_pb2.Metric.ValueType = outcome_pb2.METRIC_ERROR,
+        **fields: Any,
     ) -> list[str]:
         """Tell the switcher what clients said; what became of it."""
-        outcomes = [pb.ReportedOutcome(exposure_id=self.id_of(one), metric=metric, **fields) for one in exposures]
+        outcomes = [
+            outcome_pb2.ReportedOutcome(exposure_id=self.id_of(one), metric=metric, **fields) for one in exposures
+        ]
         return await self.record(outcomes=outcomes)
 
     async def record(self, **fields: Any) -> list[str]:
-        request = pb.RecordOutcomesRequest(front=self.front.name, **fields)
-        answer: pb.RecordOutcomesResponse = await self.stub.RecordOutcomes(request, timeout=TIMEOUT_S)
-        return [pb.RecordOutcomesResponse.Result.Name(one) for one in answer.results]
+        request = outcome_pb2.RecordOutcomesRequest(front=self.front.name, **fields)
+        answer: outcome_pb2.RecordOutcomesResponse = await self.stub.RecordOutcomes(request, timeout=TIMEOUT_S)
+        return [outcome_pb2.RecordOutcomesResponse.Result.Name(one) for one in answer.results]
 
 
-def harm(found: pb.Experiment, metric: str = "ERROR", place: int = 0) -> tuple[int, ...]:
+def harm(found: experiment_pb2.Experiment, metric: str = "ERROR", place: int = 0) -> tuple[int, ...]:
     """First ones of a harm, of the control and of a candidate."""
     [counts] = [tuple(one.counts) for one in found.standing.candidates[place].harms if one.name == metric]
     return counts
 
 
-def units(found: pb.Experiment) -> list[int]:
+def units(found: experiment_pb2.Experiment) -> list[int]:
     """Units of each arm."""
     return [arm.units for arm in found.standing.arms]

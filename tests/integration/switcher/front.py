@@ -9,7 +9,7 @@ import grpc
 
 from tests.support.eventually import eventually
 from turnout.channel import connect
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import front_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 
@@ -26,12 +26,12 @@ class Front:
         """Why it cannot serve any proposal."""
         self.way_back_problem = ""
         """Why it cannot read what a rollback would return to."""
-        self.routes: dict[str, pb.Route] = {}
-        self.committed: list[pb.RouteCommitted] = []
-        self.proposals: list[pb.Proposal] = []
+        self.routes: dict[str, route_pb2.Route] = {}
+        self.committed: list[front_pb2.RouteCommitted] = []
+        self.proposals: list[front_pb2.Proposal] = []
         self.cancelled: list[str] = []
         self.beats = 0
-        self.read_load: pb.ReadLoad | None = None
+        self.read_load: front_pb2.ReadLoad | None = None
         """What it says of its reads with every heartbeat."""
         self.acknowledged = 0
         self.ended_with: grpc.aio.AioRpcError | None = None
@@ -43,11 +43,11 @@ class Front:
         """Say hello; returns with the snapshot."""
         stub: Any = rpc.SwitcherStub(self._channel)
         self._call = stub.WatchRoutes()
-        hello = pb.Hello(front=self.name, address="127.0.0.1:1")
+        hello = front_pb2.Hello(front=self.name, address="127.0.0.1:1")
         hello.may_serve_for.FromTimedelta(self.may_serve_for)
-        await self._send(pb.WatchRoutesRequest(hello=hello))
+        await self._send(front_pb2.WatchRoutesRequest(hello=hello))
         first = await self._call.read()
-        self.snapshot: pb.Snapshot = first.snapshot
+        self.snapshot: front_pb2.Snapshot = first.snapshot
         for committed in self.snapshot.routes:
             await self._adopt(committed)
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._beat())]
@@ -72,12 +72,12 @@ class Front:
                 await task
         await self._channel.close()
 
-    async def report(self, proposal: str, state: pb.Report.State.ValueType, reason: str = "") -> None:
+    async def report(self, proposal: str, state: front_pb2.Report.State.ValueType, reason: str = "") -> None:
         """Say what became of a proposal."""
-        report = pb.Report(proposal=proposal, state=state, reason=reason)
-        await self._send(pb.WatchRoutesRequest(report=report))
+        report = front_pb2.Report(proposal=proposal, state=state, reason=reason)
+        await self._send(front_pb2.WatchRoutesRequest(report=report))
 
-    async def _send(self, request: pb.WatchRoutesRequest) -> None:
+    async def _send(self, request: front_pb2.WatchRoutesRequest) -> None:
         async with self._lock:
             await self._call.write(request)
 
@@ -86,7 +86,9 @@ class Front:
         while True:
             self.beats += 1
             await self._send(
-                pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=self.beats, read_load=self.read_load))
+                front_pb2.WatchRoutesRequest(
+                    heartbeat=front_pb2.Heartbeat(sequence=self.beats, read_load=self.read_load)
+                )
             )
             await asyncio.sleep(every_s)
 
@@ -97,18 +99,18 @@ class Front:
         except grpc.aio.AioRpcError as error:
             self.ended_with = error
 
-    async def _handle(self, response: pb.WatchRoutesResponse) -> None:
+    async def _handle(self, response: front_pb2.WatchRoutesResponse) -> None:
         match response.WhichOneof("message"):
             case "proposal":
                 self.proposals.append(response.proposal)
                 if self.nack:
-                    await self.report(response.proposal.proposal, pb.Report.NACK, self.nack)
+                    await self.report(response.proposal.proposal, front_pb2.Report.NACK, self.nack)
                 elif self.prepares:
                     asked = response.proposal.way_back_versions or any(
                         one.way_back_versions for one in response.proposal.others
                     )
                     problem = self.way_back_problem if asked else ""
-                    await self.report(response.proposal.proposal, pb.Report.PREPARED, problem)
+                    await self.report(response.proposal.proposal, front_pb2.Report.PREPARED, problem)
             case "proposal_cancelled":
                 self.cancelled.append(response.proposal_cancelled.proposal)
             case "route_committed":
@@ -116,15 +118,15 @@ class Front:
             case "heartbeat_acknowledged":
                 self.acknowledged = response.heartbeat_acknowledged.sequence
 
-    async def _adopt(self, committed: pb.RouteCommitted) -> None:
+    async def _adopt(self, committed: front_pb2.RouteCommitted) -> None:
         self.committed.append(committed)
         self.routes |= {route.name: route for route in (committed.route, *committed.others)}
         if self.serves:
-            await self.report(committed.proposal, pb.Report.SERVING)
+            await self.report(committed.proposal, front_pb2.Report.SERVING)
         if self.drains:
-            await self.report(committed.proposal, pb.Report.DRAINED)
+            await self.report(committed.proposal, front_pb2.Report.DRAINED)
 
-    async def until_proposed(self, count: int = 1) -> pb.Proposal:
+    async def until_proposed(self, count: int = 1) -> front_pb2.Proposal:
         """The newest proposal once there are so many."""
 
         async def proposed() -> bool:

@@ -15,11 +15,11 @@ from tests.integration.switcher.conftest import (
 )
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
-from turnout.replayer.v1 import replayer_pb2
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.replayer.v1 import run_pb2
+from turnout.switcher.v1 import change_pb2, front_pb2, route_pb2
 
 
-def weights(route: pb.Route) -> dict[int, int]:
+def weights(route: route_pb2.Route) -> dict[int, int]:
     return {arm.version: arm.weight for arm in route.arms}
 
 
@@ -43,7 +43,7 @@ async def test_the_first_cutover_creates_the_route(
         ("schema", True),
         ("rollback", True),
     ]
-    assert change.route.view.state == pb.View.MOVED
+    assert change.route.view.state == route_pb2.View.MOVED
     assert replayer.views == {"carrier-punctuality": (1, 1)}
     assert front.routes[ROUTE].etag == change.route.etag == (await switcher.route()).etag
     assert front.committed[0].proposal == front.proposals[0].proposal
@@ -79,7 +79,7 @@ async def test_split_then_cutover_then_rollback_then_cutover(
     assert replayer.asked == [(1, 0)] * 2 + [(2, 1)] * 6, "a rollback asks no gate"
     assert replayer.views == {"carrier-punctuality": (2, 5)}
     audit = (await switcher.changes()).route_changes
-    assert [(c.route.epoch, pb.RouteChange.Command.Name(c.command)) for c in audit] == [
+    assert [(c.route.epoch, change_pb2.RouteChange.Command.Name(c.command)) for c in audit] == [
         (5, "CUT_OVER"),
         (4, "ROLL_BACK"),
         (3, "CUT_OVER"),
@@ -141,7 +141,7 @@ async def test_a_run_stopped_while_the_fronts_prepare_stops_the_change(
     change = asyncio.create_task(refused(switcher.cut_over(2)))
     proposal = await front.until_proposed(2)
     replayer.failing[2, "catch-up"] = ["The run of v2 is STOPPED."]
-    await front.report(proposal.proposal, pb.Report.PREPARED)
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
     refusal = await change
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "GATES_FAILED")
     assert refusal.violations == [("catch-up", V2, "The run of v2 is STOPPED.")]
@@ -162,7 +162,7 @@ async def test_the_audit_keeps_the_evidence_at_the_commit(
     change = asyncio.create_task(switcher.cut_over(1))
     proposal = await front.until_proposed()
     replayer.evidence = "3 offsets behind, at the commit."
-    await front.report(proposal.proposal, pb.Report.PREPARED)
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
     assert (await change).gates[0].evidence == ["3 offsets behind, at the commit."]
     (audit,) = (await switcher.changes()).route_changes
     assert audit.gates[0].evidence == ["3 offsets behind, at the commit."]
@@ -241,7 +241,7 @@ async def test_a_rollback_wakes_its_runs_and_tells_how_stale_they_are(
     await switcher.cut_over(1)
     await switcher.cut_over(2)
     run = f"{V1}/run"
-    replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED, lag=1234)
+    replayer.runs[run] = run_pb2.Run(name=run, state=run_pb2.Run.STOPPED, lag=1234)
     dry = await switcher.roll_back(validate_only=True)
     found = [
         "carrier-punctuality v1 is 1,234 offsets behind the end of the log.",
@@ -264,7 +264,7 @@ async def test_a_rollback_does_not_wait_for_a_replayer_that_is_away(
     change = await switcher.roll_back()
     assert change.route.active_version == 1
     assert change.warnings[0].startswith("The run of carrier-punctuality v1 could not be looked at")
-    assert (change.route.view.state, change.route.view.version) == (pb.View.PENDING, 2)
+    assert (change.route.view.state, change.route.view.version) == (route_pb2.View.PENDING, 2)
     refusal = await refused(switcher.cut_over(2))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "REPLAYER_UNAVAILABLE")
 
@@ -273,7 +273,7 @@ async def test_a_run_is_woken_later_when_the_replayer_was_away(switcher: Switche
     await switcher.cut_over(1)
     await switcher.cut_over(2)
     run = f"{V1}/run"
-    replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED)
+    replayer.runs[run] = run_pb2.Run(name=run, state=run_pb2.Run.STOPPED)
     replayer.runs_away = True
     change = await switcher.roll_back()
     assert change.route.active_version == 1
@@ -293,7 +293,7 @@ async def test_a_rollback_that_is_refused_wakes_nothing(
     await switcher.cut_over(1)
     await switcher.cut_over(2)
     run = f"{V1}/run"
-    replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED)
+    replayer.runs[run] = run_pb2.Run(name=run, state=run_pb2.Run.STOPPED)
     front.nack = "v1 has no table"
     assert (await refused(switcher.roll_back())).reason == "NOT_PREPARED"
     assert not replayer.resumed
@@ -306,12 +306,12 @@ async def test_a_blocked_view_follows_later(switcher: Switcher, replayer: Replay
     replayer.view_blocked_by = "session 4711, idle in transaction for 3 minutes"
     change = await switcher.cut_over(1)
     assert change.changed
-    assert change.route.view.state == pb.View.PENDING
+    assert change.route.view.state == route_pb2.View.PENDING
     assert change.route.view.waiting_for == "session 4711, idle in transaction for 3 minutes"
     replayer.view_blocked_by = ""
 
     async def moved() -> bool:
-        return (await switcher.route()).view.state == pb.View.MOVED
+        return (await switcher.route()).view.state == route_pb2.View.MOVED
 
     await eventually(moved)
     assert replayer.views == {"carrier-punctuality": (1, 1)}
@@ -323,7 +323,7 @@ async def test_a_rollback_stands_even_if_its_run_cannot_be_resumed(
     await switcher.cut_over(1)
     await switcher.cut_over(2)
     run = f"{V1}/run"
-    replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.PAUSED, lag=5)
+    replayer.runs[run] = run_pb2.Run(name=run, state=run_pb2.Run.PAUSED, lag=5)
     replayer.resume_fails = "The topic flights was created anew."
     change = await switcher.roll_back()
     assert change.route.active_version == 1
@@ -341,7 +341,7 @@ async def test_one_request_sent_twice_at_once_has_one_answer(switcher: Switcher,
         if isinstance(answer, grpc.aio.AioRpcError):
             assert answer.code() == grpc.StatusCode.ABORTED
         else:
-            assert isinstance(answer, pb.RouteChange)
+            assert isinstance(answer, change_pb2.RouteChange)
             assert (answer.changed, answer.commit_time) == (True, stored.commit_time)
     assert (await switcher.route()).epoch == 2
 
@@ -354,10 +354,10 @@ async def test_pages(switcher: Switcher) -> None:
     epochs = [change.route.epoch for change in [*first.route_changes, *rest.route_changes]]
     assert (epochs, rest.next_page_token) == ([3, 2, 1], "")
     other = "jobs/another-job/route"
-    await switcher.stub.CutOverRoute(pb.CutOverRouteRequest(name=other, version=1), timeout=TIMEOUT_S)
-    page = await switcher.stub.ListRoutes(pb.ListRoutesRequest(page_size=1), timeout=TIMEOUT_S)
+    await switcher.stub.CutOverRoute(change_pb2.CutOverRouteRequest(name=other, version=1), timeout=TIMEOUT_S)
+    page = await switcher.stub.ListRoutes(route_pb2.ListRoutesRequest(page_size=1), timeout=TIMEOUT_S)
     assert [route.name for route in page.routes] == [other]
-    following = pb.ListRoutesRequest(page_size=1, page_token=page.next_page_token)
+    following = route_pb2.ListRoutesRequest(page_size=1, page_token=page.next_page_token)
     page = await switcher.stub.ListRoutes(following, timeout=TIMEOUT_S)
     assert ([route.name for route in page.routes], page.next_page_token) == ([ROUTE], "")
     for fields, reason in (({"page_size": -1}, "INVALID_PAGE_SIZE"), ({"page_token": "?"}, "INVALID_PAGE_TOKEN")):
@@ -390,7 +390,7 @@ async def test_two_operators_at_once(switcher: Switcher, make_front: MakeFront) 
         etag = first.route.etag if round_ == 0 else (await switcher.route()).etag
         calls = [switcher.cut_over(version, etag=etag) for version in (2 + round_ * 2, 3 + round_ * 2)]
         answers = await asyncio.gather(*calls, return_exceptions=True)
-        changed = [answer for answer in answers if isinstance(answer, pb.RouteChange)]
+        changed = [answer for answer in answers if isinstance(answer, change_pb2.RouteChange)]
         errors = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
         assert len(changed) == len(errors) == 1
         assert errors[0].code() == grpc.StatusCode.ABORTED

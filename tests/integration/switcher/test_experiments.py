@@ -20,11 +20,13 @@ from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from turnout.errors import Aborted
 from turnout.exposure import Exposure
-from turnout.replayer.v1 import replayer_pb2 as replayer_pb
+from turnout.replayer.v1 import comparison_pb2
 from turnout.routing import WHOLE
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, experiment_pb2, front_pb2, outcome_pb2
 
-AT_ONCE = pb.Plan(window=Duration(seconds=1), delay=Duration(seconds=0), harms=[pb.METRIC_ERROR, pb.METRIC_SLOW])
+AT_ONCE = experiment_pb2.Plan(
+    window=Duration(seconds=1), delay=Duration(seconds=0), harms=[outcome_pb2.METRIC_ERROR, outcome_pb2.METRIC_SLOW]
+)
 
 
 @pytest.fixture
@@ -38,13 +40,13 @@ async def lab(switcher: Switcher, make_front: MakeFront) -> Experimenting:
 async def test_an_experiment_starts_on_the_route_which_it_then_owns(lab: Experimenting, switcher: Switcher) -> None:
     created = await lab.create({1: 9500, 2: 500}, reason="is v2 any better?", claimed_actor="ada")
     assert created.name == NAME
-    assert created.state == pb.Experiment.RUNNING
+    assert created.state == experiment_pb2.Experiment.RUNNING
     route = await switcher.route()
     assert route.owner == route.experiment.name == NAME
     assert [(arm.version, arm.weight) for arm in route.arms] == [(1, 9500), (2, 500)]
     assert lab.route.experiment is not None  # the front has it, too
     [change, _] = (await switcher.changes()).route_changes
-    assert change.command == pb.RouteChange.START_EXPERIMENT
+    assert change.command == change_pb2.RouteChange.START_EXPERIMENT
     assert (change.claimed_actor, change.reason) == ("ada", "is v2 any better?")
     assert {gate.version for gate in change.gates} == {2}
 
@@ -62,7 +64,7 @@ async def test_gates_stand_before_it_and_its_name_is_free_again(
     assert refusal.reason == "GATES_FAILED"
     assert (await switcher.route()).owner == ""
     del replayer.failing[(2, "catch-up")]
-    assert (await lab.create({1: 9500, 2: 500})).state == pb.Experiment.RUNNING
+    assert (await lab.create({1: 9500, 2: 500})).state == experiment_pb2.Experiment.RUNNING
 
 
 async def test_what_is_only_checked_leaves_nothing(lab: Experimenting, switcher: Switcher) -> None:
@@ -91,7 +93,7 @@ async def test_whoever_says_so_moves_its_weights_or_ends_it(lab: Experimenting, 
     assert await lab.state() == "RUNNING"
     await switcher.cut_over(2, override_owner=True, claimed_actor="ada", reason="enough seen")
     ended = await lab.get()
-    assert ended.state == pb.Experiment.STOPPED
+    assert ended.state == experiment_pb2.Experiment.STOPPED
     assert ended.end_reason == "Its route was changed over its head (cutover) by ada: enough seen."
     # What is done with the route afterwards is not the experiment's.
     await switcher.set_traffic({1: 1000, 2: 9000})
@@ -111,7 +113,7 @@ async def test_stopping_it_gives_the_route_back(
 ) -> None:
     await lab.create({1: 9500, 2: 500})
     stopped = await lab.stop(**fields, claimed_actor="ada")
-    assert stopped.state == pb.Experiment.STOPPED
+    assert stopped.state == experiment_pb2.Experiment.STOPPED
     route = await switcher.route()
     assert (route.owner, route.HasField("experiment")) == ("", False)
     assert route.active_version == active
@@ -144,7 +146,7 @@ async def test_outcomes_count_once_whatever_their_order_and_enrol_nobody(lab: Ex
     assert await lab.report(exposures) == ["STORED"] * 40  # before the front tells of them
     assert await lab.report(reversed(exposures)) == ["DUPLICATE"] * 40
     twice = [exposures[0], exposures[0]]
-    assert await lab.report(twice, pb.METRIC_CONVERSION) == ["STORED", "DUPLICATE"]
+    assert await lab.report(twice, outcome_pb2.METRIC_CONVERSION) == ["STORED", "DUPLICATE"]
     found = await lab.get()
     assert units(found) == [0, 0]
     assert harm(found) == (40 - own, own)
@@ -164,10 +166,10 @@ async def test_rewards_add_up_and_repeats_are_none(lab: Experimenting, database:
     await lab.create({1: 5000, 2: 5000}, experiment={"plan": AT_ONCE})
     [one] = lab.expose(["u"]).values()
     await lab.observe([one])
-    assert await lab.report([one], pb.METRIC_REWARD, reward=2.5, outcome_id="a") == ["STORED"]
-    assert await lab.report([one], pb.METRIC_REWARD, reward=2.5, outcome_id="a") == ["DUPLICATE"]
-    assert await lab.report([one], pb.METRIC_REWARD, reward=4.0, outcome_id="b") == ["STORED"]
-    assert await lab.report([one], pb.METRIC_REWARD, reward=1.0) == ["STORED"]
+    assert await lab.report([one], outcome_pb2.METRIC_REWARD, reward=2.5, outcome_id="a") == ["STORED"]
+    assert await lab.report([one], outcome_pb2.METRIC_REWARD, reward=2.5, outcome_id="a") == ["DUPLICATE"]
+    assert await lab.report([one], outcome_pb2.METRIC_REWARD, reward=4.0, outcome_id="b") == ["STORED"]
+    assert await lab.report([one], outcome_pb2.METRIC_REWARD, reward=1.0) == ["STORED"]
 
     async def closed() -> bool:
         return sum(arm.windows for arm in (await lab.get()).standing.arms) == 1
@@ -182,11 +184,14 @@ async def test_what_was_not_given_out_is_invalid(lab: Experimenting) -> None:
     [one] = lab.expose(["u"]).values()
     good = lab.id_of(one)
     reports = [
-        pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_ERROR),
-        pb.ReportedOutcome(exposure_id=good[:-1] + ("A" if good[-1] != "A" else "B"), metric=pb.METRIC_ERROR),
-        pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_SLOW),  # the front's own to tell
-        pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_REWARD, reward=float("nan")),
-        pb.ReportedOutcome(exposure_id=good, metric=pb.METRIC_REWARD, reward=1e300),  # its square is no double
+        outcome_pb2.ReportedOutcome(exposure_id=good, metric=outcome_pb2.METRIC_ERROR),
+        outcome_pb2.ReportedOutcome(
+            exposure_id=good[:-1] + ("A" if good[-1] != "A" else "B"), metric=outcome_pb2.METRIC_ERROR
+        ),
+        outcome_pb2.ReportedOutcome(exposure_id=good, metric=outcome_pb2.METRIC_SLOW),  # the front's own to tell
+        outcome_pb2.ReportedOutcome(exposure_id=good, metric=outcome_pb2.METRIC_REWARD, reward=float("nan")),
+        # Its square is no double.
+        outcome_pb2.ReportedOutcome(exposure_id=good, metric=outcome_pb2.METRIC_REWARD, reward=1e300),
     ]
     assert await lab.record(outcomes=reports) == ["STORED", *["INVALID"] * 4]
     strange = Exposure(one.experiment + 1, one.epoch, one.version, 5000, one.time_s, one.unit)
@@ -207,7 +212,7 @@ async def test_a_harmful_candidate_is_rolled_back_by_itself(lab: Experimenting, 
     assert [(arm.version, arm.weight) for arm in route.arms] == [(1, 10_000)]
     assert route.owner == ""
     [change, *_] = (await switcher.changes()).route_changes
-    assert (change.command, change.claimed_actor) == (pb.RouteChange.ABORT, "guardrails")
+    assert (change.command, change.claimed_actor) == (change_pb2.RouteChange.ABORT, "guardrails")
     [last, *_] = await lab.decisions()
     assert (last.action, last.carried_out, last.epoch) == ("END", True, route.epoch)
     assert all(await lab.replay_all())
@@ -233,9 +238,9 @@ async def test_harm_is_watched_for_while_windows_cannot_be_added_up(lab: Experim
 async def test_a_reward_from_before_the_bound_harms_no_sum(lab: Experimenting, database: Any) -> None:
     await lab.create({1: 5000, 2: 5000}, experiment={"plan": AT_ONCE})
     [one] = lab.expose(["u"]).values()
-    await lab.report([one], pb.METRIC_REWARD, reward=1.0, outcome_id="a")
+    await lab.report([one], outcome_pb2.METRIC_REWARD, reward=1.0, outcome_id="a")
     await database.execute("update switcher.experiment_outcomes set value = 1e300")
-    await lab.report([one], pb.METRIC_REWARD, reward=2.0, outcome_id="b")
+    await lab.report([one], outcome_pb2.METRIC_REWARD, reward=2.0, outcome_id="b")
     await lab.observe([one])
 
     async def closed() -> bool:
@@ -262,11 +267,11 @@ async def test_an_abort_waits_for_no_gate_and_for_no_front_that_cannot_follow(
 async def test_a_comparison_that_fails_its_contract_takes_the_candidate_off(
     lab: Experimenting, switcher: Switcher, replayer: ReplayerOnDemand
 ) -> None:
-    failed = replayer_pb.Comparison(
+    failed = comparison_pb2.Comparison(
         old_version=V1,
         new_version=V2,
-        state=replayer_pb.Comparison.FINISHED,
-        verdict=replayer_pb.Comparison.FAILED,
+        state=comparison_pb2.Comparison.FINISHED,
+        verdict=comparison_pb2.Comparison.FAILED,
         findings=["12 rows differ in on_time, which must not."],
     )
     failed.end_time.FromDatetime(datetime(2020, 1, 1, tzinfo=UTC))
@@ -313,36 +318,36 @@ async def test_samples_that_do_not_fit_pause_it_until_a_person_resumes_it(lab: E
     paused = await lab.until("PAUSED")
     assert "not spread as designed" in paused.standing.sentence
     assert paused.standing.waiting_for == "a person: resume or stop the experiment"
-    request = pb.ResumeExperimentRequest(name=NAME, claimed_actor="ada")
+    request = experiment_pb2.ResumeExperimentRequest(name=NAME, claimed_actor="ada")
     resumed = await lab.stub.ResumeExperiment(request, timeout=20)
-    assert resumed.state == pb.Experiment.RUNNING
+    assert resumed.state == experiment_pb2.Experiment.RUNNING
 
 
 async def test_a_version_of_which_fewer_units_convert_is_rolled_back_by_itself(lab: Experimenting) -> None:
     await lab.create({1: 5000, 2: 5000})
-    assert pb.METRIC_CONVERSION in (await lab.get()).plan.harms
+    assert outcome_pb2.METRIC_CONVERSION in (await lab.get()).plan.harms
     exposures = list(lab.expose(f"u{n}" for n in range(800)).values())
     await lab.observe(exposures)
     of_control = [one for one in exposures if one.version == 1]
     of_candidate = [one for one in exposures if one.version == 2]
-    await lab.report([*of_control, *of_candidate[: len(of_control) // 2]], pb.METRIC_CONVERSION)
+    await lab.report([*of_control, *of_candidate[: len(of_control) // 2]], outcome_pb2.METRIC_CONVERSION)
     ended = await lab.until("ROLLED_BACK")
     assert f"v2 does harm (CONVERSION): {len(of_control) // 2} of " in ended.end_reason
     assert all(await lab.replay_all())
 
 
 async def test_conversions_that_a_bandit_looks_for_are_no_guardrail(lab: Experimenting) -> None:
-    await lab.create({1: 5000, 2: 5000}, experiment={"bandit": pb.Bandit()})
+    await lab.create({1: 5000, 2: 5000}, experiment={"bandit": experiment_pb2.Bandit()})
     assert list((await lab.get()).plan.harms) == [
-        pb.METRIC_ERROR,
-        pb.METRIC_FAILURE,
-        pb.METRIC_NOT_FOUND,
-        pb.METRIC_SLOW,
+        outcome_pb2.METRIC_ERROR,
+        outcome_pb2.METRIC_FAILURE,
+        outcome_pb2.METRIC_NOT_FOUND,
+        outcome_pb2.METRIC_SLOW,
     ]
 
 
 async def test_it_freezes_while_a_front_does_not_tell_what_it_saw(lab: Experimenting, database: Any) -> None:
-    await lab.create({1: 5000, 2: 5000}, experiment={"bandit": pb.Bandit()})
+    await lab.create({1: 5000, 2: 5000}, experiment={"bandit": experiment_pb2.Bandit()})
     await database.execute("update switcher.experiments set create_time = create_time - interval '1 hour'")
     waits_for = (await lab.get()).standing.waiting_for
     assert waits_for.startswith("the front front, which has not told yet what it saw; if it is gone, that ends by ")
@@ -359,11 +364,11 @@ async def test_it_freezes_while_a_front_does_not_tell_what_it_saw(lab: Experimen
 async def test_a_bandit_moves_towards_the_better_arm_one_step_at_a_time(
     lab: Experimenting, switcher: Switcher, database: Any
 ) -> None:
-    bandit = pb.Bandit(every=Duration(seconds=60), units_min=20, step_max=0.1)
+    bandit = experiment_pb2.Bandit(every=Duration(seconds=60), units_min=20, step_max=0.1)
     await lab.create({1: 5000, 2: 5000}, experiment={"bandit": bandit, "plan": AT_ONCE})
     exposures = list(lab.expose(f"u{n}" for n in range(400)).values())
     await lab.observe(exposures)
-    await lab.report([one for one in exposures if one.version == 2], pb.METRIC_CONVERSION)
+    await lab.report([one for one in exposures if one.version == 2], outcome_pb2.METRIC_CONVERSION)
 
     async def stepped() -> bool:
         await lab.observe([])
@@ -425,8 +430,8 @@ async def test_rewards_of_a_unit_beyond_the_most_are_not_counted(lab: Experiment
     async def reported(first: int, last: int) -> list[str]:
         return await lab.record(
             outcomes=[
-                pb.ReportedOutcome(
-                    exposure_id=lab.id_of(one), metric=pb.METRIC_REWARD, reward=1.0, outcome_id=f"outcome {n}"
+                outcome_pb2.ReportedOutcome(
+                    exposure_id=lab.id_of(one), metric=outcome_pb2.METRIC_REWARD, reward=1.0, outcome_id=f"outcome {n}"
                 )
                 for n in range(first, last)
             ]
@@ -437,12 +442,12 @@ async def test_rewards_of_a_unit_beyond_the_most_are_not_counted(lab: Experiment
     told = await reported(REWARDS_MAX - 20, REWARDS_MAX + 5)
     assert told == ["DUPLICATE"] * 10 + ["STORED"] * 10 + ["NOT_COUNTED"] * 5
     assert await reported(REWARDS_MAX, REWARDS_MAX + 1) == ["NOT_COUNTED"]
-    assert await lab.report([other], pb.METRIC_REWARD, reward=1.0) == ["STORED"]
-    assert await lab.report([one], pb.METRIC_CONVERSION) == ["STORED"]
+    assert await lab.report([other], outcome_pb2.METRIC_REWARD, reward=1.0) == ["STORED"]
+    assert await lab.report([one], outcome_pb2.METRIC_CONVERSION) == ["STORED"]
 
 
 async def test_units_beyond_the_plan_are_not_counted(lab: Experimenting) -> None:
-    await lab.create({1: 5000, 2: 5000}, experiment={"plan": pb.Plan(units_max=100, units_min=10)})
+    await lab.create({1: 5000, 2: 5000}, experiment={"plan": experiment_pb2.Plan(units_max=100, units_min=10)})
     exposures = list(lab.expose(f"u{n}" for n in range(150)).values())
     await lab.observe(exposures)
     assert sum(units(await lab.get())) == 100
@@ -450,7 +455,7 @@ async def test_units_beyond_the_plan_are_not_counted(lab: Experimenting) -> None
 
 
 async def test_what_was_seen_before_the_end_is_taken_in_after_it(lab: Experimenting, database: Any) -> None:
-    plan = pb.Plan(window=Duration(seconds=3600), delay=Duration(seconds=0))
+    plan = experiment_pb2.Plan(window=Duration(seconds=3600), delay=Duration(seconds=0))
     await lab.create({1: 5000, 2: 5000}, experiment={"plan": plan})
     one, two, three = (list(lab.expose(f"{kind}{n}" for n in range(10)).values()) for kind in ("a", "b", "c"))
     over = [each._replace(time_s=each.time_s - 7200) for each in one]
@@ -502,7 +507,7 @@ async def test_who_died_while_starting_one_leaves_its_name_free(
     )
     async with asyncpg.create_pool(postgres, min_size=1, max_size=1) as pool:
         assert await ExperimentStore(pool).tidy() == [NAME]
-    assert (await lab.create({1: 5000, 2: 5000})).state == pb.Experiment.RUNNING
+    assert (await lab.create({1: 5000, 2: 5000})).state == experiment_pb2.Experiment.RUNNING
 
 
 async def test_a_decision_in_whose_place_there_is_another_changes_nothing(
@@ -530,8 +535,8 @@ async def test_of_two_who_stop_it_at_once_the_first_one_does(lab: Experimenting)
     first = asyncio.create_task(lab.stop(claimed_actor="ada"))
     proposal = await front.until_proposed(proposed + 1)
     assert (await refused(lab.stop(claimed_actor="grace"))).reason == "CHANGE_IN_FLIGHT"
-    await front.report(proposal.proposal, pb.Report.PREPARED)
-    assert (await first).state == pb.Experiment.STOPPED
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
+    assert (await first).state == experiment_pb2.Experiment.STOPPED
     theirs = [one for one in await lab.decisions() if one.actor in ("ada", "grace")]
     assert [(one.action, one.actor, one.carried_out) for one in theirs] == [("ASKED", "ada", True)]
     assert all(await lab.replay_all())
@@ -553,9 +558,11 @@ async def test_lists_begin_with_the_newest(lab: Experimenting) -> None:
     await lab.create({1: 9500, 2: 500})
     await lab.stop()
     await lab.create({1: 9000, 2: 1000}, "second")
-    answer = await lab.stub.ListExperiments(pb.ListExperimentsRequest(parent="jobs/-", page_size=1), timeout=20)
+    answer = await lab.stub.ListExperiments(
+        experiment_pb2.ListExperimentsRequest(parent="jobs/-", page_size=1), timeout=20
+    )
     assert [one.name for one in answer.experiments] == [f"{JOB}/experiments/second"]
-    more = pb.ListExperimentsRequest(parent="jobs/-", page_token=answer.next_page_token)
+    more = experiment_pb2.ListExperimentsRequest(parent="jobs/-", page_token=answer.next_page_token)
     assert [one.name for one in (await lab.stub.ListExperiments(more, timeout=20)).experiments] == [NAME]
 
 

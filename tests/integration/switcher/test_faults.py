@@ -17,7 +17,7 @@ from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from tests.support.proxy import TcpProxy
 from turnout.channel import connect
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, front_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 
@@ -29,11 +29,11 @@ async def test_a_switcher_killed_between_proposal_and_commit_changed_nothing(
     async with connect(process.target) as channel:
         stub: Any = rpc.SwitcherStub(channel)
         try:
-            await once_available(lambda: stub.ListRoutes(pb.ListRoutesRequest(), timeout=5))
+            await once_available(lambda: stub.ListRoutes(route_pb2.ListRoutesRequest(), timeout=5))
             front = await Front(process.target, "front-1").start()
-            await stub.CutOverRoute(pb.CutOverRouteRequest(name=ROUTE, version=1), timeout=20)
+            await stub.CutOverRoute(change_pb2.CutOverRouteRequest(name=ROUTE, version=1), timeout=20)
             front.prepares = False
-            request = pb.CutOverRouteRequest(name=ROUTE, version=2, request_id="cut-over-2")
+            request = change_pb2.CutOverRouteRequest(name=ROUTE, version=2, request_id="cut-over-2")
             change = asyncio.create_task(refused_or_lost(stub.CutOverRoute(request, timeout=20)))
             proposal = await front.until_proposed(2)
             await process.kill()
@@ -41,7 +41,7 @@ async def test_a_switcher_killed_between_proposal_and_commit_changed_nothing(
             await front.die()
 
             await process.start()
-            page = await once_available(lambda: stub.ListRoutes(pb.ListRoutesRequest(), timeout=5))
+            page = await once_available(lambda: stub.ListRoutes(route_pb2.ListRoutesRequest(), timeout=5))
             assert [route.epoch for route in page.routes] == [1]
             again = await Front(process.target, "front-1").start()
             await eventually(lambda: is_cancelled(postgres, proposal.proposal))
@@ -73,7 +73,7 @@ async def refused_or_lost(call: Any) -> grpc.StatusCode:
 async def test_a_caller_that_gives_up_before_the_commit_cancels(switcher: Switcher, make_front: MakeFront) -> None:
     front = await make_front("front-1")
     front.prepares = False
-    call = switcher.stub.CutOverRoute(pb.CutOverRouteRequest(name=ROUTE, version=1), timeout=20)
+    call = switcher.stub.CutOverRoute(change_pb2.CutOverRouteRequest(name=ROUTE, version=1), timeout=20)
     proposal = await front.until_proposed()
     call.cancel()
 
@@ -93,7 +93,7 @@ async def test_a_second_change_meanwhile_is_told_of_the_first(switcher: Switcher
     refusal = await refused(switcher.cut_over(2))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "CHANGE_IN_FLIGHT")
     assert "cutover by ada" in refusal.message
-    await front.report(proposal.proposal, pb.Report.PREPARED)
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
     assert (await first).route.active_version == 1
 
 
@@ -191,7 +191,7 @@ async def test_the_trace_reaches_the_fronts(switcher: Switcher, make_front: Make
     front = await make_front("front-1")
     named = "4bf92f3577b34da6a3ce929d0e0e4736"
     await switcher.stub.CutOverRoute(
-        pb.CutOverRouteRequest(name=ROUTE, version=1),
+        change_pb2.CutOverRouteRequest(name=ROUTE, version=1),
         timeout=20,
         metadata=(("traceparent", f"00-{named}-00f067aa0ba902b7-01"),),
     )

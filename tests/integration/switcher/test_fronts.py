@@ -22,13 +22,13 @@ from tests.integration.switcher.front import Front
 from tests.support.eventually import eventually
 from turnout.channel import connect
 from turnout.routing import WHOLE, Arm, Route
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, front_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 
-def hello(front: str, address: str = "", seconds: int = 60) -> pb.WatchRoutesRequest:
-    said = pb.Hello(front=front, address=address, may_serve_for=Duration(seconds=seconds))
-    return pb.WatchRoutesRequest(hello=said)
+def hello(front: str, address: str = "", seconds: int = 60) -> front_pb2.WatchRoutesRequest:
+    said = front_pb2.Hello(front=front, address=address, may_serve_for=Duration(seconds=seconds))
+    return front_pb2.WatchRoutesRequest(hello=said)
 
 
 async def test_a_nack_cancels_and_nothing_has_changed(switcher: Switcher, make_front: MakeFront) -> None:
@@ -89,7 +89,7 @@ async def test_a_front_that_adopts_late_is_named(switcher: Switcher, make_front:
     front = await make_front("front-late")
     await switcher.cut_over(1)
     front.serves = front.drains = False
-    answer = await switcher.stub.CutOverRoute(pb.CutOverRouteRequest(name=ROUTE, version=2), timeout=3)
+    answer = await switcher.stub.CutOverRoute(change_pb2.CutOverRouteRequest(name=ROUTE, version=2), timeout=3)
     assert answer.changed
     assert [a.front for a in answer.adoptions if not a.HasField("adoption_time")] == ["front-late"]
     assert not answer.HasField("adoption_time")
@@ -103,14 +103,16 @@ async def test_a_front_that_comes_back_behind_the_commit_is_late_like_any_other(
     front, back = await make_front("front-1"), Front(switcher.target, "front-back")
     await switcher.cut_over(1)
     front.serves = front.drains = back.serves = back.drains = False
-    change = asyncio.ensure_future(switcher.stub.CutOverRoute(pb.CutOverRouteRequest(name=ROUTE, version=2), timeout=3))
+    change = asyncio.ensure_future(
+        switcher.stub.CutOverRoute(change_pb2.CutOverRouteRequest(name=ROUTE, version=2), timeout=3)
+    )
 
     async def committed() -> bool:
         return front.committed[-1].route.epoch == 2
 
     await eventually(committed)
     await back.start()
-    await front.report(front.committed[-1].proposal, pb.Report.SERVING)
+    await front.report(front.committed[-1].proposal, front_pb2.Report.SERVING)
     answer = await change
     assert [(a.front, a.HasField("adoption_time")) for a in answer.adoptions] == [
         ("front-1", True),
@@ -141,10 +143,10 @@ async def test_an_answer_that_names_late_fronts_is_not_the_last_word(switcher: S
     front = await make_front("front-late")
     await switcher.cut_over(1)
     front.serves = front.drains = False
-    request = pb.CutOverRouteRequest(name=ROUTE, version=2, request_id="cut-over-2")
+    request = change_pb2.CutOverRouteRequest(name=ROUTE, version=2, request_id="cut-over-2")
     first = await switcher.stub.CutOverRoute(request, timeout=2)
     assert first.warnings == ["Not serving the new route yet: front-late."]
-    await front.report(front.committed[-1].proposal, pb.Report.SERVING)
+    await front.report(front.committed[-1].proposal, front_pb2.Report.SERVING)
     whole = await switcher.cut_over(2, request_id="cut-over-2")
     assert (whole.changed, whole.commit_time, list(whole.warnings)) == (True, first.commit_time, [])
     assert [a.front for a in whole.adoptions if a.HasField("adoption_time")] == ["front-late"]
@@ -176,7 +178,7 @@ async def test_a_front_that_comes_while_a_change_is_proposed_gets_the_proposal(
     proposal = await waiting.until_proposed()
     late = await make_front("front-late")
     assert (await late.until_proposed()).proposal == proposal.proposal
-    await waiting.report(proposal.proposal, pb.Report.PREPARED)
+    await waiting.report(proposal.proposal, front_pb2.Report.PREPARED)
     answer = await change
     assert [adoption.front for adoption in answer.adoptions] == ["front-1", "front-late"]
 
@@ -212,13 +214,13 @@ async def test_heartbeats_are_acknowledged_and_keep_the_lease(
 
 async def test_the_read_load_is_what_live_fronts_last_said(switcher: Switcher, make_front: MakeFront) -> None:
     busy, idle = await make_front("front-busy"), await make_front("front-idle")
-    busy.read_load = pb.ReadLoad(reads=120)
+    busy.read_load = front_pb2.ReadLoad(reads=120)
     busy.read_load.window.FromMilliseconds(1000)
     busy.read_load.p50.FromMicroseconds(800)
     busy.read_load.p99.FromMicroseconds(4500)
 
-    async def told() -> list[pb.FrontReadLoad]:
-        answer = await switcher.stub.GetReadLoad(pb.GetReadLoadRequest(), timeout=TIMEOUT_S)
+    async def told() -> list[front_pb2.FrontReadLoad]:
+        answer = await switcher.stub.GetReadLoad(front_pb2.GetReadLoadRequest(), timeout=TIMEOUT_S)
         return sorted(answer.fronts, key=lambda one: one.front)
 
     async def both() -> bool:
@@ -331,38 +333,42 @@ async def test_a_newer_stream_of_a_front_has_the_lease(switcher: Switcher, make_
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=1))], "names the front"),
-        ([pb.WatchRoutesRequest(hello=pb.Hello())], "names the front"),
+        ([front_pb2.WatchRoutesRequest(heartbeat=front_pb2.Heartbeat(sequence=1))], "names the front"),
+        ([front_pb2.WatchRoutesRequest(hello=front_pb2.Hello())], "names the front"),
         ([hello(front="x" * 201)], "at most 200"),
         ([hello(front="f", address="nul \0")], "NUL"),
-        ([pb.WatchRoutesRequest(hello=pb.Hello(front="f"))], "may_serve_for"),
+        ([front_pb2.WatchRoutesRequest(hello=front_pb2.Hello(front="f"))], "may_serve_for"),
         ([hello(front="f", seconds=31 * 86_400)], "at most 30 days"),
         ([hello(front="f")] * 2, "After hello"),
         (
             [
                 hello(front="f"),
-                pb.WatchRoutesRequest(heartbeat=pb.Heartbeat(sequence=1, read_load=pb.ReadLoad(reads=-1))),
+                front_pb2.WatchRoutesRequest(
+                    heartbeat=front_pb2.Heartbeat(sequence=1, read_load=front_pb2.ReadLoad(reads=-1))
+                ),
             ],
             "below 0",
         ),
         (
             [
                 hello(front="f"),
-                pb.WatchRoutesRequest(report=pb.Report(proposal="p")),
+                front_pb2.WatchRoutesRequest(report=front_pb2.Report(proposal="p")),
             ],
             "one of the states",
         ),
         (
             [
                 hello(front="f"),
-                pb.WatchRoutesRequest(report=pb.Report(proposal="nul \0", state=pb.Report.SERVING)),
+                front_pb2.WatchRoutesRequest(
+                    report=front_pb2.Report(proposal="nul \0", state=front_pb2.Report.SERVING)
+                ),
             ],
             "NUL",
         ),
     ],
 )
 async def test_a_stream_that_says_nonsense_is_refused(
-    switcher: Switcher, messages: list[pb.WatchRoutesRequest], reason: str
+    switcher: Switcher, messages: list[front_pb2.WatchRoutesRequest], reason: str
 ) -> None:
     async with connect(switcher.target) as channel:
         stub: Any = rpc.SwitcherStub(channel)

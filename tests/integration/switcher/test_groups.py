@@ -7,13 +7,13 @@ import pytest
 
 from tests.integration.switcher.conftest import TIMEOUT_S, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.replayer import ReplayerOnDemand
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, route_pb2
 
 A, B = "jobs/a/route", "jobs/b/route"
 
 
 async def versions(switcher: Switcher) -> dict[str, int]:
-    page = await switcher.stub.ListRoutes(pb.ListRoutesRequest(), timeout=TIMEOUT_S)
+    page = await switcher.stub.ListRoutes(route_pb2.ListRoutesRequest(), timeout=TIMEOUT_S)
     return {route.name.split("/")[1]: route.active_version for route in page.routes}
 
 
@@ -35,11 +35,11 @@ async def test_all_are_committed_in_one_step(
     assert {front.routes[A].active_version, front.routes[B].active_version} == {2, 3}
     assert replayer.views == {"a": (2, 2), "b": (3, 2)}, "the SQL views of all of them follow"
     for name in (A, B):
-        page = await switcher.stub.ListRouteChanges(pb.ListRouteChangesRequest(parent=name), timeout=TIMEOUT_S)
+        page = await switcher.stub.ListRouteChanges(change_pb2.ListRouteChangesRequest(parent=name), timeout=TIMEOUT_S)
         assert (page.route_changes[0].group, page.route_changes[0].reason) == (group, "both at once")
     late = await make_front("front-late")
     assert {one.route.group for one in late.snapshot.routes} == {group}
-    alone = await switcher.stub.CutOverRoute(pb.CutOverRouteRequest(name=A, version=4), timeout=TIMEOUT_S)
+    alone = await switcher.stub.CutOverRoute(change_pb2.CutOverRouteRequest(name=A, version=4), timeout=TIMEOUT_S)
     assert (alone.group, (await switcher.route(A)).group) == (0, group), "what it was part of last is remembered"
 
 
@@ -69,11 +69,13 @@ async def test_one_that_moved_meanwhile_refuses_all(switcher: Switcher) -> None:
     await switcher.cut_over_many({"a": 1, "b": 1})
     etag = (await switcher.route(B)).etag
     await switcher.stub.SetTraffic(
-        pb.SetTrafficRequest(name=B, arms=[pb.Arm(version=1, weight=9000), pb.Arm(version=2, weight=1000)]),
+        change_pb2.SetTrafficRequest(
+            name=B, arms=[route_pb2.Arm(version=1, weight=9000), route_pb2.Arm(version=2, weight=1000)]
+        ),
         timeout=TIMEOUT_S,
     )
-    request = pb.CutOverRoutesRequest(
-        cut_overs=[pb.CutOver(name=A, version=2), pb.CutOver(name=B, version=2, etag=etag)]
+    request = change_pb2.CutOverRoutesRequest(
+        cut_overs=[change_pb2.CutOver(name=A, version=2), change_pb2.CutOver(name=B, version=2, etag=etag)]
     )
     refusal = await refused(switcher.stub.CutOverRoutes(request, timeout=TIMEOUT_S))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "STALE_ETAG")
@@ -107,8 +109,8 @@ async def test_they_are_rolled_back_together_or_one_by_one(switcher: Switcher, m
 
 
 async def test_requests_that_name_no_job_or_one_twice(switcher: Switcher) -> None:
-    for cut_overs in ([], [pb.CutOver(name=A, version=1), pb.CutOver(name=A, version=2)]):
-        request = pb.CutOverRoutesRequest(cut_overs=cut_overs)
+    for cut_overs in ([], [change_pb2.CutOver(name=A, version=1), change_pb2.CutOver(name=A, version=2)]):
+        request = change_pb2.CutOverRoutesRequest(cut_overs=cut_overs)
         refusal = await refused(switcher.stub.CutOverRoutes(request, timeout=TIMEOUT_S))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_JOBS")
 

@@ -19,8 +19,8 @@ from tests.integration.switcher.conftest import (
 from tests.integration.switcher.front import Front
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
-from turnout.replayer.v1 import replayer_pb2
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.replayer.v1 import run_pb2
+from turnout.switcher.v1 import change_pb2, front_pb2, release_pb2
 
 
 async def test_a_version_in_use_is_not_released(switcher: Switcher) -> None:
@@ -122,10 +122,10 @@ async def test_a_report_about_an_older_route_does_not_drain(switcher: Switcher, 
     without_v1 = front.committed[-1].proposal
     await switcher.set_traffic({2: 9000, 1: 1000})  # version 1 again
     await switcher.cut_over(2)  # and not any more
-    await front.report(without_v1, pb.Report.DRAINED)
+    await front.report(without_v1, front_pb2.Report.DRAINED)
     release = await switcher.release(V1, forgo_rollback=True)
     assert release.undrained_fronts == ["front-1"]
-    await front.report(front.committed[-1].proposal, pb.Report.DRAINED)
+    await front.report(front.committed[-1].proposal, front_pb2.Report.DRAINED)
 
     async def drained() -> bool:
         return (await switcher.release(V1)).drained
@@ -182,30 +182,30 @@ async def test_retire_raced_against_rollback(
     run = f"{V1}/run"
     outcomes = set()
 
-    async def release_after(looks: int) -> pb.Release:
+    async def release_after(looks: int) -> release_pb2.Release:
         for _ in range(looks):
             await switcher.route()
         return await switcher.release(V1, forgo_rollback=True)
 
     for round_ in range(60):
         await switcher.cut_over(2)
-        replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED)
+        replayer.runs[run] = run_pb2.Run(name=run, state=run_pb2.Run.STOPPED)
         released, rolled_back = await asyncio.gather(
             release_after(round_ % 15), switcher.roll_back(), return_exceptions=True
         )
         route = await switcher.route()
         outcomes.add(route.active_version)
-        if isinstance(released, pb.Release):
+        if isinstance(released, release_pb2.Release):
             assert isinstance(rolled_back, grpc.aio.AioRpcError)
             assert rolled_back.code() == grpc.StatusCode.FAILED_PRECONDITION
             assert {arm.version for arm in route.arms} == {2}
-            assert replayer.runs[run].state == replayer_pb2.Run.STOPPED, "a released version's run stays as it is"
+            assert replayer.runs[run].state == run_pb2.Run.STOPPED, "a released version's run stays as it is"
             await switcher.reinstate(V1)
             await switcher.roll_back()
         else:
-            assert isinstance(rolled_back, pb.RouteChange)
+            assert isinstance(rolled_back, change_pb2.RouteChange)
             assert route.active_version == 1
-            assert replayer.runs[run].state == replayer_pb2.Run.REPLAYING
+            assert replayer.runs[run].state == run_pb2.Run.REPLAYING
         if round_ >= 30 and len(outcomes) == 2:
             break
     assert outcomes == {1, 2}, "the race was won by each"
@@ -219,6 +219,6 @@ async def test_retire_hits_a_rollback_that_is_already_proposed(switcher: Switche
     rollback = asyncio.create_task(refused(switcher.roll_back()))
     proposal = await front.until_proposed(3)
     await switcher.release(V1, forgo_rollback=True)
-    await front.report(proposal.proposal, pb.Report.PREPARED)
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
     assert (await rollback).reason == "VERSION_RELEASED"
     assert (await switcher.route()).active_version == 2

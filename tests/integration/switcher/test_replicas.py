@@ -23,8 +23,8 @@ from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from turnout.channel import connect
 from turnout.client import Client
-from turnout.replayer.v1 import replayer_pb2
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.replayer.v1 import run_pb2
+from turnout.switcher.v1 import change_pb2, front_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 LEASE = timedelta(seconds=1.5)
@@ -52,7 +52,7 @@ async def pair(
         ending.push_async_callback(process.kill)
         staying = await start_switcher(reader_lease_s=1.5)
         doomed = Switcher(process.target, rpc.SwitcherStub(await ending.enter_async_context(connect(process.target))))
-        await once_available(lambda: doomed.stub.ListRoutes(pb.ListRoutesRequest(), timeout=5))
+        await once_available(lambda: doomed.stub.ListRoutes(route_pb2.ListRoutesRequest(), timeout=5))
         front = await Front(staying.target, "front-1").start()
         ending.push_async_callback(front.die)
         await staying.cut_over(1)
@@ -66,12 +66,12 @@ async def lost(call: Awaitable[Any]) -> None:
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-async def repeated(pair: Pair) -> pb.RouteChange:
+async def repeated(pair: Pair) -> change_pb2.RouteChange:
     """The answer to the same request at the replica that stays."""
     return await pair.staying.cut_over(2, **CUT_OVER_2)
 
 
-async def made_once(pair: Pair, change: pb.RouteChange) -> None:
+async def made_once(pair: Pair, change: change_pb2.RouteChange) -> None:
     """The change was carried out once, whole, and its answer is the answer from then on."""
     assert (change.changed, change.route.epoch, change.route.active_version) == (True, 2, 2)
     assert [one.front for one in change.adoptions if one.HasField("adoption_time")] == ["front-1"]
@@ -133,7 +133,7 @@ async def test_killed_before_the_fronts_have_adopted(pair: Pair, database: Any) 
     await change
     answer = asyncio.create_task(repeated(pair))
     # It was committed, and stays so. Nobody is told that it is adopted before it is.
-    await pair.front.report(pair.front.committed[-1].proposal, pb.Report.SERVING)
+    await pair.front.report(pair.front.committed[-1].proposal, front_pb2.Report.SERVING)
     await made_once(pair, await answer)
 
 
@@ -147,7 +147,7 @@ async def test_killed_while_the_view_moves(pair: Pair, replayer: ReplayerOnDeman
     await made_once(pair, answer)
 
     async def moved() -> bool:
-        return (await pair.staying.route()).view.state == pb.View.MOVED
+        return (await pair.staying.route()).view.state == route_pb2.View.MOVED
 
     await eventually(moved)
     assert replayer.views["carrier-punctuality"] == (2, 2)
@@ -156,7 +156,7 @@ async def test_killed_while_the_view_moves(pair: Pair, replayer: ReplayerOnDeman
 async def test_killed_while_a_rollback_wakes_its_run(pair: Pair, replayer: ReplayerOnDemand) -> None:
     await pair.staying.cut_over(2)
     run = f"{V1}/run"
-    replayer.runs[run] = replayer_pb2.Run(name=run, state=replayer_pb2.Run.STOPPED)
+    replayer.runs[run] = run_pb2.Run(name=run, state=run_pb2.Run.STOPPED)
     held = replayer.hold("ResumeRun")
     change = asyncio.create_task(lost(pair.doomed.roll_back(request_id="back")))
     await held.wait()
@@ -175,12 +175,12 @@ async def test_killed_while_a_rollback_wakes_its_run(pair: Pair, replayer: Repla
 async def test_frozen_past_its_proposal(pair: Pair) -> None:
     """A replica that wakes late finds that its proposal was given up, and commits nothing."""
     pair.front.prepares = False
-    request = pb.CutOverRouteRequest(name=ROUTE, version=2)
+    request = change_pb2.CutOverRouteRequest(name=ROUTE, version=2)
     call = asyncio.ensure_future(pair.doomed.stub.CutOverRoute(request, timeout=60))
     proposal = await pair.front.until_proposed(2)
     pair.process.freeze()
     pair.front.prepares = True
-    await pair.front.report(proposal.proposal, pb.Report.PREPARED)
+    await pair.front.report(proposal.proposal, front_pb2.Report.PREPARED)
     answer = await once_available(lambda: pair.staying.cut_over(3), grpc.StatusCode.ABORTED)
     assert answer.route.active_version == 3
     pair.process.thaw()
@@ -195,7 +195,7 @@ async def test_a_request_repeated_elsewhere_while_it_is_carried_out(pair: Pair) 
     first = asyncio.ensure_future(pair.doomed.cut_over(2, **CUT_OVER_2))
     proposal = await pair.front.until_proposed(2)
     second = asyncio.create_task(repeated(pair))
-    await pair.front.report(proposal.proposal, pb.Report.PREPARED)
+    await pair.front.report(proposal.proposal, front_pb2.Report.PREPARED)
     assert await first == await second
     await made_once(pair, await second)
 
@@ -225,7 +225,7 @@ class Reading:
         return stopping
 
 
-async def asked(command: str, at: Switcher) -> pb.RouteChange:
+async def asked(command: str, at: Switcher) -> change_pb2.RouteChange:
     if command == "cut over":
         return await at.cut_over(3, request_id="again")
     return await at.roll_back(request_id="again")
@@ -259,14 +259,14 @@ async def test_a_repeat_that_the_commit_overtakes(
     if reads == 2:
         first = asyncio.create_task(asked(command, one))
     proposal = await front.until_proposed(3)
-    await front.report(proposal.proposal, pb.Report.PREPARED)
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
 
     async def committed() -> bool:
         return front.committed[-1].route.epoch == 3
 
     await eventually(committed)
     reading.go_on.set()
-    await front.report(proposal.proposal, pb.Report.SERVING)
+    await front.report(proposal.proposal, front_pb2.Report.SERVING)
     assert await first == await second
     assert [one.front for one in (await second).adoptions if one.HasField("adoption_time")] == ["front-1"]
     assert (await one.route()).epoch == 3
@@ -349,7 +349,7 @@ async def test_a_client_that_knows_both_does_not_notice(pair: Pair, monkeypatch:
 
         await eventually(committed)
         await pair.process.kill()
-        await pair.front.report(pair.front.committed[-1].proposal, pb.Report.SERVING)
+        await pair.front.report(pair.front.committed[-1].proposal, front_pb2.Report.SERVING)
         answer = await change
         assert (answer.changed, answer.route.epoch) == (True, 2)
         assert [one.front for one in answer.adoptions if one.adoption_time is not None] == ["front-1"]

@@ -21,7 +21,7 @@ from turnout.query.v1 import query_pb2
 from turnout.reading import shadows
 from turnout.reading.table import Found
 from turnout.shadow import ShadowReport, ShadowVerdict
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import release_pb2, shadow_pb2
 
 JOB = "carrier-punctuality"
 TABLE = "serving.carrier_punctuality__v"
@@ -232,14 +232,14 @@ async def test_the_gate_is_the_schema_and_a_shadowed_version_is_not_released(
     await switcher.cut_over(1)
     replayer.failing[2, "catch-up"] = ["it is far behind"]
     replayer.failing[2, "schema"] = ["a column is lost"]
-    request = pb.SetShadowRequest(name=ROUTE, shadow=pb.Shadow(version=2, share=500))
+    request = shadow_pb2.SetShadowRequest(name=ROUTE, shadow=shadow_pb2.Shadow(version=2, share=500))
     refusal = await refused(switcher.stub.SetShadow(request, timeout=20))
     assert (refusal.reason, [one[0] for one in refusal.violations]) == ("GATES_FAILED", ["schema"])
     del replayer.failing[2, "schema"]
     change = await switcher.stub.SetShadow(request, timeout=20)
     assert [(gate.gate, gate.passed) for gate in change.gates] == [("schema", True)]
     assert (await switcher.route()).shadow == request.shadow
-    refusal = await refused(switcher.stub.ReleaseVersion(pb.ReleaseVersionRequest(version=V2), timeout=20))
+    refusal = await refused(switcher.stub.ReleaseVersion(release_pb2.ReleaseVersionRequest(version=V2), timeout=20))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "VERSION_IN_USE")
 
 
@@ -247,7 +247,7 @@ async def test_counts_are_kept_once_and_only_of_what_is_shadowed(
     switcher: Switcher, client: Client, record: Callable[..., Awaitable[None]]
 ) -> None:
     await switcher.cut_over(1)
-    refusal = await refused(switcher.stub.GetShadow(pb.GetShadowRequest(name=ROUTE), timeout=20))
+    refusal = await refused(switcher.stub.GetShadow(shadow_pb2.GetShadowRequest(name=ROUTE), timeout=20))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "SHADOW_NOT_FOUND")
     await client.set_shadow(JOB, 2, 500)
     await record("a", sequence=2, compared=7)
@@ -267,7 +267,9 @@ async def test_the_gate_asks_what_the_shadow_has_shown(
     await switcher.cut_over(1)
     nothing = await refused(switcher.cut_over(2, require_gates=["shadow"]))
     assert [kind for kind, _, _ in nothing.violations] == ["shadow"]
-    await switcher.stub.SetShadow(pb.SetShadowRequest(name=ROUTE, shadow=pb.Shadow(version=2, share=500)), timeout=20)
+    await switcher.stub.SetShadow(
+        shadow_pb2.SetShadowRequest(name=ROUTE, shadow=shadow_pb2.Shadow(version=2, share=500)), timeout=20
+    )
     await switcher.require_gates("shadow")
     await record("a", sequence=1, compared=5000, only_candidate_differs=900)
     differs = await refused(switcher.set_traffic({1: 9000, 2: 1000}))
@@ -284,11 +286,11 @@ def record(switcher: Switcher) -> Callable[..., Awaitable[None]]:
     async def tell(
         source: str, *, sequence: int, compared: int, epoch: int = 2, version: int = 2, **numbers: Any
     ) -> None:
-        counts = pb.ShadowCounts(compared=compared, **numbers)
-        tally = pb.ShadowTally(
+        counts = shadow_pb2.ShadowCounts(compared=compared, **numbers)
+        tally = shadow_pb2.ShadowTally(
             name=ROUTE, epoch=epoch, version=version, active_version=1, sequence=sequence, counts=counts
         )
-        request = pb.RecordShadowCountsRequest(front="f", source=source, tallies=[tally])
+        request = shadow_pb2.RecordShadowCountsRequest(front="f", source=source, tallies=[tally])
         await switcher.stub.RecordShadowCounts(request, timeout=20)
 
     return tell

@@ -9,8 +9,8 @@ import pytest
 from tests.integration.switcher.conftest import V1, V2, MakeFront, StartSwitcher, Switcher, refused
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
-from turnout.replayer.v1 import replayer_pb2
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.replayer.v1 import comparison_pb2, gate_pb2, run_pb2
+from turnout.switcher.v1 import change_pb2, front_pb2
 
 RUN = f"{V1}/run"
 
@@ -26,7 +26,7 @@ async def test_a_run_that_is_not_alive_is_no_way_back(
     switcher: Switcher, replayer: ReplayerOnDemand, state: str
 ) -> None:
     await switcher.cut_over(1)
-    replayer.runs[RUN] = replayer_pb2.Run(name=RUN, state=replayer_pb2.Run.State.Value(state))
+    replayer.runs[RUN] = run_pb2.Run(name=RUN, state=run_pb2.Run.State.Value(state))
     for validate_only in (True, False):
         refusal = await refused(switcher.cut_over(2, validate_only=validate_only))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "GATES_FAILED")
@@ -66,8 +66,8 @@ async def test_a_front_that_comes_late_is_asked_too(switcher: Switcher, make_fro
     proposal = await front.until_proposed(2)
     late = await make_front("front-late")
     await late.until_proposed()
-    await late.report(proposal.proposal, pb.Report.PREPARED, "carrier-punctuality v1 has no table")
-    await front.report(proposal.proposal, pb.Report.PREPARED)
+    await late.report(proposal.proposal, front_pb2.Report.PREPARED, "carrier-punctuality v1 has no table")
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
     assert (await change).reason == "GATES_FAILED"
     assert (await switcher.route()).epoch == 1
 
@@ -78,7 +78,7 @@ async def test_the_comparison_is_a_gate_where_it_is_demanded(switcher: Switcher,
     assert [(kind, said) for kind, _, said in refusal.violations] == [
         ("comparison", "The replayer gave no answer for this gate.")
     ]
-    replayer.comparison = replayer_pb2.Gate(gate="comparison", passed=False, evidence=["3 keys differ in `on_time`."])
+    replayer.comparison = gate_pb2.Gate(gate="comparison", passed=False, evidence=["3 keys differ in `on_time`."])
     refusal = await refused(switcher.set_traffic({1: 9000, 2: 1000}, require_gates=["comparison"]))
     assert [said for _, _, said in refusal.violations] == ["3 keys differ in `on_time`."]
     assert (await switcher.set_traffic({1: 9000, 2: 1000})).changed, "nobody demanded it"
@@ -91,10 +91,10 @@ async def test_the_comparison_is_a_gate_where_it_is_demanded(switcher: Switcher,
 async def test_what_the_route_demands_is_asked_of_every_change(switcher: Switcher, replayer: ReplayerOnDemand) -> None:
     await switcher.cut_over(1)
     demand = await switcher.require_gates("comparison")
-    assert (demand.route.epoch, demand.command) == (2, pb.RouteChange.REQUIRE_GATES)
+    assert (demand.route.epoch, demand.command) == (2, change_pb2.RouteChange.REQUIRE_GATES)
     assert (await switcher.route()).required_gates == ["comparison"]
     assert not (await switcher.require_gates("comparison")).changed
-    replayer.comparison = replayer_pb2.Gate(gate="comparison", passed=False, evidence=["3 keys differ in `on_time`."])
+    replayer.comparison = gate_pb2.Gate(gate="comparison", passed=False, evidence=["3 keys differ in `on_time`."])
     for change in (switcher.set_traffic({1: 9000, 2: 1000}), switcher.cut_over(2)):
         refusal = await refused(change)
         assert [said for _, _, said in refusal.violations] == ["3 keys differ in `on_time`."]
@@ -125,9 +125,9 @@ async def test_the_way_out_takes_the_place_of_what_is_on_its_way(switcher: Switc
     emergency = await front.until_proposed(4)
     second = await refused(switcher.roll_back())
     assert (second.reason, "rollback by ada" in second.message) == ("CHANGE_IN_FLIGHT", True)
-    await front.report(emergency.proposal, pb.Report.PREPARED)
+    await front.report(emergency.proposal, front_pb2.Report.PREPARED)
     assert (await back).route.active_version == 1
-    await front.report(proposal.proposal, pb.Report.PREPARED)
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
     refusal = await change
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "PROPOSAL_EXPIRED")
     assert "rollback by ada took its place" in refusal.message
@@ -146,8 +146,8 @@ async def test_a_rollback_overtakes_another_emergency_too(switcher: Switcher, ma
     emergency = await front.until_proposed(4)
     back = asyncio.create_task(switcher.roll_back(claimed_actor="ada"))
     rollback = await front.until_proposed(5)
-    await front.report(emergency.proposal, pb.Report.PREPARED)
-    await front.report(rollback.proposal, pb.Report.PREPARED)
+    await front.report(emergency.proposal, front_pb2.Report.PREPARED)
+    await front.report(rollback.proposal, front_pb2.Report.PREPARED)
     assert (await back).route.active_version == 1
     refusal = await given_up
     assert (refusal.reason, "rollback by ada took its place" in refusal.message) == ("PROPOSAL_EXPIRED", True)
@@ -173,9 +173,9 @@ async def test_readiness_tells_which_fronts_cannot_read_it_back(switcher: Switch
     blind.prepares = False
     change = asyncio.create_task(switcher.cut_over(2))
     proposal = await blind.until_proposed(2)
-    await blind.report(proposal.proposal, pb.Report.PREPARED)
+    await blind.report(proposal.proposal, front_pb2.Report.PREPARED)
     await change
-    await blind.report(proposal.proposal, pb.Report.PREPARED, "carrier-punctuality v1 has no table")
+    await blind.report(proposal.proposal, front_pb2.Report.PREPARED, "carrier-punctuality v1 has no table")
     told = "the front front-blind cannot read what a rollback would return to: carrier-punctuality v1 has no table"
 
     async def known() -> bool:
@@ -196,7 +196,7 @@ async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDema
     await switcher.set_traffic({1: 9000, 2: 1000})
     await switcher.cut_over(2)
     for name, offset, second in ((RUN, 70, 10), (f"{V2}/run", 100, 40)):
-        run = replayer_pb2.Run(name=name, state=replayer_pb2.Run.TAILING, lag=100 - offset)
+        run = run_pb2.Run(name=name, state=run_pb2.Run.TAILING, lag=100 - offset)
         partition = run.partitions.add(topic="flights", partition=0, next_offset=offset)
         partition.event_time.FromDatetime(datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC))
         replayer.runs[name] = run
@@ -207,11 +207,11 @@ async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDema
     assert ready.lag == 30
     assert ready.HasField("protected_until")
     assert not ready.HasField("rows_differing")
-    found = replayer_pb2.Comparison(
+    found = comparison_pb2.Comparison(
         name="jobs/carrier-punctuality/comparisons/0123456789ab",
         old_version=V1,
         new_version=V2,
-        state=replayer_pb2.Comparison.FINISHED,
+        state=comparison_pb2.Comparison.FINISHED,
         aligned=True,
         rows_old=95,
         rows_new=96,
@@ -220,18 +220,18 @@ async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDema
         rows_changed=11,
     )
     found.create_time.FromDatetime(datetime(2026, 1, 2, tzinfo=UTC))
-    unaligned, unfinished, itself = (replayer_pb2.Comparison() for _ in range(3))
+    unaligned, unfinished, itself = (comparison_pb2.Comparison() for _ in range(3))
     for other in (unaligned, unfinished, itself):
         other.CopyFrom(found)
     unaligned.aligned = False
-    unfinished.state = replayer_pb2.Comparison.UNFINISHED
+    unfinished.state = comparison_pb2.Comparison.UNFINISHED
     itself.old_version = V2
     replayer.comparisons = [unaligned, unfinished, itself, found]
     differing = (await switcher.readiness()).rows_differing
     assert (differing.keys, differing.share) == (20, 0.2)
     assert differing.comparison == found.name
     assert differing.compare_time.ToDatetime(UTC) == datetime(2026, 1, 2, tzinfo=UTC)
-    replayer.runs[RUN].state = replayer_pb2.Run.STOPPED
+    replayer.runs[RUN].state = run_pb2.Run.STOPPED
     replayer.runs[RUN].retention_risk.message = "flights/0 loses records in two days."
     replayer.runs[RUN].retention_risk.crossing_time.FromDatetime(datetime(2026, 1, 3, tzinfo=UTC))
     ready = await switcher.readiness()

@@ -14,6 +14,7 @@ from google.protobuf import descriptor_pb2
 
 REPOSITORY = Path(__file__).parent.parent.parent.parent
 BUF = Path(sys.executable).parent / "buf"
+PROTOS = sorted(str(path.relative_to(REPOSITORY / "protos")) for path in (REPOSITORY / "protos").rglob("*.proto"))
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +36,15 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, descriptor_p
     return {file.name: file for file in files if file.name.startswith("turnout/")}
 
 
-@pytest.mark.parametrize("service", ["registry", "replayer", "switcher", "query"])
-def test_the_stub_is_what_its_proto_says(service: str, compiled: dict[str, descriptor_pb2.FileDescriptorProto]) -> None:
+@pytest.mark.parametrize("proto", PROTOS)
+def test_the_stub_is_what_its_proto_says(proto: str, compiled: dict[str, descriptor_pb2.FileDescriptorProto]) -> None:
     stub = descriptor_pb2.FileDescriptorProto()
-    importlib.import_module(f"turnout.{service}.v1.{service}_pb2").DESCRIPTOR.CopyToProto(stub)
-    source = compiled[f"turnout/{service}/v1/{service}.proto"]
+    module = proto.removesuffix(".proto").replace("/", ".")
+    importlib.import_module(f"{module}_pb2").DESCRIPTOR.CopyToProto(stub)
+    source = compiled[proto]
     _without_json_names(source)
     _without_json_names(stub)
-    assert stub == source, f"{service}: run `make protos` and commit what it changes"
+    assert stub == source, f"{proto}: run `make protos` and commit what it changes"
 
 
 def _without_json_names(file: descriptor_pb2.FileDescriptorProto) -> None:

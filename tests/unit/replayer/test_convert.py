@@ -10,7 +10,7 @@ from services.replayer.outlook import Outlook
 from services.replayer.retention import Risk
 from services.replayer.states import State
 from tests.unit.replayer.made import NOW, at, definition, run, sample, tp
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2
 from turnout.schema import Index
 
 
@@ -32,7 +32,7 @@ def test_a_run_whose_log_is_not_known_yet_has_not_got_anywhere() -> None:
 def test_every_state_has_its_name_in_the_contract(state: State) -> None:
     made = run(2, state, failure_message="why")
     message = run_message(made, [sample([(made, {0: at(60)})], {0: 100})], "waiting", Outlook())
-    assert replayer.Run.State.Name(message.state) == state.value
+    assert run_pb2.Run.State.Name(message.state) == state.value
     assert message.status_message == ("why" if state is State.FAILED else "waiting")
     assert (message.lag, message.progress, message.partitions[0].end_offset) == (40, 0.6, 100)
 

@@ -11,16 +11,16 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Sum
 
 from services.replayer.metrics import PARTITION, PARTITIONS_MAX, RUN, UNTOLD, Instrument, RunMetrics
-from turnout.replayer.v1 import replayer_pb2 as replayer
+from turnout.replayer.v1 import run_pb2
 
 SOON = datetime.now(UTC) + timedelta(hours=1)
 Points = dict[str, list[tuple[dict[str, object], float]]]
 
 
-def the_run(**changes: object) -> replayer.Run:
-    made = replayer.Run(
+def the_run(**changes: object) -> run_pb2.Run:
+    made = run_pb2.Run(
         name="jobs/punctuality/versions/2/run",
-        state=replayer.Run.REPLAYING,
+        state=run_pb2.Run.REPLAYING,
         live_workers=2,
         records=1000,
         records_per_s=50.5,
@@ -37,8 +37,8 @@ def the_run(**changes: object) -> replayer.Run:
     made.eta.FromSeconds(10)
     made.eta_min.FromSeconds(8)
     made.event_time.FromSeconds(1_700_000_000)
-    made.throttle.CopyFrom(replayer.Throttle(reason=replayer.Throttle.ROWS_BUDGET, records_per_s=60.0, message="m"))
-    made.retention_risk.CopyFrom(replayer.RetentionRisk(topic="flights", partition=1, message="m"))
+    made.throttle.CopyFrom(run_pb2.Throttle(reason=run_pb2.Throttle.ROWS_BUDGET, records_per_s=60.0, message="m"))
+    made.retention_risk.CopyFrom(run_pb2.RetentionRisk(topic="flights", partition=1, message="m"))
     made.retention_risk.crossing_time.FromDatetime(SOON)
     for number in range(2):
         made.partitions.add(
@@ -59,14 +59,14 @@ def the_run(**changes: object) -> replayer.Run:
 class Collected:
     """The metrics of some runs, collected on a thread as an exporter does."""
 
-    def __init__(self, runs: Sequence[replayer.Run]) -> None:
+    def __init__(self, runs: Sequence[run_pb2.Run]) -> None:
         self.runs = runs
         self.reads = 0
         self._reader = InMemoryMetricReader()
         self._provider = MeterProvider([self._reader])
         self.metrics = RunMetrics(self._read)
 
-    def _read(self) -> Sequence[replayer.Run]:
+    def _read(self) -> Sequence[run_pb2.Run]:
         self.reads += 1
         return self.runs
 

@@ -14,8 +14,8 @@ from turnout.client.values import to_value
 from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.query.v1 import query_pb2
 from turnout.registry.v1 import registry_pb2
-from turnout.replayer.v1 import replayer_pb2
-from turnout.switcher.v1 import switcher_pb2
+from turnout.replayer.v1 import capacity_pb2, comparison_pb2, gate_pb2, run_pb2
+from turnout.switcher.v1 import change_pb2, rollout_pb2, route_pb2
 
 T = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 STAMP = Timestamp(seconds=int(T.timestamp()))
@@ -93,18 +93,18 @@ def test_run() -> None:
         "records_set_aside": 3,
         "rows_written": 4,
     }
-    message = replayer_pb2.Run(
+    message = run_pb2.Run(
         name="jobs/a/versions/2/run",
-        state=replayer_pb2.Run.REPLAYING,
+        state=run_pb2.Run.REPLAYING,
         eta=Duration(seconds=9),
         eta_min=Duration(seconds=8),
         eta_max=Duration(seconds=12),
-        throttle=replayer_pb2.Throttle(reason=replayer_pb2.Throttle.READ_LATENCY, records_per_s=2.5, message="m"),
-        retention_risk=replayer_pb2.RetentionRisk(topic="t", partition=1, crossing_time=STAMP, message="m"),
+        throttle=run_pb2.Throttle(reason=run_pb2.Throttle.READ_LATENCY, records_per_s=2.5, message="m"),
+        retention_risk=run_pb2.RetentionRisk(topic="t", partition=1, crossing_time=STAMP, message="m"),
         event_time=STAMP,
         create_time=STAMP,
         catch_up_time=STAMP,
-        partitions=[replayer_pb2.PartitionProgress(event_time=STAMP, **partition)],
+        partitions=[run_pb2.PartitionProgress(event_time=STAMP, **partition)],
         **fields,
     )
     (progress,) = convert.run(message).partitions
@@ -125,7 +125,7 @@ def test_run() -> None:
         catch_up_time=T,
         **fields,
     )
-    bare = convert.run(replayer_pb2.Run(name=message.name, state=replayer_pb2.Run.QUEUED))
+    bare = convert.run(run_pb2.Run(name=message.name, state=run_pb2.Run.QUEUED))
     assert (bare.eta, bare.catch_up_time, bare.rate_limit, bare.queue_position) == (None, None, None, None)
     assert (bare.eta_min, bare.eta_max, bare.throttle, bare.retention_risk, bare.event_time) == (None,) * 5
 
@@ -142,12 +142,12 @@ def test_estimate() -> None:
         "waits_for": "w",
         "never_catches_up": True,
     }
-    message = replayer_pb2.EstimateRunResponse(
+    message = run_pb2.EstimateRunResponse(
         remarks=["r"],
         duration=Duration(seconds=2),
         duration_min=Duration(seconds=1),
         duration_max=Duration(seconds=3),
-        retention_risk=replayer_pb2.RetentionRisk(topic="t", partition=1, crossing_time=STAMP, message="m"),
+        retention_risk=run_pb2.RetentionRisk(topic="t", partition=1, crossing_time=STAMP, message="m"),
         **plain,
     )
     assert convert.estimate(message) == results.Estimate(
@@ -158,7 +158,7 @@ def test_estimate() -> None:
         retention_risk=results.RetentionRisk("t", 1, T, "m"),
         **plain,
     )
-    bare = convert.estimate(replayer_pb2.EstimateRunResponse())
+    bare = convert.estimate(run_pb2.EstimateRunResponse())
     absent = (bare.table_bytes, bare.peak_storage_bytes, bare.duration, bare.duration_min, bare.duration_max)
     assert absent == (None, None, None, None, None)
     assert (bare.queue_position, bare.retention_risk) == (None, None)
@@ -177,19 +177,19 @@ def test_capacity() -> None:
         "storage_bytes": 7,
         "storage_bytes_expected": 8,
     }
-    assert convert.capacity(replayer_pb2.Capacity(name="capacity", **fields)) == results.Capacity(**fields)
-    bare = convert.capacity(replayer_pb2.Capacity())
+    assert convert.capacity(capacity_pb2.Capacity(name="capacity", **fields)) == results.Capacity(**fields)
+    bare = convert.capacity(capacity_pb2.Capacity())
     limits = (bare.copies_max, bare.rows_per_s_max, bare.storage_bytes_max, bare.read_p99_ratio_max)
     assert limits == (None, None, None, None)
 
 
 def test_gates() -> None:
-    message = replayer_pb2.CheckGatesResponse(
+    message = gate_pb2.CheckGatesResponse(
         gates=[
-            replayer_pb2.Gate(gate="catch-up", passed=True, evidence=["yes"]),
-            replayer_pb2.Gate(gate="schema", passed=False, evidence=["no", "no"]),
+            gate_pb2.Gate(gate="catch-up", passed=True, evidence=["yes"]),
+            gate_pb2.Gate(gate="schema", passed=False, evidence=["no", "no"]),
         ],
-        partitions=[replayer_pb2.PartitionProgress(topic="t")],
+        partitions=[run_pb2.PartitionProgress(topic="t")],
     )
     check = convert.gate_check(message, 2)
     assert check.gates[1] == results.Gate("schema", 2, False, False, ("no", "no"))
@@ -207,37 +207,39 @@ def test_comparison() -> None:
         "rows_only_new": 4,
         "rows_changed": 5,
     }
-    row = replayer_pb2.RowDifference(key=[to_value("UA")], key_columns=["carrier"], columns=["on_time"])
-    changed, added, removed = (replayer_pb2.RowDifference() for _ in range(3))
+    row = comparison_pb2.RowDifference(key=[to_value("UA")], key_columns=["carrier"], columns=["on_time"])
+    changed, added, removed = (comparison_pb2.RowDifference() for _ in range(3))
     for sample in (changed, added, removed):
         sample.CopyFrom(row)
     changed.old_values.append(to_value(1))
     changed.new_values.append(to_value(None))
     added.new_values.append(to_value(2))
     removed.old_values.append(to_value(3))
-    message = replayer_pb2.Comparison(
+    message = comparison_pb2.Comparison(
         name="jobs/a/comparisons/0123456789ab",
         old_version="jobs/a/versions/1",
         new_version="jobs/a/versions/2",
-        state=replayer_pb2.Comparison.FINISHED,
-        contract=replayer_pb2.ComparisonContract(
+        state=comparison_pb2.Comparison.FINISHED,
+        contract=comparison_pb2.ComparisonContract(
             columns=[
-                replayer_pb2.ExpectedColumn(column="on_time", expected=replayer_pb2.ExpectedDifference(share_max=0.5))
+                comparison_pb2.ExpectedColumn(
+                    column="on_time", expected=comparison_pb2.ExpectedDifference(share_max=0.5)
+                )
             ]
         ),
-        verdict=replayer_pb2.Comparison.PASSED,
+        verdict=comparison_pb2.Comparison.PASSED,
         findings=["as it is"],
         aligned=True,
         exact=True,
         columns=[
-            replayer_pb2.ColumnDifference(column="on_time", rows=5, largest_absolute=0.0, total=-1.5),
-            replayer_pb2.ColumnDifference(column="name", rows=1),
+            comparison_pb2.ColumnDifference(column="on_time", rows=5, largest_absolute=0.0, total=-1.5),
+            comparison_pb2.ColumnDifference(column="name", rows=1),
         ],
         columns_added=["cancelled"],
         columns_removed=["old"],
         samples=[changed, added, removed],
         ranges=[
-            replayer_pb2.ComparedRange(
+            comparison_pb2.ComparedRange(
                 number=3,
                 after_key=["UA"],
                 aligned=True,
@@ -305,7 +307,7 @@ def test_comparison() -> None:
         end_time=None,
         **numbers,
     )
-    message.verdict = replayer_pb2.Comparison.FAILED
+    message.verdict = comparison_pb2.Comparison.FAILED
     assert convert.comparison(message).passed is False
     message.ClearField("verdict")
     message.ClearField("contract")
@@ -313,18 +315,18 @@ def test_comparison() -> None:
 
 
 def test_route_and_change() -> None:
-    route = switcher_pb2.Route(
+    route = route_pb2.Route(
         name="jobs/a/route",
         epoch=4,
         active_version=1,
-        arms=[switcher_pb2.Arm(version=1, weight=9000), switcher_pb2.Arm(version=2, weight=1000)],
+        arms=[route_pb2.Arm(version=1, weight=9000), route_pb2.Arm(version=2, weight=1000)],
         salt="s",
-        intervals=[switcher_pb2.Interval(low=0, high=2**32, version=1, acquired_epoch=3)],
+        intervals=[route_pb2.Interval(low=0, high=2**32, version=1, acquired_epoch=3)],
         rollback_version=7,
         rollback_protected_until=STAMP,
         update_time=STAMP,
         etag="e",
-        view=switcher_pb2.View(state=switcher_pb2.View.PENDING, version=6, waiting_for="session 7"),
+        view=route_pb2.View(state=route_pb2.View.PENDING, version=6, waiting_for="session 7"),
         group=11,
     )
     expected = results.Route(
@@ -342,16 +344,16 @@ def test_route_and_change() -> None:
         group=11,
     )
     assert convert.route(route) == expected
-    change = switcher_pb2.RouteChange(
+    change = change_pb2.RouteChange(
         route=route,
-        command=switcher_pb2.RouteChange.CUT_OVER,
+        command=change_pb2.RouteChange.CUT_OVER,
         claimed_actor="ann",
         reason="why",
-        gates=[switcher_pb2.Gate(gate="schema", version=2, passed=False, overridden=True, evidence=["x"])],
+        gates=[change_pb2.Gate(gate="schema", version=2, passed=False, overridden=True, evidence=["x"])],
         commit_time=STAMP,
         adoptions=[
-            switcher_pb2.Adoption(front="f", adoption_time=Duration(nanos=5_000_000)),
-            switcher_pb2.Adoption(front="g"),
+            change_pb2.Adoption(front="f", adoption_time=Duration(nanos=5_000_000)),
+            change_pb2.Adoption(front="g"),
         ],
         fronts_not_counted=["h"],
         adoption_time=Duration(nanos=6_000_000),
@@ -376,15 +378,15 @@ def test_route_and_change() -> None:
 
 
 def test_rollback_readiness() -> None:
-    message = switcher_pb2.RollbackReadiness(
+    message = change_pb2.RollbackReadiness(
         name="jobs/a/route",
         possible=True,
         problems=["p"],
         version=1,
-        arms=[switcher_pb2.Arm(version=1, weight=10_000)],
-        staleness=switcher_pb2.Staleness(offsets=3, event_time=Duration(seconds=2)),
+        arms=[route_pb2.Arm(version=1, weight=10_000)],
+        staleness=change_pb2.Staleness(offsets=3, event_time=Duration(seconds=2)),
         lag=4,
-        rows_differing=switcher_pb2.RowsDiffering(
+        rows_differing=change_pb2.RowsDiffering(
             keys=5, share=0.5, compare_time=STAMP, comparison="jobs/a/comparisons/c-1"
         ),
         protected_until=STAMP,
@@ -402,10 +404,10 @@ def test_rollback_readiness() -> None:
         protected_until=T,
         fresh_until=T,
     )
-    nothing = convert.rollback_readiness(switcher_pb2.RollbackReadiness(name="jobs/a/route", problems=["none"]))
+    nothing = convert.rollback_readiness(change_pb2.RollbackReadiness(name="jobs/a/route", problems=["none"]))
     assert (nothing.possible, nothing.version, nothing.staleness, nothing.rows_differing) == (False, None, None, None)
     assert (nothing.protected_until, nothing.fresh_until) == (None, None)
-    bare = convert.route(switcher_pb2.Route(name="jobs/a/route", view=switcher_pb2.View()))
+    bare = convert.route(route_pb2.Route(name="jobs/a/route", view=route_pb2.View()))
     assert (bare.rollback_version, bare.rollback_protected_until, bare.view) == (None, None, None)
 
 
@@ -441,15 +443,15 @@ def test_the_enums_are_those_of_the_contract() -> None:
     pairs: list[tuple[Any, Any]] = [
         (results.VersionState, registry_pb2.Version.State),
         (results.RetirementStep, registry_pb2.Retirement.Step),
-        (results.RunState, replayer_pb2.Run.State),
-        (results.ViewState, switcher_pb2.View.State),
-        (results.Command, switcher_pb2.RouteChange.Command),
+        (results.RunState, run_pb2.Run.State),
+        (results.ViewState, route_pb2.View.State),
+        (results.Command, change_pb2.RouteChange.Command),
         (results.Cause, query_pb2.ServedVersion.Cause),
-        (rollouts.RolloutState, switcher_pb2.Rollout.State),
-        (rollouts.RolloutPhase, switcher_pb2.Rollout.Phase),
-        (rollouts.RolloutHold, switcher_pb2.Rollout.Hold),
-        (rollouts.StepKind, switcher_pb2.RolloutStep.Kind),
-        (rollouts.GateVerdict, switcher_pb2.RolloutFinding.Verdict),
+        (rollouts.RolloutState, rollout_pb2.Rollout.State),
+        (rollouts.RolloutPhase, rollout_pb2.Rollout.Phase),
+        (rollouts.RolloutHold, rollout_pb2.Rollout.Hold),
+        (rollouts.StepKind, rollout_pb2.RolloutStep.Kind),
+        (rollouts.GateVerdict, rollout_pb2.RolloutFinding.Verdict),
     ]
     for ours, theirs in pairs:
         known = {name for name in theirs.keys() if not name.endswith("_UNSPECIFIED")}  # noqa: SIM118  # not a mapping

@@ -13,7 +13,7 @@ from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.experiments import Units
 from turnout.rollout_file import CHARACTERS_MAX, PlanFault, PlanFileError, parse, template, template_text
 from turnout.rollouts import TEMPLATES, RolloutPlan, RolloutStep, StepKind
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import route_pb2
 
 HOUR = timedelta(hours=1)
 WHOLE = """
@@ -109,7 +109,7 @@ def test_there_is_no_other_template() -> None:
 def test_what_is_left_to_the_switcher_is_not_sent() -> None:
     message = plan_message(parse("steps: [{traffic: 5 %, for: 1h}, {traffic: 100 %}]"))
     assert not message.guardrails.ListFields()
-    assert message.units == pb.UNITS_UNSPECIFIED
+    assert message.units == route_pb2.UNITS_UNSPECIFIED
     assert [field.name for field, _ in message.steps[1].ListFields()] == ["kind", "share"]
 
 

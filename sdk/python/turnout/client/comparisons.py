@@ -13,7 +13,7 @@ from turnout.client import convert
 from turnout.client.calls import Calls, duration_of, job_name, new_request_id, pages, version_name
 from turnout.client.connection import QUICK_S
 from turnout.contract import Contract
-from turnout.replayer.v1 import replayer_pb2
+from turnout.replayer.v1 import comparison_pb2
 from turnout.results import Comparison
 
 COMPARE_S = 3600.0  # a comparison says how far it is all the time, and can be resumed
@@ -73,7 +73,7 @@ class ComparisonCalls(Calls):
         then stays done. FailedPrecondition (CANNOT_ALIGN, KEYS_DIFFER, TABLE_MISSING), Aborted (ALIGNMENT_EXPIRED,
         COMPARISON_UNDER_WAY), InvalidInput (INVALID_CONTRACT).
         """
-        request = replayer_pb2.CompareTablesRequest(
+        request = comparison_pb2.CompareTablesRequest(
             old_version=version_name(job, old),
             new_version=version_name(job, new),
             sample_size=sample_size,
@@ -91,7 +91,7 @@ class ComparisonCalls(Calls):
         self, job: str, comparison: str, *, timeout_s: float | None = None
     ) -> AsyncGenerator[Comparison, None]:
         """Do the ranges of a comparison that are not done yet, as `comparing` does. NotFound (COMPARISON_NOT_FOUND)."""
-        request = replayer_pb2.ResumeComparisonRequest(name=_name(job, comparison))
+        request = comparison_pb2.ResumeComparisonRequest(name=_name(job, comparison))
         async with aclosing(self._compared("ResumeComparison", request, timeout_s)) as steps:
             async for found in steps:
                 yield found
@@ -102,10 +102,10 @@ class ComparisonCalls(Calls):
 
     async def get_comparison(self, job: str, comparison: str, *, timeout_s: float | None = None) -> Comparison:
         """One comparison with its ranges. NotFound (COMPARISON_NOT_FOUND)."""
-        request = replayer_pb2.GetComparisonRequest(name=_name(job, comparison))
+        request = comparison_pb2.GetComparisonRequest(name=_name(job, comparison))
         return convert.comparison(
             await self._connections.unary(
-                "replayer", "GetComparison", request, replayer_pb2.Comparison, timeout_s=timeout_s, default_s=QUICK_S
+                "replayer", "GetComparison", request, comparison_pb2.Comparison, timeout_s=timeout_s, default_s=QUICK_S
             )
         )
 
@@ -120,10 +120,10 @@ class ComparisonCalls(Calls):
             answer = await self._connections.unary(
                 "replayer",
                 "ListComparisons",
-                replayer_pb2.ListComparisonsRequest(
+                comparison_pb2.ListComparisonsRequest(
                     parent=job_name(job), page_size=page_size, page_token=token, versions=names
                 ),
-                replayer_pb2.ListComparisonsResponse,
+                comparison_pb2.ListComparisonsResponse,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -136,7 +136,7 @@ class ComparisonCalls(Calls):
         self, method: str, request: Message, timeout_s: float | None
     ) -> AsyncGenerator[Comparison, None]:
         stream = self._connections.stream(
-            "replayer", method, request, replayer_pb2.Comparison, timeout_s=timeout_s, default_s=COMPARE_S
+            "replayer", method, request, comparison_pb2.Comparison, timeout_s=timeout_s, default_s=COMPARE_S
         )
         async with aclosing(stream) as messages:
             async for message in messages:

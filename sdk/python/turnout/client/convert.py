@@ -16,10 +16,10 @@ from turnout.definition_proto import from_proto
 from turnout.log_range_proto import from_proto as range_from_proto
 from turnout.query.v1 import query_pb2
 from turnout.registry.v1 import registry_pb2
-from turnout.replayer.v1 import replayer_pb2
+from turnout.replayer.v1 import capacity_pb2, comparison_pb2, gate_pb2, run_pb2
 from turnout.shadow import Shadow, ShadowReport, ShadowVerdict
 from turnout.shadow_proto import counts_of
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import change_pb2, route_pb2, shadow_pb2
 
 T = TypeVar("T")
 
@@ -68,12 +68,12 @@ def _retirement(message: registry_pb2.Retirement) -> results.Retirement:
 # --- replayer -------------------------------------------------------------------------------------------------------
 
 
-def run(message: replayer_pb2.Run) -> results.Run:
+def run(message: run_pb2.Run) -> results.Run:
     name, number = split_version(message.name)
     return results.Run(
         job=name,
         version=number,
-        state=results.RunState(replayer_pb2.Run.State.Name(message.state)),
+        state=results.RunState(run_pb2.Run.State.Name(message.state)),
         status_message=message.status_message,
         failure_reason=message.failure_reason,
         workers=message.workers,
@@ -105,12 +105,12 @@ def run(message: replayer_pb2.Run) -> results.Run:
     )
 
 
-def _throttle(message: replayer_pb2.Throttle) -> results.Throttle:
-    reason = results.ThrottleReason(replayer_pb2.Throttle.Reason.Name(message.reason))
+def _throttle(message: run_pb2.Throttle) -> results.Throttle:
+    reason = results.ThrottleReason(run_pb2.Throttle.Reason.Name(message.reason))
     return results.Throttle(reason, message.records_per_s, message.message)
 
 
-def _partition(message: replayer_pb2.PartitionProgress) -> results.PartitionProgress:
+def _partition(message: run_pb2.PartitionProgress) -> results.PartitionProgress:
     return results.PartitionProgress(
         topic=message.topic,
         partition=message.partition,
@@ -127,7 +127,7 @@ def _partition(message: replayer_pb2.PartitionProgress) -> results.PartitionProg
     )
 
 
-def estimate(message: replayer_pb2.EstimateRunResponse) -> results.Estimate:
+def estimate(message: run_pb2.EstimateRunResponse) -> results.Estimate:
     return results.Estimate(
         records=message.records,
         log_bytes=message.log_bytes,
@@ -146,11 +146,11 @@ def estimate(message: replayer_pb2.EstimateRunResponse) -> results.Estimate:
     )
 
 
-def _retention_risk(message: replayer_pb2.RetentionRisk) -> results.RetentionRisk:
+def _retention_risk(message: run_pb2.RetentionRisk) -> results.RetentionRisk:
     return results.RetentionRisk(message.topic, message.partition, _time(message.crossing_time), message.message)
 
 
-def capacity(message: replayer_pb2.Capacity) -> results.Capacity:
+def capacity(message: capacity_pb2.Capacity) -> results.Capacity:
     return results.Capacity(
         copies_max=message.copies_max or None,
         rows_per_s_max=message.rows_per_s_max or None,
@@ -165,7 +165,7 @@ def capacity(message: replayer_pb2.Capacity) -> results.Capacity:
     )
 
 
-def gate_check(message: replayer_pb2.CheckGatesResponse, candidate: int) -> results.GateCheck:
+def gate_check(message: gate_pb2.CheckGatesResponse, candidate: int) -> results.GateCheck:
     gates = tuple(
         results.Gate(gate.gate, candidate, gate.passed, overridden=False, evidence=tuple(gate.evidence))
         for gate in message.gates
@@ -173,7 +173,7 @@ def gate_check(message: replayer_pb2.CheckGatesResponse, candidate: int) -> resu
     return results.GateCheck(gates, tuple(_partition(partition) for partition in message.partitions))
 
 
-def comparison(message: replayer_pb2.Comparison) -> results.Comparison:
+def comparison(message: comparison_pb2.Comparison) -> results.Comparison:
     job, old = split_version(message.old_version)
     _, new = split_version(message.new_version)
     return results.Comparison(
@@ -181,7 +181,7 @@ def comparison(message: replayer_pb2.Comparison) -> results.Comparison:
         id=message.name.rpartition("/")[2],
         old=old,
         new=new,
-        finished=message.state == replayer_pb2.Comparison.FINISHED,
+        finished=message.state == comparison_pb2.Comparison.FINISHED,
         contract=contract_proto.from_proto(message.contract) if message.HasField("contract") else None,
         passed=_PASSED.get(message.verdict),
         findings=tuple(message.findings),
@@ -205,10 +205,10 @@ def comparison(message: replayer_pb2.Comparison) -> results.Comparison:
     )
 
 
-_PASSED = {replayer_pb2.Comparison.PASSED: True, replayer_pb2.Comparison.FAILED: False}
+_PASSED = {comparison_pb2.Comparison.PASSED: True, comparison_pb2.Comparison.FAILED: False}
 
 
-def _compared_range(message: replayer_pb2.ComparedRange) -> results.ComparedRange:
+def _compared_range(message: comparison_pb2.ComparedRange) -> results.ComparedRange:
     return results.ComparedRange(
         number=message.number,
         after_key=tuple(message.after_key),
@@ -226,7 +226,7 @@ def _compared_range(message: replayer_pb2.ComparedRange) -> results.ComparedRang
     )
 
 
-def _column_difference(message: replayer_pb2.ColumnDifference) -> results.ColumnDifference:
+def _column_difference(message: comparison_pb2.ColumnDifference) -> results.ColumnDifference:
     return results.ColumnDifference(
         column=message.column,
         rows=message.rows,
@@ -235,7 +235,7 @@ def _column_difference(message: replayer_pb2.ColumnDifference) -> results.Column
     )
 
 
-def _row_difference(message: replayer_pb2.RowDifference) -> results.RowDifference:
+def _row_difference(message: comparison_pb2.RowDifference) -> results.RowDifference:
     def side(values: Sequence[query_pb2.Value]) -> dict[str, object] | None:
         return _by_column(message.columns, values) if values else None
 
@@ -250,7 +250,7 @@ def _by_column(columns: Iterable[str], values: Sequence[query_pb2.Value]) -> dic
 # --- switcher -------------------------------------------------------------------------------------------------------
 
 
-def route(message: switcher_pb2.Route) -> results.Route:
+def route(message: route_pb2.Route) -> results.Route:
     return results.Route(
         job=split_job(message.name),
         epoch=message.epoch,
@@ -274,7 +274,7 @@ def route(message: switcher_pb2.Route) -> results.Route:
     )
 
 
-def shadow_report(message: switcher_pb2.ShadowReport) -> ShadowReport:
+def shadow_report(message: shadow_pb2.ShadowReport) -> ShadowReport:
     return ShadowReport(
         job=split_job(message.name),
         version=message.version,
@@ -284,13 +284,13 @@ def shadow_report(message: switcher_pb2.ShadowReport) -> ShadowReport:
         compared_share=message.compared_share if message.HasField("compared_share") else None,
         e_value=message.e_value,
         threshold=message.threshold,
-        verdict=ShadowVerdict(switcher_pb2.ShadowReport.Verdict.Name(message.verdict)),
+        verdict=ShadowVerdict(shadow_pb2.ShadowReport.Verdict.Name(message.verdict)),
         sentence=message.sentence,
         update_time=time_of(message, "update_time"),
     )
 
 
-def _rows_differing(message: switcher_pb2.RowsDiffering) -> readiness.RowsDiffering:
+def _rows_differing(message: change_pb2.RowsDiffering) -> readiness.RowsDiffering:
     return readiness.RowsDiffering(
         keys=message.keys,
         share=message.share,
@@ -299,7 +299,7 @@ def _rows_differing(message: switcher_pb2.RowsDiffering) -> readiness.RowsDiffer
     )
 
 
-def rollback_readiness(message: switcher_pb2.RollbackReadiness) -> readiness.RollbackReadiness:
+def rollback_readiness(message: change_pb2.RollbackReadiness) -> readiness.RollbackReadiness:
     stale = message.staleness
     return readiness.RollbackReadiness(
         job=split_job(message.name),
@@ -317,17 +317,17 @@ def rollback_readiness(message: switcher_pb2.RollbackReadiness) -> readiness.Rol
     )
 
 
-def _view(message: switcher_pb2.View) -> results.View | None:
-    if message.state == switcher_pb2.View.STATE_UNSPECIFIED:
+def _view(message: route_pb2.View) -> results.View | None:
+    if message.state == route_pb2.View.STATE_UNSPECIFIED:
         return None
-    state = results.ViewState(switcher_pb2.View.State.Name(message.state))
+    state = results.ViewState(route_pb2.View.State.Name(message.state))
     return results.View(state, message.version or None, message.waiting_for)
 
 
-def route_change(message: switcher_pb2.RouteChange) -> results.RouteChange:
+def route_change(message: change_pb2.RouteChange) -> results.RouteChange:
     return results.RouteChange(
         route=route(message.route),
-        command=results.Command(switcher_pb2.RouteChange.Command.Name(message.command)),
+        command=results.Command(change_pb2.RouteChange.Command.Name(message.command)),
         claimed_actor=message.claimed_actor,
         reason=message.reason,
         gates=tuple(

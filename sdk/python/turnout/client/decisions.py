@@ -8,7 +8,7 @@ from typing import TypeVar
 from turnout.client.calls import Calls, pages
 from turnout.client.connection import QUICK_S
 from turnout.experiments import Replay
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import decision_pb2
 
 D = TypeVar("D")
 
@@ -17,14 +17,14 @@ class DecisionCalls(Calls):
     """Decisions, by the name of what they are on (`parent`), or by their own."""
 
     async def _decisions_on(
-        self, parent: str, decision: Callable[[pb.Decision], D], page_size: int, timeout_s: float | None
+        self, parent: str, decision: Callable[[decision_pb2.Decision], D], page_size: int, timeout_s: float | None
     ) -> AsyncIterator[D]:
         async def fetch(token: str) -> tuple[list[D], str]:
             answer = await self._connections.unary(
                 "switcher",
                 "ListDecisions",
-                pb.ListDecisionsRequest(parent=parent, page_size=page_size, page_token=token),
-                pb.ListDecisionsResponse,
+                decision_pb2.ListDecisionsRequest(parent=parent, page_size=page_size, page_token=token),
+                decision_pb2.ListDecisionsResponse,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -33,12 +33,12 @@ class DecisionCalls(Calls):
         async for one in pages(fetch):
             yield one
 
-    async def _decision(self, name: str, timeout_s: float | None) -> pb.Decision:
+    async def _decision(self, name: str, timeout_s: float | None) -> decision_pb2.Decision:
         return await self._connections.unary(
             "switcher",
             "GetDecision",
-            pb.GetDecisionRequest(name=name),
-            pb.Decision,
+            decision_pb2.GetDecisionRequest(name=name),
+            decision_pb2.Decision,
             timeout_s=timeout_s,
             default_s=QUICK_S,
         )
@@ -47,8 +47,8 @@ class DecisionCalls(Calls):
         answer = await self._connections.unary(
             "switcher",
             "ReplayDecision",
-            pb.ReplayDecisionRequest(name=name),
-            pb.ReplayDecisionResponse,
+            decision_pb2.ReplayDecisionRequest(name=name),
+            decision_pb2.ReplayDecisionResponse,
             timeout_s=timeout_s,
             default_s=QUICK_S,
         )

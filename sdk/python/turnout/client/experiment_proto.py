@@ -11,26 +11,29 @@ from turnout.client.calls import span_of, time_of
 from turnout.client.values import check_text
 from turnout.errors import InvalidInput
 from turnout.query.v1 import query_pb2
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import decision_pb2, experiment_pb2, outcome_pb2, route_pb2
 
 _PLAN_NUMBERS = ("abort_alpha", "mismatch_alpha", "promote_beta", "margin", "units_min", "units_max")
 _PLAN_TIMES = ("window", "delay", "slow")
 _BANDIT_NUMBERS = ("epsilon", "floor", "step_max", "gamma", "units_min")
 
 
-def plan_message(plan: results.Plan) -> pb.Plan:
+def plan_message(plan: results.Plan) -> experiment_pb2.Plan:
     """The plan, with what is left to the switcher left out."""
-    message = pb.Plan(
-        harms=[pb.Metric.Value(f"METRIC_{metric}") for metric in plan.harms],
-        errors=[pb.Metric.Value(f"METRIC_{metric}") for metric in plan.errors],
+    message = experiment_pb2.Plan(
+        harms=[outcome_pb2.Metric.Value(f"METRIC_{metric}") for metric in plan.harms],
+        errors=[outcome_pb2.Metric.Value(f"METRIC_{metric}") for metric in plan.errors],
     )
     _put(message, plan, _PLAN_NUMBERS, _PLAN_TIMES)
     return message
 
 
-def bandit_message(bandit: results.Bandit) -> pb.Bandit:
+def bandit_message(bandit: results.Bandit) -> experiment_pb2.Bandit:
     """The bandit, with what is left to the switcher left out."""
-    message = pb.Bandit(rule=pb.Bandit.Rule.Value(bandit.rule), objective=pb.Bandit.Objective.Value(bandit.objective))
+    message = experiment_pb2.Bandit(
+        rule=experiment_pb2.Bandit.Rule.Value(bandit.rule),
+        objective=experiment_pb2.Bandit.Objective.Value(bandit.objective),
+    )
     _put(message, bandit, _BANDIT_NUMBERS, ("every",))
     return message
 
@@ -44,17 +47,17 @@ def _put(message: Any, value: object, numbers: tuple[str, ...], times: tuple[str
             getattr(message, name).FromTimedelta(time)
 
 
-def experiment(message: pb.Experiment) -> results.Experiment:
+def experiment(message: experiment_pb2.Experiment) -> results.Experiment:
     """The experiment that a message holds."""
     _, job, _, name = message.name.split("/")
     return results.Experiment(
         job=job,
         experiment=name,
-        state=results.ExperimentState(pb.Experiment.State.Name(message.state))
+        state=results.ExperimentState(experiment_pb2.Experiment.State.Name(message.state))
         if message.state
         else results.ExperimentState.STARTING,
         weights={arm.version: arm.weight for arm in message.arms},
-        units=results.Units(pb.Units.Name(message.units).removeprefix("UNITS_")),
+        units=results.Units(route_pb2.Units.Name(message.units).removeprefix("UNITS_")),
         salt=message.salt,
         holdout=message.holdout,
         holdout_salt=message.holdout_salt,
@@ -70,7 +73,7 @@ def experiment(message: pb.Experiment) -> results.Experiment:
     )
 
 
-def plan(message: pb.Plan) -> results.Plan:
+def plan(message: experiment_pb2.Plan) -> results.Plan:
     """The plan that a message holds."""
     times: dict[str, Any] = {name: span_of(message, name) for name in _PLAN_TIMES}
     return results.Plan(
@@ -81,24 +84,24 @@ def plan(message: pb.Plan) -> results.Plan:
     )
 
 
-def _bandit(message: pb.Bandit) -> results.Bandit:
+def _bandit(message: experiment_pb2.Bandit) -> results.Bandit:
     return results.Bandit(
-        rule=results.BanditRule(pb.Bandit.Rule.Name(message.rule)),
-        objective=results.BanditObjective(pb.Bandit.Objective.Name(message.objective)),
+        rule=results.BanditRule(experiment_pb2.Bandit.Rule.Name(message.rule)),
+        objective=results.BanditObjective(experiment_pb2.Bandit.Objective.Name(message.objective)),
         **{name: getattr(message, name) or None for name in _BANDIT_NUMBERS},
         every=span_of(message, "every"),
     )
 
 
-def _metric(number: pb.Metric.ValueType) -> results.Metric:
-    return results.Metric(pb.Metric.Name(number).removeprefix("METRIC_"))
+def _metric(number: outcome_pb2.Metric.ValueType) -> results.Metric:
+    return results.Metric(outcome_pb2.Metric.Name(number).removeprefix("METRIC_"))
 
 
-def _verdict(number: pb.Verdict.ValueType) -> results.Verdict:
-    return results.Verdict(pb.Verdict.Name(number).removeprefix("VERDICT_"))
+def _verdict(number: experiment_pb2.Verdict.ValueType) -> results.Verdict:
+    return results.Verdict(experiment_pb2.Verdict.Name(number).removeprefix("VERDICT_"))
 
 
-def _standing(message: pb.Standing) -> results.Standing:
+def _standing(message: experiment_pb2.Standing) -> results.Standing:
     return results.Standing(
         epoch=message.epoch,
         arms=tuple(_arm(one) for one in message.arms),
@@ -112,7 +115,7 @@ def _standing(message: pb.Standing) -> results.Standing:
     )
 
 
-def _arm(message: pb.ArmStanding) -> results.ArmStanding:
+def _arm(message: experiment_pb2.ArmStanding) -> results.ArmStanding:
     return results.ArmStanding(
         version=message.version,
         weight=message.weight,
@@ -125,14 +128,14 @@ def _arm(message: pb.ArmStanding) -> results.ArmStanding:
     )
 
 
-def _estimate(message: pb.ArmStanding, field: str) -> results.ArmEstimate | None:
+def _estimate(message: experiment_pb2.ArmStanding, field: str) -> results.ArmEstimate | None:
     if not message.HasField(field):  # type: ignore[arg-type]  # one of the three names
         return None
-    found: pb.Estimate = getattr(message, field)
+    found: experiment_pb2.Estimate = getattr(message, field)
     return results.ArmEstimate(found.value, found.low, found.high)
 
 
-def _candidate(message: pb.CandidateStanding) -> results.CandidateStanding:
+def _candidate(message: experiment_pb2.CandidateStanding) -> results.CandidateStanding:
     return results.CandidateStanding(
         version=message.version,
         verdict=_verdict(message.verdict),
@@ -143,11 +146,11 @@ def _candidate(message: pb.CandidateStanding) -> results.CandidateStanding:
     )
 
 
-def _guardrail(message: pb.Guardrail) -> results.Guardrail:
+def _guardrail(message: experiment_pb2.Guardrail) -> results.Guardrail:
     return results.Guardrail(message.name, message.e_value, message.threshold, tuple(message.counts))
 
 
-def decision(message: pb.Decision) -> results.Decision:
+def decision(message: decision_pb2.Decision) -> results.Decision:
     """The decision that a message holds."""
     _, job, _, name, _, number = message.name.split("/")
     return results.Decision(

@@ -23,7 +23,7 @@ from turnout.experiments import (
 )
 from turnout.query.v1 import query_pb2
 from turnout.results import Read
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import experiment_pb2, route_pb2
 
 
 class ExperimentCalls(DecisionCalls):
@@ -55,16 +55,18 @@ class ExperimentCalls(DecisionCalls):
         of the route from now on, which deals all units anew; "" = as it is. AlreadyExists (EXPERIMENT_EXISTS,
         EXPERIMENT_RUNS); FailedPrecondition (ROUTE_OWNED), and for each failed gate.
         """
-        request = pb.CreateExperimentRequest(
+        request = experiment_pb2.CreateExperimentRequest(
             parent=job_name(job),
             experiment_id=experiment,
-            experiment=pb.Experiment(
-                arms=[pb.Arm(version=version, weight=weight) for version, weight in weights.items()],
-                units=pb.Units.Value(f"UNITS_{units}"),
+            experiment=experiment_pb2.Experiment(
+                arms=[route_pb2.Arm(version=version, weight=weight) for version, weight in weights.items()],
+                units=route_pb2.Units.Value(f"UNITS_{units}"),
                 salt=salt,
                 holdout=holdout,
                 holdout_salt=holdout_salt,
-                overrides=[pb.UnitOverride(unit=unit, version=version) for unit, version in (overrides or {}).items()],
+                overrides=[
+                    route_pb2.UnitOverride(unit=unit, version=version) for unit, version in (overrides or {}).items()
+                ],
                 plan=proto.plan_message(plan or Plan()),
                 bandit=None if bandit is None else proto.bandit_message(bandit),
             ),
@@ -79,7 +81,7 @@ class ExperimentCalls(DecisionCalls):
 
     async def get_experiment(self, job: str, experiment: str, *, timeout_s: float | None = None) -> Experiment:
         """An experiment with what was counted, what is said of it now, and what it waits for. NotFound."""
-        request = pb.GetExperimentRequest(name=_name(job, experiment))
+        request = experiment_pb2.GetExperimentRequest(name=_name(job, experiment))
         return await self._experiment("GetExperiment", request, timeout_s, QUICK_S)
 
     async def list_experiments(
@@ -92,8 +94,8 @@ class ExperimentCalls(DecisionCalls):
             answer = await self._connections.unary(
                 "switcher",
                 "ListExperiments",
-                pb.ListExperimentsRequest(parent=parent, page_size=page_size, page_token=token),
-                pb.ListExperimentsResponse,
+                experiment_pb2.ListExperimentsRequest(parent=parent, page_size=page_size, page_token=token),
+                experiment_pb2.ListExperimentsResponse,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -120,7 +122,7 @@ class ExperimentCalls(DecisionCalls):
 
         override_owner: also that of a rollout, which is paused by it; else FailedPrecondition (ROUTE_OWNED).
         """
-        request = pb.StopExperimentRequest(
+        request = experiment_pb2.StopExperimentRequest(
             name=_name(job, experiment),
             promote=promote or 0,
             keep_weights=keep_weights,
@@ -139,7 +141,9 @@ class ExperimentCalls(DecisionCalls):
 
         FailedPrecondition (EXPERIMENT_OVER).
         """
-        request = pb.ResumeExperimentRequest(name=_name(job, experiment), claimed_actor=self._actor, reason=reason)
+        request = experiment_pb2.ResumeExperimentRequest(
+            name=_name(job, experiment), claimed_actor=self._actor, reason=reason
+        )
         return await self._experiment("ResumeExperiment", request, timeout_s, QUICK_S)
 
     async def decisions(
@@ -240,16 +244,16 @@ class ExperimentCalls(DecisionCalls):
     async def _experiment(
         self,
         method: str,
-        request: pb.CreateExperimentRequest
-        | pb.GetExperimentRequest
-        | pb.StopExperimentRequest
-        | pb.ResumeExperimentRequest,
+        request: experiment_pb2.CreateExperimentRequest
+        | experiment_pb2.GetExperimentRequest
+        | experiment_pb2.StopExperimentRequest
+        | experiment_pb2.ResumeExperimentRequest,
         timeout_s: float | None,
         default_s: float,
     ) -> Experiment:
         return proto.experiment(
             await self._connections.unary(
-                "switcher", method, request, pb.Experiment, timeout_s=timeout_s, default_s=default_s
+                "switcher", method, request, experiment_pb2.Experiment, timeout_s=timeout_s, default_s=default_s
             )
         )
 

@@ -15,7 +15,7 @@ from turnout.definition_proto import to_proto as definition_to_proto
 from turnout.errors import InvalidInput
 from turnout.log_range import LogRange
 from turnout.log_range_proto import to_proto as range_to_proto
-from turnout.replayer.v1 import replayer_pb2
+from turnout.replayer.v1 import capacity_pb2, gate_pb2, run_pb2
 from turnout.results import Capacity, DefinitionProblem, Estimate, GateCheck, Run
 from turnout.schema import JobDefinition
 
@@ -38,7 +38,7 @@ class ReplayerCalls(Calls):
 
         rate_limit, priority: as for start_run; a run that exists keeps its own.
         """
-        request = replayer_pb2.EstimateRunRequest(
+        request = run_pb2.EstimateRunRequest(
             version=version_name(job, version), rate_limit=rate_limit or 0, priority=priority
         )
         return convert.estimate(
@@ -46,7 +46,7 @@ class ReplayerCalls(Calls):
                 "replayer",
                 "EstimateRun",
                 request,
-                replayer_pb2.EstimateRunResponse,
+                run_pb2.EstimateRunResponse,
                 timeout_s=timeout_s,
                 default_s=LONG_S,
             )
@@ -61,14 +61,14 @@ class ReplayerCalls(Calls):
         Empty = nothing that can be known before. InvalidInput (INVALID_RANGE) where the range names a topic that the
         job does not read.
         """
-        request = replayer_pb2.CheckDefinitionRequest(
+        request = run_pb2.CheckDefinitionRequest(
             definition=definition_to_proto(definition), log_range=range_to_proto(log_range)
         )
         answer = await self._connections.unary(
             "replayer",
             "CheckDefinition",
             request,
-            replayer_pb2.CheckDefinitionResponse,
+            run_pb2.CheckDefinitionResponse,
             timeout_s=timeout_s,
             default_s=LONG_S,
         )
@@ -92,7 +92,7 @@ class ReplayerCalls(Calls):
         Repeating it answers the run there is.
         FailedPrecondition (TOPIC_NOT_FOUND, VERSION_RETIRED).
         """
-        request = replayer_pb2.StartRunRequest(
+        request = run_pb2.StartRunRequest(
             version=version_name(job, version),
             workers=workers or 0,
             rate_limit=rate_limit or 0,
@@ -103,7 +103,7 @@ class ReplayerCalls(Calls):
 
     async def get_run(self, job: str, version: int, *, timeout_s: float | None = None) -> Run:
         """The run of a version. NotFound (RUN_NOT_FOUND)."""
-        return await self._run("GetRun", replayer_pb2.GetRunRequest(name=run_name(job, version)), timeout_s)
+        return await self._run("GetRun", run_pb2.GetRunRequest(name=run_name(job, version)), timeout_s)
 
     async def list_runs(
         self, job: str | None = None, *, page_size: int = 0, timeout_s: float | None = None
@@ -115,8 +115,8 @@ class ReplayerCalls(Calls):
             answer = await self._connections.unary(
                 "replayer",
                 "ListRuns",
-                replayer_pb2.ListRunsRequest(parent=parent, page_size=page_size, page_token=token),
-                replayer_pb2.ListRunsResponse,
+                run_pb2.ListRunsRequest(parent=parent, page_size=page_size, page_token=token),
+                run_pb2.ListRunsResponse,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -134,8 +134,8 @@ class ReplayerCalls(Calls):
         stream = self._connections.watch(
             "replayer",
             "WatchRun",
-            replayer_pb2.WatchRunRequest(name=run_name(job, version)),
-            replayer_pb2.Run,
+            run_pb2.WatchRunRequest(name=run_name(job, version)),
+            run_pb2.Run,
             timeout_s=timeout_s,
         )
         try:
@@ -146,21 +146,21 @@ class ReplayerCalls(Calls):
 
     async def pause_run(self, job: str, version: int, *, timeout_s: float | None = None) -> Run:
         """Let the workers finish their batch and stop. FailedPrecondition from a state that cannot be paused."""
-        return await self._run("PauseRun", replayer_pb2.PauseRunRequest(name=run_name(job, version)), timeout_s)
+        return await self._run("PauseRun", run_pb2.PauseRunRequest(name=run_name(job, version)), timeout_s)
 
     async def resume_run(self, job: str, version: int, *, timeout_s: float | None = None) -> Run:
         """Go on from the stored positions. FailedPrecondition (TOPIC_RECREATED, POSITION_BEYOND_END)."""
-        return await self._run("ResumeRun", replayer_pb2.ResumeRunRequest(name=run_name(job, version)), timeout_s)
+        return await self._run("ResumeRun", run_pb2.ResumeRunRequest(name=run_name(job, version)), timeout_s)
 
     async def stop_run(self, job: str, version: int, *, timeout_s: float | None = None) -> Run:
         """End the run; its table stays, and resume_run takes it up again."""
-        return await self._run("StopRun", replayer_pb2.StopRunRequest(name=run_name(job, version)), timeout_s)
+        return await self._run("StopRun", run_pb2.StopRunRequest(name=run_name(job, version)), timeout_s)
 
     async def set_run_rate(
         self, job: str, version: int, rate_limit: int | None, *, timeout_s: float | None = None
     ) -> Run:
         """Limit how many records a second the run reads, all workers together; None = no limit."""
-        request = replayer_pb2.SetRunRateRequest(name=run_name(job, version), rate_limit=rate_limit or 0)
+        request = run_pb2.SetRunRateRequest(name=run_name(job, version), rate_limit=rate_limit or 0)
         return await self._run("SetRunRate", request, timeout_s)
 
     async def set_run_priority(self, job: str, version: int, priority: int, *, timeout_s: float | None = None) -> Run:
@@ -168,12 +168,12 @@ class ReplayerCalls(Calls):
 
         FailedPrecondition (RUN_STATE) once the run is past its copy.
         """
-        request = replayer_pb2.SetRunPriorityRequest(name=run_name(job, version), priority=priority)
+        request = run_pb2.SetRunPriorityRequest(name=run_name(job, version), priority=priority)
         return await self._run("SetRunPriority", request, timeout_s)
 
     async def capacity(self, *, timeout_s: float | None = None) -> Capacity:
         """The budget that all copies share, and what is used of it."""
-        return await self._capacity("GetCapacity", replayer_pb2.GetCapacityRequest(name=_CAPACITY), timeout_s)
+        return await self._capacity("GetCapacity", capacity_pb2.GetCapacityRequest(name=_CAPACITY), timeout_s)
 
     async def update_capacity(
         self,
@@ -199,8 +199,8 @@ class ReplayerCalls(Calls):
         changed = {name: limit for name, limit in limits.items() if limit is not None}
         if not changed:  # an empty mask would stand for all four
             raise InvalidInput("INVALID_CAPACITY", f"Nothing is to be changed; give one of {', '.join(limits)}.")
-        request = replayer_pb2.UpdateCapacityRequest(
-            capacity=replayer_pb2.Capacity(name=_CAPACITY, etag=etag, **changed),
+        request = capacity_pb2.UpdateCapacityRequest(
+            capacity=capacity_pb2.Capacity(name=_CAPACITY, etag=etag, **changed),
             update_mask=FieldMask(paths=list(changed)),
         )
         return await self._capacity("UpdateCapacity", request, timeout_s)
@@ -220,7 +220,7 @@ class ReplayerCalls(Calls):
         comparison: ask too whether the newest comparison with the baseline has passed its contract; it may be
         `comparison_age_max` old, None = one hour.
         """
-        request = replayer_pb2.CheckGatesRequest(
+        request = gate_pb2.CheckGatesRequest(
             candidate=version_name(job, candidate),
             baseline=version_name(job, baseline) if baseline else "",
             comparison=comparison,
@@ -230,7 +230,7 @@ class ReplayerCalls(Calls):
             "replayer",
             "CheckGates",
             request,
-            replayer_pb2.CheckGatesResponse,
+            gate_pb2.CheckGatesResponse,
             timeout_s=timeout_s,
             default_s=QUICK_S,
         )
@@ -239,13 +239,13 @@ class ReplayerCalls(Calls):
     async def _capacity(self, method: str, request: Any, timeout_s: float | None) -> Capacity:
         return convert.capacity(
             await self._connections.unary(
-                "replayer", method, request, replayer_pb2.Capacity, timeout_s=timeout_s, default_s=QUICK_S
+                "replayer", method, request, capacity_pb2.Capacity, timeout_s=timeout_s, default_s=QUICK_S
             )
         )
 
     async def _run(self, method: str, request: Any, timeout_s: float | None) -> Run:
         return convert.run(
             await self._connections.unary(
-                "replayer", method, request, replayer_pb2.Run, timeout_s=timeout_s, default_s=QUICK_S
+                "replayer", method, request, run_pb2.Run, timeout_s=timeout_s, default_s=QUICK_S
             )
         )

@@ -10,21 +10,21 @@ from turnout.client.calls import duration_of, span_of, time_of
 from turnout.client.experiment_proto import plan as guardrails
 from turnout.client.experiment_proto import plan_message as guardrails_message
 from turnout.experiments import Units
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import decision_pb2, rollout_pb2, route_pb2
 
 
-def plan_message(value: results.RolloutPlan) -> pb.RolloutPlan:
+def plan_message(value: results.RolloutPlan) -> rollout_pb2.RolloutPlan:
     """The plan, with what is left to the switcher left out."""
-    return pb.RolloutPlan(
+    return rollout_pb2.RolloutPlan(
         steps=[_step_message(step) for step in value.steps],
-        units=pb.UNITS_UNSPECIFIED if value.units is None else pb.Units.Value(f"UNITS_{value.units}"),
+        units=route_pb2.UNITS_UNSPECIFIED if value.units is None else route_pb2.Units.Value(f"UNITS_{value.units}"),
         guardrails=guardrails_message(value.guardrails),
     )
 
 
-def _step_message(step: results.RolloutStep) -> pb.RolloutStep:
-    return pb.RolloutStep(
-        kind=pb.RolloutStep.Kind.Value(step.kind),
+def _step_message(step: results.RolloutStep) -> rollout_pb2.RolloutStep:
+    return rollout_pb2.RolloutStep(
+        kind=rollout_pb2.RolloutStep.Kind.Value(step.kind),
         share=step.share,
         for_time=duration_of(step.at_least),
         within_time=duration_of(step.within),
@@ -33,7 +33,7 @@ def _step_message(step: results.RolloutStep) -> pb.RolloutStep:
     )
 
 
-def rollout(message: pb.Rollout) -> results.Rollout:
+def rollout(message: rollout_pb2.Rollout) -> results.Rollout:
     """The rollout that a message holds. One that was only checked has no state yet, and is PENDING."""
     _, job, _, name = message.name.split("/")
     return results.Rollout(
@@ -42,10 +42,10 @@ def rollout(message: pb.Rollout) -> results.Rollout:
         candidate=message.version,
         control=message.active_version,
         plan=plan(message.plan),
-        state=results.RolloutState(pb.Rollout.State.Name(message.state or pb.Rollout.PENDING)),
+        state=results.RolloutState(rollout_pb2.Rollout.State.Name(message.state or rollout_pb2.Rollout.PENDING)),
         step=message.step,
-        phase=results.RolloutPhase(pb.Rollout.Phase.Name(message.phase)) if message.phase else None,
-        hold=results.RolloutHold(pb.Rollout.Hold.Name(message.hold)) if message.hold else None,
+        phase=results.RolloutPhase(rollout_pb2.Rollout.Phase.Name(message.phase)) if message.phase else None,
+        hold=results.RolloutHold(rollout_pb2.Rollout.Hold.Name(message.hold)) if message.hold else None,
         sentence=message.sentence,
         waiting_for=message.waiting_for,
         frozen=message.frozen,
@@ -65,18 +65,18 @@ def rollout(message: pb.Rollout) -> results.Rollout:
     )
 
 
-def plan(message: pb.RolloutPlan) -> results.RolloutPlan:
+def plan(message: rollout_pb2.RolloutPlan) -> results.RolloutPlan:
     """The plan that a message holds."""
     return results.RolloutPlan(
         steps=tuple(_step(one) for one in message.steps),
         guardrails=guardrails(message.guardrails),
-        units=Units(pb.Units.Name(message.units).removeprefix("UNITS_")) if message.units else None,
+        units=Units(route_pb2.Units.Name(message.units).removeprefix("UNITS_")) if message.units else None,
     )
 
 
-def _step(message: pb.RolloutStep) -> results.RolloutStep:
+def _step(message: rollout_pb2.RolloutStep) -> results.RolloutStep:
     return results.RolloutStep(
-        kind=results.StepKind(pb.RolloutStep.Kind.Name(message.kind)),
+        kind=results.StepKind(rollout_pb2.RolloutStep.Kind.Name(message.kind)),
         share=message.share,
         at_least=span_of(message, "for_time") or None,
         within=span_of(message, "within_time") or None,
@@ -85,12 +85,12 @@ def _step(message: pb.RolloutStep) -> results.RolloutStep:
     )
 
 
-def _finding(message: pb.RolloutFinding) -> results.RolloutFinding:
-    verdict = results.GateVerdict(pb.RolloutFinding.Verdict.Name(message.verdict))
+def _finding(message: rollout_pb2.RolloutFinding) -> results.RolloutFinding:
+    verdict = results.GateVerdict(rollout_pb2.RolloutFinding.Verdict.Name(message.verdict))
     return results.RolloutFinding(message.gate, verdict, message.sentence)
 
 
-def _preview(message: pb.RolloutPreview) -> results.RolloutPreview:
+def _preview(message: rollout_pb2.RolloutPreview) -> results.RolloutPreview:
     return results.RolloutPreview(
         step=_step(message.step),
         does=message.does,
@@ -103,7 +103,7 @@ def _preview(message: pb.RolloutPreview) -> results.RolloutPreview:
     )
 
 
-def decision(message: pb.Decision) -> results.RolloutDecision:
+def decision(message: decision_pb2.Decision) -> results.RolloutDecision:
     """The decision on a rollout that a message holds."""
     _, job, _, name, _, number = message.name.split("/")
     return results.RolloutDecision(
@@ -112,7 +112,7 @@ def decision(message: pb.Decision) -> results.RolloutDecision:
         decision=int(number),
         create_time=message.create_time.ToDatetime(tzinfo=UTC),
         action=message.action,
-        state=results.RolloutState(pb.Rollout.State.Name(message.state)),
+        state=results.RolloutState(rollout_pb2.Rollout.State.Name(message.state)),
         step=message.step,
         sentence=message.sentence,
         actor=message.actor,

@@ -11,7 +11,7 @@ from turnout.client.decisions import DecisionCalls
 from turnout.errors import InvalidInput
 from turnout.experiments import Replay
 from turnout.rollouts import Rollout, RolloutDecision, RolloutPlan
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import rollout_pb2
 
 
 class RolloutCalls(DecisionCalls):
@@ -38,10 +38,10 @@ class RolloutCalls(DecisionCalls):
         that is wrong; FailedPrecondition (ROUTE_OWNED, ROUTE_SHARED, VERSION_RELEASED); AlreadyExists (ROLLOUT_EXISTS,
         ROLLOUT_RUNS); NotFound (ROUTE_NOT_FOUND, VERSION_NOT_FOUND).
         """
-        request = pb.CreateRolloutRequest(
+        request = rollout_pb2.CreateRolloutRequest(
             parent=job_name(job),
             rollout_id=rollout,
-            rollout=pb.Rollout(version=version, plan=proto.plan_message(plan)),
+            rollout=rollout_pb2.Rollout(version=version, plan=proto.plan_message(plan)),
             expected_units_per_day=expected_units_per_day,
             expected_risk=expected_risk,
             request_id=new_request_id(),
@@ -53,7 +53,7 @@ class RolloutCalls(DecisionCalls):
 
     async def get_rollout(self, job: str, rollout: str, *, timeout_s: float | None = None) -> Rollout:
         """A rollout, what the gates said at its last look, and what it waits for. NotFound (ROLLOUT_NOT_FOUND)."""
-        return await self._rollout("GetRollout", pb.GetRolloutRequest(name=_name(job, rollout)), timeout_s)
+        return await self._rollout("GetRollout", rollout_pb2.GetRolloutRequest(name=_name(job, rollout)), timeout_s)
 
     async def list_rollouts(
         self, job: str | None = None, *, page_size: int = 0, timeout_s: float | None = None
@@ -65,8 +65,8 @@ class RolloutCalls(DecisionCalls):
             answer = await self._connections.unary(
                 "switcher",
                 "ListRollouts",
-                pb.ListRolloutsRequest(parent=parent, page_size=page_size, page_token=token),
-                pb.ListRolloutsResponse,
+                rollout_pb2.ListRolloutsRequest(parent=parent, page_size=page_size, page_token=token),
+                rollout_pb2.ListRolloutsResponse,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -86,8 +86,8 @@ class RolloutCalls(DecisionCalls):
         stream = self._connections.watch(
             "switcher",
             "WatchRollout",
-            pb.WatchRolloutRequest(name=_name(job, rollout)),
-            pb.Rollout,
+            rollout_pb2.WatchRolloutRequest(name=_name(job, rollout)),
+            rollout_pb2.Rollout,
             timeout_s=timeout_s,
         )
         try:
@@ -103,7 +103,7 @@ class RolloutCalls(DecisionCalls):
 
         FailedPrecondition (ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
         """
-        request = pb.PauseRolloutRequest(name=_name(job, rollout), claimed_actor=self._actor, reason=reason)
+        request = rollout_pb2.PauseRolloutRequest(name=_name(job, rollout), claimed_actor=self._actor, reason=reason)
         return await self._rollout("PauseRollout", request, timeout_s)
 
     async def resume_rollout(
@@ -114,7 +114,7 @@ class RolloutCalls(DecisionCalls):
 
         FailedPrecondition (ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
         """
-        request = pb.ResumeRolloutRequest(name=_name(job, rollout), claimed_actor=self._actor, reason=reason)
+        request = rollout_pb2.ResumeRolloutRequest(name=_name(job, rollout), claimed_actor=self._actor, reason=reason)
         return await self._rollout("ResumeRollout", request, timeout_s)
 
     async def promote_rollout(
@@ -127,7 +127,7 @@ class RolloutCalls(DecisionCalls):
         InvalidInput (INVALID_STEP); FailedPrecondition (ROLLOUT_OVER, ROLLOUT_ROLLING_BACK, ROLLOUT_NOT_THERE,
         STEP_NOT_TAKEN).
         """
-        request = pb.PromoteRolloutRequest(
+        request = rollout_pb2.PromoteRolloutRequest(
             name=_name(job, rollout), step=step, claimed_actor=self._actor, reason=reason
         )
         return await self._rollout("PromoteRollout", request, timeout_s)
@@ -136,7 +136,7 @@ class RolloutCalls(DecisionCalls):
         self, job: str, rollout: str, *, reason: str = "", timeout_s: float | None = None
     ) -> Rollout:
         """Take the candidate back, to no unit at all; answers at once. One that is over stays as it is."""
-        request = pb.AbortRolloutRequest(name=_name(job, rollout), claimed_actor=self._actor, reason=reason)
+        request = rollout_pb2.AbortRolloutRequest(name=_name(job, rollout), claimed_actor=self._actor, reason=reason)
         return await self._rollout("AbortRollout", request, timeout_s)
 
     # --- decisions ---
@@ -167,18 +167,18 @@ class RolloutCalls(DecisionCalls):
     async def _rollout(
         self,
         method: str,
-        request: pb.CreateRolloutRequest
-        | pb.GetRolloutRequest
-        | pb.PauseRolloutRequest
-        | pb.ResumeRolloutRequest
-        | pb.PromoteRolloutRequest
-        | pb.AbortRolloutRequest,
+        request: rollout_pb2.CreateRolloutRequest
+        | rollout_pb2.GetRolloutRequest
+        | rollout_pb2.PauseRolloutRequest
+        | rollout_pb2.ResumeRolloutRequest
+        | rollout_pb2.PromoteRolloutRequest
+        | rollout_pb2.AbortRolloutRequest,
         timeout_s: float | None,
         default_s: float = QUICK_S,
     ) -> Rollout:
         return proto.rollout(
             await self._connections.unary(
-                "switcher", method, request, pb.Rollout, timeout_s=timeout_s, default_s=default_s
+                "switcher", method, request, rollout_pb2.Rollout, timeout_s=timeout_s, default_s=default_s
             )
         )
 

@@ -9,7 +9,7 @@ from turnout.client.calls import Calls, new_request_id, route_name
 from turnout.client.connection import CHANGE_S, QUICK_S
 from turnout.results import RouteChange
 from turnout.shadow import ShadowReport
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import change_pb2, shadow_pb2
 
 
 class ShadowCalls(Calls):
@@ -34,9 +34,9 @@ class ShadowCalls(Calls):
         ends when another version becomes active. override_owner: also while an experiment or a rollout owns the route,
         which goes on. The others, and errors, as for set_traffic.
         """
-        request = switcher_pb2.SetShadowRequest(
+        request = shadow_pb2.SetShadowRequest(
             name=route_name(job),
-            shadow=switcher_pb2.Shadow(version=version, share=share),
+            shadow=shadow_pb2.Shadow(version=version, share=share),
             override_gates=override_gates,
             override_owner=override_owner,
             etag=etag,
@@ -57,7 +57,7 @@ class ShadowCalls(Calls):
         timeout_s: float | None = None,
     ) -> RouteChange:
         """Let fronts compare nothing any more; what was counted stays."""
-        request = switcher_pb2.SetShadowRequest(
+        request = shadow_pb2.SetShadowRequest(
             name=route_name(job),
             override_owner=override_owner,
             etag=etag,
@@ -72,15 +72,15 @@ class ShadowCalls(Calls):
         answer = await self._connections.unary(
             "switcher",
             "GetShadow",
-            switcher_pb2.GetShadowRequest(name=route_name(job)),
-            switcher_pb2.ShadowReport,
+            shadow_pb2.GetShadowRequest(name=route_name(job)),
+            shadow_pb2.ShadowReport,
             timeout_s=timeout_s,
             default_s=QUICK_S,
         )
         return convert.shadow_report(answer)
 
-    async def _set_shadow(self, request: switcher_pb2.SetShadowRequest, timeout_s: float | None) -> RouteChange:
+    async def _set_shadow(self, request: shadow_pb2.SetShadowRequest, timeout_s: float | None) -> RouteChange:
         answer = await self._connections.unary(
-            "switcher", "SetShadow", request, switcher_pb2.RouteChange, timeout_s=timeout_s, default_s=CHANGE_S
+            "switcher", "SetShadow", request, change_pb2.RouteChange, timeout_s=timeout_s, default_s=CHANGE_S
         )
         return convert.route_change(answer)

@@ -12,7 +12,7 @@ from turnout.client.connection import CHANGE_S, QUICK_S
 from turnout.errors import InvalidInput
 from turnout.readiness import RollbackReadiness
 from turnout.results import Route, RouteChange
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import change_pb2, route_pb2
 
 
 def basis_points(percent: Decimal | float) -> int:
@@ -34,8 +34,8 @@ class SwitcherCalls(Calls):
             await self._connections.unary(
                 "switcher",
                 "GetRoute",
-                switcher_pb2.GetRouteRequest(name=route_name(job)),
-                switcher_pb2.Route,
+                route_pb2.GetRouteRequest(name=route_name(job)),
+                route_pb2.Route,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -48,8 +48,8 @@ class SwitcherCalls(Calls):
             answer = await self._connections.unary(
                 "switcher",
                 "ListRoutes",
-                switcher_pb2.ListRoutesRequest(page_size=page_size, page_token=token),
-                switcher_pb2.ListRoutesResponse,
+                route_pb2.ListRoutesRequest(page_size=page_size, page_token=token),
+                route_pb2.ListRoutesResponse,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -87,9 +87,9 @@ class SwitcherCalls(Calls):
                     "INVALID_WEIGHT",
                     f"The weight of v{version} is {weight!r}; use whole basis points, such as basis_points(12.5).",
                 )
-        request = switcher_pb2.SetTrafficRequest(
+        request = change_pb2.SetTrafficRequest(
             name=route_name(job),
-            arms=[switcher_pb2.Arm(version=version, weight=weight) for version, weight in weights.items()],
+            arms=[route_pb2.Arm(version=version, weight=weight) for version, weight in weights.items()],
             override_gates=override_gates,
             require_gates=require_gates,
             override_owner=override_owner,
@@ -119,7 +119,7 @@ class SwitcherCalls(Calls):
         Parameters and errors as for set_traffic; also Aborted (NOT_PREPARED) when a front could not follow. The gate
         "rollback" fails where one could not come back to what readers have now.
         """
-        request = switcher_pb2.CutOverRouteRequest(
+        request = change_pb2.CutOverRouteRequest(
             name=route_name(job),
             version=version,
             override_gates=override_gates,
@@ -150,9 +150,9 @@ class SwitcherCalls(Calls):
         read that brings the token of one from after the step is answered from after it, whatever its job.
         """
         known = etags or {}
-        request = switcher_pb2.CutOverRoutesRequest(
+        request = change_pb2.CutOverRoutesRequest(
             cut_overs=[
-                switcher_pb2.CutOver(name=route_name(job), version=version, etag=known.get(job, ""))
+                change_pb2.CutOver(name=route_name(job), version=version, etag=known.get(job, ""))
                 for job, version in versions.items()
             ],
             override_gates=override_gates,
@@ -166,7 +166,7 @@ class SwitcherCalls(Calls):
             "switcher",
             "CutOverRoutes",
             request,
-            switcher_pb2.CutOverRoutesResponse,
+            change_pb2.CutOverRoutesResponse,
             timeout_s=timeout_s,
             default_s=CHANGE_S,
         )
@@ -183,8 +183,8 @@ class SwitcherCalls(Calls):
     ) -> tuple[RouteChange, ...]:
         """Restore the routes of these jobs as they were before their last cutovers, all in one step or none."""
         known = etags or {}
-        request = switcher_pb2.RollBackRoutesRequest(
-            roll_backs=[switcher_pb2.RollBack(name=route_name(job), etag=known.get(job, "")) for job in jobs],
+        request = change_pb2.RollBackRoutesRequest(
+            roll_backs=[change_pb2.RollBack(name=route_name(job), etag=known.get(job, "")) for job in jobs],
             request_id=new_request_id(),
             validate_only=validate_only,
             claimed_actor=self._actor,
@@ -194,7 +194,7 @@ class SwitcherCalls(Calls):
             "switcher",
             "RollBackRoutes",
             request,
-            switcher_pb2.RollBackRoutesResponse,
+            change_pb2.RollBackRoutesResponse,
             timeout_s=timeout_s,
             default_s=CHANGE_S,
         )
@@ -215,7 +215,7 @@ class SwitcherCalls(Calls):
         They are "comparison" and "shadow", asked at each growth of a weight and each cutover, passed over by name as
         any other. Parameters and errors as for set_traffic.
         """
-        request = switcher_pb2.RequireGatesRequest(
+        request = change_pb2.RequireGatesRequest(
             name=route_name(job),
             gates=gates,
             etag=etag,
@@ -232,8 +232,8 @@ class SwitcherCalls(Calls):
             await self._connections.unary(
                 "switcher",
                 "GetRollbackReadiness",
-                switcher_pb2.GetRollbackReadinessRequest(name=route_name(job)),
-                switcher_pb2.RollbackReadiness,
+                change_pb2.GetRollbackReadinessRequest(name=route_name(job)),
+                change_pb2.RollbackReadiness,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -249,7 +249,7 @@ class SwitcherCalls(Calls):
         timeout_s: float | None = None,
     ) -> RouteChange:
         """Restore the route as it was before the last cutover; how stale that is stands in the answer's warnings."""
-        request = switcher_pb2.RollBackRouteRequest(
+        request = change_pb2.RollBackRouteRequest(
             name=route_name(job),
             etag=etag,
             request_id=new_request_id(),
@@ -269,8 +269,8 @@ class SwitcherCalls(Calls):
             answer = await self._connections.unary(
                 "switcher",
                 "ListRouteChanges",
-                switcher_pb2.ListRouteChangesRequest(parent=parent, page_size=page_size, page_token=token),
-                switcher_pb2.ListRouteChangesResponse,
+                change_pb2.ListRouteChangesRequest(parent=parent, page_size=page_size, page_token=token),
+                change_pb2.ListRouteChangesResponse,
                 timeout_s=timeout_s,
                 default_s=QUICK_S,
             )
@@ -282,6 +282,6 @@ class SwitcherCalls(Calls):
     async def _change(self, method: str, request: Any, timeout_s: float | None) -> RouteChange:
         return convert.route_change(
             await self._connections.unary(
-                "switcher", method, request, switcher_pb2.RouteChange, timeout_s=timeout_s, default_s=CHANGE_S
+                "switcher", method, request, change_pb2.RouteChange, timeout_s=timeout_s, default_s=CHANGE_S
             )
         )

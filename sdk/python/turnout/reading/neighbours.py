@@ -15,7 +15,7 @@ from turnout.reading.route_proto import route_of
 from turnout.reading.routing import Committed
 from turnout.registry.v1 import registry_pb2, registry_pb2_grpc
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import route_pb2
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class SwitcherRoutes:
 
     async def refetch(self, job: str, deadline: Deadline) -> bool:
         """Bring the front's route of the job up to date; False, and it stays as it is, when the switcher is away."""
-        request = switcher_pb2.GetRouteRequest(name=route_name(job))
+        request = route_pb2.GetRouteRequest(name=route_name(job))
         try:
             message = await self._link.stub.GetRoute(request, timeout=min(_WITHIN_S, deadline.left_s))
             route = route_of(message)

@@ -19,7 +19,7 @@ from turnout.reading.exposures import Exposures, Observation, Seen
 from turnout.reading.front import Front
 from turnout.reading.link import SwitcherLink
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import outcome_pb2
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +31,14 @@ _TELL_EVERY_S: Final = 1.0
 _CALL_S: Final = 5.0
 _STREAM_MAX: Final = 8  # batches of one stream on their way
 _METRICS: Final = {
-    Seen.EXPOSED: switcher_pb2.METRIC_UNSPECIFIED,
-    Seen.FAILURE: switcher_pb2.METRIC_FAILURE,
-    Seen.NOT_FOUND: switcher_pb2.METRIC_NOT_FOUND,
-    Seen.SLOW: switcher_pb2.METRIC_SLOW,
+    Seen.EXPOSED: outcome_pb2.METRIC_UNSPECIFIED,
+    Seen.FAILURE: outcome_pb2.METRIC_FAILURE,
+    Seen.NOT_FOUND: outcome_pb2.METRIC_NOT_FOUND,
+    Seen.SLOW: outcome_pb2.METRIC_SLOW,
 }
 
-Result: TypeAlias = "switcher_pb2.RecordOutcomesResponse.Result.ValueType"
-_Report: TypeAlias = tuple[Sequence[switcher_pb2.ReportedOutcome], "asyncio.Future[Sequence[Result]]"]
+Result: TypeAlias = "outcome_pb2.RecordOutcomesResponse.Result.ValueType"
+_Report: TypeAlias = tuple[Sequence[outcome_pb2.ReportedOutcome], "asyncio.Future[Sequence[Result]]"]
 
 
 class Outcomes:
@@ -73,7 +73,7 @@ class Outcomes:
             if not stored.done():
                 stored.set_exception(_unknown())
 
-    async def report(self, outcomes: Sequence[switcher_pb2.ReportedOutcome]) -> Sequence[Result]:
+    async def report(self, outcomes: Sequence[outcome_pb2.ReportedOutcome]) -> Sequence[Result]:
         """What became of each outcome, once all are stored; at most CALL_MAX. Unavailable: report them again."""
         if sum(len(one) for one, _ in self._waiting) + len(outcomes) > WAITING_MAX:
             raise Unavailable(
@@ -85,7 +85,7 @@ class Outcomes:
         return await stored
 
     async def report_each(
-        self, batches: AsyncIterator[Sequence[switcher_pb2.ReportedOutcome]]
+        self, batches: AsyncIterator[Sequence[outcome_pb2.ReportedOutcome]]
     ) -> AsyncGenerator[Sequence[Result], None]:
         """`report` for each batch, a few on their way at a time, answered in their order."""
         on_their_way: asyncio.Queue[asyncio.Task[Sequence[Result]] | None] = asyncio.Queue(_STREAM_MAX)
@@ -129,7 +129,7 @@ class Outcomes:
         return reports
 
     async def _pass_one(self, reports: Sequence[_Report]) -> None:
-        request = switcher_pb2.RecordOutcomesRequest(
+        request = outcome_pb2.RecordOutcomesRequest(
             front=self._front.name, outcomes=[one for outcomes, _ in reports for one in outcomes]
         )
         try:
@@ -172,7 +172,7 @@ class Outcomes:
             observations = self._exposures.next(CALL_MAX)
             complete = len(observations) == self._exposures.untold
             await self._call(
-                switcher_pb2.RecordOutcomesRequest(
+                outcome_pb2.RecordOutcomesRequest(
                     front=self._front.name,
                     observations=[_observation_message(one) for one in observations],
                     complete=complete,
@@ -184,7 +184,7 @@ class Outcomes:
             if complete:
                 return
 
-    async def _call(self, request: switcher_pb2.RecordOutcomesRequest) -> switcher_pb2.RecordOutcomesResponse:
+    async def _call(self, request: outcome_pb2.RecordOutcomesRequest) -> outcome_pb2.RecordOutcomesResponse:
         try:
             return await self._link.stub.RecordOutcomes(request, timeout=_CALL_S)
         except grpc.aio.AioRpcError as error:
@@ -195,9 +195,9 @@ def _unknown() -> Unavailable:
     return Unavailable("OUTCOMES_UNKNOWN", "It is not known whether the outcomes were stored; report them again.")
 
 
-def _observation_message(one: Observation) -> switcher_pb2.Observation:
+def _observation_message(one: Observation) -> outcome_pb2.Observation:
     exposure = one.exposure
-    return switcher_pb2.Observation(
+    return outcome_pb2.Observation(
         experiment=exposure.experiment,
         epoch=exposure.epoch,
         version=exposure.version,

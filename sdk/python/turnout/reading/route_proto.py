@@ -7,12 +7,12 @@ from turnout.reading.latency import ReadLoad
 from turnout.reading.routing import Committed
 from turnout.routing import Arm, Experiment, Interval, Route, Units
 from turnout.shadow import Shadow
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import front_pb2, route_pb2, shadow_pb2
 
-_UNITS = {switcher_pb2.UNITS_KEY: Units.KEY, switcher_pb2.UNITS_CALLER: Units.CALLER}
+_UNITS = {route_pb2.UNITS_KEY: Units.KEY, route_pb2.UNITS_CALLER: Units.CALLER}
 
 
-def route_of(message: switcher_pb2.Route) -> Route:
+def route_of(message: route_pb2.Route) -> Route:
     """The route. ValueError when it is not one that a front may serve by."""
     return Route(
         job=parse_route(message.name),
@@ -27,7 +27,7 @@ def route_of(message: switcher_pb2.Route) -> Route:
     )
 
 
-def _experiment_of(message: switcher_pb2.RouteExperiment) -> Experiment:
+def _experiment_of(message: route_pb2.RouteExperiment) -> Experiment:
     if message.units not in _UNITS:
         raise ValueError(f"{message.name} counts by something that this release does not know")
     return Experiment(
@@ -41,32 +41,32 @@ def _experiment_of(message: switcher_pb2.RouteExperiment) -> Experiment:
     )
 
 
-def shadow_message(shadow: Shadow | None) -> switcher_pb2.Shadow | None:
+def shadow_message(shadow: Shadow | None) -> shadow_pb2.Shadow | None:
     """The shadow as the route carries it."""
-    return None if shadow is None else switcher_pb2.Shadow(version=shadow.version, share=shadow.share)
+    return None if shadow is None else shadow_pb2.Shadow(version=shadow.version, share=shadow.share)
 
 
-def experiment_message(experiment: Experiment) -> switcher_pb2.RouteExperiment:
+def experiment_message(experiment: Experiment) -> route_pb2.RouteExperiment:
     """The experiment as the route carries it."""
-    message = switcher_pb2.RouteExperiment(
+    message = route_pb2.RouteExperiment(
         name=experiment.name,
         number=experiment.number,
-        units=switcher_pb2.Units.Value(f"UNITS_{experiment.units.value}"),
+        units=route_pb2.Units.Value(f"UNITS_{experiment.units.value}"),
         holdout=experiment.holdout,
         holdout_salt=experiment.holdout_salt,
-        overrides=[switcher_pb2.UnitOverride(unit=unit, version=version) for unit, version in experiment.overrides],
+        overrides=[route_pb2.UnitOverride(unit=unit, version=version) for unit, version in experiment.overrides],
     )
     if experiment.slow_us:
         message.slow.FromMicroseconds(experiment.slow_us)
     return message
 
 
-def committed_of(message: switcher_pb2.RouteCommitted) -> Committed:
+def committed_of(message: front_pb2.RouteCommitted) -> Committed:
     """The committed route. ValueError as for `route_of`."""
     return Committed(message.revision, message.proposal, route_of(message.route), message.route.group)
 
 
-def step_of(message: switcher_pb2.RouteCommitted) -> list[Committed]:
+def step_of(message: front_pb2.RouteCommitted) -> list[Committed]:
     """The committed route and those that were committed in the same step. ValueError as for `route_of`."""
     return [
         Committed(message.revision, message.proposal, route_of(route), route.group)
@@ -74,34 +74,32 @@ def step_of(message: switcher_pb2.RouteCommitted) -> list[Committed]:
     ]
 
 
-def heartbeat_message(sequence: int, load: ReadLoad | None) -> switcher_pb2.WatchRoutesRequest:
+def heartbeat_message(sequence: int, load: ReadLoad | None) -> front_pb2.WatchRoutesRequest:
     """A heartbeat, and the reads since the one before."""
-    heartbeat = switcher_pb2.Heartbeat(sequence=sequence)
+    heartbeat = front_pb2.Heartbeat(sequence=sequence)
     if load is not None:
         heartbeat.read_load.reads = load.reads
         heartbeat.read_load.window.FromTimedelta(timedelta(seconds=load.window_s))
         heartbeat.read_load.p50.FromTimedelta(timedelta(seconds=load.p50_s))
         heartbeat.read_load.p99.FromTimedelta(timedelta(seconds=load.p99_s))
-    return switcher_pb2.WatchRoutesRequest(heartbeat=heartbeat)
+    return front_pb2.WatchRoutesRequest(heartbeat=heartbeat)
 
 
-def committed_message(committed: Committed) -> switcher_pb2.RouteCommitted:
+def committed_message(committed: Committed) -> front_pb2.RouteCommitted:
     """The committed route as the switcher sends it, alone."""
     route = committed.route
-    return switcher_pb2.RouteCommitted(
+    return front_pb2.RouteCommitted(
         revision=committed.revision,
         proposal=committed.proposal,
-        route=switcher_pb2.Route(
+        route=route_pb2.Route(
             name=route_name(route.job),
             epoch=route.epoch,
             active_version=route.active_version,
-            arms=[switcher_pb2.Arm(version=arm.version, weight=arm.weight) for arm in route.arms],
+            arms=[route_pb2.Arm(version=arm.version, weight=arm.weight) for arm in route.arms],
             salt=route.salt,
             group=committed.group,
             intervals=[
-                switcher_pb2.Interval(
-                    low=one.low, high=one.high, version=one.version, acquired_epoch=one.acquired_epoch
-                )
+                route_pb2.Interval(low=one.low, high=one.high, version=one.version, acquired_epoch=one.acquired_epoch)
                 for one in route.intervals
             ],
             owner=route.owner,

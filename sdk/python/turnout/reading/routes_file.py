@@ -26,7 +26,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from turnout.errors import DataLoss
 from turnout.reading.route_proto import committed_message, committed_of
 from turnout.reading.routing import Committed, RoutingTable
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import front_pb2
 
 _FORMAT = 2
 _LINES_MIN = 1_000  # a file of fewer lines is never made shorter
@@ -125,7 +125,7 @@ def _read(content: bytes) -> StoredRoutes:
     routes: dict[str, Committed] = {}
     for entry in entries:
         if "route" in entry:
-            committed = committed_of(ParseDict(entry["route"], switcher_pb2.RouteCommitted()))
+            committed = committed_of(ParseDict(entry["route"], front_pb2.RouteCommitted()))
             routes[committed.route.job] = committed
         elif "gone" in entry:
             del routes[entry["gone"]]

@@ -32,7 +32,7 @@ from turnout.shadow import Shadow, ShadowCounts
 from turnout.shadow_proto import counts_message
 from turnout.sql import DELETED_COLUMN, is_hidden
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import shadow_pb2
 from turnout.tasks import end
 from turnout.telemetry import meter
 
@@ -363,7 +363,7 @@ class Shadows:
         """Tell the whole counts of what has changed: a repeat, or one that comes late, is none."""
         news = [(one, one.sequence) for one in self._tallies.values() if one.sequence > one.told]
         if news:
-            request = switcher_pb2.RecordShadowCountsRequest(
+            request = shadow_pb2.RecordShadowCountsRequest(
                 front=self._front.name, source=self._source, tallies=[_tally_message(one) for one, _ in news]
             )
             try:
@@ -379,8 +379,8 @@ class Shadows:
                 one.known.clear()  # nothing is compared under this route any more; what is left out may still come
 
 
-def _tally_message(tally: _Tally) -> switcher_pb2.ShadowTally:
-    return switcher_pb2.ShadowTally(
+def _tally_message(tally: _Tally) -> shadow_pb2.ShadowTally:
+    return shadow_pb2.ShadowTally(
         name=route_name(tally.route.job),
         epoch=tally.route.epoch,
         version=tally.shadow.version,

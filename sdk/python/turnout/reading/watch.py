@@ -29,7 +29,7 @@ from turnout.reading.routing import Committed
 from turnout.reading.table import TableMissing, Tables
 from turnout.routing import Route
 from turnout.status import from_rpc_error
-from turnout.switcher.v1 import switcher_pb2
+from turnout.switcher.v1 import front_pb2, route_pb2
 from turnout.tasks import end
 from turnout.telemetry import remote_context, tracer
 
@@ -42,7 +42,7 @@ _HEARTBEATS_A_LEASE = 3
 _HEARTBEAT_S_MAX = 1.0  # copies of the log make way by what heartbeats tell of the reads
 _GOODBYE_WITHIN_S = 1.0
 
-_Report = switcher_pb2.Report
+_Report = front_pb2.Report
 
 
 @dataclass
@@ -50,7 +50,7 @@ class _Session:
     """One stream: what is to be sent, what runs, and how long silence is borne."""
 
     patience: asyncio.Timeout
-    outbox: asyncio.Queue[switcher_pb2.WatchRoutesRequest | None] = field(default_factory=asyncio.Queue)
+    outbox: asyncio.Queue[front_pb2.WatchRoutesRequest | None] = field(default_factory=asyncio.Queue)
     heartbeats: Heartbeats = field(default_factory=Heartbeats)
     preparing: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -70,9 +70,9 @@ class _Session:
     def report(self, proposal: str, state: _Report.State.ValueType, reason: str = "") -> None:
         """Tell the switcher what this front made of a proposal."""
         report = _Report(proposal=proposal, state=state, reason=reason)
-        self.outbox.put_nowait(switcher_pb2.WatchRoutesRequest(report=report))
+        self.outbox.put_nowait(front_pb2.WatchRoutesRequest(report=report))
 
-    async def requests(self) -> AsyncIterator[switcher_pb2.WatchRoutesRequest]:
+    async def requests(self) -> AsyncIterator[front_pb2.WatchRoutesRequest]:
         """What is to be sent, in order, until `end`."""
         while (request := await self.outbox.get()) is not None:
             yield request
@@ -168,9 +168,9 @@ class RouteWatch:
     async def _session(self) -> None:
         async with asyncio.timeout(_SNAPSHOT_WITHIN_S) as patience:
             session = _Session(patience)
-            hello = switcher_pb2.Hello(front=self._front.name, address=self._address)
+            hello = front_pb2.Hello(front=self._front.name, address=self._address)
             hello.may_serve_for.FromTimedelta(self._front.may_serve_for)
-            session.outbox.put_nowait(switcher_pb2.WatchRoutesRequest(hello=hello))
+            session.outbox.put_nowait(front_pb2.WatchRoutesRequest(hello=hello))
             hello_s = self._clock.monotonic_s()
             call = self._link.stub.WatchRoutes(session.requests())
             self._session_open = session
@@ -184,7 +184,7 @@ class RouteWatch:
                 self._keeper.forget_waiting()
                 await session.end()
 
-    def _received(self, session: _Session, message: switcher_pb2.WatchRoutesResponse, hello_s: float) -> None:
+    def _received(self, session: _Session, message: front_pb2.WatchRoutesResponse, hello_s: float) -> None:
         match message.WhichOneof("message"):
             case "snapshot":
                 self._snapshot(session, message.snapshot, hello_s)
@@ -202,7 +202,7 @@ class RouteWatch:
 
     # --- presence ---
 
-    def _snapshot(self, session: _Session, snapshot: switcher_pb2.Snapshot, hello_s: float) -> None:
+    def _snapshot(self, session: _Session, snapshot: front_pb2.Snapshot, hello_s: float) -> None:
         self._front.unreadable.clear()
         routes = [one for one in map(self._readable, snapshot.routes) if one is not None]
         self._front.table = self._front.table.with_snapshot(snapshot.revision, routes)
@@ -218,7 +218,7 @@ class RouteWatch:
             self._serving(session, proposal, [one.route for one in routes if one.proposal == proposal])
         session.run(self._beat(session))
 
-    def _readable(self, message: switcher_pb2.RouteCommitted) -> Committed | None:
+    def _readable(self, message: front_pb2.RouteCommitted) -> Committed | None:
         """The route; where it is not one to serve by, the one that the front has, and answers by no more: one job's
         fault stays its own."""
         try:
@@ -243,7 +243,7 @@ class RouteWatch:
 
     # --- changes ---
 
-    async def _prepare(self, session: _Session, proposal: switcher_pb2.Proposal) -> None:
+    async def _prepare(self, session: _Session, proposal: front_pb2.Proposal) -> None:
         """Learn every table that the proposed routes name, then say PREPARED, or NACK and why."""
         with self._tracer.start_as_current_span(
             "front.prepare",
@@ -256,10 +256,10 @@ class RouteWatch:
         session.preparing.pop(proposal.proposal, None)
         session.report(proposal.proposal, state, reason)
 
-    async def _prepared(self, proposal: switcher_pb2.Proposal) -> tuple[_Report.State.ValueType, str]:
+    async def _prepared(self, proposal: front_pb2.Proposal) -> tuple[_Report.State.ValueType, str]:
         """PREPARED where every route can be served here, with what a rollback could not read; else NACK, and why."""
         proposed = [
-            switcher_pb2.ProposedRoute(route=proposal.route, way_back_versions=proposal.way_back_versions),
+            front_pb2.ProposedRoute(route=proposal.route, way_back_versions=proposal.way_back_versions),
             *proposal.others,
         ]
         try:
@@ -290,7 +290,7 @@ class RouteWatch:
         if task is not None:
             task.cancel()
 
-    def _committed(self, session: _Session, message: switcher_pb2.RouteCommitted) -> None:
+    def _committed(self, session: _Session, message: front_pb2.RouteCommitted) -> None:
         """Put the route, and those committed in the same step, in place in one assignment, and say SERVING."""
         self._stop_preparing(session, message.proposal)
         try:
@@ -333,5 +333,5 @@ class RouteWatch:
             self._front.in_flight.when_drained(route.job, route.epoch, partial(drained, route.job))
 
 
-def _job_of(route: switcher_pb2.Route) -> str:
+def _job_of(route: route_pb2.Route) -> str:
     return route.name.removeprefix("jobs/").removesuffix("/route")

@@ -13,24 +13,32 @@ from tests.integration.switcher.experimenting import Experimenting
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from turnout.exposure import Exposure
-from turnout.replayer.v1 import replayer_pb2 as replayer_pb
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.replayer.v1 import comparison_pb2, run_pb2
+from turnout.switcher.v1 import (
+    change_pb2,
+    decision_pb2,
+    experiment_pb2,
+    outcome_pb2,
+    rollout_pb2,
+    route_pb2,
+    shadow_pb2,
+)
 
 JOB = "jobs/carrier-punctuality"
 NAME = f"{JOB}/rollouts/second"
-Step = pb.RolloutStep
-State = pb.Rollout
+Step = rollout_pb2.RolloutStep
+State = rollout_pb2.Rollout
 
 REPLAY = Step(kind=Step.REPLAY)
-COMPARE = Step(kind=Step.COMPARE, contract=replayer_pb.ComparisonContract())
+COMPARE = Step(kind=Step.COMPARE, contract=comparison_pb2.ComparisonContract())
 APPROVE = Step(kind=Step.APPROVE)
 ALL = Step(kind=Step.TRAFFIC, share=10_000)
 RETIRE = Step(kind=Step.RETIRE)
 LONG = 24 * 3600
-AT_ONCE = pb.Plan(window=Duration(nanos=1_000_000), delay=Duration(), margin=9.0, units_min=10)
+AT_ONCE = experiment_pb2.Plan(window=Duration(nanos=1_000_000), delay=Duration(), margin=9.0, units_min=10)
 
 
-def traffic(share: int, *, seconds: int = 1, **fields: Any) -> pb.RolloutStep:
+def traffic(share: int, *, seconds: int = 1, **fields: Any) -> rollout_pb2.RolloutStep:
     """So many basis points, for so long."""
     return Step(kind=Step.TRAFFIC, share=share, for_time=Duration(seconds=seconds), **fields)
 
@@ -39,21 +47,23 @@ SOME = traffic(500, seconds=LONG)
 """A share that stays until something else happens."""
 
 
-def soak(seconds: int = 1) -> pb.RolloutStep:
+def soak(seconds: int = 1) -> rollout_pb2.RolloutStep:
     return Step(kind=Step.SOAK, for_time=Duration(seconds=seconds))
 
 
-def shadow(share: int = 10_000, seconds: int = 1) -> pb.RolloutStep:
+def shadow(share: int = 10_000, seconds: int = 1) -> rollout_pb2.RolloutStep:
     return Step(kind=Step.SHADOW, share=share, for_time=Duration(seconds=seconds))
 
 
-def compared(passed: bool = True, *findings: str, aligned: bool = True, judged: bool = True) -> replayer_pb.Comparison:
+def compared(
+    passed: bool = True, *findings: str, aligned: bool = True, judged: bool = True
+) -> comparison_pb2.Comparison:
     """A comparison that is finished."""
-    verdict = replayer_pb.Comparison.PASSED if passed else replayer_pb.Comparison.FAILED
-    return replayer_pb.Comparison(
+    verdict = comparison_pb2.Comparison.PASSED if passed else comparison_pb2.Comparison.FAILED
+    return comparison_pb2.Comparison(
         name=f"{JOB}/comparisons/0123456789ab",
-        state=replayer_pb.Comparison.FINISHED,
-        verdict=verdict if judged else replayer_pb.Comparison.VERDICT_UNSPECIFIED,
+        state=comparison_pb2.Comparison.FINISHED,
+        verdict=verdict if judged else comparison_pb2.Comparison.VERDICT_UNSPECIFIED,
         findings=findings,
         aligned=aligned,
         rows_old=10,
@@ -61,11 +71,11 @@ def compared(passed: bool = True, *findings: str, aligned: bool = True, judged: 
     )
 
 
-def run_of_2(**fields: Any) -> replayer_pb.Run:
+def run_of_2(**fields: Any) -> run_pb2.Run:
     """The candidate's run, at the end of the log."""
-    fields.setdefault("state", replayer_pb.Run.TAILING)
-    partitions = [replayer_pb.PartitionProgress(topic="flights", partition=0)]
-    return replayer_pb.Run(name=f"{JOB}/versions/2/run", partitions=partitions, **fields)
+    fields.setdefault("state", run_pb2.Run.TAILING)
+    partitions = [run_pb2.PartitionProgress(topic="flights", partition=0)]
+    return run_pb2.Run(name=f"{JOB}/versions/2/run", partitions=partitions, **fields)
 
 
 def ready(replayer: ReplayerOnDemand) -> None:
@@ -87,28 +97,35 @@ class Rolling:
 
         return await (self._patient(called) if self._patient else called())
 
-    async def create(self, steps: Sequence[pb.RolloutStep], rollout_id: str = "second", **fields: Any) -> pb.Rollout:
-        plan = pb.RolloutPlan(
-            steps=steps, units=pb.UNITS_CALLER, guardrails=fields.pop("guardrails", None), **fields.pop("plan", {})
+    async def create(
+        self, steps: Sequence[rollout_pb2.RolloutStep], rollout_id: str = "second", **fields: Any
+    ) -> rollout_pb2.Rollout:
+        plan = rollout_pb2.RolloutPlan(
+            steps=steps,
+            units=route_pb2.UNITS_CALLER,
+            guardrails=fields.pop("guardrails", None),
+            **fields.pop("plan", {}),
         )
-        rollout = pb.Rollout(version=fields.pop("version", 2), plan=plan)
-        request = pb.CreateRolloutRequest(parent=JOB, rollout_id=rollout_id, rollout=rollout, **fields)
-        created: pb.Rollout = await self._call("CreateRollout", request)
+        rollout = rollout_pb2.Rollout(version=fields.pop("version", 2), plan=plan)
+        request = rollout_pb2.CreateRolloutRequest(parent=JOB, rollout_id=rollout_id, rollout=rollout, **fields)
+        created: rollout_pb2.Rollout = await self._call("CreateRollout", request)
         return created
 
-    async def get(self, name: str = NAME) -> pb.Rollout:
-        found: pb.Rollout = await self._call("GetRollout", pb.GetRolloutRequest(name=name))
+    async def get(self, name: str = NAME) -> rollout_pb2.Rollout:
+        found: rollout_pb2.Rollout = await self._call("GetRollout", rollout_pb2.GetRolloutRequest(name=name))
         return found
 
-    async def say(self, verb: str, **fields: Any) -> pb.Rollout:
+    async def say(self, verb: str, **fields: Any) -> rollout_pb2.Rollout:
         """Pause, Resume, Promote or Abort."""
-        said: pb.Rollout = await self._call(f"{verb}Rollout", getattr(pb, f"{verb}RolloutRequest")(name=NAME, **fields))
+        said: rollout_pb2.Rollout = await self._call(
+            f"{verb}Rollout", getattr(rollout_pb2, f"{verb}RolloutRequest")(name=NAME, **fields)
+        )
         return said
 
-    async def until(self, state: pb.Rollout.State.ValueType, deadline_s: float = 60.0) -> pb.Rollout:
+    async def until(self, state: rollout_pb2.Rollout.State.ValueType, deadline_s: float = 60.0) -> rollout_pb2.Rollout:
         """The rollout once it is in the state."""
 
-        async def reached() -> pb.Rollout | None:
+        async def reached() -> rollout_pb2.Rollout | None:
             found = await self.get()
             assert found.state == state, told(found)
             return found
@@ -124,10 +141,12 @@ class Rolling:
             await self.say("Promote", step=passed)
         await self.until_step(step)
 
-    async def until_step(self, step: int, phase: pb.Rollout.Phase.ValueType = pb.Rollout.WATCHING) -> pb.Rollout:
+    async def until_step(
+        self, step: int, phase: rollout_pb2.Rollout.Phase.ValueType = rollout_pb2.Rollout.WATCHING
+    ) -> rollout_pb2.Rollout:
         """The rollout once it watches the step, from 1."""
 
-        async def reached() -> pb.Rollout | None:
+        async def reached() -> rollout_pb2.Rollout | None:
             found = await self.get()
             assert (found.step, found.phase) == (step, phase), told(found)
             return found
@@ -144,9 +163,9 @@ class Rolling:
 
         await eventually(says_so, 60)
 
-    async def decisions(self) -> list[pb.Decision]:
+    async def decisions(self) -> list[decision_pb2.Decision]:
         """The first one first."""
-        request = pb.ListDecisionsRequest(parent=NAME, page_size=1000)
+        request = decision_pb2.ListDecisionsRequest(parent=NAME, page_size=1000)
         return list(reversed((await self._call("ListDecisions", request)).decisions))
 
     async def unequal(self) -> list[str]:
@@ -154,16 +173,16 @@ class Rolling:
         return [
             one.name
             for one in await self.decisions()
-            if not (await self._call("ReplayDecision", pb.ReplayDecisionRequest(name=one.name))).equal
+            if not (await self._call("ReplayDecision", decision_pb2.ReplayDecisionRequest(name=one.name))).equal
         ]
 
     async def moves(self) -> list[tuple[str, int, int]]:
         """Each change of the route, the first one first: its command, the active version, the candidate's weight."""
-        request = pb.ListRouteChangesRequest(parent=f"{JOB}/route")
+        request = change_pb2.ListRouteChangesRequest(parent=f"{JOB}/route")
         changes = (await self._call("ListRouteChanges", request)).route_changes
         return [
             (
-                pb.RouteChange.Command.Name(one.command),
+                change_pb2.RouteChange.Command.Name(one.command),
                 one.route.active_version,
                 sum(arm.weight for arm in one.route.arms if arm.version == 2),
             )
@@ -173,43 +192,43 @@ class Rolling:
     async def read(self) -> None:
         """A reader is given the candidate, once it has a share, and a front tells of it."""
 
-        async def counts() -> pb.Route:
+        async def counts() -> route_pb2.Route:
             route = await self.route()
             assert route.HasField("experiment"), told(await self.get())
             return route
 
         route = await eventually(counts, 60.0)
         assert route is not None
-        one = pb.Observation(
+        one = outcome_pb2.Observation(
             experiment=route.experiment.number, epoch=route.epoch, version=2, unit=1, time_s=int(time.time())
         )
-        request = pb.RecordOutcomesRequest(front="front", observations=[one], complete=True)
+        request = outcome_pb2.RecordOutcomesRequest(front="front", observations=[one], complete=True)
         await self._call("RecordOutcomes", request)
 
     async def shadowed(self) -> None:
         """The front compares live reads, and finds no difference."""
         route = await self.route()
-        tally = pb.ShadowTally(
+        tally = shadow_pb2.ShadowTally(
             name=route.name,
             epoch=route.epoch,
             version=2,
             active_version=1,
             sequence=1,
-            counts=pb.ShadowCounts(compared=100, equal=100),
+            counts=shadow_pb2.ShadowCounts(compared=100, equal=100),
         )
         await self._call(
-            "RecordShadowCounts", pb.RecordShadowCountsRequest(front="front", source="one", tallies=[tally])
+            "RecordShadowCounts", shadow_pb2.RecordShadowCountsRequest(front="front", source="one", tallies=[tally])
         )
 
-    async def route(self) -> pb.Route:
-        route: pb.Route = await self._call("GetRoute", pb.GetRouteRequest(name=f"{JOB}/route"))
+    async def route(self) -> route_pb2.Route:
+        route: route_pb2.Route = await self._call("GetRoute", route_pb2.GetRouteRequest(name=f"{JOB}/route"))
         return route
 
 
-def told(found: pb.Rollout) -> str:
+def told(found: rollout_pb2.Rollout) -> str:
     """Where a rollout is, for a test that waits for another place."""
-    state = f"{pb.Rollout.State.Name(found.state)}, step {found.step} ({pb.Rollout.Phase.Name(found.phase)})"
-    return f"{state}: {found.sentence} / {found.waiting_for}"
+    state, phase = State.State.Name(found.state), State.Phase.Name(found.phase)
+    return f"{state}, step {found.step} ({phase}): {found.sentence} / {found.waiting_for}"
 
 
 async def adopted(rolling: Rolling, lab: Experimenting, weight: int) -> None:

@@ -15,7 +15,7 @@ from services.switcher.rollouts.store import RolloutStore
 from services.switcher.store import RouteStore
 from tests.integration.switcher.front import Front
 from tests.integration.switcher.rollouts.rolling import ALL, APPROVE, NAME, SOME, Rolling
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import front_pb2, rollout_pb2
 
 
 async def test_an_act_under_way_when_it_is_aborted_comes_to_nothing(rolling: Rolling, front: Front) -> None:
@@ -25,9 +25,9 @@ async def test_an_act_under_way_when_it_is_aborted_comes_to_nothing(rolling: Rol
     assert proposal.route.owner == NAME
     await rolling.say("Abort")
     # By the row that is stored now nobody wants what could be committed from here on.
-    await front.report(proposal.proposal, pb.Report.PREPARED)
+    await front.report(proposal.proposal, front_pb2.Report.PREPARED)
     front.prepares = True
-    await rolling.until(pb.Rollout.ABORTED)
+    await rolling.until(rollout_pb2.Rollout.ABORTED)
     assert await rolling.moves() == [("CUT_OVER", 1, 0)]
 
 
@@ -46,7 +46,7 @@ async def test_a_driver_that_is_late_begins_no_experiment_of_a_rollout_that_is_o
         loaded = await rollouts.load(await database.fetchval("select number from switcher.rollouts"))
         front.prepares = True
         await rolling.say("Abort")
-        await rolling.until(pb.Rollout.ABORTED)
+        await rolling.until(rollout_pb2.Rollout.ABORTED)
 
         act = due(loaded.rollout)
         assert act is not None

@@ -24,14 +24,14 @@ from tests.integration.switcher.rollouts.rolling import (
     soak,
     traffic,
 )
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import experiment_pb2, rollout_pb2
 
 
 async def test_harm_takes_the_candidate_back_by_itself(rolling: Rolling, lab: Experimenting) -> None:
     await rolling.create([SOME, ALL], guardrails=AT_ONCE)
     await adopted(rolling, lab, 500)
     await expose(lab, [f"u{n}" for n in range(2000)], erring=1)
-    ended = await rolling.until(pb.Rollout.ROLLED_BACK)
+    ended = await rolling.until(rollout_pb2.Rollout.ROLLED_BACK)
     assert "v2 does harm (ERROR)" in ended.sentence
     route = await rolling.route()
     assert (route.active_version, [(arm.version, arm.weight) for arm in route.arms], route.owner) == (
@@ -45,7 +45,7 @@ async def test_harm_takes_the_candidate_back_by_itself(rolling: Rolling, lab: Ex
 async def test_a_table_that_differs_where_it_must_not_stops_it(rolling: Rolling, replayer: ReplayerOnDemand) -> None:
     replayer.compared[f"{JOB}/versions/2"] = [compared(False, "on_time differs in 3 rows.")]
     await rolling.create([REPLAY, COMPARE, ALL])
-    ended = await rolling.until(pb.Rollout.ROLLED_BACK)
+    ended = await rolling.until(rollout_pb2.Rollout.ROLLED_BACK)
     assert ended.sentence.startswith("on_time differs in 3 rows.")
     assert [weight for _, _, weight in await rolling.moves()] == [0, 0, 0]
 
@@ -55,7 +55,7 @@ async def test_a_candidate_that_lacks_what_readers_have_is_not_rolled_out(
 ) -> None:
     replayer.failing[(2, "coverage")] = ["Readers would lose two years."]
     await rolling.create([REPLAY, ALL])
-    assert (await rolling.until(pb.Rollout.ROLLED_BACK)).sentence == "Readers would lose two years."
+    assert (await rolling.until(rollout_pb2.Rollout.ROLLED_BACK)).sentence == "Readers would lose two years."
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
@@ -65,9 +65,9 @@ async def test_an_abort_leaves_the_candidate_without_readers(
     await rolling.create([SOME, traffic(10_000, seconds=LONG), soak(LONG)])
     await rolling.promoted_to(step)
     answered = await rolling.say("Abort", claimed_actor="ada", reason="not today")
-    assert answered.state == pb.Rollout.ROLLING_BACK
+    assert answered.state == rollout_pb2.Rollout.ROLLING_BACK
     assert answered.sentence == "Aborted by ada: not today."
-    ended = await rolling.until(pb.Rollout.ABORTED)
+    ended = await rolling.until(rollout_pb2.Rollout.ABORTED)
     again = await rolling.say("Abort")
     assert (again.state, again.sentence) == (ended.state, ended.sentence)
     route = await rolling.route()
@@ -84,7 +84,7 @@ async def test_an_abort_takes_the_retirement_back(
     await rolling.waits_for(registry.refuses[1])
     assert len(set(registry.asked)) == 1, "however often it is asked, it is one request"
     await rolling.say("Abort")
-    await rolling.until(pb.Rollout.ABORTED)
+    await rolling.until(rollout_pb2.Rollout.ABORTED)
     assert (registry.retired, (await rolling.route()).active_version) == (set(), 1)
 
 
@@ -99,11 +99,11 @@ async def test_a_rollback_leaves_nobody_on_the_candidate_and_ends_the_rollout(
 
     change = await switcher.roll_back(claimed_actor="ada", reason="too slow")
     assert [(arm.version, arm.weight) for arm in change.route.arms] == [(1, 10_000)]
-    ended = await rolling.until(pb.Rollout.ROLLED_BACK)
+    ended = await rolling.until(rollout_pb2.Rollout.ROLLED_BACK)
     assert ended.sentence == (
         "The cutover to v2 was rolled back (rollback by ada: too slow): v1 is active, and nobody reads v2."
     )
-    assert (await lab.get(ended.experiment)).state == pb.Experiment.STOPPED
+    assert (await lab.get(ended.experiment)).state == experiment_pb2.Experiment.STOPPED
     assert (await rolling.moves())[-1] == ("ROLL_BACK", 1, 0)
     assert (await rolling.route()).owner == ""
     assert await rolling.unequal() == []
@@ -117,7 +117,7 @@ async def test_a_rollback_takes_the_retirement_back(
     await rolling.create([ALL, RETIRE])
     await rolling.waits_for(registry.refuses[1])
     await switcher.roll_back(claimed_actor="ada")
-    await rolling.until(pb.Rollout.ROLLED_BACK)
+    await rolling.until(rollout_pb2.Rollout.ROLLED_BACK)
     assert (registry.reinstated, (await rolling.route()).active_version) == ([1], 1)
 
 
@@ -126,5 +126,5 @@ async def test_a_retirement_that_may_be_refused_yet_is_waited_for(rolling: Rolli
     await rolling.create([ALL, RETIRE])
     await rolling.waits_for(f"The retirement of v1 of carrier-punctuality waits for its release: {registry.unreleased}")
     registry.unreleased = ""
-    await rolling.until(pb.Rollout.SUCCEEDED)
+    await rolling.until(rollout_pb2.Rollout.SUCCEEDED)
     assert registry.retired == {1}

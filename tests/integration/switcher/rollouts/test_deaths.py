@@ -30,7 +30,7 @@ from tests.integration.switcher.rollouts.rolling import (
 )
 from tests.support.eventually import eventually
 from turnout.channel import connect
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import change_pb2, rollout_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
 
@@ -57,7 +57,7 @@ class Replica:
         await self.process.start()
 
     async def serving(self) -> None:
-        await patient(lambda: self.stub.ListRoutes(pb.ListRoutesRequest(), timeout=5))
+        await patient(lambda: self.stub.ListRoutes(route_pb2.ListRoutesRequest(), timeout=5))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def replicas(
         await made[0].process.start()
         ending.push_async_callback(made[0].process.kill)
         await made[0].serving()
-        await made[0].stub.CutOverRoute(pb.CutOverRouteRequest(name=ROUTE, version=1), timeout=20)
+        await made[0].stub.CutOverRoute(change_pb2.CutOverRouteRequest(name=ROUTE, version=1), timeout=20)
         yield made
 
 
@@ -114,7 +114,7 @@ class Losses:
         self._lost = 0
         self.kinds: list[ActKind] = []
 
-    async def through(self, urged: Callable[[pb.Rollout], Awaitable[None]]) -> pb.Rollout:
+    async def through(self, urged: Callable[[rollout_pb2.Rollout], Awaitable[None]]) -> rollout_pb2.Rollout:
         """The rollout at its end. urged: does what it waits for of others."""
         await self._database.execute(_LOSES)
         while await self._another(urged):
@@ -128,7 +128,7 @@ class Losses:
             await self._replica.process.start()
         return await self._replica.rolling.get()
 
-    async def _another(self, urged: Callable[[pb.Rollout], Awaitable[None]]) -> bool:
+    async def _another(self, urged: Callable[[rollout_pb2.Rollout], Awaitable[None]]) -> bool:
         """Whether another act's result was lost before the rollout was over."""
 
         async def lost_or_over() -> bool:
@@ -153,10 +153,10 @@ async def test_it_goes_on_after_a_death_between_each_act_and_its_answer(
     [replica, _], losses = replicas, Losses(replicas[0], database)
     rolling = replica.rolling
 
-    async def urged(found: pb.Rollout) -> None:
-        if found.phase == pb.Rollout.WATCHING and found.plan.steps[found.step - 1].kind == Step.SHADOW:
+    async def urged(found: rollout_pb2.Rollout) -> None:
+        if found.phase == rollout_pb2.Rollout.WATCHING and found.plan.steps[found.step - 1].kind == Step.SHADOW:
             await rolling.shadowed()
-        if found.phase == pb.Rollout.WATCHING and 0 < found.weight < 10_000:
+        if found.phase == rollout_pb2.Rollout.WATCHING and 0 < found.weight < 10_000:
             await rolling.read()
 
     await rolling.create([REPLAY, COMPARE, shadow(), traffic(500), ALL, RETIRE], request_id="one")
@@ -171,7 +171,7 @@ async def test_it_goes_on_after_a_death_between_each_act_and_its_answer(
         ActKind.RETIRE,
         ActKind.RELEASE,
     ]
-    assert (ended.state, ended.sentence) == (pb.Rollout.SUCCEEDED, "All steps are done.")
+    assert (ended.state, ended.sentence) == (rollout_pb2.Rollout.SUCCEEDED, "All steps are done.")
     assert registry.retired == {1}
     assert (len(set(registry.asked)), len({one.request_id for one in replayer.compare_requests})) == (1, 1)
     assert await rolling.moves() == [
@@ -192,14 +192,14 @@ async def test_it_goes_back_after_a_death_between_each_act_and_its_answer(
     rolling = replica.rolling
     registry.refuses = ("ROLLBACK_WINDOW", "A rollback would return to v1 for 3 more minutes.")
 
-    async def urged(found: pb.Rollout) -> None:
+    async def urged(found: rollout_pb2.Rollout) -> None:
         if found.waiting_for == "A rollback would return to v1 for 3 more minutes.":
             await rolling.say("Abort")
 
     await rolling.create([ALL, RETIRE])
     ended = await losses.through(urged)
     assert losses.kinds == [ActKind.CLAIM, ActKind.CUT_OVER, ActKind.TAKE_BACK, ActKind.WITHDRAW]
-    assert (ended.state, registry.reinstated) == (pb.Rollout.ABORTED, [1] * len(registry.reinstated))
+    assert (ended.state, registry.reinstated) == (rollout_pb2.Rollout.ABORTED, [1] * len(registry.reinstated))
     assert await rolling.moves() == [
         ("CUT_OVER", 1, 0),
         ("ROLL_OUT", 1, 0),
@@ -220,7 +220,7 @@ async def test_an_abort_survives_the_death_of_whom_it_was_told(replicas: list[Re
     await rolling.until_step(step)
     await rolling.say("Abort")
     await replica.again()
-    await rolling.until(pb.Rollout.ABORTED)
+    await rolling.until(rollout_pb2.Rollout.ABORTED)
     assert (await rolling.moves())[-1] == ("WITHDRAW", 1, 0)
     assert (await rolling.route()).owner == ""
 
@@ -233,11 +233,11 @@ async def test_a_driver_that_wakes_up_late_changes_nothing(replicas: list[Replic
     await second.process.start()
     try:
         await second.rolling.say("Abort")
-        await second.rolling.until(pb.Rollout.ABORTED)
+        await second.rolling.until(rollout_pb2.Rollout.ABORTED)
         before = await second.rolling.moves()
         assert before[-1] == ("WITHDRAW", 1, 0)
         first.process.thaw()
-        await first.rolling.until(pb.Rollout.ABORTED)
+        await first.rolling.until(rollout_pb2.Rollout.ABORTED)
         assert await first.rolling.moves() == before
     finally:
         await second.process.kill()
@@ -251,7 +251,7 @@ async def test_another_replica_takes_over(replicas: list[Replica]) -> None:
         await first.rolling.until_step(1)
         await first.process.kill()
         await second.rolling.say("Promote", step=1)
-        await second.rolling.until(pb.Rollout.SUCCEEDED)
+        await second.rolling.until(rollout_pb2.Rollout.SUCCEEDED)
         assert [weight for _, _, weight in await second.rolling.moves()] == [0, 0, 500, 10_000, 10_000]
     finally:
         await second.process.kill()

@@ -22,7 +22,7 @@ from tests.integration.switcher.rollouts.rolling import (
 from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.contract_proto import to_proto
 from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Merge, TopicSource
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import rollout_pb2
 
 
 async def test_a_dry_run_tells_what_each_step_takes(rolling: Rolling) -> None:
@@ -140,5 +140,5 @@ async def test_a_repeated_request_starts_one_rollout(rolling: Rolling) -> None:
     assert (await refused(rolling.create([ALL], request_id="one"))).reason == "REQUEST_ID_REUSED"
     assert (await refused(rolling.create([ALL], "third"))).reason == "ROLLOUT_RUNS"
     await rolling.say("Abort")
-    await rolling.until(pb.Rollout.ABORTED)
+    await rolling.until(rollout_pb2.Rollout.ABORTED)
     assert (await refused(rolling.create([ALL]))).reason == "ROLLOUT_EXISTS"

@@ -29,8 +29,8 @@ from tests.integration.switcher.rollouts.rolling import (
     traffic,
 )
 from tests.support.eventually import eventually
-from turnout.replayer.v1 import replayer_pb2 as replayer_pb
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.replayer.v1 import run_pb2
+from turnout.switcher.v1 import rollout_pb2
 
 
 async def test_from_replay_to_retire(
@@ -47,7 +47,7 @@ async def test_from_replay_to_retire(
     assert replayer.started == [f"{JOB}/versions/2"]
 
     await rolling.waits_for("flights/0: 7 offsets behind.")
-    assert (waiting.state, (await rolling.route()).owner) == (pb.Rollout.RUNNING, NAME)
+    assert (waiting.state, (await rolling.route()).owner) == (rollout_pb2.Rollout.RUNNING, NAME)
     replayer.failing.clear()
 
     await rolling.until_step(3)
@@ -68,7 +68,7 @@ async def test_from_replay_to_retire(
     assert (await rolling.say("Promote", step=6, claimed_actor="bob", reason="fine")).step == 7
     assert (await rolling.say("Promote", step=6)).step >= 7, "said twice, it passes over one step"
 
-    ended = await rolling.until(pb.Rollout.SUCCEEDED)
+    ended = await rolling.until(rollout_pb2.Rollout.SUCCEEDED)
     assert (ended.step, ended.weight, ended.experiment) == (10, 10_000, experiment)
     assert registry.retired == {1}
     route = await rolling.route()
@@ -90,7 +90,7 @@ async def test_what_an_earlier_rollout_compared_is_no_shadow_of_this_one(rolling
     await rolling.shadowed()
     await rolling.until_step(2)
     await rolling.say("Abort")
-    await rolling.until(pb.Rollout.ABORTED)
+    await rolling.until(rollout_pb2.Rollout.ABORTED)
     await rolling.create([shadow(), SOME, ALL], "third")
     third = f"{JOB}/rollouts/third"
 
@@ -128,14 +128,14 @@ async def test_harm_that_no_unit_could_show_is_said(rolling: Rolling, lab: Exper
 
 async def test_a_run_that_has_not_begun_lacks_nothing_yet(rolling: Rolling, replayer: ReplayerOnDemand) -> None:
     replayer.failing[(2, "coverage")] = ["It does not read flights."]
-    replayer.runs[f"{JOB}/versions/2/run"] = replayer_pb.Run(state=replayer_pb.Run.QUEUED)
+    replayer.runs[f"{JOB}/versions/2/run"] = run_pb2.Run(state=run_pb2.Run.QUEUED)
     await rolling.create([REPLAY, ALL])
     await rolling.until_step(1)
 
     await rolling.waits_for("The run of v2 has not begun to read yet.")
     replayer.failing.clear()
     replayer.runs[f"{JOB}/versions/2/run"] = run_of_2()
-    await rolling.until(pb.Rollout.SUCCEEDED)
+    await rolling.until(rollout_pb2.Rollout.SUCCEEDED)
 
 
 async def test_it_stands_still_while_nobody_can_tell_how_the_candidate_does(
@@ -149,23 +149,23 @@ async def test_it_stands_still_while_nobody_can_tell_how_the_candidate_does(
     assert (found.frozen, found.step, found.weight) == (True, 1, 0)
     replayer.runs_away = False
     await rolling.read()
-    await rolling.until(pb.Rollout.SUCCEEDED)
+    await rolling.until(rollout_pb2.Rollout.SUCCEEDED)
 
 
 async def test_it_does_not_go_on_while_nobody_reads_the_candidate(rolling: Rolling) -> None:
     await rolling.create([traffic(500, seconds=1), ALL])
     await rolling.until_step(1)
 
-    async def watched_for_long() -> pb.Rollout | None:
+    async def watched_for_long() -> rollout_pb2.Rollout | None:
         found = await rolling.get()
-        return found if found.state != pb.Rollout.RUNNING or found.watched_time.seconds >= 3 else None
+        return found if found.state != rollout_pb2.Rollout.RUNNING or found.watched_time.seconds >= 3 else None
 
     waiting = await eventually(watched_for_long, 60)
     assert waiting is not None
     assert waiting.step == 1, told(waiting)
     assert waiting.waiting_for.startswith("No unit of v2 was counted yet, so nobody can tell whether it does harm")
     await rolling.read()
-    await rolling.until(pb.Rollout.SUCCEEDED)
+    await rolling.until(rollout_pb2.Rollout.SUCCEEDED)
     assert await rolling.unequal() == []
 
 
@@ -214,6 +214,6 @@ async def until_its_lease_is_over(database: Any, front: str) -> None:
 async def test_a_watch_ends_with_the_rollout(rolling: Rolling, switcher: Switcher) -> None:
     await rolling.create([traffic(500), ALL])
     await rolling.read()
-    seen = [one async for one in switcher.stub.WatchRollout(pb.WatchRolloutRequest(name=NAME), timeout=60)]
-    assert seen[-1].state == pb.Rollout.SUCCEEDED
+    seen = [one async for one in switcher.stub.WatchRollout(rollout_pb2.WatchRolloutRequest(name=NAME), timeout=60)]
+    assert seen[-1].state == rollout_pb2.Rollout.SUCCEEDED
     assert all(one != other for one, other in itertools.pairwise(seen))

@@ -11,12 +11,12 @@ from turnout.client import rollout_proto
 from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.rollout_file import parse, template
 from turnout.rollouts import StepKind
-from turnout.switcher.v1 import switcher_pb2 as pb
+from turnout.switcher.v1 import rollout_pb2
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_that_is_sent_is_the_one_that_is_named(name: str) -> None:
-    named = plan_of(pb.RolloutPlan(template=name))
+    named = plan_of(rollout_pb2.RolloutPlan(template=name))
     assert plan_of(rollout_proto.plan_message(template(name))) == named == TEMPLATES[name]
 
 

@@ -7,7 +7,11 @@ import abc
 import collections.abc
 import grpc
 import grpc.aio
-import turnout.replayer.v1.replayer_pb2
+import turnout.replayer.v1.capacity_pb2
+import turnout.replayer.v1.comparison_pb2
+import turnout.replayer.v1.gate_pb2
+import turnout.replayer.v1.run_pb2
+import turnout.replayer.v1.table_pb2
 import typing
 
 _T = typing.TypeVar("_T")
@@ -25,14 +29,14 @@ class ReplayerStub:
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     EstimateRun: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.EstimateRunRequest,
-        turnout.replayer.v1.replayer_pb2.EstimateRunResponse,
+        turnout.replayer.v1.run_pb2.EstimateRunRequest,
+        turnout.replayer.v1.run_pb2.EstimateRunResponse,
     ]
     """EstimateRun tells what a run of a version would read and write; it starts nothing."""
 
     CheckDefinition: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.CheckDefinitionRequest,
-        turnout.replayer.v1.replayer_pb2.CheckDefinitionResponse,
+        turnout.replayer.v1.run_pb2.CheckDefinitionRequest,
+        turnout.replayer.v1.run_pb2.CheckDefinitionResponse,
     ]
     """CheckDefinition tells what would refuse the run of a version with this definition and range of the log, before there
     is such a version: its topics, its range, and its table and indexes, which PostgreSQL is asked to create and which are
@@ -40,8 +44,8 @@ class ReplayerStub:
     """
 
     StartRun: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.StartRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.StartRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """StartRun creates the version's table and queues its run, which reads the version's range of the log: all that is
     retained, and then the live tail, unless the version says otherwise. A version has one run: repeating it answers
@@ -49,32 +53,32 @@ class ReplayerStub:
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.GetRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.GetRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """GetRun reads one run. NOT_FOUND (reason RUN_NOT_FOUND)."""
 
     ListRuns: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.ListRunsRequest,
-        turnout.replayer.v1.replayer_pb2.ListRunsResponse,
+        turnout.replayer.v1.run_pb2.ListRunsRequest,
+        turnout.replayer.v1.run_pb2.ListRunsResponse,
     ]
     """ListRuns reads runs, ordered by name."""
 
     WatchRun: grpc.UnaryStreamMultiCallable[
-        turnout.replayer.v1.replayer_pb2.WatchRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.WatchRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """WatchRun sends the run now and after every change, at most four times a second, until the caller ends it."""
 
     PauseRun: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.PauseRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.PauseRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """PauseRun lets the workers finish their batch and stop. FAILED_PRECONDITION from a state that cannot be paused."""
 
     ResumeRun: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.ResumeRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.ResumeRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION: reason
     VERSION_RETIRED when the version is retired or being retired; TOPIC_NOT_FOUND, TOPIC_RECREATED,
@@ -82,48 +86,48 @@ class ReplayerStub:
     """
 
     StopRun: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.StopRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.StopRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """StopRun ends a run; its table stays. ResumeRun takes it up again."""
 
     SetRunRate: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.SetRunRateRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.SetRunRateRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """SetRunRate limits how many records a second the run reads, all workers together."""
 
     SetRunPriority: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.SetRunPriorityRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.SetRunPriorityRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """SetRunPriority moves a run in the queue of copies. FAILED_PRECONDITION (reason RUN_STATE) once it is past its copy."""
 
     GetCapacity: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.GetCapacityRequest,
-        turnout.replayer.v1.replayer_pb2.Capacity,
+        turnout.replayer.v1.capacity_pb2.GetCapacityRequest,
+        turnout.replayer.v1.capacity_pb2.Capacity,
     ]
     """GetCapacity reads the budget that all copies share, and what is used of it."""
 
     UpdateCapacity: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.UpdateCapacityRequest,
-        turnout.replayer.v1.replayer_pb2.Capacity,
+        turnout.replayer.v1.capacity_pb2.UpdateCapacityRequest,
+        turnout.replayer.v1.capacity_pb2.Capacity,
     ]
     """UpdateCapacity changes the budget at once: queued runs are admitted by it, and the rates of copies follow. A copy
     under way is never sent back to the queue. ABORTED (reason ETAG_MISMATCH) when the etag is not the current one.
     """
 
     CheckGates: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.CheckGatesRequest,
-        turnout.replayer.v1.replayer_pb2.CheckGatesResponse,
+        turnout.replayer.v1.gate_pb2.CheckGatesRequest,
+        turnout.replayer.v1.gate_pb2.CheckGatesResponse,
     ]
     """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema; and, where it is
     asked for, comparison.
     """
 
     CompareTables: grpc.UnaryStreamMultiCallable[
-        turnout.replayer.v1.replayer_pb2.CompareTablesRequest,
-        turnout.replayer.v1.replayer_pb2.Comparison,
+        turnout.replayer.v1.comparison_pb2.CompareTablesRequest,
+        turnout.replayer.v1.comparison_pb2.Comparison,
     ]
     """CompareTables compares the tables of two versions at one cut of the log, range by range of their keys, and stores
     what it finds. It sends the comparison after every range, and ends with the finished one. Both runs are held for a
@@ -135,36 +139,36 @@ class ReplayerStub:
     """
 
     ResumeComparison: grpc.UnaryStreamMultiCallable[
-        turnout.replayer.v1.replayer_pb2.ResumeComparisonRequest,
-        turnout.replayer.v1.replayer_pb2.Comparison,
+        turnout.replayer.v1.comparison_pb2.ResumeComparisonRequest,
+        turnout.replayer.v1.comparison_pb2.Comparison,
     ]
     """ResumeComparison does the ranges of a comparison that are not done yet, and ends with the finished one; of one that is
     finished it answers that. Errors as of CompareTables; NOT_FOUND (reason COMPARISON_NOT_FOUND).
     """
 
     GetComparison: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.GetComparisonRequest,
-        turnout.replayer.v1.replayer_pb2.Comparison,
+        turnout.replayer.v1.comparison_pb2.GetComparisonRequest,
+        turnout.replayer.v1.comparison_pb2.Comparison,
     ]
     """GetComparison reads one comparison with its ranges. NOT_FOUND (reason COMPARISON_NOT_FOUND)."""
 
     ListComparisons: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.ListComparisonsRequest,
-        turnout.replayer.v1.replayer_pb2.ListComparisonsResponse,
+        turnout.replayer.v1.comparison_pb2.ListComparisonsRequest,
+        turnout.replayer.v1.comparison_pb2.ListComparisonsResponse,
     ]
     """ListComparisons reads the comparisons of a job, the newest first. The newest 100 of a job are kept."""
 
     MoveView: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.MoveViewRequest,
-        turnout.replayer.v1.replayer_pb2.MoveViewResponse,
+        turnout.replayer.v1.table_pb2.MoveViewRequest,
+        turnout.replayer.v1.table_pb2.MoveViewResponse,
     ]
     """MoveView makes the SQL view named like the job show a version's table. Idempotent. Answers PENDING with the blocker
     when a session holds a lock on the view.
     """
 
     DropTable: grpc.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.DropTableRequest,
-        turnout.replayer.v1.replayer_pb2.DropTableResponse,
+        turnout.replayer.v1.table_pb2.DropTableRequest,
+        turnout.replayer.v1.table_pb2.DropTableResponse,
     ]
     """DropTable drops a version's table and positions. Idempotent. FAILED_PRECONDITION (reason RUN_NOT_STOPPED) while the
     run is not stopped; ABORTED (reason TABLE_BLOCKED) with the blocking session in the metadata.
@@ -177,14 +181,14 @@ class ReplayerAsyncStub:
     """
 
     EstimateRun: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.EstimateRunRequest,
-        turnout.replayer.v1.replayer_pb2.EstimateRunResponse,
+        turnout.replayer.v1.run_pb2.EstimateRunRequest,
+        turnout.replayer.v1.run_pb2.EstimateRunResponse,
     ]
     """EstimateRun tells what a run of a version would read and write; it starts nothing."""
 
     CheckDefinition: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.CheckDefinitionRequest,
-        turnout.replayer.v1.replayer_pb2.CheckDefinitionResponse,
+        turnout.replayer.v1.run_pb2.CheckDefinitionRequest,
+        turnout.replayer.v1.run_pb2.CheckDefinitionResponse,
     ]
     """CheckDefinition tells what would refuse the run of a version with this definition and range of the log, before there
     is such a version: its topics, its range, and its table and indexes, which PostgreSQL is asked to create and which are
@@ -192,8 +196,8 @@ class ReplayerAsyncStub:
     """
 
     StartRun: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.StartRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.StartRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """StartRun creates the version's table and queues its run, which reads the version's range of the log: all that is
     retained, and then the live tail, unless the version says otherwise. A version has one run: repeating it answers
@@ -201,32 +205,32 @@ class ReplayerAsyncStub:
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.GetRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.GetRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """GetRun reads one run. NOT_FOUND (reason RUN_NOT_FOUND)."""
 
     ListRuns: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.ListRunsRequest,
-        turnout.replayer.v1.replayer_pb2.ListRunsResponse,
+        turnout.replayer.v1.run_pb2.ListRunsRequest,
+        turnout.replayer.v1.run_pb2.ListRunsResponse,
     ]
     """ListRuns reads runs, ordered by name."""
 
     WatchRun: grpc.aio.UnaryStreamMultiCallable[
-        turnout.replayer.v1.replayer_pb2.WatchRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.WatchRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """WatchRun sends the run now and after every change, at most four times a second, until the caller ends it."""
 
     PauseRun: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.PauseRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.PauseRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """PauseRun lets the workers finish their batch and stop. FAILED_PRECONDITION from a state that cannot be paused."""
 
     ResumeRun: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.ResumeRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.ResumeRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION: reason
     VERSION_RETIRED when the version is retired or being retired; TOPIC_NOT_FOUND, TOPIC_RECREATED,
@@ -234,48 +238,48 @@ class ReplayerAsyncStub:
     """
 
     StopRun: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.StopRunRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.StopRunRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """StopRun ends a run; its table stays. ResumeRun takes it up again."""
 
     SetRunRate: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.SetRunRateRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.SetRunRateRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """SetRunRate limits how many records a second the run reads, all workers together."""
 
     SetRunPriority: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.SetRunPriorityRequest,
-        turnout.replayer.v1.replayer_pb2.Run,
+        turnout.replayer.v1.run_pb2.SetRunPriorityRequest,
+        turnout.replayer.v1.run_pb2.Run,
     ]
     """SetRunPriority moves a run in the queue of copies. FAILED_PRECONDITION (reason RUN_STATE) once it is past its copy."""
 
     GetCapacity: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.GetCapacityRequest,
-        turnout.replayer.v1.replayer_pb2.Capacity,
+        turnout.replayer.v1.capacity_pb2.GetCapacityRequest,
+        turnout.replayer.v1.capacity_pb2.Capacity,
     ]
     """GetCapacity reads the budget that all copies share, and what is used of it."""
 
     UpdateCapacity: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.UpdateCapacityRequest,
-        turnout.replayer.v1.replayer_pb2.Capacity,
+        turnout.replayer.v1.capacity_pb2.UpdateCapacityRequest,
+        turnout.replayer.v1.capacity_pb2.Capacity,
     ]
     """UpdateCapacity changes the budget at once: queued runs are admitted by it, and the rates of copies follow. A copy
     under way is never sent back to the queue. ABORTED (reason ETAG_MISMATCH) when the etag is not the current one.
     """
 
     CheckGates: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.CheckGatesRequest,
-        turnout.replayer.v1.replayer_pb2.CheckGatesResponse,
+        turnout.replayer.v1.gate_pb2.CheckGatesRequest,
+        turnout.replayer.v1.gate_pb2.CheckGatesResponse,
     ]
     """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema; and, where it is
     asked for, comparison.
     """
 
     CompareTables: grpc.aio.UnaryStreamMultiCallable[
-        turnout.replayer.v1.replayer_pb2.CompareTablesRequest,
-        turnout.replayer.v1.replayer_pb2.Comparison,
+        turnout.replayer.v1.comparison_pb2.CompareTablesRequest,
+        turnout.replayer.v1.comparison_pb2.Comparison,
     ]
     """CompareTables compares the tables of two versions at one cut of the log, range by range of their keys, and stores
     what it finds. It sends the comparison after every range, and ends with the finished one. Both runs are held for a
@@ -287,36 +291,36 @@ class ReplayerAsyncStub:
     """
 
     ResumeComparison: grpc.aio.UnaryStreamMultiCallable[
-        turnout.replayer.v1.replayer_pb2.ResumeComparisonRequest,
-        turnout.replayer.v1.replayer_pb2.Comparison,
+        turnout.replayer.v1.comparison_pb2.ResumeComparisonRequest,
+        turnout.replayer.v1.comparison_pb2.Comparison,
     ]
     """ResumeComparison does the ranges of a comparison that are not done yet, and ends with the finished one; of one that is
     finished it answers that. Errors as of CompareTables; NOT_FOUND (reason COMPARISON_NOT_FOUND).
     """
 
     GetComparison: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.GetComparisonRequest,
-        turnout.replayer.v1.replayer_pb2.Comparison,
+        turnout.replayer.v1.comparison_pb2.GetComparisonRequest,
+        turnout.replayer.v1.comparison_pb2.Comparison,
     ]
     """GetComparison reads one comparison with its ranges. NOT_FOUND (reason COMPARISON_NOT_FOUND)."""
 
     ListComparisons: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.ListComparisonsRequest,
-        turnout.replayer.v1.replayer_pb2.ListComparisonsResponse,
+        turnout.replayer.v1.comparison_pb2.ListComparisonsRequest,
+        turnout.replayer.v1.comparison_pb2.ListComparisonsResponse,
     ]
     """ListComparisons reads the comparisons of a job, the newest first. The newest 100 of a job are kept."""
 
     MoveView: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.MoveViewRequest,
-        turnout.replayer.v1.replayer_pb2.MoveViewResponse,
+        turnout.replayer.v1.table_pb2.MoveViewRequest,
+        turnout.replayer.v1.table_pb2.MoveViewResponse,
     ]
     """MoveView makes the SQL view named like the job show a version's table. Idempotent. Answers PENDING with the blocker
     when a session holds a lock on the view.
     """
 
     DropTable: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.replayer.v1.replayer_pb2.DropTableRequest,
-        turnout.replayer.v1.replayer_pb2.DropTableResponse,
+        turnout.replayer.v1.table_pb2.DropTableRequest,
+        turnout.replayer.v1.table_pb2.DropTableResponse,
     ]
     """DropTable drops a version's table and positions. Idempotent. FAILED_PRECONDITION (reason RUN_NOT_STOPPED) while the
     run is not stopped; ABORTED (reason TABLE_BLOCKED) with the blocking session in the metadata.
@@ -331,17 +335,17 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def EstimateRun(
         self,
-        request: turnout.replayer.v1.replayer_pb2.EstimateRunRequest,
+        request: turnout.replayer.v1.run_pb2.EstimateRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.EstimateRunResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.EstimateRunResponse]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.EstimateRunResponse, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.EstimateRunResponse]]:
         """EstimateRun tells what a run of a version would read and write; it starts nothing."""
 
     @abc.abstractmethod
     def CheckDefinition(
         self,
-        request: turnout.replayer.v1.replayer_pb2.CheckDefinitionRequest,
+        request: turnout.replayer.v1.run_pb2.CheckDefinitionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.CheckDefinitionResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.CheckDefinitionResponse]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.CheckDefinitionResponse, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.CheckDefinitionResponse]]:
         """CheckDefinition tells what would refuse the run of a version with this definition and range of the log, before there
         is such a version: its topics, its range, and its table and indexes, which PostgreSQL is asked to create and which are
         rolled back. Nothing is stored. INVALID_ARGUMENT (reason INVALID_DEFINITION, INVALID_RANGE) where it is no definition.
@@ -350,9 +354,9 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def StartRun(
         self,
-        request: turnout.replayer.v1.replayer_pb2.StartRunRequest,
+        request: turnout.replayer.v1.run_pb2.StartRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.Run]]:
         """StartRun creates the version's table and queues its run, which reads the version's range of the log: all that is
         retained, and then the live tail, unless the version says otherwise. A version has one run: repeating it answers
         that run. FAILED_PRECONDITION (reason TOPIC_NOT_FOUND, VERSION_RETIRED, RANGE_NOT_RETAINED).
@@ -361,41 +365,41 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def GetRun(
         self,
-        request: turnout.replayer.v1.replayer_pb2.GetRunRequest,
+        request: turnout.replayer.v1.run_pb2.GetRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.Run]]:
         """GetRun reads one run. NOT_FOUND (reason RUN_NOT_FOUND)."""
 
     @abc.abstractmethod
     def ListRuns(
         self,
-        request: turnout.replayer.v1.replayer_pb2.ListRunsRequest,
+        request: turnout.replayer.v1.run_pb2.ListRunsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.ListRunsResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.ListRunsResponse]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.ListRunsResponse, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.ListRunsResponse]]:
         """ListRuns reads runs, ordered by name."""
 
     @abc.abstractmethod
     def WatchRun(
         self,
-        request: turnout.replayer.v1.replayer_pb2.WatchRunRequest,
+        request: turnout.replayer.v1.run_pb2.WatchRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[turnout.replayer.v1.replayer_pb2.Run], collections.abc.AsyncIterator[turnout.replayer.v1.replayer_pb2.Run]]:
+    ) -> typing.Union[collections.abc.Iterator[turnout.replayer.v1.run_pb2.Run], collections.abc.AsyncIterator[turnout.replayer.v1.run_pb2.Run]]:
         """WatchRun sends the run now and after every change, at most four times a second, until the caller ends it."""
 
     @abc.abstractmethod
     def PauseRun(
         self,
-        request: turnout.replayer.v1.replayer_pb2.PauseRunRequest,
+        request: turnout.replayer.v1.run_pb2.PauseRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.Run]]:
         """PauseRun lets the workers finish their batch and stop. FAILED_PRECONDITION from a state that cannot be paused."""
 
     @abc.abstractmethod
     def ResumeRun(
         self,
-        request: turnout.replayer.v1.replayer_pb2.ResumeRunRequest,
+        request: turnout.replayer.v1.run_pb2.ResumeRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.Run]]:
         """ResumeRun goes on from the stored positions, from PAUSED, STOPPED or FAILED. FAILED_PRECONDITION: reason
         VERSION_RETIRED when the version is retired or being retired; TOPIC_NOT_FOUND, TOPIC_RECREATED,
         POSITION_BEYOND_END, LOG_TRUNCATED when the topic is not the one that the positions belong to.
@@ -404,41 +408,41 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def StopRun(
         self,
-        request: turnout.replayer.v1.replayer_pb2.StopRunRequest,
+        request: turnout.replayer.v1.run_pb2.StopRunRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.Run]]:
         """StopRun ends a run; its table stays. ResumeRun takes it up again."""
 
     @abc.abstractmethod
     def SetRunRate(
         self,
-        request: turnout.replayer.v1.replayer_pb2.SetRunRateRequest,
+        request: turnout.replayer.v1.run_pb2.SetRunRateRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.Run]]:
         """SetRunRate limits how many records a second the run reads, all workers together."""
 
     @abc.abstractmethod
     def SetRunPriority(
         self,
-        request: turnout.replayer.v1.replayer_pb2.SetRunPriorityRequest,
+        request: turnout.replayer.v1.run_pb2.SetRunPriorityRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Run]]:
+    ) -> typing.Union[turnout.replayer.v1.run_pb2.Run, collections.abc.Awaitable[turnout.replayer.v1.run_pb2.Run]]:
         """SetRunPriority moves a run in the queue of copies. FAILED_PRECONDITION (reason RUN_STATE) once it is past its copy."""
 
     @abc.abstractmethod
     def GetCapacity(
         self,
-        request: turnout.replayer.v1.replayer_pb2.GetCapacityRequest,
+        request: turnout.replayer.v1.capacity_pb2.GetCapacityRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Capacity, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Capacity]]:
+    ) -> typing.Union[turnout.replayer.v1.capacity_pb2.Capacity, collections.abc.Awaitable[turnout.replayer.v1.capacity_pb2.Capacity]]:
         """GetCapacity reads the budget that all copies share, and what is used of it."""
 
     @abc.abstractmethod
     def UpdateCapacity(
         self,
-        request: turnout.replayer.v1.replayer_pb2.UpdateCapacityRequest,
+        request: turnout.replayer.v1.capacity_pb2.UpdateCapacityRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Capacity, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Capacity]]:
+    ) -> typing.Union[turnout.replayer.v1.capacity_pb2.Capacity, collections.abc.Awaitable[turnout.replayer.v1.capacity_pb2.Capacity]]:
         """UpdateCapacity changes the budget at once: queued runs are admitted by it, and the rates of copies follow. A copy
         under way is never sent back to the queue. ABORTED (reason ETAG_MISMATCH) when the etag is not the current one.
         """
@@ -446,9 +450,9 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def CheckGates(
         self,
-        request: turnout.replayer.v1.replayer_pb2.CheckGatesRequest,
+        request: turnout.replayer.v1.gate_pb2.CheckGatesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.CheckGatesResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.CheckGatesResponse]]:
+    ) -> typing.Union[turnout.replayer.v1.gate_pb2.CheckGatesResponse, collections.abc.Awaitable[turnout.replayer.v1.gate_pb2.CheckGatesResponse]]:
         """CheckGates asks the gates of a candidate version against the active one: catch-up, coverage, schema; and, where it is
         asked for, comparison.
         """
@@ -456,9 +460,9 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def CompareTables(
         self,
-        request: turnout.replayer.v1.replayer_pb2.CompareTablesRequest,
+        request: turnout.replayer.v1.comparison_pb2.CompareTablesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[turnout.replayer.v1.replayer_pb2.Comparison], collections.abc.AsyncIterator[turnout.replayer.v1.replayer_pb2.Comparison]]:
+    ) -> typing.Union[collections.abc.Iterator[turnout.replayer.v1.comparison_pb2.Comparison], collections.abc.AsyncIterator[turnout.replayer.v1.comparison_pb2.Comparison]]:
         """CompareTables compares the tables of two versions at one cut of the log, range by range of their keys, and stores
         what it finds. It sends the comparison after every range, and ends with the finished one. Both runs are held for a
         moment while the snapshot of a range is made; nobody waits for the comparison itself. When the call ends early, the
@@ -471,9 +475,9 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ResumeComparison(
         self,
-        request: turnout.replayer.v1.replayer_pb2.ResumeComparisonRequest,
+        request: turnout.replayer.v1.comparison_pb2.ResumeComparisonRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[turnout.replayer.v1.replayer_pb2.Comparison], collections.abc.AsyncIterator[turnout.replayer.v1.replayer_pb2.Comparison]]:
+    ) -> typing.Union[collections.abc.Iterator[turnout.replayer.v1.comparison_pb2.Comparison], collections.abc.AsyncIterator[turnout.replayer.v1.comparison_pb2.Comparison]]:
         """ResumeComparison does the ranges of a comparison that are not done yet, and ends with the finished one; of one that is
         finished it answers that. Errors as of CompareTables; NOT_FOUND (reason COMPARISON_NOT_FOUND).
         """
@@ -481,25 +485,25 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def GetComparison(
         self,
-        request: turnout.replayer.v1.replayer_pb2.GetComparisonRequest,
+        request: turnout.replayer.v1.comparison_pb2.GetComparisonRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.Comparison, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.Comparison]]:
+    ) -> typing.Union[turnout.replayer.v1.comparison_pb2.Comparison, collections.abc.Awaitable[turnout.replayer.v1.comparison_pb2.Comparison]]:
         """GetComparison reads one comparison with its ranges. NOT_FOUND (reason COMPARISON_NOT_FOUND)."""
 
     @abc.abstractmethod
     def ListComparisons(
         self,
-        request: turnout.replayer.v1.replayer_pb2.ListComparisonsRequest,
+        request: turnout.replayer.v1.comparison_pb2.ListComparisonsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.ListComparisonsResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.ListComparisonsResponse]]:
+    ) -> typing.Union[turnout.replayer.v1.comparison_pb2.ListComparisonsResponse, collections.abc.Awaitable[turnout.replayer.v1.comparison_pb2.ListComparisonsResponse]]:
         """ListComparisons reads the comparisons of a job, the newest first. The newest 100 of a job are kept."""
 
     @abc.abstractmethod
     def MoveView(
         self,
-        request: turnout.replayer.v1.replayer_pb2.MoveViewRequest,
+        request: turnout.replayer.v1.table_pb2.MoveViewRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.MoveViewResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.MoveViewResponse]]:
+    ) -> typing.Union[turnout.replayer.v1.table_pb2.MoveViewResponse, collections.abc.Awaitable[turnout.replayer.v1.table_pb2.MoveViewResponse]]:
         """MoveView makes the SQL view named like the job show a version's table. Idempotent. Answers PENDING with the blocker
         when a session holds a lock on the view.
         """
@@ -507,9 +511,9 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def DropTable(
         self,
-        request: turnout.replayer.v1.replayer_pb2.DropTableRequest,
+        request: turnout.replayer.v1.table_pb2.DropTableRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.replayer.v1.replayer_pb2.DropTableResponse, collections.abc.Awaitable[turnout.replayer.v1.replayer_pb2.DropTableResponse]]:
+    ) -> typing.Union[turnout.replayer.v1.table_pb2.DropTableResponse, collections.abc.Awaitable[turnout.replayer.v1.table_pb2.DropTableResponse]]:
         """DropTable drops a version's table and positions. Idempotent. FAILED_PRECONDITION (reason RUN_NOT_STOPPED) while the
         run is not stopped; ABORTED (reason TABLE_BLOCKED) with the blocking session in the metadata.
         """

@@ -7,7 +7,15 @@ import abc
 import collections.abc
 import grpc
 import grpc.aio
-import turnout.switcher.v1.switcher_pb2
+import turnout.switcher.v1.change_pb2
+import turnout.switcher.v1.decision_pb2
+import turnout.switcher.v1.experiment_pb2
+import turnout.switcher.v1.front_pb2
+import turnout.switcher.v1.outcome_pb2
+import turnout.switcher.v1.release_pb2
+import turnout.switcher.v1.rollout_pb2
+import turnout.switcher.v1.route_pb2
+import turnout.switcher.v1.shadow_pb2
 import typing
 
 _T = typing.TypeVar("_T")
@@ -28,20 +36,20 @@ class SwitcherStub:
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
     GetRoute: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetRouteRequest,
-        turnout.switcher.v1.switcher_pb2.Route,
+        turnout.switcher.v1.route_pb2.GetRouteRequest,
+        turnout.switcher.v1.route_pb2.Route,
     ]
     """GetRoute reads the route of a job. NOT_FOUND (reason ROUTE_NOT_FOUND) before the first cutover."""
 
     ListRoutes: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListRoutesRequest,
-        turnout.switcher.v1.switcher_pb2.ListRoutesResponse,
+        turnout.switcher.v1.route_pb2.ListRoutesRequest,
+        turnout.switcher.v1.route_pb2.ListRoutesResponse,
     ]
     """ListRoutes reads routes, ordered by name."""
 
     SetTraffic: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.SetTrafficRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.change_pb2.SetTrafficRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """SetTraffic gives each named version its weight; the weights sum to 10000 and include the active version.
     Gates are asked for every version whose weight grows, except the active one. Where no other grows it is an emergency:
@@ -50,8 +58,8 @@ class SwitcherStub:
     """
 
     CutOverRoute: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.CutOverRouteRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.change_pb2.CutOverRouteRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
     Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
@@ -63,16 +71,16 @@ class SwitcherStub:
     """
 
     CutOverRoutes: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.CutOverRoutesRequest,
-        turnout.switcher.v1.switcher_pb2.CutOverRoutesResponse,
+        turnout.switcher.v1.change_pb2.CutOverRoutesRequest,
+        turnout.switcher.v1.change_pb2.CutOverRoutesResponse,
     ]
     """CutOverRoutes is CutOverRoute for several jobs at once, all or none: one transaction, which every front adopts in
     one step. Reads that bring a token from after it are answered from after it, whatever their job.
     """
 
     RollBackRoute: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RollBackRouteRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.change_pb2.RollBackRouteRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """RollBackRoute restores the route as it was before the last cutover; of a route that a rollout owned then, the
     active version alone, and the rollout ends. The emergency exit: refused only when there is nothing to return to, the
@@ -81,20 +89,20 @@ class SwitcherStub:
     """
 
     RollBackRoutes: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RollBackRoutesRequest,
-        turnout.switcher.v1.switcher_pb2.RollBackRoutesResponse,
+        turnout.switcher.v1.change_pb2.RollBackRoutesRequest,
+        turnout.switcher.v1.change_pb2.RollBackRoutesResponse,
     ]
     """RollBackRoutes is RollBackRoute for several jobs at once, all or none."""
 
     GetRollbackReadiness: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetRollbackReadinessRequest,
-        turnout.switcher.v1.switcher_pb2.RollbackReadiness,
+        turnout.switcher.v1.change_pb2.GetRollbackReadinessRequest,
+        turnout.switcher.v1.change_pb2.RollbackReadiness,
     ]
     """GetRollbackReadiness tells whether RollBackRoute would succeed now, and what readers would come back to."""
 
     ReleaseVersion: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ReleaseVersionRequest,
-        turnout.switcher.v1.switcher_pb2.Release,
+        turnout.switcher.v1.release_pb2.ReleaseVersionRequest,
+        turnout.switcher.v1.release_pb2.Release,
     ]
     """ReleaseVersion makes every later command that names the version fail, in one transaction that itself fails
     (FAILED_PRECONDITION, reason VERSION_IN_USE) while a route names it, or (reason ROLLBACK_WINDOW) while a rollback
@@ -102,14 +110,14 @@ class SwitcherStub:
     """
 
     ReinstateVersion: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ReinstateVersionRequest,
-        turnout.switcher.v1.switcher_pb2.ReinstateVersionResponse,
+        turnout.switcher.v1.release_pb2.ReinstateVersionRequest,
+        turnout.switcher.v1.release_pb2.ReinstateVersionResponse,
     ]
     """ReinstateVersion reverses ReleaseVersion. Changes nothing where the version is not released."""
 
     WatchRoutes: grpc.StreamStreamMultiCallable[
-        turnout.switcher.v1.switcher_pb2.WatchRoutesRequest,
-        turnout.switcher.v1.switcher_pb2.WatchRoutesResponse,
+        turnout.switcher.v1.front_pb2.WatchRoutesRequest,
+        turnout.switcher.v1.front_pb2.WatchRoutesResponse,
     ]
     """WatchRoutes is a front's presence: it sends its hello, heartbeats and reports; it gets a snapshot of all routes,
     then proposals, their cancellation, and committed routes in the order of their revision.
@@ -117,20 +125,20 @@ class SwitcherStub:
     """
 
     ListRouteChanges: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListRouteChangesRequest,
-        turnout.switcher.v1.switcher_pb2.ListRouteChangesResponse,
+        turnout.switcher.v1.change_pb2.ListRouteChangesRequest,
+        turnout.switcher.v1.change_pb2.ListRouteChangesResponse,
     ]
     """ListRouteChanges reads the audit of a route, newest first."""
 
     GetReadLoad: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetReadLoadRequest,
-        turnout.switcher.v1.switcher_pb2.GetReadLoadResponse,
+        turnout.switcher.v1.front_pb2.GetReadLoadRequest,
+        turnout.switcher.v1.front_pb2.GetReadLoadResponse,
     ]
     """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
 
     CreateExperiment: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.CreateExperimentRequest,
-        turnout.switcher.v1.switcher_pb2.Experiment,
+        turnout.switcher.v1.experiment_pb2.CreateExperimentRequest,
+        turnout.switcher.v1.experiment_pb2.Experiment,
     ]
     """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
     Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
@@ -139,20 +147,20 @@ class SwitcherStub:
     """
 
     GetExperiment: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetExperimentRequest,
-        turnout.switcher.v1.switcher_pb2.Experiment,
+        turnout.switcher.v1.experiment_pb2.GetExperimentRequest,
+        turnout.switcher.v1.experiment_pb2.Experiment,
     ]
     """GetExperiment reads an experiment with what was counted, what is said of it now, and what it waits for."""
 
     ListExperiments: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListExperimentsRequest,
-        turnout.switcher.v1.switcher_pb2.ListExperimentsResponse,
+        turnout.switcher.v1.experiment_pb2.ListExperimentsRequest,
+        turnout.switcher.v1.experiment_pb2.ListExperimentsResponse,
     ]
     """ListExperiments reads the experiments of a job, newest first."""
 
     StopExperiment: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.StopExperimentRequest,
-        turnout.switcher.v1.switcher_pb2.Experiment,
+        turnout.switcher.v1.experiment_pb2.StopExperimentRequest,
+        turnout.switcher.v1.experiment_pb2.Experiment,
     ]
     """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
     weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
@@ -163,38 +171,38 @@ class SwitcherStub:
     """
 
     ResumeExperiment: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ResumeExperimentRequest,
-        turnout.switcher.v1.switcher_pb2.Experiment,
+        turnout.switcher.v1.experiment_pb2.ResumeExperimentRequest,
+        turnout.switcher.v1.experiment_pb2.Experiment,
     ]
     """ResumeExperiment lets a paused experiment go on although what it was paused for still holds; harm is watched for
     all the same. Changes nothing where it is not paused. FAILED_PRECONDITION (reason EXPERIMENT_OVER).
     """
 
     RecordOutcomes: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RecordOutcomesRequest,
-        turnout.switcher.v1.switcher_pb2.RecordOutcomesResponse,
+        turnout.switcher.v1.outcome_pb2.RecordOutcomesRequest,
+        turnout.switcher.v1.outcome_pb2.RecordOutcomesResponse,
     ]
     """RecordOutcomes stores what became of exposures; the answer comes after the commit. A repeat stores nothing twice.
     It is meant for fronts: clients report to Query.ReportOutcomes.
     """
 
     ListDecisions: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
-        turnout.switcher.v1.switcher_pb2.ListDecisionsResponse,
+        turnout.switcher.v1.decision_pb2.ListDecisionsRequest,
+        turnout.switcher.v1.decision_pb2.ListDecisionsResponse,
     ]
     """ListDecisions reads the decisions on an experiment or on a rollout, newest first; those on a rollout are all that
     ever became of it.
     """
 
     GetDecision: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetDecisionRequest,
-        turnout.switcher.v1.switcher_pb2.Decision,
+        turnout.switcher.v1.decision_pb2.GetDecisionRequest,
+        turnout.switcher.v1.decision_pb2.Decision,
     ]
     """GetDecision reads one decision with its whole record."""
 
     SetShadow: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.SetShadowRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.shadow_pb2.SetShadowRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """SetShadow lets fronts read a candidate beside the active version for a share of the reads, and compare: nobody is
     answered by it. It asks the gate "schema". It ends when another version becomes active. Errors as for SetTraffic;
@@ -202,16 +210,16 @@ class SwitcherStub:
     """
 
     GetShadow: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetShadowRequest,
-        turnout.switcher.v1.switcher_pb2.ShadowReport,
+        turnout.switcher.v1.shadow_pb2.GetShadowRequest,
+        turnout.switcher.v1.shadow_pb2.ShadowReport,
     ]
     """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
     table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
     """
 
     RequireGates: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RequireGatesRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.change_pb2.RequireGatesRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """RequireGates demands gates of every later change of a route, at each growth of a weight and each cutover, as if the
     change had named them in require_gates; a rollback leaves that as it is. It asks no gate itself. A change passes
@@ -219,24 +227,24 @@ class SwitcherStub:
     """
 
     RecordShadowCounts: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RecordShadowCountsRequest,
-        turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse,
+        turnout.switcher.v1.shadow_pb2.RecordShadowCountsRequest,
+        turnout.switcher.v1.shadow_pb2.RecordShadowCountsResponse,
     ]
     """RecordShadowCounts stores what a front has compared since it started. A repeat, or an older one, changes nothing.
     It is meant for fronts.
     """
 
     ReplayDecision: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ReplayDecisionRequest,
-        turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse,
+        turnout.switcher.v1.decision_pb2.ReplayDecisionRequest,
+        turnout.switcher.v1.decision_pb2.ReplayDecisionResponse,
     ]
     """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
     FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
     """
 
     CreateRollout: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.CreateRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.CreateRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """CreateRollout begins a rollout, which from then on goes by itself from step to step; with validate_only it only
     answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) with google.rpc.BadRequest that lists each
@@ -247,34 +255,34 @@ class SwitcherStub:
     """
 
     GetRollout: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.GetRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """GetRollout reads a rollout. NOT_FOUND (reason ROLLOUT_NOT_FOUND)."""
 
     ListRollouts: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListRolloutsRequest,
-        turnout.switcher.v1.switcher_pb2.ListRolloutsResponse,
+        turnout.switcher.v1.rollout_pb2.ListRolloutsRequest,
+        turnout.switcher.v1.rollout_pb2.ListRolloutsResponse,
     ]
     """ListRollouts reads the rollouts of a job, newest first."""
 
     WatchRollout: grpc.UnaryStreamMultiCallable[
-        turnout.switcher.v1.switcher_pb2.WatchRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.WatchRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """WatchRollout sends the rollout now and after every change, at most once a second, and ends once it is over."""
 
     PauseRollout: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.PauseRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.PauseRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """PauseRollout lets nothing move forward. Gates go on being watched, and one that fails still takes the candidate
     back. Repeating it changes nothing. FAILED_PRECONDITION (reason ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
     """
 
     ResumeRollout: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ResumeRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.ResumeRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """ResumeRollout lets a paused rollout go on: what it was paused for is tried again, or passed over for the present
     step where another try would tell nothing new. A route that was changed over its head is taken over again. Changes
@@ -282,8 +290,8 @@ class SwitcherStub:
     """
 
     PromoteRollout: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.PromoteRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.PromoteRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """PromoteRollout passes over what is left to wait for of the step that it names: never over harm, nor over what the
     step does. Changes nothing where the rollout is past it. Errors as of PauseRollout; INVALID_ARGUMENT (reason
@@ -292,8 +300,8 @@ class SwitcherStub:
     """
 
     AbortRollout: grpc.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.AbortRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.AbortRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """AbortRollout takes the candidate back, to no unit at all; the answer comes at once, with state ROLLING_BACK. Changes
     nothing where the rollout is over or on its way back.
@@ -309,20 +317,20 @@ class SwitcherAsyncStub:
     """
 
     GetRoute: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetRouteRequest,
-        turnout.switcher.v1.switcher_pb2.Route,
+        turnout.switcher.v1.route_pb2.GetRouteRequest,
+        turnout.switcher.v1.route_pb2.Route,
     ]
     """GetRoute reads the route of a job. NOT_FOUND (reason ROUTE_NOT_FOUND) before the first cutover."""
 
     ListRoutes: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListRoutesRequest,
-        turnout.switcher.v1.switcher_pb2.ListRoutesResponse,
+        turnout.switcher.v1.route_pb2.ListRoutesRequest,
+        turnout.switcher.v1.route_pb2.ListRoutesResponse,
     ]
     """ListRoutes reads routes, ordered by name."""
 
     SetTraffic: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.SetTrafficRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.change_pb2.SetTrafficRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """SetTraffic gives each named version its weight; the weights sum to 10000 and include the active version.
     Gates are asked for every version whose weight grows, except the active one. Where no other grows it is an emergency:
@@ -331,8 +339,8 @@ class SwitcherAsyncStub:
     """
 
     CutOverRoute: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.CutOverRouteRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.change_pb2.CutOverRouteRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
     Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
@@ -344,16 +352,16 @@ class SwitcherAsyncStub:
     """
 
     CutOverRoutes: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.CutOverRoutesRequest,
-        turnout.switcher.v1.switcher_pb2.CutOverRoutesResponse,
+        turnout.switcher.v1.change_pb2.CutOverRoutesRequest,
+        turnout.switcher.v1.change_pb2.CutOverRoutesResponse,
     ]
     """CutOverRoutes is CutOverRoute for several jobs at once, all or none: one transaction, which every front adopts in
     one step. Reads that bring a token from after it are answered from after it, whatever their job.
     """
 
     RollBackRoute: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RollBackRouteRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.change_pb2.RollBackRouteRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """RollBackRoute restores the route as it was before the last cutover; of a route that a rollout owned then, the
     active version alone, and the rollout ends. The emergency exit: refused only when there is nothing to return to, the
@@ -362,20 +370,20 @@ class SwitcherAsyncStub:
     """
 
     RollBackRoutes: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RollBackRoutesRequest,
-        turnout.switcher.v1.switcher_pb2.RollBackRoutesResponse,
+        turnout.switcher.v1.change_pb2.RollBackRoutesRequest,
+        turnout.switcher.v1.change_pb2.RollBackRoutesResponse,
     ]
     """RollBackRoutes is RollBackRoute for several jobs at once, all or none."""
 
     GetRollbackReadiness: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetRollbackReadinessRequest,
-        turnout.switcher.v1.switcher_pb2.RollbackReadiness,
+        turnout.switcher.v1.change_pb2.GetRollbackReadinessRequest,
+        turnout.switcher.v1.change_pb2.RollbackReadiness,
     ]
     """GetRollbackReadiness tells whether RollBackRoute would succeed now, and what readers would come back to."""
 
     ReleaseVersion: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ReleaseVersionRequest,
-        turnout.switcher.v1.switcher_pb2.Release,
+        turnout.switcher.v1.release_pb2.ReleaseVersionRequest,
+        turnout.switcher.v1.release_pb2.Release,
     ]
     """ReleaseVersion makes every later command that names the version fail, in one transaction that itself fails
     (FAILED_PRECONDITION, reason VERSION_IN_USE) while a route names it, or (reason ROLLBACK_WINDOW) while a rollback
@@ -383,14 +391,14 @@ class SwitcherAsyncStub:
     """
 
     ReinstateVersion: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ReinstateVersionRequest,
-        turnout.switcher.v1.switcher_pb2.ReinstateVersionResponse,
+        turnout.switcher.v1.release_pb2.ReinstateVersionRequest,
+        turnout.switcher.v1.release_pb2.ReinstateVersionResponse,
     ]
     """ReinstateVersion reverses ReleaseVersion. Changes nothing where the version is not released."""
 
     WatchRoutes: grpc.aio.StreamStreamMultiCallable[
-        turnout.switcher.v1.switcher_pb2.WatchRoutesRequest,
-        turnout.switcher.v1.switcher_pb2.WatchRoutesResponse,
+        turnout.switcher.v1.front_pb2.WatchRoutesRequest,
+        turnout.switcher.v1.front_pb2.WatchRoutesResponse,
     ]
     """WatchRoutes is a front's presence: it sends its hello, heartbeats and reports; it gets a snapshot of all routes,
     then proposals, their cancellation, and committed routes in the order of their revision.
@@ -398,20 +406,20 @@ class SwitcherAsyncStub:
     """
 
     ListRouteChanges: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListRouteChangesRequest,
-        turnout.switcher.v1.switcher_pb2.ListRouteChangesResponse,
+        turnout.switcher.v1.change_pb2.ListRouteChangesRequest,
+        turnout.switcher.v1.change_pb2.ListRouteChangesResponse,
     ]
     """ListRouteChanges reads the audit of a route, newest first."""
 
     GetReadLoad: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetReadLoadRequest,
-        turnout.switcher.v1.switcher_pb2.GetReadLoadResponse,
+        turnout.switcher.v1.front_pb2.GetReadLoadRequest,
+        turnout.switcher.v1.front_pb2.GetReadLoadResponse,
     ]
     """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
 
     CreateExperiment: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.CreateExperimentRequest,
-        turnout.switcher.v1.switcher_pb2.Experiment,
+        turnout.switcher.v1.experiment_pb2.CreateExperimentRequest,
+        turnout.switcher.v1.experiment_pb2.Experiment,
     ]
     """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
     Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
@@ -420,20 +428,20 @@ class SwitcherAsyncStub:
     """
 
     GetExperiment: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetExperimentRequest,
-        turnout.switcher.v1.switcher_pb2.Experiment,
+        turnout.switcher.v1.experiment_pb2.GetExperimentRequest,
+        turnout.switcher.v1.experiment_pb2.Experiment,
     ]
     """GetExperiment reads an experiment with what was counted, what is said of it now, and what it waits for."""
 
     ListExperiments: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListExperimentsRequest,
-        turnout.switcher.v1.switcher_pb2.ListExperimentsResponse,
+        turnout.switcher.v1.experiment_pb2.ListExperimentsRequest,
+        turnout.switcher.v1.experiment_pb2.ListExperimentsResponse,
     ]
     """ListExperiments reads the experiments of a job, newest first."""
 
     StopExperiment: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.StopExperimentRequest,
-        turnout.switcher.v1.switcher_pb2.Experiment,
+        turnout.switcher.v1.experiment_pb2.StopExperimentRequest,
+        turnout.switcher.v1.experiment_pb2.Experiment,
     ]
     """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
     weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
@@ -444,38 +452,38 @@ class SwitcherAsyncStub:
     """
 
     ResumeExperiment: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ResumeExperimentRequest,
-        turnout.switcher.v1.switcher_pb2.Experiment,
+        turnout.switcher.v1.experiment_pb2.ResumeExperimentRequest,
+        turnout.switcher.v1.experiment_pb2.Experiment,
     ]
     """ResumeExperiment lets a paused experiment go on although what it was paused for still holds; harm is watched for
     all the same. Changes nothing where it is not paused. FAILED_PRECONDITION (reason EXPERIMENT_OVER).
     """
 
     RecordOutcomes: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RecordOutcomesRequest,
-        turnout.switcher.v1.switcher_pb2.RecordOutcomesResponse,
+        turnout.switcher.v1.outcome_pb2.RecordOutcomesRequest,
+        turnout.switcher.v1.outcome_pb2.RecordOutcomesResponse,
     ]
     """RecordOutcomes stores what became of exposures; the answer comes after the commit. A repeat stores nothing twice.
     It is meant for fronts: clients report to Query.ReportOutcomes.
     """
 
     ListDecisions: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
-        turnout.switcher.v1.switcher_pb2.ListDecisionsResponse,
+        turnout.switcher.v1.decision_pb2.ListDecisionsRequest,
+        turnout.switcher.v1.decision_pb2.ListDecisionsResponse,
     ]
     """ListDecisions reads the decisions on an experiment or on a rollout, newest first; those on a rollout are all that
     ever became of it.
     """
 
     GetDecision: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetDecisionRequest,
-        turnout.switcher.v1.switcher_pb2.Decision,
+        turnout.switcher.v1.decision_pb2.GetDecisionRequest,
+        turnout.switcher.v1.decision_pb2.Decision,
     ]
     """GetDecision reads one decision with its whole record."""
 
     SetShadow: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.SetShadowRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.shadow_pb2.SetShadowRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """SetShadow lets fronts read a candidate beside the active version for a share of the reads, and compare: nobody is
     answered by it. It asks the gate "schema". It ends when another version becomes active. Errors as for SetTraffic;
@@ -483,16 +491,16 @@ class SwitcherAsyncStub:
     """
 
     GetShadow: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetShadowRequest,
-        turnout.switcher.v1.switcher_pb2.ShadowReport,
+        turnout.switcher.v1.shadow_pb2.GetShadowRequest,
+        turnout.switcher.v1.shadow_pb2.ShadowReport,
     ]
     """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
     table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
     """
 
     RequireGates: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RequireGatesRequest,
-        turnout.switcher.v1.switcher_pb2.RouteChange,
+        turnout.switcher.v1.change_pb2.RequireGatesRequest,
+        turnout.switcher.v1.change_pb2.RouteChange,
     ]
     """RequireGates demands gates of every later change of a route, at each growth of a weight and each cutover, as if the
     change had named them in require_gates; a rollback leaves that as it is. It asks no gate itself. A change passes
@@ -500,24 +508,24 @@ class SwitcherAsyncStub:
     """
 
     RecordShadowCounts: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.RecordShadowCountsRequest,
-        turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse,
+        turnout.switcher.v1.shadow_pb2.RecordShadowCountsRequest,
+        turnout.switcher.v1.shadow_pb2.RecordShadowCountsResponse,
     ]
     """RecordShadowCounts stores what a front has compared since it started. A repeat, or an older one, changes nothing.
     It is meant for fronts.
     """
 
     ReplayDecision: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ReplayDecisionRequest,
-        turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse,
+        turnout.switcher.v1.decision_pb2.ReplayDecisionRequest,
+        turnout.switcher.v1.decision_pb2.ReplayDecisionResponse,
     ]
     """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
     FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
     """
 
     CreateRollout: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.CreateRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.CreateRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """CreateRollout begins a rollout, which from then on goes by itself from step to step; with validate_only it only
     answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) with google.rpc.BadRequest that lists each
@@ -528,34 +536,34 @@ class SwitcherAsyncStub:
     """
 
     GetRollout: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.GetRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.GetRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """GetRollout reads a rollout. NOT_FOUND (reason ROLLOUT_NOT_FOUND)."""
 
     ListRollouts: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ListRolloutsRequest,
-        turnout.switcher.v1.switcher_pb2.ListRolloutsResponse,
+        turnout.switcher.v1.rollout_pb2.ListRolloutsRequest,
+        turnout.switcher.v1.rollout_pb2.ListRolloutsResponse,
     ]
     """ListRollouts reads the rollouts of a job, newest first."""
 
     WatchRollout: grpc.aio.UnaryStreamMultiCallable[
-        turnout.switcher.v1.switcher_pb2.WatchRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.WatchRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """WatchRollout sends the rollout now and after every change, at most once a second, and ends once it is over."""
 
     PauseRollout: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.PauseRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.PauseRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """PauseRollout lets nothing move forward. Gates go on being watched, and one that fails still takes the candidate
     back. Repeating it changes nothing. FAILED_PRECONDITION (reason ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
     """
 
     ResumeRollout: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.ResumeRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.ResumeRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """ResumeRollout lets a paused rollout go on: what it was paused for is tried again, or passed over for the present
     step where another try would tell nothing new. A route that was changed over its head is taken over again. Changes
@@ -563,8 +571,8 @@ class SwitcherAsyncStub:
     """
 
     PromoteRollout: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.PromoteRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.PromoteRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """PromoteRollout passes over what is left to wait for of the step that it names: never over harm, nor over what the
     step does. Changes nothing where the rollout is past it. Errors as of PauseRollout; INVALID_ARGUMENT (reason
@@ -573,8 +581,8 @@ class SwitcherAsyncStub:
     """
 
     AbortRollout: grpc.aio.UnaryUnaryMultiCallable[
-        turnout.switcher.v1.switcher_pb2.AbortRolloutRequest,
-        turnout.switcher.v1.switcher_pb2.Rollout,
+        turnout.switcher.v1.rollout_pb2.AbortRolloutRequest,
+        turnout.switcher.v1.rollout_pb2.Rollout,
     ]
     """AbortRollout takes the candidate back, to no unit at all; the answer comes at once, with state ROLLING_BACK. Changes
     nothing where the rollout is over or on its way back.
@@ -592,25 +600,25 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def GetRoute(
         self,
-        request: turnout.switcher.v1.switcher_pb2.GetRouteRequest,
+        request: turnout.switcher.v1.route_pb2.GetRouteRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Route, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Route]]:
+    ) -> typing.Union[turnout.switcher.v1.route_pb2.Route, collections.abc.Awaitable[turnout.switcher.v1.route_pb2.Route]]:
         """GetRoute reads the route of a job. NOT_FOUND (reason ROUTE_NOT_FOUND) before the first cutover."""
 
     @abc.abstractmethod
     def ListRoutes(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ListRoutesRequest,
+        request: turnout.switcher.v1.route_pb2.ListRoutesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListRoutesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListRoutesResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.route_pb2.ListRoutesResponse, collections.abc.Awaitable[turnout.switcher.v1.route_pb2.ListRoutesResponse]]:
         """ListRoutes reads routes, ordered by name."""
 
     @abc.abstractmethod
     def SetTraffic(
         self,
-        request: turnout.switcher.v1.switcher_pb2.SetTrafficRequest,
+        request: turnout.switcher.v1.change_pb2.SetTrafficRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.RouteChange]]:
         """SetTraffic gives each named version its weight; the weights sum to 10000 and include the active version.
         Gates are asked for every version whose weight grows, except the active one. Where no other grows it is an emergency:
         no gate, it takes the place of a change that is on its way, and one front that can serve it is enough.
@@ -620,9 +628,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def CutOverRoute(
         self,
-        request: turnout.switcher.v1.switcher_pb2.CutOverRouteRequest,
+        request: turnout.switcher.v1.change_pb2.CutOverRouteRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.RouteChange]]:
         """CutOverRoute makes a version the active one with all the traffic. On the first call for a job it creates the route.
         Its gates are asked also when it has a share already, because it becomes the baseline of all others; a cutover to
         the active version is a SetTraffic, which asks no gate and keeps the way back. The gate "rollback" fails where one
@@ -635,9 +643,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def CutOverRoutes(
         self,
-        request: turnout.switcher.v1.switcher_pb2.CutOverRoutesRequest,
+        request: turnout.switcher.v1.change_pb2.CutOverRoutesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.CutOverRoutesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.CutOverRoutesResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.CutOverRoutesResponse, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.CutOverRoutesResponse]]:
         """CutOverRoutes is CutOverRoute for several jobs at once, all or none: one transaction, which every front adopts in
         one step. Reads that bring a token from after it are answered from after it, whatever their job.
         """
@@ -645,9 +653,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def RollBackRoute(
         self,
-        request: turnout.switcher.v1.switcher_pb2.RollBackRouteRequest,
+        request: turnout.switcher.v1.change_pb2.RollBackRouteRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.RouteChange]]:
         """RollBackRoute restores the route as it was before the last cutover; of a route that a rollout owned then, the
         active version alone, and the rollout ends. The emergency exit: refused only when there is nothing to return to, the
         target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way back: a
@@ -657,25 +665,25 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def RollBackRoutes(
         self,
-        request: turnout.switcher.v1.switcher_pb2.RollBackRoutesRequest,
+        request: turnout.switcher.v1.change_pb2.RollBackRoutesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RollBackRoutesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RollBackRoutesResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.RollBackRoutesResponse, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.RollBackRoutesResponse]]:
         """RollBackRoutes is RollBackRoute for several jobs at once, all or none."""
 
     @abc.abstractmethod
     def GetRollbackReadiness(
         self,
-        request: turnout.switcher.v1.switcher_pb2.GetRollbackReadinessRequest,
+        request: turnout.switcher.v1.change_pb2.GetRollbackReadinessRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RollbackReadiness, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RollbackReadiness]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.RollbackReadiness, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.RollbackReadiness]]:
         """GetRollbackReadiness tells whether RollBackRoute would succeed now, and what readers would come back to."""
 
     @abc.abstractmethod
     def ReleaseVersion(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ReleaseVersionRequest,
+        request: turnout.switcher.v1.release_pb2.ReleaseVersionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Release, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Release]]:
+    ) -> typing.Union[turnout.switcher.v1.release_pb2.Release, collections.abc.Awaitable[turnout.switcher.v1.release_pb2.Release]]:
         """ReleaseVersion makes every later command that names the version fail, in one transaction that itself fails
         (FAILED_PRECONDITION, reason VERSION_IN_USE) while a route names it, or (reason ROLLBACK_WINDOW) while a rollback
         would return to it and forgo_rollback is not set. Repeating it answers how far the fronts have drained.
@@ -684,17 +692,17 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ReinstateVersion(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ReinstateVersionRequest,
+        request: turnout.switcher.v1.release_pb2.ReinstateVersionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ReinstateVersionResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ReinstateVersionResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.release_pb2.ReinstateVersionResponse, collections.abc.Awaitable[turnout.switcher.v1.release_pb2.ReinstateVersionResponse]]:
         """ReinstateVersion reverses ReleaseVersion. Changes nothing where the version is not released."""
 
     @abc.abstractmethod
     def WatchRoutes(
         self,
-        request_iterator: _MaybeAsyncIterator[turnout.switcher.v1.switcher_pb2.WatchRoutesRequest],
+        request_iterator: _MaybeAsyncIterator[turnout.switcher.v1.front_pb2.WatchRoutesRequest],
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[turnout.switcher.v1.switcher_pb2.WatchRoutesResponse], collections.abc.AsyncIterator[turnout.switcher.v1.switcher_pb2.WatchRoutesResponse]]:
+    ) -> typing.Union[collections.abc.Iterator[turnout.switcher.v1.front_pb2.WatchRoutesResponse], collections.abc.AsyncIterator[turnout.switcher.v1.front_pb2.WatchRoutesResponse]]:
         """WatchRoutes is a front's presence: it sends its hello, heartbeats and reports; it gets a snapshot of all routes,
         then proposals, their cancellation, and committed routes in the order of their revision.
         Ends with ABORTED (reason LEASE_EXPIRED, WATCH_LAGGING) when the front must begin again.
@@ -703,25 +711,25 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ListRouteChanges(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ListRouteChangesRequest,
+        request: turnout.switcher.v1.change_pb2.ListRouteChangesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListRouteChangesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListRouteChangesResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.ListRouteChangesResponse, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.ListRouteChangesResponse]]:
         """ListRouteChanges reads the audit of a route, newest first."""
 
     @abc.abstractmethod
     def GetReadLoad(
         self,
-        request: turnout.switcher.v1.switcher_pb2.GetReadLoadRequest,
+        request: turnout.switcher.v1.front_pb2.GetReadLoadRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.GetReadLoadResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.GetReadLoadResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.front_pb2.GetReadLoadResponse, collections.abc.Awaitable[turnout.switcher.v1.front_pb2.GetReadLoadResponse]]:
         """GetReadLoad reads what the live fronts last said of the reads that they answer, so that copies can make way."""
 
     @abc.abstractmethod
     def CreateExperiment(
         self,
-        request: turnout.switcher.v1.switcher_pb2.CreateExperimentRequest,
+        request: turnout.switcher.v1.experiment_pb2.CreateExperimentRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
+    ) -> typing.Union[turnout.switcher.v1.experiment_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.experiment_pb2.Experiment]]:
         """CreateExperiment starts an experiment on a route, which it owns from then on. Gates are asked for every candidate.
         Errors as for SetTraffic; ALREADY_EXISTS (reason EXPERIMENT_EXISTS), FAILED_PRECONDITION (reason ROUTE_OWNED) while
         something else owns the route, INVALID_ARGUMENT (reason INVALID_EXPERIMENT), ABORTED (reason EXPERIMENT_FORGOTTEN)
@@ -731,25 +739,25 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def GetExperiment(
         self,
-        request: turnout.switcher.v1.switcher_pb2.GetExperimentRequest,
+        request: turnout.switcher.v1.experiment_pb2.GetExperimentRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
+    ) -> typing.Union[turnout.switcher.v1.experiment_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.experiment_pb2.Experiment]]:
         """GetExperiment reads an experiment with what was counted, what is said of it now, and what it waits for."""
 
     @abc.abstractmethod
     def ListExperiments(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ListExperimentsRequest,
+        request: turnout.switcher.v1.experiment_pb2.ListExperimentsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListExperimentsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListExperimentsResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.experiment_pb2.ListExperimentsResponse, collections.abc.Awaitable[turnout.switcher.v1.experiment_pb2.ListExperimentsResponse]]:
         """ListExperiments reads the experiments of a job, newest first."""
 
     @abc.abstractmethod
     def StopExperiment(
         self,
-        request: turnout.switcher.v1.switcher_pb2.StopExperimentRequest,
+        request: turnout.switcher.v1.experiment_pb2.StopExperimentRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
+    ) -> typing.Union[turnout.switcher.v1.experiment_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.experiment_pb2.Experiment]]:
         """StopExperiment ends an experiment: everybody gets the active version again, or one candidate is promoted, or the
         weights stay. Repeating it changes nothing. FAILED_PRECONDITION (reason ROUTE_OWNED) where the experiment is a
         rollout's and override_owner is not said; (reason EXPERIMENT_OVER) where it is over and the candidate that is to be
@@ -761,9 +769,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ResumeExperiment(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ResumeExperimentRequest,
+        request: turnout.switcher.v1.experiment_pb2.ResumeExperimentRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Experiment]]:
+    ) -> typing.Union[turnout.switcher.v1.experiment_pb2.Experiment, collections.abc.Awaitable[turnout.switcher.v1.experiment_pb2.Experiment]]:
         """ResumeExperiment lets a paused experiment go on although what it was paused for still holds; harm is watched for
         all the same. Changes nothing where it is not paused. FAILED_PRECONDITION (reason EXPERIMENT_OVER).
         """
@@ -771,9 +779,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def RecordOutcomes(
         self,
-        request: turnout.switcher.v1.switcher_pb2.RecordOutcomesRequest,
+        request: turnout.switcher.v1.outcome_pb2.RecordOutcomesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RecordOutcomesResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RecordOutcomesResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.outcome_pb2.RecordOutcomesResponse, collections.abc.Awaitable[turnout.switcher.v1.outcome_pb2.RecordOutcomesResponse]]:
         """RecordOutcomes stores what became of exposures; the answer comes after the commit. A repeat stores nothing twice.
         It is meant for fronts: clients report to Query.ReportOutcomes.
         """
@@ -781,9 +789,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ListDecisions(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ListDecisionsRequest,
+        request: turnout.switcher.v1.decision_pb2.ListDecisionsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListDecisionsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListDecisionsResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.decision_pb2.ListDecisionsResponse, collections.abc.Awaitable[turnout.switcher.v1.decision_pb2.ListDecisionsResponse]]:
         """ListDecisions reads the decisions on an experiment or on a rollout, newest first; those on a rollout are all that
         ever became of it.
         """
@@ -791,17 +799,17 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def GetDecision(
         self,
-        request: turnout.switcher.v1.switcher_pb2.GetDecisionRequest,
+        request: turnout.switcher.v1.decision_pb2.GetDecisionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Decision, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Decision]]:
+    ) -> typing.Union[turnout.switcher.v1.decision_pb2.Decision, collections.abc.Awaitable[turnout.switcher.v1.decision_pb2.Decision]]:
         """GetDecision reads one decision with its whole record."""
 
     @abc.abstractmethod
     def SetShadow(
         self,
-        request: turnout.switcher.v1.switcher_pb2.SetShadowRequest,
+        request: turnout.switcher.v1.shadow_pb2.SetShadowRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.RouteChange]]:
         """SetShadow lets fronts read a candidate beside the active version for a share of the reads, and compare: nobody is
         answered by it. It asks the gate "schema". It ends when another version becomes active. Errors as for SetTraffic;
         INVALID_ARGUMENT (reason INVALID_SHADOW).
@@ -810,9 +818,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def GetShadow(
         self,
-        request: turnout.switcher.v1.switcher_pb2.GetShadowRequest,
+        request: turnout.switcher.v1.shadow_pb2.GetShadowRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ShadowReport, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ShadowReport]]:
+    ) -> typing.Union[turnout.switcher.v1.shadow_pb2.ShadowReport, collections.abc.Awaitable[turnout.switcher.v1.shadow_pb2.ShadowReport]]:
         """GetShadow tells what the fronts compared, and whether the candidate differs more often than the active version's own
         table from itself. NOT_FOUND (reason SHADOW_NOT_FOUND) where nothing is shadowed and nothing was compared.
         """
@@ -820,9 +828,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def RequireGates(
         self,
-        request: turnout.switcher.v1.switcher_pb2.RequireGatesRequest,
+        request: turnout.switcher.v1.change_pb2.RequireGatesRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RouteChange]]:
+    ) -> typing.Union[turnout.switcher.v1.change_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.RouteChange]]:
         """RequireGates demands gates of every later change of a route, at each growth of a weight and each cutover, as if the
         change had named them in require_gates; a rollback leaves that as it is. It asks no gate itself. A change passes
         over them as over any other, by name. Errors as for SetTraffic; INVALID_ARGUMENT (reason UNKNOWN_GATE).
@@ -831,9 +839,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def RecordShadowCounts(
         self,
-        request: turnout.switcher.v1.switcher_pb2.RecordShadowCountsRequest,
+        request: turnout.switcher.v1.shadow_pb2.RecordShadowCountsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.RecordShadowCountsResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.shadow_pb2.RecordShadowCountsResponse, collections.abc.Awaitable[turnout.switcher.v1.shadow_pb2.RecordShadowCountsResponse]]:
         """RecordShadowCounts stores what a front has compared since it started. A repeat, or an older one, changes nothing.
         It is meant for fronts.
         """
@@ -841,9 +849,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ReplayDecision(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ReplayDecisionRequest,
+        request: turnout.switcher.v1.decision_pb2.ReplayDecisionRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ReplayDecisionResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.decision_pb2.ReplayDecisionResponse, collections.abc.Awaitable[turnout.switcher.v1.decision_pb2.ReplayDecisionResponse]]:
         """ReplayDecision draws a decision's conclusion again from the situation in its record, and compares.
         FAILED_PRECONDITION (reason RULES_CHANGED) where other rules than the present ones made it.
         """
@@ -851,9 +859,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def CreateRollout(
         self,
-        request: turnout.switcher.v1.switcher_pb2.CreateRolloutRequest,
+        request: turnout.switcher.v1.rollout_pb2.CreateRolloutRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+    ) -> typing.Union[turnout.switcher.v1.rollout_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.rollout_pb2.Rollout]]:
         """CreateRollout begins a rollout, which from then on goes by itself from step to step; with validate_only it only
         answers what each step would take. INVALID_ARGUMENT (reason INVALID_PLAN) with google.rpc.BadRequest that lists each
         field that is wrong. FAILED_PRECONDITION: reason ROUTE_OWNED while something owns the route, ROUTE_SHARED while
@@ -865,33 +873,33 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def GetRollout(
         self,
-        request: turnout.switcher.v1.switcher_pb2.GetRolloutRequest,
+        request: turnout.switcher.v1.rollout_pb2.GetRolloutRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+    ) -> typing.Union[turnout.switcher.v1.rollout_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.rollout_pb2.Rollout]]:
         """GetRollout reads a rollout. NOT_FOUND (reason ROLLOUT_NOT_FOUND)."""
 
     @abc.abstractmethod
     def ListRollouts(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ListRolloutsRequest,
+        request: turnout.switcher.v1.rollout_pb2.ListRolloutsRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.ListRolloutsResponse, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.ListRolloutsResponse]]:
+    ) -> typing.Union[turnout.switcher.v1.rollout_pb2.ListRolloutsResponse, collections.abc.Awaitable[turnout.switcher.v1.rollout_pb2.ListRolloutsResponse]]:
         """ListRollouts reads the rollouts of a job, newest first."""
 
     @abc.abstractmethod
     def WatchRollout(
         self,
-        request: turnout.switcher.v1.switcher_pb2.WatchRolloutRequest,
+        request: turnout.switcher.v1.rollout_pb2.WatchRolloutRequest,
         context: _ServicerContext,
-    ) -> typing.Union[collections.abc.Iterator[turnout.switcher.v1.switcher_pb2.Rollout], collections.abc.AsyncIterator[turnout.switcher.v1.switcher_pb2.Rollout]]:
+    ) -> typing.Union[collections.abc.Iterator[turnout.switcher.v1.rollout_pb2.Rollout], collections.abc.AsyncIterator[turnout.switcher.v1.rollout_pb2.Rollout]]:
         """WatchRollout sends the rollout now and after every change, at most once a second, and ends once it is over."""
 
     @abc.abstractmethod
     def PauseRollout(
         self,
-        request: turnout.switcher.v1.switcher_pb2.PauseRolloutRequest,
+        request: turnout.switcher.v1.rollout_pb2.PauseRolloutRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+    ) -> typing.Union[turnout.switcher.v1.rollout_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.rollout_pb2.Rollout]]:
         """PauseRollout lets nothing move forward. Gates go on being watched, and one that fails still takes the candidate
         back. Repeating it changes nothing. FAILED_PRECONDITION (reason ROLLOUT_OVER, ROLLOUT_ROLLING_BACK).
         """
@@ -899,9 +907,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def ResumeRollout(
         self,
-        request: turnout.switcher.v1.switcher_pb2.ResumeRolloutRequest,
+        request: turnout.switcher.v1.rollout_pb2.ResumeRolloutRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+    ) -> typing.Union[turnout.switcher.v1.rollout_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.rollout_pb2.Rollout]]:
         """ResumeRollout lets a paused rollout go on: what it was paused for is tried again, or passed over for the present
         step where another try would tell nothing new. A route that was changed over its head is taken over again. Changes
         nothing where it is not paused. Errors as of PauseRollout.
@@ -910,9 +918,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def PromoteRollout(
         self,
-        request: turnout.switcher.v1.switcher_pb2.PromoteRolloutRequest,
+        request: turnout.switcher.v1.rollout_pb2.PromoteRolloutRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+    ) -> typing.Union[turnout.switcher.v1.rollout_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.rollout_pb2.Rollout]]:
         """PromoteRollout passes over what is left to wait for of the step that it names: never over harm, nor over what the
         step does. Changes nothing where the rollout is past it. Errors as of PauseRollout; INVALID_ARGUMENT (reason
         INVALID_STEP), FAILED_PRECONDITION (reason ROLLOUT_NOT_THERE, STEP_NOT_TAKEN; the latter also at retire, which has
@@ -922,9 +930,9 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def AbortRollout(
         self,
-        request: turnout.switcher.v1.switcher_pb2.AbortRolloutRequest,
+        request: turnout.switcher.v1.rollout_pb2.AbortRolloutRequest,
         context: _ServicerContext,
-    ) -> typing.Union[turnout.switcher.v1.switcher_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.switcher_pb2.Rollout]]:
+    ) -> typing.Union[turnout.switcher.v1.rollout_pb2.Rollout, collections.abc.Awaitable[turnout.switcher.v1.rollout_pb2.Rollout]]:
         """AbortRollout takes the candidate back, to no unit at all; the answer comes at once, with state ROLLING_BACK. Changes
         nothing where the rollout is over or on its way back.
         """
