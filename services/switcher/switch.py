@@ -39,8 +39,9 @@ stands on the route is the truth, and the experiment's own state follows it in t
 
 A shadow goes on, whatever the weights, until another version becomes active. SetShadow lets an experiment go on.
 
-The way back from a cutover of a route that a rollout owns, or takes by it, is the active version alone: what the
-candidate had beside it was a step of the rollout, and nobody would watch it.
+The way back from a cutover of a route that somebody owns, or takes by it, is the active version alone: what others had
+beside it was a step of a rollout or the split of an experiment, which the cutover ends or leaves behind, and nobody
+would watch it.
 
 A cutover asks the gates of its version also when that has a share already: from then on it is what every other
 version is measured by, and nobody is left on the old one to notice. What is asked for already: nothing changes.
@@ -54,7 +55,6 @@ from datetime import datetime, timedelta
 from typing import NoReturn
 
 from services.switcher.intervals import redraw, whole
-from services.switcher.names import ROLLOUTS
 from services.switcher.questions import ROLLBACK, Asked, GateQuestion, asked, demandable, known
 from services.switcher.refusals import nothing_to_return_to, released_error, way_back_closed
 from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
@@ -395,8 +395,8 @@ def _cut_over(state: State, command: CutOver, now: datetime, protection: timedel
     drawn, warnings = _redrawn(back, {version: WHOLE}, version)
     gates = (asks.of(version, route.active_version),)
     owned = replace(drawn, owner=command.owner)
-    if ROLLOUTS.holds(command.owner or route.owner):
-        # As it would be had the candidate been taken back right before.
+    if command.owner or route.owner:
+        # As it would be had the candidates been taken back right before.
         back = replace(_redrawn(back, {route.active_version: WHOLE}, route.active_version)[0], epoch=route.epoch)
     return Change(owned, replace(back, shadow=None), now + protection, gates, asks.overridden, warnings, moves_on=True)
 

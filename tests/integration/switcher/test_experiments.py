@@ -125,6 +125,19 @@ async def test_stopping_it_gives_the_route_back(
     assert all(await lab.replay_all())
 
 
+async def test_a_rollback_of_a_promotion_leads_to_the_control_alone(lab: Experimenting, switcher: Switcher) -> None:
+    await lab.create({1: 9500, 2: 500})
+    await lab.stop(promote=2)
+    ready = await switcher.readiness()
+    assert (ready.possible, ready.version) == (True, 1)
+    assert [(arm.version, arm.weight) for arm in ready.arms] == [(1, 10_000)]
+    await switcher.roll_back()
+    route = await switcher.route()
+    assert (route.owner, route.HasField("experiment"), route.active_version) == ("", False, 1)
+    assert [(arm.version, arm.weight) for arm in route.arms] == [(1, 10_000)]
+    assert (await lab.get()).state == experiment_pb2.Experiment.STOPPED
+
+
 async def test_a_unit_counts_once_in_the_epoch_of_its_first_exposure(lab: Experimenting, switcher: Switcher) -> None:
     await lab.create({1: 5000, 2: 5000})
     first = lab.expose(f"u{n}" for n in range(200))

@@ -80,6 +80,7 @@ VIEWS: dict[str, RenderableType] = {
     "experiment-unread": experiment_view(samples.UNREAD),
     "experiment-left-out": experiment_view(samples.LEFT_OUT),
     "experiment-served": Text(served_text(samples.ROUTE)),
+    "experiment-promoted": Text(served_text(replace(samples.ROUTE, rollback_version=1), promoted=2)),
     "experiment-line": Text(standing_line(samples.EXPERIMENT)),
     "experiment-over": Text(over_text(samples.ENDED)),
     "experiments": experiments_view([samples.EXPERIMENT, samples.ENDED]),

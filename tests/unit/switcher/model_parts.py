@@ -142,6 +142,9 @@ def check_kept(before: State, command: Command, change: Change) -> None:
     match command:
         case CutOver():
             assert command.override_owner or route.owner in ("", command.owner)
+            if change.moves_on and (route.owner or command.owner):
+                assert change.way_back is not None
+                assert change.way_back.versions == {route.active_version}, "nobody watches an ended split"
         case SetTraffic() | SetShadow():
             assert command.override_owner or not route.owner
         case Conduct():

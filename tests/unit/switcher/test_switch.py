@@ -452,11 +452,19 @@ class TestOwnedRoute:
         assert route.experiment is None
         assert all(arm.weight for arm in route.arms)
 
-    def test_a_rollback_leads_back_to_a_route_without_it(self) -> None:
+    def test_a_rollback_leads_back_to_the_control_alone(self) -> None:
         moved = after(self.OWNED, CutOver(2, override_owner=True))
         assert moved.way_back is not None
-        assert moved.way_back.experiment is None
+        assert (moved.way_back.owner, moved.way_back.experiment) == ("", None)
+        assert moved.way_back.versions == {1}, "the other candidates need not be kept for it"
         back = after(moved, RollBack()).route
+        assert back is not None
+        assert (back.epoch, back.arms) == (4, (Arm(1, 10_000),))
+        assert {interval.version for interval in back.intervals} == {1}
+
+    def test_a_split_that_a_person_keeps_is_a_way_back(self) -> None:
+        kept = after(self.OWNED, Conduct(self.NAME, ((1, 9500), (2, 500)), "", None))
+        back = after(kept, CutOver(2), RollBack()).route
         assert back is not None
         assert back.arms == (Arm(1, 9500), Arm(2, 500))
 

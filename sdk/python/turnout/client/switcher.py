@@ -248,7 +248,10 @@ class SwitcherCalls(Calls):
         reason: str = "",
         timeout_s: float | None = None,
     ) -> RouteChange:
-        """Restore the route as it was before the last cutover; how stale that is stands in the answer's warnings."""
+        """Restore the route as it was before the last cutover; how stale that is stands in the answer's warnings.
+
+        Where an experiment or a rollout owned the route then, the active version alone: its split does not come back.
+        """
         request = change_pb2.RollBackRouteRequest(
             name=route_name(job),
             etag=etag,

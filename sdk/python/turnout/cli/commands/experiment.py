@@ -176,7 +176,7 @@ async def stop(
             reason=reason,
         )
         route = await client.route(job)
-    session.output.answer(document(found), Text(f"{over_text(found)} {served_text(route)}"))
+    session.output.answer(document(found), Text(f"{over_text(found)} {served_text(route, promoted=number)}"))
 
 
 async def resume(session: Session, job: JobArgument, experiment: ExperimentArgument, reason: ReasonOption = "") -> None:

@@ -222,11 +222,14 @@ def over_text(found: Experiment) -> str:
     return f"{found.experiment} on {found.job} {how}{after}. {found.end_reason}"
 
 
-def served_text(route: Route) -> str:
-    """What readers get now."""
+def served_text(route: Route, *, promoted: int | None = None) -> str:
+    """What readers get now; after a version was promoted, and is what they get, how to take that back, too."""
     others = {version: share for version, share in route.weights.items() if share and version != route.active_version}
     given = f"; the weights are {weights_text(route.weights)}" if others else ", with all the units"
-    return f"v{route.active_version} is the active version now{given} (epoch {route.epoch})."
+    back = ""
+    if promoted == route.active_version and route.rollback_version is not None:
+        back = f" `turnout rollback {route.job}` leads back to v{route.rollback_version}."
+    return f"v{route.active_version} is the active version now{given} (epoch {route.epoch}).{back}"
 
 
 def decisions_view(found: Sequence[Decision]) -> RenderableType:

@@ -609,7 +609,7 @@ class RollbackReadiness(google.protobuf.message.Message):
 
     @property
     def arms(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[turnout.switcher.v1.route_pb2.Arm]:
-        """Weights that would be restored."""
+        """Weights that would be restored: none of an experiment or a rollout, whose split does not come back."""
 
     @property
     def staleness(self) -> global___Staleness:

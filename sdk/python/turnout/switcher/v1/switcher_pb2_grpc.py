@@ -275,10 +275,10 @@ class SwitcherServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RollBackRoute(self, request, context):
-        """RollBackRoute restores the route as it was before the last cutover; of a route that a rollout owned then, the
-        active version alone, and the rollout ends. The emergency exit: refused only when there is nothing to return to, the
-        target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way back: a
-        second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
+        """RollBackRoute restores the route as it was before the last cutover; of a route that an experiment or a rollout owned
+        then, the active version alone, and a rollout ends. The emergency exit: refused only when there is nothing to return
+        to, the target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way
+        back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

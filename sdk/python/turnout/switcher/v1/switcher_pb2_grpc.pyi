@@ -82,10 +82,10 @@ class SwitcherStub:
         turnout.switcher.v1.change_pb2.RollBackRouteRequest,
         turnout.switcher.v1.change_pb2.RouteChange,
     ]
-    """RollBackRoute restores the route as it was before the last cutover; of a route that a rollout owned then, the
-    active version alone, and the rollout ends. The emergency exit: refused only when there is nothing to return to, the
-    target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way back: a
-    second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
+    """RollBackRoute restores the route as it was before the last cutover; of a route that an experiment or a rollout owned
+    then, the active version alone, and a rollout ends. The emergency exit: refused only when there is nothing to return
+    to, the target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way
+    back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
     """
 
     RollBackRoutes: grpc.UnaryUnaryMultiCallable[
@@ -363,10 +363,10 @@ class SwitcherAsyncStub:
         turnout.switcher.v1.change_pb2.RollBackRouteRequest,
         turnout.switcher.v1.change_pb2.RouteChange,
     ]
-    """RollBackRoute restores the route as it was before the last cutover; of a route that a rollout owned then, the
-    active version alone, and the rollout ends. The emergency exit: refused only when there is nothing to return to, the
-    target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way back: a
-    second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
+    """RollBackRoute restores the route as it was before the last cutover; of a route that an experiment or a rollout owned
+    then, the active version alone, and a rollout ends. The emergency exit: refused only when there is nothing to return
+    to, the target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way
+    back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
     """
 
     RollBackRoutes: grpc.aio.UnaryUnaryMultiCallable[
@@ -656,10 +656,10 @@ class SwitcherServicer(metaclass=abc.ABCMeta):
         request: turnout.switcher.v1.change_pb2.RollBackRouteRequest,
         context: _ServicerContext,
     ) -> typing.Union[turnout.switcher.v1.change_pb2.RouteChange, collections.abc.Awaitable[turnout.switcher.v1.change_pb2.RouteChange]]:
-        """RollBackRoute restores the route as it was before the last cutover; of a route that a rollout owned then, the
-        active version alone, and the rollout ends. The emergency exit: refused only when there is nothing to return to, the
-        target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way back: a
-        second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
+        """RollBackRoute restores the route as it was before the last cutover; of a route that an experiment or a rollout owned
+        then, the active version alone, and a rollout ends. The emergency exit: refused only when there is nothing to return
+        to, the target's table is missing, or no front can read it; lag is reported in the answer. Afterwards there is no way
+        back: a second one is FAILED_PRECONDITION (reason NOTHING_TO_RETURN_TO).
         """
 
     @abc.abstractmethod
