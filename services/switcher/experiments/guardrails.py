@@ -20,7 +20,6 @@ from services.switcher.experiments.conducting import kept_owner
 from services.switcher.experiments.ledger import CLOSE_MAX, Ledger
 from services.switcher.experiments.record import Record, recorded
 from services.switcher.experiments.situations import STALE_AFTER, asked_situation, situation_of
-from services.switcher.experiments.spec import Spec
 from services.switcher.experiments.store import Counted, ExperimentStore, fence, opening
 from services.switcher.loop import Loop
 from services.switcher.questions import GateQuestion
@@ -85,11 +84,12 @@ class Guardrails:
         return False
 
     async def _look(self, number: int) -> None:
+        fault = await self._add_up(number)
+        # Once: it reads under the lock that every report of a front waits for.
         counted = await self._store.counted(number, STALE_AFTER)
-        fault = await self._add_up(number, counted.experiment.spec)
         if fault != counted.experiment.fault:
             await self._store.note_fault(number, fault)
-        counted = await self._store.counted(number, STALE_AFTER)
+            counted = replace(counted, experiment=replace(counted.experiment, fault=fault))
         route = counted.route.state.route
         if counted.experiment.state.over or route is None or route.experiment is None:
             return  # it has ended since it was listed
@@ -105,11 +105,11 @@ class Guardrails:
             await self._store.decide(number, record)
             log.info("%s: %s", counted.experiment.name, conclusion.sentence)
 
-    async def _add_up(self, number: int, spec: Spec) -> str:
+    async def _add_up(self, number: int) -> str:
         """Add up windows that are over. Why it failed, "" = it did not: harm does not rest on them and is watched for
         all the same."""
         try:
-            while await self._ledger.close_windows(number, spec) == CLOSE_MAX:
+            while await self._ledger.close_windows(number) == CLOSE_MAX:
                 pass
         except TurnoutError as error:
             log.warning("windows of experiment %d were not added up: %s", number, error.message)

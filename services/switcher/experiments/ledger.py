@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from core.postgres import Pool
 from services.switcher.experiments.rows import SQL
-from services.switcher.experiments.spec import REWARD_MAX, Metric, Spec, spec_from_json
+from services.switcher.experiments.spec import REWARD_MAX, Metric, spec_from_json
 from services.switcher.rows import transaction
 from turnout.exposure import Exposure
 
@@ -141,17 +141,18 @@ class Ledger:
         same = {_same(one) for place, one in part.outcomes if place in counted}
         return {place: _result(counted.get(place), repeated=_same(one) in same) for place, one in part.outcomes}
 
-    async def close_windows(self, number: int, spec: Spec) -> int:
+    async def close_windows(self, number: int) -> int:
         """Add up windows that are over, and for which nothing more is waited for; how many, at most CLOSE_MAX.
 
         Of an experiment that has ended those that were over by then: afterwards its units got something else.
         """
-        window, delay = timedelta(seconds=spec.window_s), timedelta(seconds=spec.delay_s)
-        errors = [metric.value for metric in spec.errors]
         async with transaction(self._pool) as connection:
             [row] = await connection.fetch(SQL.lock_all, [number], TOLD_AFTER_END) or [None]
             if row is None:
                 return 0
+            spec = spec_from_json(row["spec"])
+            window, delay = timedelta(seconds=spec.window_s), timedelta(seconds=spec.delay_s)
+            errors = [metric.value for metric in spec.errors]
             # Of an experiment that began after the last analyse it expects no rows, and would compare each with each.
             await connection.execute(SQL.without_nested_loops)
             limits = CLOSE_MAX, REWARD_MAX, row["end_time"]
