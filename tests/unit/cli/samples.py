@@ -401,6 +401,7 @@ EXPERIMENT = Experiment(
                 harms=(
                     Guardrail("ERROR", 0.61, 80.0, (191, 11)),
                     Guardrail("NOT_FOUND", 1.0, 80.0, (0, 0)),
+                    Guardrail("CONVERSION", 2.4, 80.0, (1810, 71)),
                 ),
                 no_worse=Guardrail("NO_WORSE", 1.31, 20.0, ()),
                 present=True,

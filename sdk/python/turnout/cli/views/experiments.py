@@ -18,6 +18,7 @@ from turnout.experiments import (
     Experiment,
     ExperimentState,
     Guardrail,
+    Metric,
     Standing,
     Units,
     Verdict,
@@ -166,13 +167,18 @@ def guardrails_view(standing: Standing) -> RenderableType:
         gone = "" if one.present else "off the route"
         for harm in one.harms:
             counts = f"{harm.counts[1]:,} of {sum(harm.counts):,} are its own" if harm.counts else gone
-            rows.append((harm.name.lower().replace("_", "-"), f"v{one.version}", *_test(harm), counts))
+            rows.append((_harm_name(harm), f"v{one.version}", *_test(harm), counts))
         rows.append(("no worse", f"v{one.version}", *_test(one.no_worse), gone))
-    guardrails = table(("guardrail", "of", "e-value", "speaks at", "first harms"), rows, right=(2, 3))
+    guardrails = table(("guardrail", "of", "e-value", "speaks at", "first ones"), rows, right=(2, 3))
     return Group(guardrails, Text(_GUARDRAILS_LEGEND, style="dim"))
 
 
 _GUARDRAILS_LEGEND = "e-value: evidence, 1 = none; it may be looked at all the time"
+
+
+def _harm_name(harm: Guardrail) -> str:
+    """Of conversions the harm is that there are too few, though those that there are are counted."""
+    return "fewer conversions" if harm.name == Metric.CONVERSION else harm.name.lower().replace("_", "-")
 
 
 def _test(one: Guardrail) -> tuple[str, str]:
