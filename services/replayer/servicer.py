@@ -32,6 +32,7 @@ from services.replayer.surroundings import Surroundings
 from services.replayer.verdict import AGE_MAX
 from services.replayer.view import move_view
 from turnout.clock import Clock
+from turnout.kind_values import seconds_of
 from turnout.names import VersionId, parse_job, parse_run, parse_version
 from turnout.replayer.v1 import capacity_pb2, comparison_pb2, gate_pb2, replayer_pb2_grpc, run_pb2, table_pb2
 
@@ -159,7 +160,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
             contract=contract_of(request),
             sample_size=request.sample_size,
             allow_unaligned=request.allow_unaligned,
-            align_within_s=request.align_within.ToTimedelta().total_seconds(),
+            align_within_s=seconds_of(request.align_within),
             range_rows=request.range_rows,
             request_id=request.request_id,
         )

@@ -60,7 +60,7 @@ ALL_THE_WAY = [
     Step(kind=Step.SOAK, for_time=Duration(seconds=2)),
     Step(kind=Step.RETIRE),
 ]
-GUARDRAILS = experiment_pb2.Plan(margin=3.0, window=Duration(seconds=1), delay=Duration())
+GUARDRAILS = experiment_pb2.Plan(margin=1.0, promote_beta=0.5, window=Duration(seconds=1), delay=Duration())
 OVER = (
     rollout_pb2.Rollout.SUCCEEDED,
     rollout_pb2.Rollout.ROLLED_BACK,

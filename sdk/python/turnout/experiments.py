@@ -6,6 +6,10 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
+
+MARGIN_MAX: Final = 1.0
+"""The largest margin: a candidate that errs twice as often, or converts half as often, is no worse by none."""
 
 
 class ExperimentState(enum.StrEnum):
@@ -66,10 +70,10 @@ class Plan:
     """What verdicts go by; fixed for the life of the experiment. None = the default of the switcher.
 
     abort_alpha, mismatch_alpha, promote_beta: probabilities of aborting, pausing and promoting wrongly. margin: a
-    candidate's risk may be 1 + margin times the control's, and its conversions the same less. units_min, units_max:
-    complete windows before a promotion, and after which it is inconclusive. window: of a unit, from its first exposure.
-    delay: how much later an outcome may be reported. slow: an answer that takes longer is SLOW. harms: the guardrails,
-    all but REWARD. errors: harms that count in a window, neither CONVERSION nor REWARD.
+    candidate's risk may be 1 + margin times the control's, and its conversions the same less; at most MARGIN_MAX.
+    units_min, units_max: complete windows before a promotion, and after which it is inconclusive. window: of a unit,
+    from its first exposure. delay: how much later an outcome may be reported. slow: an answer that takes longer is
+    SLOW. harms: the guardrails, all but REWARD. errors: harms that count in a window, neither CONVERSION nor REWARD.
     """
 
     abort_alpha: float | None = None

@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from turnout.kinds import Kind
@@ -19,6 +20,11 @@ def timestamp(value: datetime) -> Timestamp:
     """An instant as the contract's timestamp, to the microsecond."""
     seconds, rest = divmod(micros(value), 1_000_000)
     return Timestamp(seconds=seconds, nanos=rest * 1000)
+
+
+def seconds_of(duration: Duration) -> float:
+    """A duration of the contract in seconds, also one that is longer than a timedelta holds."""
+    return float(duration.seconds) + duration.nanos / 1e9
 
 
 def micros(value: datetime) -> int:

@@ -34,7 +34,7 @@ from services.switcher.records import CommandKind, Intent
 from services.switcher.statistics.decision import Inputs, Judgement, Plan, Verdict, harm_alpha, promote_beta
 from turnout.errors import InvalidInput
 from turnout.exposure import LEFT_OUT_MAX, Exposure, verified
-from turnout.kind_values import timestamp
+from turnout.kind_values import seconds_of, timestamp
 from turnout.routing import WHOLE, Units
 from turnout.switcher.v1 import decision_pb2, experiment_pb2, outcome_pb2, route_pb2
 
@@ -101,7 +101,7 @@ def _metrics_of(numbers: Iterable[int], allowed: Sequence[Metric], what: str) ->
 
 
 def _seconds(message: Any, field: str, default: float) -> float:
-    return float(getattr(message, field).ToTimedelta().total_seconds()) if message.HasField(field) else default
+    return seconds_of(getattr(message, field)) if message.HasField(field) else default
 
 
 def _bandit_of(message: experiment_pb2.Bandit) -> Bandit:

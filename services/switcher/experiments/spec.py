@@ -12,6 +12,7 @@ import msgspec
 
 from services.switcher.statistics.decision import Plan
 from turnout.errors import InvalidInput, Violation
+from turnout.experiments import MARGIN_MAX
 from turnout.routing import WHOLE, Experiment, Units
 
 ARMS_MAX: Final = 8
@@ -209,7 +210,15 @@ def _of_units(spec: Spec) -> Iterator[Fault]:
 
 def _of_plan(spec: Spec) -> Iterator[Fault]:
     for name, told in spec.plan.faults():
-        yield Fault(f"plan.{name}", f"{told}.")
+        if name != "margin":
+            yield Fault(f"plan.{name}", f"{told}.")
+    # Narrower than what can be judged by: experiments are kept that began before there was a bound.
+    if not 0.0 < spec.plan.margin <= MARGIN_MAX:
+        yield Fault(
+            "plan.margin",
+            f"The margin is {spec.plan.margin:g}; give a part of one, above 0 and at most {MARGIN_MAX:g} "
+            f"({MARGIN_MAX:.0%}), or leave it out for {Plan().margin:g}.",
+        )
     for name, named, allowed, what in (
         ("harms", spec.harms, HARMS, "harms"),
         ("errors", spec.errors, ERRORS, "errors of a window"),
@@ -244,9 +253,11 @@ def _of_bandit(spec: Spec) -> Iterator[Fault]:
         yield Fault("bandit.epsilon", f"epsilon is {bandit.epsilon:g}; it must be 0 to 1.")
     if not 0 < bandit.gamma <= 1:
         yield Fault("bandit.gamma", f"gamma is {bandit.gamma:g}; it must be above 0 and at most 1.")
-    if bandit.every_s < EVERY_LEAST_S:
+    if not EVERY_LEAST_S <= bandit.every_s <= _TIME_MAX_S:
         yield Fault(
-            "bandit.every", f"The time between steps is {bandit.every_s:g} s; it must be at least {EVERY_LEAST_S:g} s."
+            "bandit.every",
+            f"The time between steps is {bandit.every_s:g} s; it must be at least {EVERY_LEAST_S:g} s and at most "
+            "90 days.",
         )
     if bandit.units_min < 2:
         yield Fault("bandit.units_min", "A bandit needs at least 2 units in each arm.")

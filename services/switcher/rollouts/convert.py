@@ -15,11 +15,12 @@ from services.switcher.rollouts.verdicts import Finding
 from turnout import contract_proto
 from turnout.contract import ContractError, decode, encode
 from turnout.errors import Violation
-from turnout.kind_values import timestamp
+from turnout.kind_values import seconds_of, timestamp
 from turnout.routing import Units
 from turnout.switcher.v1 import decision_pb2, experiment_pb2, rollout_pb2, route_pb2
 
 _UNITS: Final = {route_pb2.UNITS_KEY: Units.KEY, route_pb2.UNITS_CALLER: Units.CALLER}
+UNITS_PER_DAY_MAX: Final = 1e12
 _KINDS: Final = {rollout_pb2.RolloutStep.Kind.Value(kind.name): kind for kind in StepKind}
 
 
@@ -65,8 +66,8 @@ def _step_of(place: int, message: rollout_pb2.RolloutStep, complaints: list[Viol
     return Step(
         kind,
         message.share,
-        for_s=_seconds(message.for_time),
-        within_s=_seconds(message.within_time),
+        for_s=seconds_of(message.for_time),
+        within_s=seconds_of(message.within_time),
         no_worse=message.no_worse,
         contract=contract,
     )
@@ -75,13 +76,25 @@ def _step_of(place: int, message: rollout_pb2.RolloutStep, complaints: list[Viol
 def _with_guardrails(plan: Plan, message: rollout_pb2.RolloutPlan) -> Plan:
     given = message.guardrails
     levels = {name: getattr(given, name) for name in LEVELS if getattr(given, name)}
-    times = {f"{name}_s": _seconds(getattr(given, name)) for name in TIMES if given.HasField(name)}
+    times = {f"{name}_s": seconds_of(getattr(given, name)) for name in TIMES if given.HasField(name)}
     units = _UNITS.get(message.units, plan.units)
     return msgspec.structs.replace(plan, judging=msgspec.structs.replace(plan.judging, **levels), units=units, **times)
 
 
-def _seconds(duration: Duration) -> float:
-    return float(duration.ToTimedelta().total_seconds())
+def expected_of(request: rollout_pb2.CreateRolloutRequest) -> tuple[float | None, float | None]:
+    """Units a day, and the part of them that errs, as the caller expects them; None = not said. InvalidInput
+    (INVALID_PLAN) for what neither can be."""
+    units = request.expected_units_per_day if request.HasField("expected_units_per_day") else None
+    risk = request.expected_risk if request.HasField("expected_risk") else None
+    complaints = []
+    if units is not None and not 0.0 <= units <= UNITS_PER_DAY_MAX:
+        told = f"{units:g} units a day cannot be expected; give 0 to {UNITS_PER_DAY_MAX:g}."
+        complaints.append(Violation("INVALID_PLAN", "expected_units_per_day", told))
+    if risk is not None and not 0.0 <= risk <= 1.0:
+        told = f"The part of the units that errs cannot be {risk:g}; give a part of one, 0 to 1."
+        complaints.append(Violation("INVALID_PLAN", "expected_risk", told))
+    refuse(complaints)
+    return units, risk
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

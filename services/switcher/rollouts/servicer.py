@@ -49,13 +49,14 @@ class RolloutMethods(ExperimentMethods):
         job = parse_parent(request.parent)
         name = ROLLOUTS.name(job, request.rollout_id)
         ROLLOUTS.parse(name)
+        units_per_day, risk = convert.expected_of(request)
         asked = Asked(
             job=job,
             rollout_id=request.rollout_id,
             version=request.rollout.version,
             plan=convert.plan_of(request.rollout.plan),
-            units_per_day=request.expected_units_per_day if request.HasField("expected_units_per_day") else None,
-            risk=request.expected_risk if request.HasField("expected_risk") else None,
+            units_per_day=units_per_day,
+            risk=risk,
         )
         intent = intent_of(CommandKind.ROLL_OUT, request)
         made = await self.rollout_parts.rollouts.create(asked, intent, validate_only=request.validate_only)

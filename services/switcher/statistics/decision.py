@@ -48,8 +48,8 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             for name in ("abort_alpha", "mismatch_alpha", "promote_beta")
             if not 0.0 < (level := getattr(self, name)) < 1.0
         ]
-        if not self.margin >= 0.0:
-            told.append(("margin", f"margin is {self.margin}; it must not be negative"))
+        if not 0.0 <= self.margin < math.inf:
+            told.append(("margin", f"margin is {self.margin}; it must be a number, and not negative"))
         if not 0 <= self.units_min <= self.units_max:
             told.append(("units_min", f"units_min {self.units_min} must lie between 0 and units_max {self.units_max}"))
         return told

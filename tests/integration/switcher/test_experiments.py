@@ -1,6 +1,7 @@
 """Experiments on a real database: who may start, move and end one, what is counted once, and what follows by itself."""
 
 import asyncio
+import math
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -78,6 +79,24 @@ async def test_the_control_is_the_active_version(lab: Experimenting) -> None:
     refusal = await refused(lab.create({2: 9500, 1: 500}))
     assert refusal.reason == "INVALID_EXPERIMENT"
     assert "v1 is the active version" in refusal.message
+
+
+async def test_the_switcher_itself_refuses_numbers_that_mean_nothing(lab: Experimenting) -> None:
+    """Whatever client they come from: none may reach the rules, or the database."""
+    endless = Duration(seconds=10**15)
+    for named, plan in {
+        "margin": experiment_pb2.Plan(margin=1.01),
+        "abort_alpha": experiment_pb2.Plan(abort_alpha=math.nan),
+        "window": experiment_pb2.Plan(window=endless),
+    }.items():
+        refusal = await refused(lab.create({1: 9500, 2: 500}, experiment={"plan": plan}))
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_EXPERIMENT")
+        assert [subject for _, subject, _ in refusal.violations] == [f"experiment.plan.{named}"]
+    bandit = experiment_pb2.Bandit(every=endless)
+    refusal = await refused(lab.create({1: 9500, 2: 500}, experiment={"bandit": bandit}))
+    assert [subject for _, subject, _ in refusal.violations] == ["experiment.bandit.every"]
+    widest = await lab.create({1: 9500, 2: 500}, experiment={"plan": experiment_pb2.Plan(margin=1.0)})
+    assert widest.plan.margin == 1.0
 
 
 async def test_a_repeated_request_starts_one_experiment(lab: Experimenting, switcher: Switcher) -> None:

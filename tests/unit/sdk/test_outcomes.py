@@ -1,4 +1,4 @@
-"""What can be reported of an answer, and what is refused before it is sent."""
+"""What can be asked of an experiment and reported of an answer, and what is refused before it is sent."""
 
 import math
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from turnout.client import Client
-from turnout.client.experiment_proto import outcome_message
+from turnout.client.experiment_proto import bandit_message, outcome_message, plan_message
 from turnout.errors import InvalidInput
-from turnout.experiments import Metric, Outcome
+from turnout.experiments import Bandit, Metric, Outcome, Plan
 
 
 @pytest.mark.parametrize("reward", ["12", "", True, [1]])
@@ -36,3 +36,11 @@ async def test_a_unit_that_is_no_text_is_refused() -> None:
     with pytest.raises(InvalidInput, match="surrogate") as refused:
         await Client().get("j", 1, unit="\ud800")
     assert refused.value.reason == "INVALID_UNIT"
+
+
+def test_a_zero_which_would_be_the_default_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"^margin is 0, which stands for the default; give more, or leave it out"):
+        plan_message(Plan(margin=0.0))
+    with pytest.raises(InvalidInput, match=r"^epsilon is 0, which stands for the default"):
+        bandit_message(Bandit(epsilon=0.0))
+    assert not plan_message(Plan()).ListFields()

@@ -40,7 +40,12 @@ def bandit_message(bandit: results.Bandit) -> experiment_pb2.Bandit:
 
 def _put(message: Any, value: object, numbers: tuple[str, ...], times: tuple[str, ...]) -> None:
     for name in numbers:
-        if (number := getattr(value, name)) is not None:
+        number = getattr(value, name)
+        if number == 0:
+            raise InvalidInput(
+                "INVALID_EXPERIMENT", f"{name} is 0, which stands for the default; give more, or leave it out for that."
+            )
+        if number is not None:
             setattr(message, name, number)
     for name in times:
         if (time := getattr(value, name)) is not None:

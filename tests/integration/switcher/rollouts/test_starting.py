@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import grpc
+import pytest
 
 from tests.integration.switcher.conftest import Switcher, refused
 from tests.integration.switcher.experimenting import Experimenting
@@ -22,7 +26,7 @@ from tests.integration.switcher.rollouts.rolling import (
 from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.contract_proto import to_proto
 from turnout.schema import Column, ColumnType, JobDefinition, JobKind, Merge, TopicSource
-from turnout.switcher.v1 import rollout_pb2
+from turnout.switcher.v1 import experiment_pb2, rollout_pb2
 
 
 async def test_a_dry_run_tells_what_each_step_takes(rolling: Rolling) -> None:
@@ -120,6 +124,22 @@ async def test_what_makes_no_sense_is_refused_with_all_that_is_wrong(rolling: Ro
     assert (await refused(rolling.create([ALL], version=1))).reason == "INVALID_PLAN"
     absent = await refused(rolling.create([ALL], version=91))
     assert (absent.code, absent.reason) == (grpc.StatusCode.NOT_FOUND, "VERSION_NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"guardrails": experiment_pb2.Plan(margin=9.0)}, "rollout.plan.guardrails.margin"),
+        ({"guardrails": experiment_pb2.Plan(margin=math.inf)}, "rollout.plan.guardrails.margin"),
+        ({"steps": [traffic(500, seconds=315_576_000_001), ALL]}, "rollout.plan.steps[0]"),
+        ({"expected_risk": math.nan}, "expected_risk"),
+        ({"expected_units_per_day": math.inf}, "expected_units_per_day"),
+    ],
+)
+async def test_numbers_that_mean_nothing_are_refused(rolling: Rolling, fields: dict[str, Any], named: str) -> None:
+    refusal = await refused(rolling.create(fields.pop("steps", [SOME, ALL]), **fields, validate_only=True))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PLAN")
+    assert [subject for _, subject, _ in refusal.violations] == [named]
 
 
 async def test_it_begins_on_a_route_of_one_version_that_nobody_owns(

@@ -1,5 +1,6 @@
 """What may not be fixed, and that what is fixed is kept."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -60,6 +61,14 @@ def test_an_arm_without_weight_needs_a_tester() -> None:
         ({"overrides": (("tester", 1), ("tester", 4))}, "overridden twice", "overrides"),
         ({"holdout": 6000}, "it must be 0 % to 50 %", "holdout"),
         ({"plan": Plan(abort_alpha=2.0)}, "abort_alpha is 2.0", "plan.abort_alpha"),
+        (
+            {"plan": Plan(margin=9.0)},
+            r"The margin is 9; give a part of one, above 0 and at most 1 \(100%\)",
+            "plan.margin",
+        ),
+        ({"plan": Plan(margin=math.inf)}, "The margin is inf; give", "plan.margin"),
+        ({"plan": Plan(margin=math.nan)}, "The margin is nan; give", "plan.margin"),
+        ({"plan": Plan(margin=-0.1)}, "The margin is -0.1; give", "plan.margin"),
         ({"harms": ()}, "no guardrail", "plan.harms"),
         ({"harms": (Metric.REWARD,)}, "are harms", "plan.harms"),
         ({"errors": (Metric.CONVERSION,)}, "are errors of a window", "plan.errors"),
@@ -70,6 +79,7 @@ def test_an_arm_without_weight_needs_a_tester() -> None:
         ({"bandit": Bandit(epsilon=1.5)}, "epsilon", "bandit.epsilon"),
         ({"bandit": Bandit(units_min=1)}, "2 units", "bandit.units_min"),
         ({"bandit": Bandit(every_s=59.0)}, "at least 60 s", "bandit.every"),
+        ({"bandit": Bandit(every_s=1e12)}, "at most 90 days", "bandit.every"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(fields: dict[str, Any], complaint: str, named: str) -> None:

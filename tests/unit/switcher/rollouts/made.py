@@ -64,6 +64,6 @@ def plans(draw: st.DrawFn) -> Plan:
     steps.append(ALL)
     steps += draw(st.sampled_from([[], [SOAK], [APPROVE, SOAK], [RETIRE], [SOAK, RETIRE], [SOAK, APPROVE, RETIRE]]))
     judging = Judging(
-        margin=draw(st.sampled_from([0.0, 0.05, 0.1, 0.125, 1.0])), units_min=draw(st.integers(0, 1_000_000))
+        margin=draw(st.sampled_from([0.01, 0.05, 0.1, 0.125, 1.0])), units_min=draw(st.integers(0, 1_000_000))
     )
     return Plan(tuple(steps), judging, draw(st.sampled_from(Units)), draw(_seconds(1)), draw(_seconds(0)))

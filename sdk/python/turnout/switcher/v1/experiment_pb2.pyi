@@ -218,7 +218,7 @@ class Plan(google.protobuf.message.Message):
     """Probability of promoting any candidate that is worse than the margin; default 0.05."""
     margin: builtins.float
     """A candidate's risk may be 1 + margin times the control's, and the control may convert 1 + margin times as often as the
-    candidate; default 0.1.
+    candidate; above 0 and at most 1, default 0.1.
     """
     units_min: builtins.int
     """Complete windows in control and candidate each before a promotion; default 100."""
