@@ -33,11 +33,12 @@ from typing import Any, Final, TypeVar
 
 import yaml
 
-from turnout import durations
+from turnout import durations, shares
 from turnout.contract import Contract, ContractError, names_at, of_document, unknown_name
 from turnout.durations import DurationError
 from turnout.experiments import Units
 from turnout.rollouts import TEMPLATES, RolloutPlan, RolloutStep, StepKind
+from turnout.shares import WHOLE, ShareError, Sign
 
 CHARACTERS_MAX: Final = 65_536
 
@@ -53,8 +54,6 @@ _TIMES: Final = {"window": "window", "delay": "delay", "slow": "slow"}
 _UNITS: Final = {one.value.lower(): one for one in Units}
 GUARDRAILS: Final = ("units", *_TIMES, "margin", *_LEVELS, *_COUNTS)
 
-_WHOLE: Final = 10_000
-_SHARE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)", re.ASCII)
 _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _TRUTHS: Final = {"true": True, "false": False}
 _WHOLE_NUMBER: Final = re.compile(r"\d[\d_,]*", re.ASCII)
@@ -437,32 +436,15 @@ def _time(node: yaml.Node) -> timedelta:
         raise _Wrong(node, str(error)) from None
 
 
-def _percent(node: yaml.Node, *, sign: bool) -> float:
-    text = _text(node)
-    match = _SHARE.fullmatch(text)
-    if not match or (sign and not match[2]):
-        raise _Wrong(node, f"{text!r} is no share; write per cent with its sign, such as 5 %.")
-    return float(match[1])
-
-
-def _basis_points(node: yaml.Node) -> int:
-    number = _percent(node, sign=False)
-    if 0 < number < 1 and not _text(node).endswith("%"):
-        raise _Wrong(node, f"{_text(node)!r} may be meant as a part of one: write {number * 100:g} % or {number:g} %.")
-    points = number * 100
-    if not 0 <= points <= _WHOLE:
-        raise _Wrong(node, f"{_text(node)!r} is no share; it must be 0 to 100 %.")
-    if abs(points - round(points)) > 1e-6:
-        raise _Wrong(node, f"{_text(node)!r} is too fine; shares go by 0.01 %.")
-    return round(points)
+def _basis_points(node: yaml.Node, sign: Sign = Sign.BELOW_ONE) -> int:
+    try:
+        return shares.basis_points(_text(node), sign)
+    except ShareError as error:
+        raise _Wrong(node, str(error)) from None
 
 
 def _margin(node: yaml.Node) -> float:
-    # Without its sign a number here could be a part of one as well.
-    percent = _percent(node, sign=True)
-    if percent > 100:
-        raise _Wrong(node, f"{_text(node)!r} is too much; a margin is at most 100 %.")
-    return _above_0(node, float(f"{percent / 100:.12g}"))
+    return _above_0(node, _basis_points(node, Sign.ALWAYS) / WHOLE)
 
 
 def _number(node: yaml.Node) -> float:

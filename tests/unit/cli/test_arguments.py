@@ -121,12 +121,12 @@ def test_other_shares_are_refused_with_their_sum(shares: dict[int, int]) -> None
     [
         (["v1"], "is not a share"),
         (["v1=90", "1=10"], "given twice"),
-        (["v1=99.999", "v2=0.001"], "at most two decimals"),
-        (["v1=-1", "v2=101"], "is not a percentage"),
-        (["v1=101"], "at most 100"),
-        (["v1="], "is not a percentage"),
+        (["v1=99.999", "v2=0.001"], "^v1=99.999: '99.999' is too fine: shares go by 0.01%.$"),
+        (["v1=-1", "v2=101"], "^v1=-1: '-1' is no share: write per cent, such as 10%.$"),
+        (["v1=101"], "^v1=101: '101' is too much: a share is at most 100%.$"),
+        (["v1="], "'' is no share"),
         (["x=100"], "is not a version"),
-        (["v1=٩٠", "v2=10"], "is not a percentage"),
+        (["v1=٩٠", "v2=10"], "is no share"),
     ],
 )
 def test_what_is_no_share(texts: list[str], said: str) -> None:

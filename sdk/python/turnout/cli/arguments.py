@@ -10,23 +10,22 @@ from enum import StrEnum
 from typing import TypeVar
 from uuid import UUID
 
-from turnout import durations
+from turnout import durations, shares
 from turnout.cli.exits import usage
 from turnout.cli.quantities import percent
 from turnout.cli.suggestions import did_you_mean
 from turnout.durations import DurationError
 from turnout.log_range import LogRange, LogRangeError, PartitionOffset
 from turnout.schema import ColumnType
+from turnout.shares import WHOLE, ShareError, Sign
 
 C = TypeVar("C", bound=StrEnum)
 
-WHOLE_BASIS_POINTS = 10_000
 COUNT_MAX = 10**9
 """Most of anything that is counted or limited by a number: more means nothing, and not all of it can be sent."""
 PARTITIONS_MAX = 10_000
 """Most partitions of a topic that `turnout produce` creates."""
 _VERSION = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
-_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))? ?%?", re.ASCII)
 _OFFSET = re.compile(r"(?P<topic>[A-Za-z0-9._-]{1,249})/(?P<partition>[0-9]{1,10})=(?P<offset>[0-9]{1,19})", re.ASCII)
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([kKmMgGtT]?[bB])?", re.ASCII)
 _UNIT_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -61,7 +60,7 @@ def versions_of_jobs(texts: Sequence[str]) -> dict[str, int]:
 def weights(texts: Sequence[str]) -> dict[int, int]:
     """`v1=90 v2=10`, in percent -> {1: 9000, 2: 1000}, in basis points, which sum to 10000.
 
-    A share below one percent needs no sign here, unlike in `basis_points`: parts of one would not sum to 100.
+    A share below one percent needs no sign here: parts of one would not sum to 100.
     """
     arms: dict[int, int] = {}
     for text in texts:
@@ -71,35 +70,25 @@ def weights(texts: Sequence[str]) -> dict[int, int]:
         version = version_number(name)
         if version in arms:
             raise usage(f"v{version} is given twice: name each version once.")
-        arms[version] = _basis_points(share, text)
+        arms[version] = basis_points(share, text, Sign.NOWHERE)
     total = sum(arms.values())
-    if total != WHOLE_BASIS_POINTS:
+    if total != WHOLE:
         given = " + ".join(percent(share) for share in arms.values())
         raise usage(f"The shares sum to {percent(total)}, not to 100 %: {given}.")
     return arms
 
 
-def basis_points(text: str) -> int:
-    """`5`, `12.5%`, `0.5%` -> 500, 1250, 50."""
-    points = _basis_points(text, text)
-    if 0 < points < 100 and not text.endswith("%"):
-        raise usage(f"{text!r} may be meant as a part of one: write {points}% or {points / 100:g}%.")
-    return points
+def basis_points(text: str, where: str, sign: Sign = Sign.BELOW_ONE) -> int:
+    """`5`, `12.5%`, `0.5%` -> 500, 1250, 50. where: the option, or the argument that it is a part of."""
+    try:
+        return shares.basis_points(text, sign)
+    except ShareError as error:
+        raise usage(f"{where}: {error}") from None
 
 
-def share(text: str) -> float:
+def share(text: str, option: str) -> float:
     """A PERCENT as a part of one."""
-    return basis_points(text) / WHOLE_BASIS_POINTS
-
-
-def _basis_points(share: str, text: str) -> int:
-    match = _PERCENT.fullmatch(share)
-    if match is None:
-        raise usage(f"{text!r}: {share!r} is not a percentage from 0 to 100 with at most two decimals.")
-    points = int(match[1]) * 100 + int((match[2] or "").ljust(2, "0"))
-    if points > WHOLE_BASIS_POINTS:
-        raise usage(f"{text!r}: a share is at most 100 percent.")
-    return points
+    return basis_points(text, option) / WHOLE
 
 
 def duration(text: str) -> timedelta:

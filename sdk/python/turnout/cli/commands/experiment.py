@@ -67,7 +67,11 @@ async def create(
 ) -> None:
     """Start an experiment: candidates beside the active version, such as v1=95 v2=5, watched by guardrails."""
     weights, overridden, required = arguments.weights(shares), gates(override_gates), required_gates(require_gates)
-    units, overrides, holdout = counted.kind(), counted.overrides(), arguments.basis_points(counted.holdout)
+    units, overrides, holdout = (
+        counted.kind(),
+        counted.overrides(),
+        arguments.basis_points(counted.holdout, "--holdout"),
+    )
     plan, learning = guardrails.plan(), bandit.learning()
     async with session.client(job, *weights) as client:
         active = (await client.route(job)).active_version

@@ -14,6 +14,7 @@ from turnout.cli.arguments import COUNT_MAX
 from turnout.cli.exits import usage
 from turnout.cli.suggestions import did_you_mean
 from turnout.experiments import Bandit, BanditObjective, BanditRule, Metric, Plan, Units
+from turnout.shares import WHOLE, Sign
 
 _HARMS = tuple(metric.value.lower().replace("_", "-") for metric in Metric if metric is not Metric.REWARD)
 _ERRORS = tuple(name for name in _HARMS if name != "conversion")
@@ -142,8 +143,8 @@ class BanditOptions:
         return Bandit(
             rule=rule,
             objective=arguments.choice(BanditObjective, self.objective or "conversions", "--objective"),
-            floor=_share(self.floor),
-            step_max=_share(self.step),
+            floor=_share(self.floor, "--floor"),
+            step_max=_share(self.step, "--step"),
             every=_time(self.every),
             gamma=self.gamma,
             epsilon=self.epsilon,
@@ -167,16 +168,14 @@ def _margin(text: str | None) -> float | None:
     """In per cent with its sign, as in a plan of a rollout: a number alone could be a part of one as well."""
     if text is None:
         return None
-    if not text.endswith("%"):
-        raise usage(f"--margin {text!r}: write per cent with its sign, such as 10%.")
-    margin = arguments.share(text)
+    margin = arguments.basis_points(text, "--margin", Sign.ALWAYS)
     if not margin:
         raise usage("--margin must be above 0: that two versions are exactly alike can never be shown.")
-    return margin
+    return margin / WHOLE
 
 
-def _share(text: str | None) -> float | None:
-    return None if text is None else arguments.share(text)
+def _share(text: str | None, option: str) -> float | None:
+    return None if text is None else arguments.share(text, option)
 
 
 def _metrics(names: Sequence[str], allowed: Sequence[str], what: str) -> tuple[Metric, ...]:

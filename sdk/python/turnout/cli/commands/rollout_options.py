@@ -50,4 +50,4 @@ class ExpectedOptions:
 
     def part_erring(self) -> float | None:
         """The part of the units that is expected to err, 0 to 1."""
-        return None if self.risk is None else arguments.share(self.risk)
+        return None if self.risk is None else arguments.share(self.risk, "--risk")

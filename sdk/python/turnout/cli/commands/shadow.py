@@ -40,7 +40,11 @@ async def set_shadow(
     reason: ReasonOption = "",
 ) -> None:
     """Read a candidate beside the active version for a share of the reads, and compare; readers get nothing of it."""
-    number, points, overridden = arguments.version_number(version), arguments.basis_points(share), gates(override_gates)
+    number, points, overridden = (
+        arguments.version_number(version),
+        arguments.basis_points(share, "--share"),
+        gates(override_gates),
+    )
     async with session.client(job, number) as client:
         change = await client.set_shadow(
             job, number, points, override_gates=overridden, override_owner=override_owner, reason=reason
