@@ -142,5 +142,7 @@ async def test_dev_runs_until_ctrl_c_and_is_found_from_below(postgres: str, kafk
             os.killpg(started.pid, signal.SIGKILL)
             await started.wait()
     assert f"The stack of {tmp_path}, " in (await program.run("show", code=6)).err
-    elsewhere = await program.run("show", "--target", f"127.0.0.1:{own_port()}", code=6)
-    assert "There is no Turnout at" in elsewhere.err
+    port = own_port()
+    elsewhere = " ".join((await program.run("show", "--target", f"127.0.0.1:{port}", code=6)).err.split())
+    assert f"There is no Turnout at 127.0.0.1:{port}; `turnout dev --port {port}` starts one there." in elsewhere
+    assert "If another address was meant, name it: --target HOST:PORT" in elsewhere

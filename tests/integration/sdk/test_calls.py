@@ -39,7 +39,8 @@ async def test_nobody_there_says_what_to_do() -> None:
         with pytest.raises(errors.Unavailable) as refused:
             await client.get_job("a")
     assert refused.value.reason == "NOT_RUNNING"
-    assert refused.value.message == f"There is no Turnout at {target}; start one with `turnout dev`."
+    port = target.rpartition(":")[2]
+    assert refused.value.message == f"There is no Turnout at {target}; `turnout dev --port {port}` starts one there."
 
 
 async def test_a_name_without_an_address_is_told_as_one() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from turnout import errors
 from turnout.cli.exits import CommandError, ExitCode, Reason
 from turnout.cli.suggestions import did_you_mean
+from turnout.cli.targets import TARGET_VARIABLE
 from turnout.cli.views.runs import LOG_LOST
 from turnout.errors import NotFound, TurnoutError, Violation
 
@@ -50,6 +51,11 @@ def of_client(error: TurnoutError) -> CommandError:
         )
     elif isinstance(error, errors.DeadlineExceeded):
         step = "--timeout gives a call longer, such as --timeout 60s."
+    elif error.reason in ("NOT_RUNNING", "HOST_UNKNOWN"):
+        step = (
+            f"If another address was meant, name it: --target HOST:PORT, or else {TARGET_VARIABLE}; without both it is "
+            "that of the `turnout dev` which runs in this folder or one above."
+        )
     elif error.reason == "ROLLBACK_WINDOW":
         step = "--forgo-rollback gives the way back up."
     elif code is ExitCode.INTERNAL:

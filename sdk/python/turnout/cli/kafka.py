@@ -9,7 +9,7 @@ from typing import Any
 
 from turnout.cli.exits import CommandError, ExitCode
 from turnout.cli.suggestions import did_you_mean
-from turnout.cli.targets import KafkaClient
+from turnout.cli.targets import KAFKA_VARIABLE, KafkaClient
 
 ANSWER_S = 10.0
 _IN_FLIGHT_RECORDS = 200_000
@@ -51,7 +51,8 @@ def _away(client: KafkaClient, detail: object) -> CommandError:
         ExitCode.UNAVAILABLE,
         "KAFKA_UNAVAILABLE",
         f"Kafka at {client.brokers} does not answer: {detail}.",
-        next_step="See that it runs and that --kafka names it; `turnout dev` starts one.",
+        next_step=f"See that it runs, and that --kafka or {KAFKA_VARIABLE} names it. Without both it is that of the "
+        "`turnout dev` which runs in this folder or one above.",
     )
 
 

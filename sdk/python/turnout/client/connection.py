@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 
 from turnout import errors
 from turnout.channel import connect
+from turnout.client import absent
 from turnout.client.either import either
 from turnout.client.places import Places
 from turnout.errors import InvalidInput, TurnoutError, Unavailable
@@ -391,10 +392,7 @@ class Connections:
         if kind is not Unavailable:
             return kind("UNKNOWN", f"{method} at {target} failed: {error.code().name}: {error.details()}")
         if target in self._answered:
-            return kind(
-                "CONNECTION_LOST",
-                f"Turnout at {target} has stopped answering. Look at its log, or start it again with `turnout dev`.",
-            )
+            return kind("CONNECTION_LOST", absent.stopped(target))
         if _UNRESOLVED.search(error.details() or ""):
             host = target.rpartition(":")[0]
             return kind(
@@ -402,7 +400,7 @@ class Connections:
                 f"The name {host} has no address on this machine (name resolution failed), so Turnout at {target} "
                 f"cannot be reached. Mend the name, or how this machine looks names up.",
             )
-        return kind("NOT_RUNNING", f"There is no Turnout at {target}; start one with `turnout dev`.")
+        return kind("NOT_RUNNING", absent.not_running(target))
 
 
 def _patience_s(deadline_s: float, waits_s: float) -> float:
