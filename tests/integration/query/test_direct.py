@@ -396,3 +396,57 @@ async def test_a_database_that_refuses_is_told_at_once(
         async with Client(targets=targets, direct=changed(postgres)):
             pass
     assert refused.value.reason == "POSTGRES_REFUSED"
+
+
+@pytest.fixture
+async def reader(postgres: str, routed: ScriptedSwitcher, serving: Serving) -> AsyncIterator[tuple[str, str]]:
+    """A user of the database without any right, and the URL by which it connects."""
+    role = f"reader_{urlsplit(postgres).path.removeprefix('/')}"
+    await serving.sql(f"create role {role} login password 'x'")
+    host = urlsplit(postgres).netloc.rpartition("@")[2]
+    yield role, urlsplit(postgres)._replace(netloc=f"{role}:x@{host}").geturl()
+    await serving.sql(f"drop owned by {role}; drop role {role}")
+
+
+async def test_a_user_without_rights_is_told_which_and_they_are_enough(
+    reader: tuple[str, str], serving: Serving, switcher: ScriptedSwitcher, switcher_process: SwitcherProcess
+) -> None:
+    role, url = reader
+    with pytest.raises(FailedPrecondition) as refused:
+        async with direct(url, switcher_process):
+            pass
+    assert (refused.value.reason, refused.value.metadata["role"]) == ("POSTGRES_DENIED", role)
+    assert f"{role} may not read the schema serving: it may not use the schema." in refused.value.message
+    _, grants, _ = refused.value.message.split("`")
+    await serving.sql(grants)
+    async with direct(url, switcher_process) as client:
+        assert (await client.get("j", 1, unit="u1")).row is not None
+        assert len((await client.batch_get("j", [1, 2, 3])).reads) == 3
+        assert len([read async for read in client.scan("j")]) == 3
+        assert (await client.explain("j", unit="u1")).epoch == 3
+        # A table that is made later, by whom the services connect as.
+        await serving.numbers(4, {1: "vier"})
+        switcher.commit("p4", route("j", 4, active=4))
+
+        async def of_the_new_one() -> bool:
+            read = await client.get("j", 1)
+            return (read.version, read.row) == (4, {"id": 1, "name": "vier"})
+
+        await eventually(of_the_new_one)
+
+
+async def test_a_table_that_the_user_may_not_read_is_no_fault_of_the_server(
+    reader: tuple[str, str], serving: Serving, switcher_process: SwitcherProcess
+) -> None:
+    role, url = reader
+    await serving.sql(f"grant usage on schema serving to {role}; grant select on serving.positions to {role}")
+    asked: list[Ask] = [
+        lambda client: client.get("j", 1),
+        lambda client: client.batch_get("j", [1, 2]),
+        lambda client: anext(client.scan("j")),
+    ]
+    async with direct(url, switcher_process) as client:
+        for ask in asked:
+            kind, reason, message, _ = await outcome(ask, client)
+            assert (kind, reason) == (FailedPrecondition, "POSTGRES_DENIED")
+            assert f'grant select on all tables in schema serving to "{role}"' in message

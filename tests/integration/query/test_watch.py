@@ -96,7 +96,7 @@ async def test_a_table_without_the_right_to_read_is_refused(
         front = await make_front(postgres=f"postgresql://{role}:x@{host}")
         switcher.propose("p", route("j", 1, active=1))
         await eventually(reported(switcher, "p", ["NACK"]))
-        assert "permission denied" in switcher.reason("p")
+        assert f"The PostgreSQL user {role} may not read the table of j v1: permission denied" in switcher.reason("p")
         await front.app.stop()
     finally:
         await serving.sql(f"drop owned by {role}; drop role {role}")

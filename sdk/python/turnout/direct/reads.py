@@ -22,7 +22,7 @@ from turnout.client.direct import Direct
 from turnout.client.values import Key
 from turnout.direct.keys import PythonKeys
 from turnout.direct.rows import Shape
-from turnout.errors import InvalidInput, Unavailable
+from turnout.errors import InvalidInput, TurnoutError, Unavailable
 from turnout.postgres import connect, refusal
 from turnout.reading.deadline import Deadline
 from turnout.reading.freshness import Limits
@@ -30,7 +30,7 @@ from turnout.reading.path import ReadPath
 from turnout.reading.positions import Positions
 from turnout.reading.reads import Request, Served, token_after
 from turnout.reading.routing import Cause
-from turnout.reading.table import Page, Values
+from turnout.reading.table import Page, Values, refuse_without_rights
 from turnout.reading.tokens import parse_token
 from turnout.tracing import is_traced, read_span
 
@@ -79,7 +79,8 @@ class DirectReads:
     async def open(self) -> None:
         """Begin to watch; see `ReadPath.start`. Reads are traced if a tracer is set up by now.
 
-        InvalidInput (POSTGRES_REFUSED) where PostgreSQL would never answer; that it is away is told by the reads.
+        InvalidInput (POSTGRES_REFUSED) where PostgreSQL would never answer, FailedPrecondition (POSTGRES_DENIED) where
+        its user may not read; that it is away is told by the reads.
         """
         self._traced = is_traced()
         await _refuse_where_refused(self._postgres)
@@ -225,13 +226,19 @@ def _applied(positions: Positions) -> tuple[results.AppliedPosition, ...]:
 
 
 async def _refuse_where_refused(postgres: str) -> None:
-    """InvalidInput (POSTGRES_REFUSED) where PostgreSQL refuses for good, or where this is no URL."""
+    """InvalidInput (POSTGRES_REFUSED) where PostgreSQL refuses for good, or where this is no URL; FailedPrecondition
+    (POSTGRES_DENIED) where it would refuse every read: such a client would also refuse every change of a route."""
     if not postgres.strip():  # from which the driver would make up one of its own
         raise _refused(ValueError("no URL"))
     try:
         async with asyncio.timeout(_FIRST_CONTACT_S):
             connection = await connect(postgres, application_name="turnout query")
-            await connection.close()
+            try:
+                await refuse_without_rights(connection, _FIRST_CONTACT_S)
+            finally:
+                await connection.close()
+    except TurnoutError:
+        raise
     except Exception as error:
         if refusal(error) is not None:
             raise _refused(error) from None

@@ -29,7 +29,8 @@ class Table:
 
     `relation` is the table's oid: another one later means that it was dropped and made anew. `columns` are those that
     readers see, in the table's order; `key` are the key's, in the key's order. With `tombstones`, rows whose column
-    `_deleted` is true stand for rows that do not exist. What is made of the table once is `kept`.
+    `_deleted` is true stand for rows that do not exist. role: who reads it; owner: whose it is. What is made of the
+    table once is `kept`.
     """
 
     version: VersionId
@@ -38,6 +39,8 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[Column, ...]
     tombstones: bool
+    role: str = ""
+    owner: str = ""
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
     @property
@@ -92,7 +95,8 @@ def table_of_catalog(
         if column.kind not in _KEY_KINDS or is_hidden(column.name):
             raise _unreadable(version, f"its key column {column.name} ({column.postgres}) cannot be asked for")
     tombstones = not hidden and any(row["name"] == DELETED_COLUMN and row["type"] == "boolean" for row in rows)
-    return Table(version, name, int(rows[0]["relation"]), tuple(shown), key, tombstones)
+    relation, role, owner = int(rows[0]["relation"]), rows[0].get("role", ""), rows[0].get("owner", "")
+    return Table(version, name, relation, tuple(shown), key, tombstones, role, owner)
 
 
 def _column(row: Mapping[str, Any]) -> Column:

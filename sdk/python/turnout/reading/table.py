@@ -18,6 +18,7 @@ from turnout.reading.deadline import Deadline
 from turnout.reading.gathering import Gathering
 from turnout.reading.limits import READ_S_MAX
 from turnout.reading.positions import Positions
+from turnout.reading.rights import denied
 from turnout.reading.scans import ScanPlaces, too_long
 from turnout.reading.statements import Statements
 from turnout.schema import SchemaError, table_name
@@ -110,7 +111,8 @@ Answer = tuple[Positions, Values | None]
 
 
 class TableReader:
-    """Reads of one table, each in one snapshot with the applied positions. Raises TableMoved, Unavailable."""
+    """Reads of one table, each in one snapshot with the applied positions. Raises TableMoved, Unavailable, and
+    FailedPrecondition (POSTGRES_DENIED) where the user of the database may not read it."""
 
     def __init__(self, pool: Pool, scans: ScanPlaces, table: Table) -> None:
         self._pool = pool
@@ -226,6 +228,15 @@ class TableReader:
             raise TableMoved(self.table.version)
 
 
+async def refuse_without_rights(connection: Connection, timeout_s: float) -> None:
+    """FailedPrecondition (POSTGRES_DENIED) where the user of the connection could answer no read at all."""
+    rights = await connection.fetchrow(_QUERIES.rights, timeout=timeout_s)
+    if rights is None or (rights["enters"] and rights["reads"]):
+        return
+    lacks = "it may not read the positions" if rights["enters"] else "it may not use the schema"
+    raise denied(rights["role"], rights["owner"], "the schema serving", lacks)
+
+
 class Tables:
     """A reader for each version that was asked for, made from the catalog; and the connections that they share.
 
@@ -306,6 +317,8 @@ def _reading(table: Table) -> Iterator[None]:
             yield
     except _MOVED as error:
         raise TableMoved(table.version) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise denied(table.role, table.owner, f"the table of {table.version}", str(error)) from error
 
 
 @contextmanager
