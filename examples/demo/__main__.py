@@ -36,6 +36,8 @@ async def tell(narrator: Narrator) -> int:
     narrator.suggestion("the same stack again, with its data", f".venv/bin/turnout dev --data-dir {DATA_DIR}")
     narrator.suggestion("in a second terminal: what happened to the route", f".venv/bin/turnout show {JOB} --history")
     narrator.suggestion("the most punctual months", f".venv/bin/turnout read {JOB} --scan --order-by {BEST} --limit 5")
+    if slow := measured.slow():
+        narrator.remark(f"Slower than on a machine with nothing else to do: {slow}.")
     for text in measured.unmet():
         narrator.console.print(f"Not kept: {text}.", style="red")
     return 1 if measured.unmet() else 0

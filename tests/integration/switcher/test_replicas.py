@@ -185,7 +185,11 @@ async def test_frozen_past_its_proposal(pair: Pair) -> None:
     assert answer.route.active_version == 3
     pair.process.thaw()
     refusal = await refused(call)
-    assert (refusal.code, refusal.reason) == (grpc.StatusCode.ABORTED, "PROPOSAL_EXPIRED")
+    # Unavailable: it slept in the middle of a statement for longer than it waits for one.
+    assert (refusal.code, refusal.reason) in {
+        (grpc.StatusCode.ABORTED, "PROPOSAL_EXPIRED"),
+        (grpc.StatusCode.UNAVAILABLE, "POSTGRES_UNAVAILABLE"),
+    }
     route = await pair.staying.route()
     assert (route.epoch, route.active_version) == (2, 3)
 
