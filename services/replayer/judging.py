@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-from core.kafka import TopicInfo
 from services.replayer import gates, verdict
 from services.replayer.comparison import Comparisons
 from services.replayer.run import Run
-from services.replayer.runs import Runs
 from services.replayer.surroundings import Surroundings
+from services.replayer.topic_checks import Infos, TopicChecks
 from turnout.clock import Clock
 from turnout.errors import InvalidInput
 from turnout.names import VersionId
@@ -23,9 +22,10 @@ class Judgement:
 
 
 async def check_gates(
-    around: Surroundings, runs: Runs, clock: Clock, candidate: VersionId, baseline: VersionId | None
+    around: Surroundings, topics: TopicChecks, clock: Clock, candidate: VersionId, baseline: VersionId | None
 ) -> Judgement:
-    """Ask the gates. The topics are checked first: a run on a topic that was created again FAILS here.
+    """Ask the gates. The topics have been checked before, a moment ago at the most: a run on a topic that was created
+    again FAILS here.
 
     NotFound (RUN_NOT_FOUND); FailedPrecondition (TOPIC_RECREATED, POSITION_BEYOND_END); Unavailable.
     """
@@ -33,9 +33,9 @@ async def check_gates(
         raise InvalidInput("DIFFERENT_JOBS", f"{candidate} and {baseline} are versions of different jobs.")
     ours = await around.store.get(candidate)
     theirs = await around.store.get(baseline) if baseline is not None and baseline != candidate else None
-    infos: dict[str, TopicInfo] = {}
+    infos: Infos = {}
     if ours.drop_time is None:
-        infos = await runs.check_topics(ours)
+        infos = await topics.of(ours)
         ours = await around.store.get(candidate)
     positions = await around.store.positions([run.version for run in (ours, theirs) if run is not None])
     starts = {tp: position.start_offset for tp, position in positions.get(ours.version, {}).items()}

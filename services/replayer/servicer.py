@@ -29,6 +29,7 @@ from services.replayer.run import Run
 from services.replayer.runs import Runs, check_limits, check_priority
 from services.replayer.states import State
 from services.replayer.surroundings import Surroundings
+from services.replayer.topic_checks import TopicChecks
 from services.replayer.verdict import AGE_MAX
 from services.replayer.view import move_view
 from turnout.clock import Clock
@@ -54,6 +55,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
         self._drops = drops
         self._clock = clock
         self._comparisons = Comparisons(around, clock)
+        self._topics = TopicChecks(runs.check_topics, clock)
 
     async def EstimateRun(self, request: run_pb2.EstimateRunRequest, context: Context) -> run_pb2.EstimateRunResponse:
         version = parse_version(request.version)
@@ -143,7 +145,7 @@ class ReplayerServicer(replayer_pb2_grpc.ReplayerServicer):
     async def CheckGates(self, request: gate_pb2.CheckGatesRequest, context: Context) -> gate_pb2.CheckGatesResponse:
         candidate = parse_version(request.candidate)
         baseline = parse_version(request.baseline) if request.baseline else None
-        judgement = await check_gates(self._around, self._runs, self._clock, candidate, baseline)
+        judgement = await check_gates(self._around, self._topics, self._clock, candidate, baseline)
         asked = list(judgement.gates)
         if request.comparison:
             age_max = request.comparison_age_max.ToTimedelta() if request.HasField("comparison_age_max") else AGE_MAX
