@@ -88,13 +88,15 @@ class FrontStore:
 
     async def report(self, front: str, proposal: str, state: str, reason: str) -> None:
         """Keep what a front says about a proposal. Of a proposal that is long forgotten nothing is kept."""
+        if state != "DRAINED":
+            async with statement(self._pool) as connection:
+                await connection.execute(SQL.report, front, proposal, state, reason)
+            return
         async with transaction(self._pool) as connection:
-            if state == "DRAINED":
-                # Orders the change of this front's rows with a commit, which writes them too.
-                await connection.fetchval(SQL.share_revision)
-                await connection.execute(SQL.drain, front, proposal)
+            # Orders the change of this front's rows with a commit, which writes them too.
+            await connection.fetchval(SQL.share_revision)
+            await connection.execute(SQL.drain, front, proposal)
             await connection.execute(SQL.report, front, proposal, state, reason)
-            await connection.execute(SQL.notify_of_fronts)
 
     async def fronts(self, proposal: str) -> list[Front]:
         """Every front that is remembered, and what it said about a proposal."""

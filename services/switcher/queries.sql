@@ -21,16 +21,14 @@ select job, epoch, route, way_back, protected_until, proposal, revision, tracepa
 from switcher.routes where epoch > 0 and job > $1 order by job limit $2
 
 -- name: next_revision
-update switcher.revision set value = value + 1 returning value
+-- Whatever takes one is announced, once it is committed.
+update switcher.revision set value = value + 1 returning value, pg_notify('turnout_routes', '')
 
 -- name: share_revision
 select value from switcher.revision for share
 
 -- name: revision
 select value from switcher.revision
-
--- name: notify_of_routes
-select pg_notify('turnout_routes', '')
 
 -- name: notify_of_fronts
 select pg_notify('turnout_fronts', '')
@@ -74,9 +72,7 @@ where proposal = $1 and state = 'OPEN' and deadline > clock_timestamp()
 returning clock_timestamp() as commit_time, traceparent
 
 -- name: close_proposal
-update switcher.proposal_routes set open = false where proposal = $1
-
--- name: count_fronts
+with closed as (update switcher.proposal_routes set open = false where proposal = $1)
 update switcher.proposals set counted = $2 where proposal = $1
 
 -- name: counted_fronts
@@ -86,18 +82,23 @@ select counted from switcher.proposals where proposal = $1
 select closed_because from switcher.proposals where proposal = $1
 
 -- name: commit_route
-update switcher.routes
-set epoch = $2, route = $3, way_back = $4, protected_until = $5, proposal = $6, revision = $7, traceparent = $8,
-    update_time = $9, view_due_epoch = case when $10 then $2 else view_due_epoch end,
-    view_waiting_for = case when $10 then '' else view_waiting_for end,
-    wake_epoch = case when $11 then $2 when $10 then 0 else wake_epoch end,
-    group_revision = case when $12 then $7 else group_revision end
-where job = $1
-
--- name: record_change
-insert into switcher.route_changes (job, epoch, command, claimed_actor, reason, request_id, gates, warnings, route,
-                                    rollback_version, protected_until, commit_time, group_revision)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+-- The route, who may be reading its versions ($13) from now on, and its audit row.
+with committed as (
+    update switcher.routes
+    set epoch = $2, route = $3, way_back = $4, protected_until = $5, proposal = $6, revision = $7, traceparent = $8,
+        update_time = $9, view_due_epoch = case when $10 then $2 else view_due_epoch end,
+        view_waiting_for = case when $10 then '' else view_waiting_for end,
+        wake_epoch = case when $11 then $2 when $10 then 0 else wake_epoch end,
+        group_revision = case when $12 then $7 else group_revision end
+    where job = $1
+), served as (
+    insert into switcher.served_versions (front, job, version, epoch)
+    select front, $1, version, $2 from switcher.reader_leases, unnest($13::integer[]) as version
+    on conflict (front, job, version) do update set epoch = excluded.epoch, drained = false
+)
+insert into switcher.route_changes (job, epoch, route, protected_until, commit_time, group_revision, command,
+                                    claimed_actor, reason, request_id, gates, warnings, rollback_version)
+values ($1, $2, $3, $5, $9, case when $12 then $7 else 0 end, $14, $15, $16, $17, $18, $19, $20)
 
 -- name: list_changes
 select * from switcher.route_changes where job = $1 and epoch < coalesce($2, epoch + 1) order by epoch desc limit $3
@@ -123,13 +124,19 @@ insert into switcher.requests (request_id, fingerprint, answer, proposal) values
 returning request_id
 
 -- name: complete_request
-update switcher.requests set answer = $2, proposal = '' where request_id = $1 and proposal <> ''
+update switcher.requests set answer = $2, proposal = '' where request_id = $1 and proposal <> '' returning answer
 
 -- name: proposals_since
-select proposal, state, revision, traceparent, array_agg(job order by job) as jobs,
-       array_agg(route order by job) as routes, jsonb_agg(way_back_versions order by job) as way_back_versions
-from switcher.proposals join switcher.proposal_routes using (proposal) where revision > $1
-group by proposal order by revision
+-- The newest revision, beside each proposal that changed after $1, or beside nulls where none did: one snapshot, in
+-- which no change up to that revision is missing.
+select r.value as newest, p.*
+from switcher.revision r left join (
+    select proposal, state, revision, traceparent, array_agg(job order by job) as jobs,
+           array_agg(route order by job) as routes, jsonb_agg(way_back_versions order by job) as way_back_versions
+    from switcher.proposals join switcher.proposal_routes using (proposal) where revision > $1
+    group by proposal
+) p on true
+order by p.revision
 
 -- name: proposals_open
 select proposal, state, revision, traceparent, array_agg(job order by job) as jobs,
@@ -169,15 +176,13 @@ from switcher.reader_leases l left join switcher.reports r on r.front = l.front 
 group by l.front order by l.front
 
 -- name: report
-insert into switcher.reports (front, proposal, state, reason, at)
-select $1, $2, $3, $4, clock_timestamp()
-where exists (select from switcher.proposals where proposal = $2)
-on conflict (front, proposal, state) do update set reason = $4
-
--- name: serve_route
-insert into switcher.served_versions (front, job, version, epoch)
-select front, $1, version, $2 from switcher.reader_leases, unnest($3::integer[]) as version
-on conflict (front, job, version) do update set epoch = excluded.epoch, drained = false
+with kept as (
+    insert into switcher.reports (front, proposal, state, reason, at)
+    select $1, $2, $3, $4, clock_timestamp()
+    where exists (select from switcher.proposals where proposal = $2)
+    on conflict (front, proposal, state) do update set reason = $4
+)
+select pg_notify('turnout_fronts', '')
 
 -- name: serve_all_routes
 insert into switcher.served_versions (front, job, version, epoch)

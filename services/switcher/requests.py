@@ -1,4 +1,5 @@
-"""First answers to requests, so that a repeated one changes nothing. One transaction a method.
+"""First answers to requests, so that a repeated one changes nothing. What is read in several statements does not change
+between them.
 
 The commit of a change stores an answer together with its proposal: the change stands, and its adoption is still to be
 seen. Whoever repeats the request, at whatever replica, sees to that again, so that no answer comes before it is true.
@@ -31,7 +32,7 @@ class RequestStore:
 
     async def find(self, intent: Intent) -> Answered | None:
         """The answer to a request; InvalidInput where the id stands for another request."""
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             return await _find(connection, intent)
 
     async def in_flight(self, intent: Intent) -> bool:
@@ -56,8 +57,9 @@ class RequestStore:
 
     async def complete(self, intent: Intent, answer: bytes) -> bytes:
         """Put the whole answer in the place of the one that the commit stored; the whole one that was first."""
-        async with transaction(self._pool) as connection:
-            await connection.execute(SQL.complete_request, intent.request_id, answer)
+        async with statement(self._pool) as connection:
+            if await connection.fetchval(SQL.complete_request, intent.request_id, answer) is not None:
+                return answer
             row = await connection.fetchrow(SQL.find_request, intent.request_id)
         return answer if row is None else bytes(row["answer"])
 

@@ -135,7 +135,6 @@ class RouteStore:
                 )
             if opening is not None:
                 await opening(connection)
-            await connection.execute(SQL.notify_of_routes)
         return proposal
 
     async def renew(self, proposal: str, lifetime: timedelta) -> None:
@@ -148,7 +147,6 @@ class RouteStore:
         async with transaction(self._pool) as connection:
             await connection.execute(SQL.lock_routes, sorted(jobs))
             await _close(connection, proposal, because)
-            await connection.execute(SQL.notify_of_routes)
 
     async def cancel_dead(self) -> list[str]:
         """Close every proposal whose proposer died; their ids."""
@@ -185,8 +183,7 @@ class RouteStore:
             for one in decided:
                 refuse_unreadable(one.change, fronts)
             counted = frozenset(front.front for front in fronts if front.live)
-            await connection.execute(SQL.close_proposal, proposal)
-            await connection.execute(SQL.count_fronts, proposal, sorted(counted))
+            await connection.execute(SQL.close_proposal, proposal, sorted(counted))
             group = revision if len(decided) > 1 else 0
             records = tuple(replace(one.record, commit_time=opened["commit_time"], group=group) for one in decided)
             for before, one, record in zip(befores, decided, records, strict=True):
@@ -196,7 +193,6 @@ class RouteStore:
                 stored = intent.request_id, intent.fingerprint, encode(records), proposal
                 if await connection.fetchval(SQL.store_request, *stored) is None:
                     raise _carried_out_before(jobs)
-            await connection.execute(SQL.notify_of_routes)
         return Committed(proposal, records, counted)
 
     async def revision(self) -> int:
@@ -209,10 +205,9 @@ class RouteStore:
 
         That is often beyond the last one's: not every transaction that takes a revision changes a proposal.
         """
-        async with transaction(self._pool) as connection:
-            newest: int = await connection.fetchval(SQL.revision)
-            proposals = [proposal_of(row) for row in await connection.fetch(SQL.proposals_since, revision)]
-        return max([newest, *(proposal.revision for proposal in proposals)]), proposals
+        async with statement(self._pool) as connection:
+            rows = await connection.fetch(SQL.proposals_since, revision)
+        return rows[0]["newest"], [proposal_of(row) for row in rows if row["proposal"] is not None]
 
     async def forget(self, proposals: timedelta, requests: timedelta) -> None:
         """Delete what is older than it can matter: leases by what their front says, the rest by these ages.
@@ -301,13 +296,8 @@ async def _write(connection: Any, made: _Made, change: Change, record: ChangeRec
     await connection.execute(
         SQL.commit_route,
         *(route.job, route.epoch, route_json(route), back, change.protected_until, made.proposal, made.revision),
-        *(made.traceparent, record.commit_time, moved, returns, record.group > 0),
+        *(made.traceparent, record.commit_time, moved, returns, record.group > 0, sorted(route.named)),
+        *(record.command.value, record.claimed_actor, record.reason, intent.request_id),
+        *(gates_to_json(record.gates), json.dumps(record.warnings), record.rollback_version),
     )
-    await connection.execute(
-        SQL.record_change,
-        *(route.job, route.epoch, record.command.value, record.claimed_actor, record.reason, intent.request_id),
-        *(gates_to_json(record.gates), json.dumps(record.warnings), route_json(route)),
-        *(record.rollback_version, record.protected_until, record.commit_time, record.group),
-    )
-    await connection.execute(SQL.serve_route, route.job, route.epoch, sorted(route.named))
     await follow(connection, before, record)

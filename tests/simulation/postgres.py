@@ -27,7 +27,8 @@ _CHANGES = re.compile(
     r"(route|released_version|rollout|experiment)(?:s|_changes|_decisions)\b"
 )
 _IDLE_IN_TRANSACTION_S = 4.0
-_NOTIFY = "pg_notify("  # done by the simulation, which tells its listeners itself
+_NOTIFY = "pg_notify("  # the simulation tells its listeners itself
+_NOTIFY_ALONE = f"select {_NOTIFY}"
 _TRY = "here"  # the savepoint to which a statement that is to be sent anew goes back
 _OF_THE_MACHINE = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.InsufficientResourcesError)
 _ACTS = re.compile(r"\b(insert|update|delete|share|lock|pg_notify|nextval)\b")
@@ -111,7 +112,7 @@ class Session:
             return
         if _NOTIFY in request.sql:
             self.notify = True
-            if self.open:
+            if self.open and request.sql.startswith(_NOTIFY_ALONE):
                 self._answer(request, None, None)
                 return
         self._send(request)
