@@ -66,7 +66,8 @@ _EXPOSURE = query_pb2.GetResponse(exposure_id="-" * CHARACTERS).SerializeToStrin
 
 
 def get_response(request: Request, served: Served, row: Values | None) -> bytes:
-    """The answer of Get, encoded. Only its row is new with each read: the rest is kept until the positions change."""
+    """The answer of Get, encoded. Only its row is new with each read: the rest is kept until the positions change.
+    ResourceExhausted (ANSWER_TOO_LARGE)."""
     tail = served.positions.kept(("served", served.resolution), lambda: _get_tail(request.job, served))
     if request.token is not None:
         tail += query_pb2.GetResponse(token=token_after(request, [served])).SerializeToString()  # the last one counts
@@ -76,7 +77,19 @@ def get_response(request: Request, served: Served, row: Values | None) -> bytes:
         return tail
     response = query_pb2.GetResponse()
     _row_writer(served.table)(response.row, row)
-    return response.SerializeToString() + tail
+    encoded = response.SerializeToString() + tail
+    check_size(len(encoded))
+    return encoded
+
+
+def check_size(size: int, keys: int = 1, most: int = MESSAGE_BYTES_MAX) -> None:
+    """ResourceExhausted (ANSWER_TOO_LARGE) where the rows of so many keys take more bytes than an answer holds."""
+    if size <= most:
+        return
+    rows, way = f"The rows of these {keys} keys take", "ask for fewer keys at a time"
+    if keys == 1:
+        rows, way = "The row takes", "a client in direct mode can read it, and SQL"
+    raise ResourceExhausted("ANSWER_TOO_LARGE", f"{rows} {size:,} bytes, and an answer holds at most {most:,}: {way}.")
 
 
 def _get_tail(job: str, served: Served) -> bytes:
@@ -137,12 +150,7 @@ def _batch(request: Request, groups: Sequence[Group], rows: query_pb2.BatchGetRe
         token=token_after(request, served), exposure_id=served[0].exposure_id if served else ""
     )
     encoded = b"".join([*map(_batch_head, served), rows.SerializeToString(), told.SerializeToString()])
-    if len(encoded) > MESSAGE_BYTES_MAX:
-        raise ResourceExhausted(
-            "ANSWER_TOO_LARGE",
-            f"The rows of these {keys} keys take {len(encoded)} bytes, and an answer holds at most "
-            f"{MESSAGE_BYTES_MAX}: ask for fewer keys at a time.",
-        )
+    check_size(len(encoded), keys)
     return encoded
 
 

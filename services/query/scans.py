@@ -4,9 +4,10 @@ Every message is of a size that any client takes: gRPC's refuse messages above 4
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
-from services.query.convert import columns_of, row_of, scan_head
+from core.rpc.server import MESSAGE_BYTES_MAX
+from services.query.convert import check_size, columns_of, row_of, scan_head
 from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.query.v1.query_pb2 import ScanRequest, ScanResponse
 from turnout.reading.columns import Table
@@ -14,6 +15,7 @@ from turnout.reading.reads import Request, Served
 from turnout.reading.table import Values
 
 MESSAGE_BYTES: int = 1024 * 1024
+_ROW_BYTES_MAX: Final = MESSAGE_BYTES_MAX - MESSAGE_BYTES  # what is said of the answer has room beside it
 
 
 class ScanPages:
@@ -25,7 +27,8 @@ class ScanPages:
         self._head: ScanResponse | None = None
 
     def of(self, request: Request, served: Served, rows: Sequence[Values]) -> Iterator[ScanResponse]:
-        """The messages of one page. InvalidInput (INVALID_FORMAT); FailedPrecondition (ARROW_MISSING)."""
+        """The messages of one page. InvalidInput (INVALID_FORMAT); FailedPrecondition (ARROW_MISSING);
+        ResourceExhausted (ANSWER_TOO_LARGE) for a row that fits no message."""
         if self._pages is None:
             self._pages = _pages(self._form, served.table)
             self._head = scan_head(request, served)
@@ -79,6 +82,7 @@ class _Rows:
             if size > MESSAGE_BYTES and message.rows:
                 yield message
                 message, size = ScanResponse(), row.ByteSize()
+            check_size(size, most=_ROW_BYTES_MAX)
             message.rows.append(row)
         if message.rows:
             yield message
@@ -95,7 +99,9 @@ class _Columns:
         if not rows:
             return
         message = ScanResponse(columns=columns_of(self._table, rows))
-        if message.ByteSize() <= MESSAGE_BYTES or len(rows) == 1:
+        size = message.ByteSize()
+        if size <= MESSAGE_BYTES or len(rows) == 1:
+            check_size(size, most=_ROW_BYTES_MAX)
             yield message
             return
         half = len(rows) // 2

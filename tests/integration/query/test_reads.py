@@ -220,13 +220,7 @@ async def test_a_batch_too_large_for_an_answer(routed: FrontProcess, serving: Se
 
 @pytest.mark.parametrize("primary_key", ["a", "a, b"])
 async def test_a_batch_too_large_for_postgresql(front: FrontProcess, serving: Serving, primary_key: str) -> None:
-    # Of 1 GiB, without anybody having to hold as much: PostgreSQL refuses a text of that length before it is made.
-    await serving.sql("create type wide as enum ('small', 'large')")
-    text = "repeat('x', case $1 when 'small' then 1 else 1 << 30 end)"
-    await serving.sql(f"create function text_of(wide) returns text immutable language sql return {text}")
-    await serving.sql("create cast (wide as text) with function text_of(wide)")
-    await serving.sql(f"create table serving.j__v1 (a bigint, b bigint, wide wide, primary key ({primary_key}))")
-    await serving.sql("insert into serving.j__v1 values (1, 1, 'small'), (2, 2, 'large')")
+    await _with_a_row_of_1_gib(serving, primary_key)
     small, large = (key(*[i(n)] * len(primary_key.split())) for n in (1, 2))
     code, reason, message = await refused(front.batch(small, large, version=1))
     assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
@@ -234,6 +228,39 @@ async def test_a_batch_too_large_for_postgresql(front: FrontProcess, serving: Se
     assert "fewer keys" in message
     answer = await front.batch(small, version=1)
     assert [plain(result.row) for result in answer.results] == [[1, 1, "x"]]
+
+
+async def test_a_single_row_too_large_for_postgresql(front: FrontProcess, serving: Serving) -> None:
+    await _with_a_row_of_1_gib(serving, "a")
+    for one in (front.get(i(2), version=1), front.batch(key(i(2)), version=1), front.scan(version=1)):
+        code, reason, message = await refused(one)
+        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
+        assert message.startswith("The row is above PostgreSQL's own limit, 1 GiB")
+    assert plain((await front.get(i(1), version=1)).row) == [1, 1, "x"]
+
+
+async def test_a_single_row_too_large_for_an_answer(routed: FrontProcess, serving: Serving) -> None:
+    await serving.sql("update serving.j__v1 set name = repeat('x', 17 << 20) where id = 2")
+
+    async def by_column() -> None:
+        async for _ in routed.query.Scan(pb.ScanRequest(job="jobs/j", format=pb.ScanRequest.COLUMNS), timeout=30):
+            pass
+
+    for one in (routed.get(i(2)), routed.batch(key(i(2))), routed.scan(), by_column()):
+        code, reason, message = await refused(one)
+        assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ANSWER_TOO_LARGE")
+        assert message.startswith("The row takes 17,825,8")
+        assert message.endswith("a client in direct mode can read it, and SQL.")
+
+
+async def _with_a_row_of_1_gib(serving: Serving, primary_key: str) -> None:
+    """Without anybody having to hold as much: PostgreSQL refuses a text of that length before it is made."""
+    await serving.sql("create type wide as enum ('small', 'large')")
+    text = "repeat('x', case $1 when 'small' then 1 else 1 << 30 end)"
+    await serving.sql(f"create function text_of(wide) returns text immutable language sql return {text}")
+    await serving.sql("create cast (wide as text) with function text_of(wide)")
+    await serving.sql(f"create table serving.j__v1 (a bigint, b bigint, wide wide, primary key ({primary_key}))")
+    await serving.sql("insert into serving.j__v1 values (1, 1, 'small'), (2, 2, 'large')")
 
 
 async def test_scan_of_an_empty_table_still_says_who_answered(routed: FrontProcess, serving: Serving) -> None:

@@ -130,12 +130,13 @@ class TableReader:
             await connection.fetch(self._statements.scan(()), 0, timeout=timeout_s)
 
     async def get(self, key: Values, deadline: Deadline) -> Answer:
-        """The applied positions, and the row of that key or None. Reads that come at once share a statement."""
+        """The applied positions, and the row of that key or None. Reads that come at once share a statement.
+        ResourceExhausted (ANSWER_TOO_LARGE)."""
         with _reading(self.table):
             return await self._gathering.read(key, deadline)
 
     async def _one(self, key: Values, deadline: Deadline) -> Answer:
-        with _reading(self.table):
+        with _reading(self.table), _sized(1):
             try:
                 async with self._pool.acquire(timeout=deadline.left_s) as connection:
                     record = await connection.fetchrow(self._statements.get, *key, timeout=deadline.left_s)
@@ -155,7 +156,7 @@ class TableReader:
     async def batch(self, keys: Sequence[Sequence[Any]], deadline: Deadline) -> tuple[Positions, Found]:
         """The applied positions, and the rows of those keys, which are given by column. One statement.
         ResourceExhausted (ANSWER_TOO_LARGE)."""
-        with _reading(self.table), _packing(len(keys[0])):
+        with _reading(self.table), _sized(len(keys[0])):
             async with self._pool.acquire(timeout=deadline.left_s) as connection:
                 record = await connection.fetchrow(self._statements.batch, *keys, timeout=deadline.left_s)
         self._check(record)
@@ -174,7 +175,7 @@ class TableReader:
         self, order: Sequence[tuple[Column, bool]], limit: int, deadline: Deadline
     ) -> AsyncGenerator[Page, None]:
         """Pages of at most PAGE_ROWS rows out of one snapshot; at least one page, be it without rows. Unavailable
-        (SCANS_BUSY); ResourceExhausted (SCAN_TOO_LONG); FailedPrecondition (VALUE_UNREADABLE)."""
+        (SCANS_BUSY); ResourceExhausted (SCAN_TOO_LONG, ANSWER_TOO_LARGE); FailedPrecondition (VALUE_UNREADABLE)."""
         with _reading(self.table):
             async with (
                 self._scans.place(deadline),
@@ -210,7 +211,8 @@ class TableReader:
     async def _rows(self, cursor: Any, left: int, deadline: Deadline) -> Any:
         """The next page's."""
         try:
-            return await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+            with _sized(1):  # each row is a message of its own
+                return await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
         except UNREADABLE as error:  # the driver does not say in which column
             kinds = Kind.DATE, Kind.TIMESTAMP
             suspects = [column.name for column in self.table.columns if column.kind in kinds]
@@ -322,15 +324,19 @@ def _reading(table: Table) -> Iterator[None]:
 
 
 @contextmanager
-def _packing(keys: int) -> Iterator[None]:
-    """PostgreSQL packs a batch before anybody can tell its size, and refuses what is above its own limit, 1 GiB."""
+def _sized(keys: int) -> Iterator[None]:
+    """PostgreSQL makes a row, and packs a batch, before anybody can tell its size, and refuses what is above its own
+    limit, 1 GiB. ResourceExhausted (ANSWER_TOO_LARGE)."""
     try:
         yield
     except asyncpg.PostgresError as error:
         # The sizes of buffers are checked by two parts of it, one of which calls its finding an internal error.
         if isinstance(error, asyncpg.ProgramLimitExceededError) or "invalid memory alloc request size" in str(error):
-            raise ResourceExhausted(
-                "ANSWER_TOO_LARGE",
-                f"The rows of these {keys} keys are above PostgreSQL's own limit, 1 GiB: ask for fewer keys at a time.",
-            ) from error
+            told = (
+                f"The rows of these {keys} keys are above PostgreSQL's own limit, 1 GiB: ask for fewer keys at a time."
+                if keys > 1
+                else "The row is above PostgreSQL's own limit, 1 GiB, so that no read can have it: let the job keep so "
+                "large a value elsewhere, and in the row where that is."
+            )
+            raise ResourceExhausted("ANSWER_TOO_LARGE", told) from error
         raise

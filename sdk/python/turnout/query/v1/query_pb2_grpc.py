@@ -98,7 +98,8 @@ class QueryServicer(object):
     """
 
     def Get(self, request, context):
-        """Get reads one row by key.
+        """Get reads one row by key. RESOURCE_EXHAUSTED (reason ANSWER_TOO_LARGE) when the row is more than an answer, 16 MiB, or
+        PostgreSQL holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,8 +116,8 @@ class QueryServicer(object):
 
     def Scan(self, request, context):
         """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-        active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes. Initial metadata
-        comes at once: a front that sends none does not hear.
+        active version. RESOURCE_EXHAUSTED when it is not through within two minutes (reason SCAN_TOO_LONG), and at a row that
+        is more than an answer holds (ANSWER_TOO_LARGE). Initial metadata comes at once: a front that sends none does not hear.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

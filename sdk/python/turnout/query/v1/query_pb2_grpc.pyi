@@ -39,7 +39,9 @@ class QueryStub:
         turnout.query.v1.query_pb2.GetRequest,
         turnout.query.v1.query_pb2.GetResponse,
     ]
-    """Get reads one row by key."""
+    """Get reads one row by key. RESOURCE_EXHAUSTED (reason ANSWER_TOO_LARGE) when the row is more than an answer, 16 MiB, or
+    PostgreSQL holds.
+    """
 
     BatchGet: grpc.UnaryUnaryMultiCallable[
         turnout.query.v1.query_pb2.BatchGetRequest,
@@ -55,8 +57,8 @@ class QueryStub:
         turnout.query.v1.query_pb2.ScanResponse,
     ]
     """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-    active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes. Initial metadata
-    comes at once: a front that sends none does not hear.
+    active version. RESOURCE_EXHAUSTED when it is not through within two minutes (reason SCAN_TOO_LONG), and at a row that
+    is more than an answer holds (ANSWER_TOO_LARGE). Initial metadata comes at once: a front that sends none does not hear.
     """
 
     ExplainRoute: grpc.UnaryUnaryMultiCallable[
@@ -101,7 +103,9 @@ class QueryAsyncStub:
         turnout.query.v1.query_pb2.GetRequest,
         turnout.query.v1.query_pb2.GetResponse,
     ]
-    """Get reads one row by key."""
+    """Get reads one row by key. RESOURCE_EXHAUSTED (reason ANSWER_TOO_LARGE) when the row is more than an answer, 16 MiB, or
+    PostgreSQL holds.
+    """
 
     BatchGet: grpc.aio.UnaryUnaryMultiCallable[
         turnout.query.v1.query_pb2.BatchGetRequest,
@@ -117,8 +121,8 @@ class QueryAsyncStub:
         turnout.query.v1.query_pb2.ScanResponse,
     ]
     """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-    active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes. Initial metadata
-    comes at once: a front that sends none does not hear.
+    active version. RESOURCE_EXHAUSTED when it is not through within two minutes (reason SCAN_TOO_LONG), and at a row that
+    is more than an answer holds (ANSWER_TOO_LARGE). Initial metadata comes at once: a front that sends none does not hear.
     """
 
     ExplainRoute: grpc.aio.UnaryUnaryMultiCallable[
@@ -165,7 +169,9 @@ class QueryServicer(metaclass=abc.ABCMeta):
         request: turnout.query.v1.query_pb2.GetRequest,
         context: _ServicerContext,
     ) -> typing.Union[turnout.query.v1.query_pb2.GetResponse, collections.abc.Awaitable[turnout.query.v1.query_pb2.GetResponse]]:
-        """Get reads one row by key."""
+        """Get reads one row by key. RESOURCE_EXHAUSTED (reason ANSWER_TOO_LARGE) when the row is more than an answer, 16 MiB, or
+        PostgreSQL holds.
+        """
 
     @abc.abstractmethod
     def BatchGet(
@@ -185,8 +191,8 @@ class QueryServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[turnout.query.v1.query_pb2.ScanResponse], collections.abc.AsyncIterator[turnout.query.v1.query_pb2.ScanResponse]]:
         """Scan reads rows of one version in an order, in pages of at most 1000 rows a message. Without a unit it reads the
-        active version. RESOURCE_EXHAUSTED (reason SCAN_TOO_LONG) when it is not through within two minutes. Initial metadata
-        comes at once: a front that sends none does not hear.
+        active version. RESOURCE_EXHAUSTED when it is not through within two minutes (reason SCAN_TOO_LONG), and at a row that
+        is more than an answer holds (ANSWER_TOO_LARGE). Initial metadata comes at once: a front that sends none does not hear.
         """
 
     @abc.abstractmethod
