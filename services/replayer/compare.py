@@ -29,6 +29,8 @@ SAMPLES_MAX = 1000
 
 _NUMERIC = frozenset({"bigint", "integer", "smallint", "numeric", "double precision", "real"})
 _BINARY = frozenset({"double precision", "real"})
+_WITHOUT_ORDER = frozenset({"boolean", "bytea", "uuid", "json", "jsonb"})
+"""Types of which not every PostgreSQL knows a smallest value."""
 _SUMS = {
     "bigint": "numeric",
     "integer": "bigint",
@@ -290,6 +292,8 @@ def _brought(how: How, postgres: str, name: str) -> str:
         if postgres not in _SUMS:
             raise _unfit(f"{name} is {postgres}, and has no sum")
         return _SUMS[postgres]
+    if postgres in _WITHOUT_ORDER:
+        raise _unfit(f"{name} is {postgres}, and has no {how.value}")
     return postgres
 
 

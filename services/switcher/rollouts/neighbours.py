@@ -6,7 +6,7 @@ from typing import Any, Final
 import grpc
 
 from services.switcher.rollouts.fitting import misfits
-from services.switcher.rollouts.plan import Plan
+from services.switcher.rollouts.plan import Plan, StepKind
 from services.switcher.rollouts.preview import Expected
 from turnout import contract_proto, definition_proto
 from turnout.contract import decode
@@ -55,8 +55,8 @@ class Neighbours:
         )
 
     async def contracts_misfit(self, plan: Plan, job: str, candidate: int, control: int) -> Sequence[Violation]:
-        """What of the plan's contracts does not fit the tables, as far as their definitions tell."""
-        if not any(step.contract for step in plan.steps):
+        """By what of the plan the tables could not be compared, as far as their definitions tell."""
+        if not any(step.kind is StepKind.COMPARE for step in plan.steps):
             return ()
         known = await self._definitions(job, control, candidate)
         return () if known is None else misfits(plan, *known)

@@ -91,6 +91,16 @@ def test_a_contract_that_does_not_fit(contract: Contract, says: str) -> None:
     assert refused.value.reason == "INVALID_CONTRACT"
 
 
+@pytest.mark.parametrize("kind", [ColumnType.BOOL, ColumnType.BYTES, ColumnType.UUID, ColumnType.JSON])
+def test_a_projection_takes_no_smallest_of_what_has_none(kind: ColumnType) -> None:
+    other = Column("other", kind, nullable=True, merge=Merge.MAX)
+    old, new = (replace(one, definition=definition(COUNT, other)) for one in (V1, V2))
+    types = {**TYPES, "other": kind.postgres}
+    projection = Projection((Pair("carrier", "carrier"),), (Measure(Pair("other", "other"), How.MIN),))
+    with pytest.raises(InvalidInput, match=f"other is {kind.postgres}, and has no min"):
+        plan(old, new, types, types, Contract(projection=projection))
+
+
 def test_a_projection_brings_both_to_one_key() -> None:
     month = Column("month", ColumnType.DATE, merge=Merge.KEY)
     new = replace(V2, definition=definition(columns=(KEY, month, COUNT), key=("carrier", "month")))
