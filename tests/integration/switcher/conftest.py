@@ -16,9 +16,12 @@ from core.config import Settings
 from core.kafka.properties import KafkaConfig
 from core.rpc.server import RpcServer
 from services.switcher.app import build
+from services.switcher.barrier import Limits
 from tests.integration.switcher.front import Front
+from tests.integration.switcher.patience import LEASE_S, PATIENCE
 from tests.integration.switcher.registry import RegistryOnDemand
 from tests.integration.switcher.replayer import ReplayerOnDemand
+from tests.support.eventually import eventually
 from turnout.channel import connect
 from turnout.switcher.v1 import change_pb2, release_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
@@ -96,6 +99,20 @@ class Switcher:
 StartSwitcher = Callable[..., Awaitable[Switcher]]
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is given up because a process of the test stood still."""
+    for name, value in PATIENCE.items():
+        monkeypatch.setattr(name, value)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, _patience: None) -> None:
+    """For a test that waits for what is given up: as soon as by default."""
+    monkeypatch.setattr("services.switcher.app.Limits", Limits)
+    monkeypatch.setattr("services.switcher.replayer_client._RUN_TIMEOUT_S", 1.0)
+
+
 @pytest.fixture
 async def replayer() -> AsyncIterator[ReplayerOnDemand]:
     """Stands in for the replayer."""
@@ -143,8 +160,8 @@ async def start_switcher(
 
 @pytest.fixture
 async def switcher(start_switcher: StartSwitcher) -> Switcher:
-    """A switcher with short leases."""
-    return await start_switcher(reader_lease_s=1.5)
+    """A switcher."""
+    return await start_switcher(reader_lease_s=LEASE_S)
 
 
 @pytest.fixture
@@ -166,6 +183,18 @@ async def database(postgres: str) -> AsyncIterator[Any]:
     connection = await asyncpg.connect(postgres)
     yield connection
     await connection.close()
+
+
+async def lease_is_over(database: Any, front: str) -> None:
+    """Let the lease of a front that does not speak any more run out now: it may be long."""
+
+    async def over() -> bool:
+        expires = "update switcher.reader_leases set expires = clock_timestamp() where front = $1"
+        await database.execute(expires, front)  # again, should what it said last be heard only now
+        live = "select expires > clock_timestamp() from switcher.reader_leases where front = $1"
+        return not await database.fetchval(live, front)
+
+    await eventually(over)
 
 
 @dataclass

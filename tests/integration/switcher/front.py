@@ -82,7 +82,7 @@ class Front:
             await self._call.write(request)
 
     async def _beat(self) -> None:
-        every_s = self.snapshot.lease_time.ToTimedelta().total_seconds() / 4
+        every_s = min(0.4, self.snapshot.lease_time.ToTimedelta().total_seconds() / 4)
         while True:
             self.beats += 1
             await self._send(

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import grpc
 
+from tests.integration.switcher.patience import LEASE_S
 from tests.support.eventually import eventually
 from tests.support.ports import own_port
 
@@ -15,6 +16,7 @@ T = TypeVar("T")
 
 _PROGRAM = (
     "import sys; from core.run import main; from services.switcher.app import build; "
+    "from tests.integration.switcher import patience; patience.take(); "
     "sys.exit(main({'switcher': build}, sys.argv[1:]))"
 )
 
@@ -27,7 +29,8 @@ class SwitcherProcess:
         self._environment = {"TURNOUT_POSTGRES": postgres}
         self._arguments = [
             *(sys.executable, "-c", _PROGRAM, "switcher", "--listen", self.target, "--kafka", "127.0.0.1:1"),
-            *("--replayer", replayer, "--registry", registry, "--data-dir", data_dir, "--reader-lease-s", "1.5"),
+            *("--replayer", replayer, "--registry", registry, "--data-dir", data_dir),
+            *("--reader-lease-s", str(LEASE_S)),
         ]
 
     async def start(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.query.fronts import Serving
-from tests.integration.switcher.conftest import V1, Switcher
+from tests.integration.switcher.conftest import V1, Switcher, lease_is_over
 from tests.support.eventually import eventually
 from turnout.client import Client, Direct
 
@@ -25,7 +25,7 @@ from turnout.client import Client, Direct
 
 async def main(switcher, postgres):
     targets = {"switcher": switcher, "registry": switcher}
-    async with Client(targets=targets, direct=Direct(postgres, max_stale_active_s=5)) as client:
+    async with Client(targets=targets, direct=Direct(postgres, max_stale_active_s=60)) as client:
         read = await client.get("carrier-punctuality", 1)
         print((await client.explain("carrier-punctuality", unit="u")).front, read.version, flush=True)
         await asyncio.Event().wait()
@@ -104,12 +104,19 @@ async def test_a_client_that_cannot_read_the_table_refuses_the_change(
 
 
 async def test_a_frozen_client_is_waited_for_until_its_lease_is_over(
-    switcher: Switcher, tables: Serving, postgres: str
+    switcher: Switcher, tables: Serving, postgres: str, database: Any
 ) -> None:
     await switcher.cut_over(1)
     async with reader_process(switcher, postgres) as (name, process):
         process.send_signal(signal.SIGSTOP)
-        change = await switcher.cut_over(2)
+        changing = asyncio.create_task(switcher.cut_over(2))
+
+        async def proposed() -> bool:
+            return bool(await database.fetchval("select count(*) from switcher.proposals where state = 'OPEN'"))
+
+        await eventually(proposed)
+        await lease_is_over(database, name)
+        change = await changing
         assert not [adoption for adoption in change.adoptions if adoption.HasField("adoption_time")]
         assert name in change.fronts_not_counted
 
@@ -121,16 +128,13 @@ async def test_no_version_is_dropped_that_a_killed_client_may_still_read(
     async with reader_process(switcher, postgres) as (name, process):
         process.kill()
         await process.wait()
-
-        async def moved() -> bool:
-            return (await switcher.cut_over(2)).route.active_version == 2
-
-        await eventually(moved)
+        await lease_is_over(database, name)
+        assert (await switcher.cut_over(2)).route.active_version == 2
         assert list((await switcher.release(V1, forgo_rollback=True)).undrained_fronts) == [name]
-        # It serves for 5 seconds without the switcher, and a read may take 120.
-        await database.execute("update switcher.reader_leases set expires = now() - interval '124 seconds'")
+        # It serves for 60 seconds without the switcher, and a read may take 120.
+        await database.execute("update switcher.reader_leases set expires = now() - interval '140 seconds'")
         assert list((await switcher.release(V1)).undrained_fronts) == [name]
-        await database.execute("update switcher.reader_leases set expires = now() - interval '126 seconds'")
+        await database.execute("update switcher.reader_leases set expires = now() - interval '181 seconds'")
         assert (await switcher.release(V1)).drained
 
 

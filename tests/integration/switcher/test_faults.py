@@ -10,8 +10,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from tests.integration.switcher.conftest import ROUTE, MakeFront, StartSwitcher, Switcher, refused
+from tests.integration.switcher.conftest import ROUTE, MakeFront, StartSwitcher, Switcher, lease_is_over, refused
 from tests.integration.switcher.front import Front
+from tests.integration.switcher.patience import LEASE_S
 from tests.integration.switcher.processes import SwitcherProcess, once_available
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
@@ -97,12 +98,12 @@ async def test_a_second_change_meanwhile_is_told_of_the_first(switcher: Switcher
     assert (await first).route.active_version == 1
 
 
-async def test_postgres_away_for_a_while(start_switcher: StartSwitcher, postgres: str) -> None:
+async def test_postgres_away_for_a_while(start_switcher: StartSwitcher, postgres: str, database: Any) -> None:
     parts = urlsplit(postgres)
     assert parts.hostname
     async with TcpProxy(parts.hostname, parts.port or 5432) as proxy:
         netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"
-        switcher = await start_switcher(postgres=urlunsplit(parts._replace(netloc=netloc)), reader_lease_s=1.5)
+        switcher = await start_switcher(postgres=urlunsplit(parts._replace(netloc=netloc)), reader_lease_s=LEASE_S)
         front = await Front(switcher.target, "front-1").start()
         await switcher.cut_over(1)
         await proxy.cut()
@@ -116,8 +117,8 @@ async def test_postgres_away_for_a_while(start_switcher: StartSwitcher, postgres
         await eventually(ended)
         await proxy.restore()
         await front.die()
+        await lease_is_over(database, "front-1")
 
-        # ABORTED while the lease of the front before has not expired.
         change = await once_available(lambda: switcher.cut_over(2), grpc.StatusCode.ABORTED)
         assert change.route.active_version == 2
         again = await Front(switcher.target, "front-2").start()
@@ -130,7 +131,7 @@ async def test_a_connection_lost_on_postgres_side_only(start_switcher: StartSwit
     assert parts.hostname
     async with TcpProxy(parts.hostname, parts.port or 5432) as proxy:
         netloc = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{proxy.port}"
-        switcher = await start_switcher(postgres=urlunsplit(parts._replace(netloc=netloc)), reader_lease_s=1.5)
+        switcher = await start_switcher(postgres=urlunsplit(parts._replace(netloc=netloc)), reader_lease_s=LEASE_S)
         await switcher.cut_over(1)
         proxy.half_open()
         # What waits for the lost ones is given up; everything goes on over new ones, the route watch too.

@@ -141,7 +141,7 @@ async def test_a_dead_front_counts_as_drained_once_it_cannot_serve(
     await switcher.cut_over(1)
     await switcher.cut_over(2)
     await front.die()
-    await database.execute("update switcher.reader_leases set expires = now() - interval '119 seconds'")
+    await database.execute("update switcher.reader_leases set expires = now() - interval '60 seconds'")
     assert (await switcher.release(V1, forgo_rollback=True)).undrained_fronts == ["front-dead"]
     await database.execute("update switcher.reader_leases set expires = now() - interval '121 seconds'")
     assert (await switcher.release(V1)).drained

@@ -18,6 +18,7 @@ from services.switcher.requests import RequestStore
 from tests.integration.query.fronts import FrontProcess
 from tests.integration.switcher.conftest import ROUTE, V1, StartSwitcher, Switcher, refused
 from tests.integration.switcher.front import Front
+from tests.integration.switcher.patience import LEASE_S
 from tests.integration.switcher.processes import SwitcherProcess, once_available
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
@@ -27,7 +28,7 @@ from turnout.replayer.v1 import run_pb2
 from turnout.switcher.v1 import change_pb2, front_pb2, route_pb2
 from turnout.switcher.v1 import switcher_pb2_grpc as rpc
 
-LEASE = timedelta(seconds=1.5)
+LEASE = timedelta(seconds=LEASE_S)
 CUT_OVER_2 = {"request_id": "cut-over-2", "claimed_actor": "ada"}
 
 
@@ -50,7 +51,7 @@ async def pair(
         process = SwitcherProcess(postgres, replayer.target, str(tmp_path))
         await process.start()
         ending.push_async_callback(process.kill)
-        staying = await start_switcher(reader_lease_s=1.5)
+        staying = await start_switcher(reader_lease_s=LEASE_S)
         doomed = Switcher(process.target, rpc.SwitcherStub(await ending.enter_async_context(connect(process.target))))
         await once_available(lambda: doomed.stub.ListRoutes(route_pb2.ListRoutesRequest(), timeout=5))
         front = await Front(staying.target, "front-1").start()
@@ -238,7 +239,7 @@ async def asked(command: str, at: Switcher) -> change_pb2.RouteChange:
 @pytest.fixture
 async def two(start_switcher: StartSwitcher) -> AsyncIterator[tuple[Switcher, Switcher, Front]]:
     """Two replicas, and a front at the one; version 2 serves, at epoch 2."""
-    one, other = await start_switcher(reader_lease_s=3), await start_switcher(reader_lease_s=3)
+    one, other = await start_switcher(reader_lease_s=LEASE_S), await start_switcher(reader_lease_s=LEASE_S)
     front = await Front(one.target, "front-1").start()
     await one.cut_over(1)
     await one.cut_over(2)
@@ -292,7 +293,7 @@ async def test_a_repeat_that_finds_another_route_behind_its_own_is_not_carried_o
 
 
 async def test_fronts_at_either_replica_adopt_in_one_order(start_switcher: StartSwitcher) -> None:
-    one, other = await start_switcher(reader_lease_s=3), await start_switcher(reader_lease_s=3)
+    one, other = await start_switcher(reader_lease_s=LEASE_S), await start_switcher(reader_lease_s=LEASE_S)
     fronts = [await Front(at.target, f"front-{n}").start() for n, at in enumerate((one, other, one, other))]
     for version in range(1, 9):
         answer = await (one, other)[version % 2].cut_over(version)
@@ -337,7 +338,7 @@ async def test_a_front_of_a_frozen_replica_goes_to_the_other(pair: Pair, postgre
         async def renewed() -> bool:
             return bool(await present() > frozen + 2 * LEASE)
 
-        await eventually(renewed)
+        await eventually(renewed, 90)  # after the silence of a lease
         await front.stop()
 
 
@@ -366,7 +367,7 @@ async def test_whatever_races_no_route_names_a_released_version(
 ) -> None:
     """Retire, un-retire and every change of the route at once, at two replicas."""
     rng = random.Random(seed)
-    replicas = [await start_switcher(reader_lease_s=3), await start_switcher(reader_lease_s=3)]
+    replicas = [await start_switcher(reader_lease_s=LEASE_S) for _ in range(2)]
     fronts = [await Front(at.target, f"front-{n}").start() for n, at in enumerate(replicas)]
     await replicas[0].cut_over(1)
 
@@ -404,6 +405,12 @@ async def test_whatever_races_no_route_names_a_released_version(
     assert {"RouteChange", "Release", "ABORTED", "FAILED_PRECONDITION"} <= outcomes
     epochs = await database.fetch("select epoch from switcher.route_changes where job = $1 order by epoch", ROUTE[5:-6])
     assert [row["epoch"] for row in epochs] == list(range(1, (await replicas[1].route()).epoch + 1))
+    last = await replicas[0].route()
+
+    async def all_have_it() -> bool:
+        return all(front.routes[ROUTE].epoch == last.epoch for front in fronts)
+
+    await eventually(all_have_it)
     for front in fronts:
         assert front.routes[ROUTE] == fronts[0].routes[ROUTE]
         await front.die()

@@ -28,6 +28,12 @@ TABLE = "serving.carrier_punctuality__v"
 KEYS = range(20)
 
 
+@pytest.fixture(autouse=True)
+def _unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No statement of a comparison is given up because the machine is busy."""
+    monkeypatch.setattr(shadows, "STATEMENT_S", 30.0)
+
+
 @pytest.fixture
 async def tables(postgres: str) -> AsyncIterator[Serving]:
     """Versions 1 and 2 with the same rows, and 3, in which a column is another one. All at one position."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from tests.integration.switcher.conftest import MakeFront, Switcher
+from tests.integration.switcher.conftest import MakeFront, Switcher, lease_is_over
 from tests.integration.switcher.experimenting import Experimenting
 from tests.integration.switcher.registry import RegistryOnDemand
 from tests.integration.switcher.replayer import ReplayerOnDemand
@@ -178,7 +178,7 @@ async def test_a_front_that_fell_silent_freezes_it_for_as_long_as_it_may_serve(
     await rolling.until_step(1)
     await database.execute("update switcher.experiments set create_time = create_time - interval '1 hour'")
     await silent.die()
-    await until_its_lease_is_over(database, "silent")
+    await lease_is_over(database, "silent")
 
     counted = await lab.get((await rolling.get()).experiment)
     silence = "the front silent, which has not told yet what it saw; if it is gone, that ends by itself at "
@@ -196,19 +196,6 @@ async def test_a_front_that_fell_silent_freezes_it_for_as_long_as_it_may_serve(
         return not (await rolling.get()).frozen
 
     await eventually(thawed, 60)
-
-
-async def until_its_lease_is_over(database: Any, front: str) -> None:
-    """It is not heard of any more."""
-
-    async def over() -> bool:
-        return bool(
-            await database.fetchval(
-                "select expires < clock_timestamp() from switcher.reader_leases where front = $1", front
-            )
-        )
-
-    await eventually(over, 60)
 
 
 async def test_a_watch_ends_with_the_rollout(rolling: Rolling, switcher: Switcher) -> None:
