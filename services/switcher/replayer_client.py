@@ -20,7 +20,7 @@ from turnout.status import domain_errors, from_rpc_error
 
 _GATES_TIMEOUT_S = 5.0
 _VIEW_TIMEOUT_S = 5.0
-_RUN_TIMEOUT_S = 1.0  # a rollback does not wait for a replayer that is away
+_RUN_TIMEOUT_S = 1.0  # a rollback does not wait for a replayer that is away; a gate that refuses a cutover does
 _COMPARISONS = 20  # of the newest: some may be unfinished
 _RESTARTED = (run_pb2.Run.PAUSED, run_pb2.Run.STOPPED)
 
@@ -100,7 +100,7 @@ class ReplayerClient:
 
     async def _seen(self, version: VersionId) -> RunSeen:
         try:
-            return _run_seen(version, await self._run(version))
+            return _run_seen(version, await self._run(version, _GATES_TIMEOUT_S))
         except grpc.aio.AioRpcError as error:
             return RunSeen(version.number, problem=from_rpc_error(error, "replayer").message)
 
@@ -134,8 +134,9 @@ class ReplayerClient:
             return f"The run of {version} could not be resumed: {said.message}", True
         return f"The run of {version} was resumed.", True
 
-    async def _run(self, version: VersionId) -> run_pb2.Run:
-        run: run_pb2.Run = await self._stub.GetRun(run_pb2.GetRunRequest(name=version.run_name), timeout=_RUN_TIMEOUT_S)
+    async def _run(self, version: VersionId, within_s: float | None = None) -> run_pb2.Run:
+        request = run_pb2.GetRunRequest(name=version.run_name)
+        run: run_pb2.Run = await self._stub.GetRun(request, timeout=_RUN_TIMEOUT_S if within_s is None else within_s)
         return run
 
     async def move_view(self, view: PendingView) -> str | None:

@@ -50,6 +50,8 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         self.compared: dict[str, list[comparison_pb2.Comparison]] = {}
         """What a comparison of the new version's name finds, message by message; none = nobody can compare them."""
         self.compare_requests: list[comparison_pb2.CompareTablesRequest] = []
+        self.patience_s: list[float] = []
+        """What each look at a run had left of its time as it came."""
         self._hold: tuple[str, int] = ("", 0)
         self._held = asyncio.Event()
 
@@ -99,6 +101,7 @@ class ReplayerOnDemand(rpc.ReplayerServicer):
         return gate_pb2.CheckGatesResponse(gates=gates)
 
     async def GetRun(self, request: run_pb2.GetRunRequest, context: Any) -> run_pb2.Run:
+        self.patience_s.append(context.time_remaining())
         await self._may_hold("GetRun")
         if self.runs_away:
             raise Unavailable("POSTGRES_UNAVAILABLE", "PostgreSQL does not answer.")

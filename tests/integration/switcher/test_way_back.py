@@ -6,19 +6,13 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 
-from tests.integration.switcher.conftest import V1, V2, MakeFront, StartSwitcher, Switcher, refused
+from tests.integration.switcher.conftest import V1, V2, MakeFront, Switcher, refused
 from tests.integration.switcher.replayer import ReplayerOnDemand
 from tests.support.eventually import eventually
 from turnout.replayer.v1 import comparison_pb2, gate_pb2, run_pb2
 from turnout.switcher.v1 import change_pb2, front_pb2
 
 RUN = f"{V1}/run"
-
-
-@pytest.fixture
-async def switcher(start_switcher: StartSwitcher) -> Switcher:
-    """One that loses no front on a busy machine: a front whose lease has expired is not asked."""
-    return await start_switcher(reader_lease_s=60.0)
 
 
 @pytest.mark.parametrize("state", ["STOPPED", "FAILED", "PAUSED", "QUEUED"])
@@ -36,6 +30,15 @@ async def test_a_run_that_is_not_alive_is_no_way_back(
     assert [(gate.passed, gate.overridden) for gate in change.gates if gate.gate == "rollback"] == [(False, True)]
     (audit, _) = (await switcher.changes()).route_changes
     assert [gate.overridden for gate in audit.gates if gate.gate == "rollback"] == [True]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_replayer_that_is_slow_is_waited_for_as_long_as_with_any_gate(
+    switcher: Switcher, replayer: ReplayerOnDemand
+) -> None:
+    await switcher.cut_over(1)
+    assert (await switcher.cut_over(2)).changed
+    assert max(replayer.patience_s) > 1.0, "no longer than a rollback would wait, which it does not depend on"
 
 
 async def test_a_front_that_cannot_read_it_back_refuses(switcher: Switcher, make_front: MakeFront) -> None:
