@@ -11,9 +11,16 @@ import pytest
 
 from tests.integration.query.fronts import FrontProcess, Serving
 from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess
+from tests.support.eventually import eventually
 from tests.support.ports import own_port
 
 MakeFront = Callable[..., Awaitable[FrontProcess]]
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a front asks of its neighbours is not given up because the machine is busy."""
+    monkeypatch.setattr("turnout.reading.neighbours._WITHIN_S", 15.0)
 
 
 @pytest.fixture
@@ -55,9 +62,16 @@ async def make_front(
             front = FrontProcess(**given)
             await front.start()
             stack.push_async_callback(front.stop)
+            if switcher_process.runs:  # after two seconds a front starts without its routes
+                await eventually(lambda: ready(front))
             return front
 
         yield make
+
+
+async def ready(front: FrontProcess) -> bool:
+    """Whether it has routes."""
+    return front.app.ready
 
 
 @pytest.fixture

@@ -59,7 +59,9 @@ class ScriptedSwitcher(ServiceApp, switcher_pb2_grpc.SwitcherServicer, registry_
     service_names: tuple[str, ...] = ("turnout.switcher.v1.Switcher", "turnout.registry.v1.Registry")
 
     def __init__(self) -> None:
-        self.lease_s = 1.0
+        self.lease_s = 6.0
+        """Of fronts. Longer than a busy machine stands still: one that hears nothing for so long says everything once
+        more, over a new stream."""
         self.revision = 0
         self.routes: dict[str, front_pb2.RouteCommitted] = {}
         self.fetchable: dict[str, route_pb2.Route] = {}
@@ -188,6 +190,11 @@ class SwitcherProcess:
     async def start(self) -> None:
         self._server = RpcServer(self.target, [self.script])
         await self._server.start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it can be called."""
+        return self._server is not None
 
     async def stop(self) -> None:
         if self._server is not None:

@@ -21,7 +21,7 @@ from tests.integration.query.fronts import FrontProcess, Serving
 from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess, route
 from tests.support.eventually import eventually
 from turnout.client import Client, Direct
-from turnout.errors import FailedPrecondition, InvalidInput, TurnoutError, Unavailable
+from turnout.errors import DeadlineExceeded, FailedPrecondition, InvalidInput, TurnoutError, Unavailable
 from turnout.reading.positions import Position
 from turnout.reading.tokens import token_of
 from turnout.registry.v1 import registry_pb2
@@ -121,9 +121,9 @@ ASKED: dict[str, Ask] = {
     "too many keys": lambda client: client.batch_get("j", [1] * 10_001),
     "a session": session,
     "a token that is none": lambda client: client.get("j", 1, token=b"none"),
-    "a token ahead of all": lambda client: client.get("j", 1, token=token_of("j", 1, AHEAD), timeout_s=1),
-    "a batch with a token": lambda client: client.batch_get("j", [1, 2, 3], token=token_of("j", 1, SEEN), timeout_s=5),
-    "a scan with a token": scanned(token=token_of("j", 1, SEEN), timeout_s=5),
+    "a token ahead of all": lambda client: client.get("j", 1, token=token_of("j", 1, AHEAD), timeout_s=6),
+    "a batch with a token": lambda client: client.batch_get("j", [1, 2, 3], token=token_of("j", 1, SEEN), timeout_s=8),
+    "a scan with a token": scanned(token=token_of("j", 1, SEEN), timeout_s=8),
     "a version that never was": lambda client: client.get("j", 1, version=9),
 }
 
@@ -290,7 +290,11 @@ async def test_a_closed_client_has_said_goodbye(
     postgres: str, routed: ScriptedSwitcher, switcher_process: SwitcherProcess
 ) -> None:
     async with direct(postgres, switcher_process):
-        assert len(routed.streams) == 1
+
+        async def there() -> bool:
+            return len(routed.streams) == 1
+
+        await eventually(there)
 
     async def gone() -> bool:
         return not routed.streams
@@ -333,7 +337,7 @@ async def test_a_dropped_version_is_told_as_such(
 async def test_without_the_switcher_it_reads_for_as_long_as_it_may(
     postgres: str, routed: ScriptedSwitcher, switcher_process: SwitcherProcess
 ) -> None:
-    settings = {"max_stale_active_s": 3.0, "max_stale_experiment_s": 1.0}
+    settings = {"max_stale_active_s": 8.0, "max_stale_experiment_s": 4.0}
     async with direct(postgres, switcher_process, **settings) as client:
         unit = await unit_of(client, 2)
         assert (await client.get("j", 1, unit=unit)).version == 2
@@ -349,6 +353,8 @@ async def test_without_the_switcher_it_reads_for_as_long_as_it_may(
                 await client.get("j", 1, unit=unit, timeout_s=0.2)
             except Unavailable as error:
                 return error.reason == "ROUTE_STALE"
+            except DeadlineExceeded:
+                pass  # it was slower than its answer
             return False
 
         await eventually(stale)
@@ -368,7 +374,7 @@ async def test_stored_routes_serve_a_start_without_the_switcher(
         assert await client.get("j", 1, unit="u") == first
     async with direct(postgres, switcher_process) as client:
         with pytest.raises(Unavailable) as refused:
-            await client.get("j", 1, timeout_s=0.2)
+            await client.get("j", 1, timeout_s=3.0)
     assert refused.value.reason == "ROUTES_UNKNOWN"
 
 

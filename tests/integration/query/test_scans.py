@@ -72,7 +72,7 @@ async def test_a_scan_whose_rows_nobody_takes_is_ended(
 ) -> None:
     await serving.numbers(2, {1: "eins"})
     await adopt(switcher, front, route("j", 1, active=1))
-    monkeypatch.setattr(deadline, "READ_S_MAX", 1.0)
+    monkeypatch.setattr(deadline, "READ_S_MAX", 4.0)
     call = front.query.Scan(pb.ScanRequest(job="jobs/j", limit=20_000), timeout=600)
     assert await call.read()
     await adopt(switcher, front, route("j", 2, active=2))

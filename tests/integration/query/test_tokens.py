@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -16,6 +17,18 @@ from turnout.reading.tokens import carried_over, group_of
 
 ROUTED, STAND_IN = pb.ServedVersion.ROUTED, pb.ServedVersion.STAND_IN
 UNIT = "u"
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """How long a read waits for a version that is behind: for a moment, in which nothing comes, or for as long as it
+    takes where a test brings it further."""
+
+    def waits(for_s: float) -> None:
+        monkeypatch.setattr("turnout.reading.reads._WAIT_S_MAX", for_s)
+
+    waits(0.3)
+    return waits
 
 
 @pytest.fixture
@@ -42,7 +55,10 @@ async def test_an_answer_that_is_not_behind_comes_as_routed(split: FrontProcess)
     assert answer.token == token
 
 
-async def test_a_read_waits_until_its_version_has_come_as_far(split: FrontProcess, serving: Serving) -> None:
+async def test_a_read_waits_until_its_version_has_come_as_far(
+    split: FrontProcess, serving: Serving, waits: Callable[[float], None]
+) -> None:
+    waits(60.0)
     seen = await get(split, b"", version=1)
     read = asyncio.ensure_future(get(split, seen.token))
     await asyncio.sleep(0.05)
@@ -55,13 +71,13 @@ async def test_a_read_waits_until_its_version_has_come_as_far(split: FrontProces
 
 async def test_the_active_version_stands_in_for_one_that_stays_behind(split: FrontProcess) -> None:
     seen = await get(split, b"", version=1)
-    answer = await get(split, seen.token, timeout_s=0.5)
+    answer = await get(split, seen.token)
     assert (answer.served.version, answer.served.cause, plain(answer.row)) == (1, STAND_IN, [1, "one"])
     request = pb.BatchGetRequest(job="jobs/j", keys=[key(i(1)), key(i(9))], unit=UNIT, token=seen.token)
-    batch = await split.query.BatchGet(request, timeout=0.5)
+    batch = await split.query.BatchGet(request, timeout=20)
     assert [(one.version, one.cause) for one in batch.served] == [(1, STAND_IN)]
     scan = pb.ScanRequest(job="jobs/j", unit=UNIT, token=seen.token)
-    pages = [page async for page in split.query.Scan(scan, timeout=0.5)]
+    pages = [page async for page in split.query.Scan(scan, timeout=20)]
     assert (pages[0].served.version, pages[0].served.cause) == (1, STAND_IN)
     assert pages[0].token == seen.token
 
@@ -69,10 +85,10 @@ async def test_the_active_version_stands_in_for_one_that_stays_behind(split: Fro
 async def test_none_answers_from_behind(split: FrontProcess, serving: Serving) -> None:
     seen = await get(split, b"", version=1)
     await serving.position(1, 19)
-    code, reason, message = await refused(get(split, seen.token, timeout_s=0.5))
+    code, reason, message = await refused(get(split, seen.token))
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "BEHIND_TOKEN")
     assert "t/0 is applied up to 19, and the token has seen 20" in message
-    assert (await refused(get(split, seen.token, version=2, timeout_s=0.5)))[1] == "BEHIND_TOKEN"
+    assert (await refused(get(split, seen.token, version=2)))[1] == "BEHIND_TOKEN"
 
 
 async def test_a_token_goes_on_over_answers_of_several_versions(split: FrontProcess, serving: Serving) -> None:
@@ -81,7 +97,7 @@ async def test_a_token_goes_on_over_answers_of_several_versions(split: FrontProc
     await serving.position(2, 25)
     both = await get(split, seen.token)
     await serving.position(2, 4, partition=1)
-    assert (await refused(get(split, both.token, version=2, timeout_s=0.3)))[1] == "BEHIND_TOKEN"
+    assert (await refused(get(split, both.token, version=2)))[1] == "BEHIND_TOKEN"
 
 
 async def test_a_front_behind_the_epoch_first_catches_up_its_route(
@@ -89,7 +105,7 @@ async def test_a_front_behind_the_epoch_first_catches_up_its_route(
 ) -> None:
     await serving.position(2, 20)
     token = pb.ReadToken(job="j", epoch=2).SerializeToString()
-    assert (await refused(get(split, token, timeout_s=0.5)))[1] == "ROUTE_BEHIND_TOKEN"
+    assert (await refused(get(split, token)))[1] == "ROUTE_BEHIND_TOKEN"
     switcher.fetchable["jobs/j/route"] = route("j", 2, active=1)
     answer = await get(split, token)
     assert (answer.served.version, answer.served.epoch) == (1, 2)
@@ -108,8 +124,9 @@ async def test_a_token_that_is_none(split: FrontProcess) -> None:
 
 
 async def test_a_session_through_a_rollback_sees_the_log_go_forward_only(
-    split: FrontProcess, serving: Serving, switcher: ScriptedSwitcher
+    split: FrontProcess, serving: Serving, switcher: ScriptedSwitcher, waits: Callable[[float], None]
 ) -> None:
+    waits(60.0)
     token, offsets = b"", []
     for epoch, active in ((2, 1), (3, 2), (4, 1)):
         switcher.commit(f"p{epoch}", route("j", epoch, active=active))
@@ -137,7 +154,7 @@ async def test_a_step_of_several_jobs_is_honoured_by_reads_of_the_others(
     await serving.numbers(3, {1: "drei"}, offset=20)
     step = switcher.revision + 1
     token = carried_over(b"", "j", step)
-    assert (await refused(get(split, token, timeout_s=0.5)))[1] == "ROUTE_BEHIND_TOKEN"
+    assert (await refused(get(split, token)))[1] == "ROUTE_BEHIND_TOKEN"
     together = route("j", 2, active=3)
     together.group = step
     switcher.fetchable["jobs/j/route"] = together

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.integration.sdk.servers import Script, serving
 from tests.support.eventually import eventually
 from tests.support.ports import own_port
 from turnout import errors
-from turnout.client import Client
+from turnout.client import Client, connection
 from turnout.client.either import either
 from turnout.column_values import column_of
 from turnout.errors import InvalidInput, ResourceExhausted, Unavailable
@@ -59,6 +59,17 @@ async def process_of_a_front() -> AsyncIterator[tuple[str, asyncio.subprocess.Pr
         await process.wait()
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Nobody is asked besides a front, or asked again, because the machine is busy. Called, it lets a front that says
+    nothing count as silent as soon as ever."""
+    usual_s = connection._SILENT_S
+    monkeypatch.setattr(connection, "_SILENT_S", 60.0)
+    monkeypatch.setattr("turnout.client.places.REST_S", 60.0)
+    monkeypatch.setattr("turnout.client.places.REST_S_MAX", 60.0)
+    return lambda: monkeypatch.setattr(connection, "_SILENT_S", usual_s)
+
+
 @pytest.fixture
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients ask their fronts in the order in which they were given."""
@@ -71,7 +82,7 @@ async def test_a_read_is_tried_once_more_on_another_front() -> None:
         for _ in range(20):
             assert (await client.get("j", 1)).version == 1
     assert len(good.requests["Get"]) == 20
-    assert len(stale.requests["Get"]) <= 3  # it rests meanwhile
+    assert len(stale.requests["Get"]) <= 1  # it rests meanwhile
 
 
 async def test_a_front_does_not_rest_for_one_jobs_fault(in_order: None) -> None:
@@ -96,7 +107,7 @@ async def test_a_front_that_is_gone_costs_no_read() -> None:
         assert [read.version async for read in client.scan("j")] == [1]
 
 
-async def test_a_front_that_falls_silent_costs_no_read(in_order: None) -> None:
+async def test_a_front_that_falls_silent_costs_no_read(in_order: None, soon: Callable[[], None]) -> None:
     other = Script(Get=[ANSWER])
     async with (
         process_of_a_front() as (first, process),
@@ -105,6 +116,7 @@ async def test_a_front_that_falls_silent_costs_no_read(in_order: None) -> None:
     ):
         assert (await client.get("j", 1)).epoch == 3
         assert not other.requests["Get"]
+        soon()
         process.send_signal(signal.SIGSTOP)  # its connections stay, and nothing is refused
         reads = await asyncio.gather(*(client.get("j", 1, version=1 + n, timeout_s=8) for n in range(5)))
         assert [read.epoch for read in reads] == [3] * 5
@@ -112,7 +124,9 @@ async def test_a_front_that_falls_silent_costs_no_read(in_order: None) -> None:
     assert len(other.requests["Get"]) == 6
 
 
-async def test_a_scan_begins_at_another_front_where_the_first_is_silent(in_order: None) -> None:
+async def test_a_scan_begins_at_another_front_where_the_first_is_silent(
+    in_order: None, soon: Callable[[], None]
+) -> None:
     other = Script(Scan=[[PAGE]])
     async with (
         process_of_a_front() as (first, process),
@@ -120,12 +134,15 @@ async def test_a_scan_begins_at_another_front_where_the_first_is_silent(in_order
         Client(targets={"query": [first, second]}) as client,
     ):
         assert [read.epoch async for read in client.scan("j")] == [3]
+        soon()
         process.send_signal(signal.SIGSTOP)
         assert [read.epoch async for read in client.scan("j")] == [3]
     assert len(other.requests["Scan"]) == 1
 
 
-async def test_a_change_goes_to_another_switcher_where_the_first_is_silent(in_order: None) -> None:
+async def test_a_change_goes_to_another_switcher_where_the_first_is_silent(
+    in_order: None, soon: Callable[[], None]
+) -> None:
     other = Script(CutOverRoute=[CHANGE])
     async with (
         process_of_a_front() as (first, process),
@@ -133,17 +150,19 @@ async def test_a_change_goes_to_another_switcher_where_the_first_is_silent(in_or
         Client(targets={"switcher": [first, second]}) as client,
     ):
         assert (await client.cut_over("j", 2)).route.epoch == 4
+        soon()
         process.send_signal(signal.SIGSTOP)
         assert (await client.cut_over("j", 2)).route.epoch == 4
     (asked,) = other.requests["CutOverRoute"]
     assert asked.request_id, "whoever carries it out as well must know it for the same"
 
 
-async def test_a_front_that_is_slow_is_not_given_up(in_order: None) -> None:
+async def test_a_front_that_is_slow_is_not_given_up(in_order: None, soon: Callable[[], None]) -> None:
+    soon()
     slow, silent = Script(Get=[None]), Script(Get=[None])
     async with serving(slow) as a, serving(silent) as b, Client(targets={"query": [a, b]}) as client:
         with pytest.raises(errors.DeadlineExceeded):
-            await client.get("j", 1, timeout_s=0.5)
+            await client.get("j", 1, timeout_s=5)
 
         async def cancelled() -> bool:
             return slow.cancelled["Get"] == silent.cancelled["Get"] == 1
