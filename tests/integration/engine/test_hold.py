@@ -90,7 +90,7 @@ async def test_nobody_goes_beyond_the_cut_and_the_table_is_that_of_the_records_b
     await worker.at(await make.ends(topic))
 
     cut = dict.fromkeys(version.partitions, 150)
-    await _hold(version, 150, 60.0)
+    await _hold(version, 150, 600.0)
     more = _records(200, 2_000)
     records += more
     await kafka.produce(topic, more)
@@ -104,7 +104,7 @@ async def test_nobody_goes_beyond_the_cut_and_the_table_is_that_of_the_records_b
     assert await version.rows() == version.reference(_before(records, cut))
 
     further = dict.fromkeys(version.partitions, 300)
-    await _hold(version, 300, 60.0)
+    await _hold(version, 300, 600.0)
     await _stands(version, further)
     assert await version.rows() == version.reference(_before(records, further))
 
@@ -138,7 +138,7 @@ async def test_one_partition_is_held_and_the_other_goes_on_without_starting_over
     held, free = version.partitions
     for first in range(0, 1_000, 100):
         async with version.connection() as connection:
-            await connection.execute(_HOLD + " and partition = 0", [topic], first // 4, 60.0)
+            await connection.execute(_HOLD + " and partition = 0", [topic], first // 4, 600.0)
         more = _records(first, 100)
         records += more
         await kafka.produce(topic, more)
@@ -154,13 +154,13 @@ async def test_a_cut_among_the_markers_of_transactions(kafka: Topics, make: Make
     version = await make(SUMS.replace("{topic}", topic), [topic])
     worker = await version.worker()
     (tp,) = version.partitions
-    await _hold(version, 4, 60.0)
+    await _hold(version, 4, 600.0)
     records = [Record(value(account="a", amount=1), partition=0) for _ in range(9)]
     for first in range(0, 9, 3):  # offsets 0-2 and a marker at 3, 4-6 and one at 7, ...
         async with kafka.transaction(topic, records[first : first + 3], commit=True):
             pass
     await _stands(version, {tp: 4})
-    await _hold(version, 7, 60.0)  # before a marker, where no record begins
+    await _hold(version, 7, 600.0)  # before a marker, where no record begins
     await _stands(version, {tp: 7})
     await _let_go(version)
     await worker.at(await make.ends(topic))

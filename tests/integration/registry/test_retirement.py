@@ -32,7 +32,7 @@ async def state(registry: Registry, expected: VersionState, number: int = 1) -> 
         assert version.state is expected, version
         return version
 
-    return await eventually(reached, 20)
+    return await eventually(reached, 60)
 
 
 async def waiting(registry: Registry, words: str, number: int = 1) -> Version:
@@ -42,7 +42,7 @@ async def waiting(registry: Registry, words: str, number: int = 1) -> Version:
         assert words in version.retirement.waiting_for, version
         return version
 
-    return await eventually(reached, 20)
+    return await eventually(reached, 60)
 
 
 async def test_a_version_ends_dropped(registry: Registry) -> None:

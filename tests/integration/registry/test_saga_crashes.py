@@ -323,8 +323,10 @@ async def test_a_blocked_drop_can_be_taken_back(bench: Bench) -> None:
 
 
 async def test_taking_back_races_the_drop_and_one_wins(bench: Bench) -> None:
-    outcomes = set()
-    for turns in range(24):
+    outcomes: set[bool] = set()
+    for turns in range(200):
+        if turns >= 24 and outcomes == {True, False}:
+            break  # how long the one takes beside the other hangs on the machine
         saga, other = bench.saga()[0], bench.saga()[0]
         version = await to_the_drop(bench, saga)
 

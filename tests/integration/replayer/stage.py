@@ -20,6 +20,7 @@ from tests.support.topics import Record, Topics
 from turnout import testing
 from turnout.channel import connect
 from turnout.errors import TurnoutError
+from turnout.names import parse_version
 from turnout.replayer.v1 import comparison_pb2, gate_pb2, replayer_pb2_grpc, run_pb2
 from turnout.status import from_rpc_error
 
@@ -108,7 +109,8 @@ class Calls:
         return {gate.gate: gate for gate in answer.gates}
 
     async def compare(self, old: str, new: str, **asked: Any) -> comparison_pb2.Comparison:
-        """The finished comparison."""
+        """The finished comparison. Unless told otherwise, runs have time to come to the cut on a busy machine."""
+        asked.setdefault("align_within", {"seconds": 20})
         return (
             await self.comparing(
                 "CompareTables", comparison_pb2.CompareTablesRequest(old_version=old, new_version=new, **asked)
@@ -191,6 +193,20 @@ class Stage(Calls):
     def stub(self) -> ReplayerAsyncStub:
         assert self._channel is not None
         return cast("ReplayerAsyncStub", replayer_pb2_grpc.ReplayerStub(self._channel))
+
+    async def tailed(self, version: str) -> int:
+        """The process of the run's tail, once it holds partitions. A run in TAILING has for a moment the worker that
+        copied, and then none, until that of the tail has taken its place."""
+
+        async def there() -> int:
+            assert self.app is not None
+            supervisor = self.app._fleet._supervisors[parse_version(version)]
+            workers = [(one.pid, one.background, one.working) for one in supervisor._slots.workers]
+            assert [told[1:] for told in workers] == [(False, True)], workers
+            return workers[0][0]
+
+        await self.in_state(version, "TAILING")
+        return await eventually(there, 60.0)
 
     # --- tables ---
 

@@ -82,14 +82,13 @@ async def test_more_copies_than_may_run_wait_in_order_and_take_their_turn(stage:
     assert (await _set_priority(stage, second, 6)).queue_position == 1
     assert (await _set_priority(stage, second, 0)).queue_position == 2
 
-    call = stage.stub.WatchRun(run_pb2.WatchRunRequest(name=f"{third}/run"), timeout=60)
+    call: Any = stage.stub.WatchRun(run_pb2.WatchRunRequest(name=f"{third}/run"), timeout=60)
     seen: list[run_pb2.Run] = []
-    await _set_rate(stage, first, 0)
     try:
-        async for run in call:
-            seen.append(run)
-            if run.state == run_pb2.Run.TAILING:
-                break
+        seen.append(await call.read())  # before its turn can come
+        await _set_rate(stage, first, 0)
+        while seen[-1].state != run_pb2.Run.TAILING:
+            seen.append(await call.read())
     finally:
         call.cancel()
     states = [run.state for run in seen]

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -92,7 +92,8 @@ async def moving(stage: Stage) -> Moving:
         await stage.begin(version.name)
         await stage.in_state(version.name, "TAILING")
     await made.produce(100)
-    for version in (old, new):  # by the worker of the tail, which takes the place of the one that copied
+    for version in (old, new):
+        await stage.tailed(version.name)
         await stage.applied(version.name, len(made.records))
     return made
 
@@ -110,7 +111,7 @@ async def test_two_tails_are_compared_at_one_cut_while_both_go_on(stage: Stage) 
     both = await moving(stage)
     cuts, held = [], []
     async with both.fed():
-        for _ in range(10):
+        for _ in range(100):  # on a busy machine both may stand still for a while
             found = await stage.compare(both.old.name, both.new.name, sample_size=100)
             assert (found.state, found.aligned, found.exact) == (comparison_pb2.Comparison.FINISHED, True, True)
             (compared,) = found.ranges
@@ -124,6 +125,8 @@ async def test_two_tails_are_compared_at_one_cut_while_both_go_on(stage: Stage) 
                 assert one.new_values[0].int64_value == new[carrier].on_time
             cuts.append(sum(cut.values()))
             held.append(found.held_max.ToTimedelta().total_seconds())
+            if len(cuts) >= 10 and len(set(cuts)) > 5 and any(held):
+                break
     assert cuts == sorted(cuts)
     assert len(set(cuts)) > 5, "both went on"
     assert any(held)
@@ -136,8 +139,11 @@ async def test_two_tails_are_compared_at_one_cut_while_both_go_on(stage: Stage) 
 
 async def test_a_worker_that_dies_in_between_is_replaced_and_the_cut_stays_what_it_was(stage: Stage) -> None:
     both = await moving(stage)
+    before = [0, 0]
     async with both.fed():
         for attempt in itertools.count():
+            await _further(stage, both, before)  # deaths without any progress in between would fail the runs
+            before = [(await stage.get(version.name)).records for version in (both.old, both.new)]
             comparing = asyncio.create_task(
                 stage.compare(both.old.name, both.new.name, sample_size=100, align_within={"seconds": 30})
             )
@@ -154,9 +160,17 @@ async def test_a_worker_that_dies_in_between_is_replaced_and_the_cut_stays_what_
         await stage.applied(version.name, len(both.records))
 
 
+async def _further(stage: Stage, both: Moving, before: Sequence[int]) -> None:
+    async def both_are() -> bool:
+        now = [(await stage.get(version.name)).records for version in (both.old, both.new)]
+        return all(one > other for one, other in zip(now, before, strict=True))
+
+    await eventually(both_are, 60.0)
+
+
 async def test_a_run_that_does_not_come_to_the_cut_holds_nobody_for_longer_than_it_may(stage: Stage) -> None:
     both = await moving(stage)
-    frozen = worker_pids(os.getpid())
+    frozen = [await stage.tailed(version.name) for version in (both.old, both.new)]
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -171,7 +185,8 @@ async def test_a_run_that_does_not_come_to_the_cut_holds_nobody_for_longer_than_
         assert not listed.comparisons, "nothing was compared, so there is nothing to resume"
     finally:
         for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 async def test_who_waits_for_a_transaction_holds_for_no_longer_than_it_may(stage: Stage) -> None:
@@ -227,7 +242,7 @@ async def test_copies_whose_partitions_two_replicas_share(stage: Stage) -> None:
     await both.produce(20_000)
     async with replica(stage, "east") as east, replica(stage, "west") as west:
         for version in (both.old, both.new):
-            await east.begin(version.name, workers=1, rate_limit=400)
+            await east.begin(version.name, workers=1, rate_limit=200)
 
         async def shared() -> bool:
             for version in (both.old, both.new):
@@ -244,7 +259,7 @@ async def test_copies_whose_partitions_two_replicas_share(stage: Stage) -> None:
             old, new = both.rows_at(both.old, cut), both.rows_at(both.new, cut)
             changed = {carrier for carrier in old if old[carrier].on_time != new[carrier].on_time}
             assert {one.key[0].string_value for one in found.samples} == changed
-        assert await shared()
+        await eventually(shared)
 
 
 async def test_what_cannot_be_aligned_is_said_and_compared_as_it_stands_if_asked(stage: Stage) -> None:
@@ -509,7 +524,9 @@ async def test_ranges_are_compared_each_at_its_own_cut_and_a_resume_does_the_res
     assert stopped is not None
     assert stopped.state == comparison_pb2.Comparison.UNFINISHED
     steps = await stage.comparing("ResumeComparison", comparison_pb2.ResumeComparisonRequest(name=begun.name))
-    assert [one.ranges_done for one in steps] == [*range(stopped.ranges_done + 1, 6)]
+    done = [one.ranges_done for one in steps]
+    assert done == [*range(done[0], 6)]
+    assert done[0] > stopped.ranges_done  # the call that was broken off may have done one more meanwhile
     found = await stage.call("GetComparison", comparison_pb2.GetComparisonRequest(name=begun.name))
     assert list(found.ranges[: stopped.ranges_done]) == list(stopped.ranges), "only the unfinished ones were done"
     assert [one.number for one in found.ranges] == [*range(5)]
@@ -526,7 +543,7 @@ async def test_ranges_are_compared_each_at_its_own_cut_and_a_resume_does_the_res
 async def test_ranges_of_tables_that_move_have_cuts_of_their_own(stage: Stage) -> None:
     both = await moving(stage)
     async with both.fed():
-        for _ in range(10):  # on a busy machine both may stand still through all ranges
+        for _ in range(50):  # on a busy machine both may stand still through all ranges
             found = await stage.compare(both.old.name, both.new.name, range_rows=3)
             found = await stage.call("GetComparison", comparison_pb2.GetComparisonRequest(name=found.name))
             assert found.aligned

@@ -23,7 +23,7 @@ from tests.support.eventually import eventually
 from tests.support.proxy import TcpProxy
 from tests.support.topics import Record
 from tests.support.workers import worker_pids
-from turnout.errors import Unavailable
+from turnout.errors import TurnoutError, Unavailable
 from turnout.replayer.v1 import gate_pb2, run_pb2
 
 
@@ -45,12 +45,17 @@ async def test_a_killed_worker_is_replaced_at_once(stage: Stage) -> None:
     records = flights(20_000)
     await stage.kafka.produce(topic, records)
     v1 = stage.registry.register(aggregate_source(topic), 1)
-    await stage.begin(v1.name, rate_limit=3000)  # batches of 6,000: several are left when the first is seen
-    await _reading(stage, v1.name, 500)
-    pids = worker_pids(os.getpid())
-    assert len(pids) == 2
-    for pid in pids:
+    await stage.begin(v1.name, rate_limit=400)  # so that both are at it until they are killed
+    await _reading(stage, v1.name, 1)
+
+    async def both() -> list[int]:
+        pids = worker_pids(os.getpid())
+        assert len(pids) == 2, pids
+        return pids
+
+    for pid in await eventually(both):
         os.kill(pid, signal.SIGKILL)
+    await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{v1.name}/run", rate_limit=0))
     run = await stage.applied(v1.name, len(records))
     assert run.worker_restarts == 2
     await stage.in_state(v1.name, "TAILING")
@@ -120,12 +125,10 @@ async def test_secrets_are_in_neither_arguments_nor_environment(stage: Stage) ->
     os.environ["TURNOUT_POSTGRES"] = stage.postgres
     try:
         await stage.begin(v1.name)
-        await stage.in_state(v1.name, "TAILING")
+        await stage.tailed(v1.name)
     finally:
         del os.environ["TURNOUT_POSTGRES"]
-    await stage.kafka.produce(topic, flights(1, partitions=1))
-    await stage.applied(v1.name, 1)  # by the worker of the tail, which takes the place of the one that copied
-    (pid,) = worker_pids(os.getpid())
+    pid = await stage.tailed(v1.name)
     for name in ("cmdline", "environ"):
         content = Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8")
         assert "TURNOUT_POSTGRES" not in content
@@ -307,8 +310,8 @@ async def _once_deleted(stage: Stage, version: str) -> object:
     async def missing() -> bool:
         try:
             await stage.call("EstimateRun", run_pb2.EstimateRunRequest(version=version))
-        except Exception:
-            return True
+        except TurnoutError as error:
+            return error.reason == "TOPIC_NOT_FOUND"
         return False
 
     await eventually(missing)

@@ -40,7 +40,7 @@ async def test_builds_leave_the_pool_alone_and_few_go_on_at_a_time(postgres: str
             return bool(await store.pool.fetchval(BUILDING) == AT_A_TIME)
 
         await eventually(building)
-        free: list[asyncpg.Connection] = [await store.pool.acquire(timeout=5.0) for _ in range(POOL_SIZE_MAX)]
+        free: list[asyncpg.Connection] = [await store.pool.acquire(timeout=30.0) for _ in range(POOL_SIZE_MAX)]
         for connection in free:
             await store.pool.release(connection)
         assert await building()

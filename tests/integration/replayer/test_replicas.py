@@ -78,8 +78,13 @@ async def test_a_second_replica_shares_a_replay(stage: Stage) -> None:
         await _held(east, version.name, (east, 4))
         async with replica(stage, "west") as west:
             for ask in (east, west):
-                run = await _held(ask, version.name, (east, 2), (west, 2))
-                assert (run.workers, run.live_workers, run.live_replicas) == (1, 2, 2)
+                await _held(ask, version.name, (east, 2), (west, 2))
+
+                async def both_live(ask: Replica = ask) -> bool:
+                    run = await ask.get(version.name)
+                    return (run.workers, run.live_workers, run.live_replicas) == (1, 2, 2)
+
+                await eventually(both_live)
             run = await _finish(stage, west, version, records)
             assert run.worker_restarts == 0
 
