@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from turnout.contract import Contract, Expected, ExpectedColumn
 from turnout.errors import FailedPrecondition
 from turnout.results import VersionState
 
+PATIENT = timedelta(seconds=20)  # with a run that stands still for a moment on a busy machine
 AS_MEANT = Contract(columns=(ExpectedColumn("cents", Expected(1.0)),))
 
 RANDOM = '''
@@ -60,12 +62,12 @@ async def test_a_comparison_while_orders_come_and_what_it_is_evidence_for(client
 
     coming = asyncio.create_task(come())
     try:
-        found = await client.compare(JOB, 1, 2, contract=AS_MEANT)
+        found = await client.compare(JOB, 1, 2, contract=AS_MEANT, align_within=PATIENT)
         assert (found.finished, found.aligned, found.exact, found.passed) == (True, True, True, True)
-        wrong = await client.compare(JOB, 1, 2, contract=Contract())
+        wrong = await client.compare(JOB, 1, 2, contract=Contract(), align_within=PATIENT)
         assert wrong.passed is False
         steps = []
-        async with aclosing(client.comparing(JOB, 1, 2, range_rows=100)) as answers:
+        async with aclosing(client.comparing(JOB, 1, 2, range_rows=100, align_within=PATIENT)) as answers:
             async for answer in answers:
                 steps.append((answer.ranges_done, answer.finished))
         assert len(steps) >= 3
@@ -76,7 +78,7 @@ async def test_a_comparison_while_orders_come_and_what_it_is_evidence_for(client
         await coming
     gates = await client.check_gates(JOB, 2, baseline=1, comparison=True)
     assert [(gate.gate, gate.passed) for gate in gates.gates][-1] == ("comparison", False), "the newest one failed"
-    again = await client.compare(JOB, 1, 2, contract=AS_MEANT)
+    again = await client.compare(JOB, 1, 2, contract=AS_MEANT, align_within=PATIENT)
     gates = await client.check_gates(JOB, 2, baseline=1, comparison=True)
     assert gates.gates[-1].passed
     listed = [one.id async for one in client.list_comparisons(JOB, versions=[1, 2])]

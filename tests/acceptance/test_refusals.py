@@ -223,5 +223,5 @@ async def test_retirement_raced_against_rollback(client: Client, orders: Orders)
             await eventually(lambda: run_is(client, 1, RunState.TAILING), 60)
         # Towards the moment at which the other one wins: faster while that does not come about, then closer to it.
         repeated = outcomes[-2:-1] == outcomes[-1:]
-        step_s = min(step_s * 2, 0.05) if repeated else max(step_s / 2, 0.001)
+        step_s = min(step_s * 2, 0.4) if repeated else max(step_s / 2, 0.001)
         lead_s += -step_s if outcomes[-1] else step_s

@@ -20,7 +20,7 @@ from turnout.schema import table_name
 pytestmark = pytest.mark.parametrize("product", ["four processes"], indirect=True)
 
 TABLE = f"serving.{table_name(JOB, 1)}"
-RETAIN_FOR = timedelta(seconds=8)  # long enough to be seen, short enough to wait for
+RETAIN_FOR = timedelta(seconds=12)  # long enough to be seen, short enough to wait for
 
 
 async def replace_version_1(client: Client, orders: Orders) -> None:
@@ -134,7 +134,7 @@ async def test_the_switcher_killed_before_the_drop(
     client: Client, orders: Orders, product: ServiceProcesses, postgres: str
 ) -> None:
     await replace_version_1(client, orders)
-    await client.retire(JOB, 1, retain_for=timedelta(seconds=4), forgo_rollback=True)
+    await client.retire(JOB, 1, retain_for=timedelta(seconds=12), forgo_rollback=True)
     await at_step(client, RetirementStep.RETAIN, "retention")
     await product.kill("switcher")
     await at_step(client, RetirementStep.RETAIN, "switcher")

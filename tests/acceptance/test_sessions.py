@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.orders import JOB, USERS, Orders
 from tests.acceptance.test_life_cycle import caught_up, serve_version_1
+from tests.support.eventually import eventually
 from tests.support.processes import ServiceProcesses
 from turnout.client import Client, Direct
 from turnout.results import Read
@@ -63,6 +64,7 @@ async def test_sessions_through_cutover_split_and_rollback(
         readers = [Reader(one, f"unit-{n}") for one in (client, without_front) for n in range(4)]
         reading = [asyncio.create_task(reader.run(done)) for reader in readers]
         try:
+            await eventually(lambda: all_read(readers, 1))
             for turn in range(3):
                 await orders.produce(500)
                 await client.set_traffic(JOB, {1: 5_000, 2: 5_000}, override_gates=["catch-up"])
@@ -71,6 +73,7 @@ async def test_sessions_through_cutover_split_and_rollback(
                 assert len(change.adoptions) == 2
                 assert not change.fronts_not_counted
                 await orders.produce(500)
+                await eventually(lambda: all_read(readers, 2))
                 await client.roll_back(JOB)
                 assert not any(task.done() for task in reading), f"turn {turn}"
         finally:
@@ -78,3 +81,8 @@ async def test_sessions_through_cutover_split_and_rollback(
         await asyncio.gather(*reading)
     for reader in readers:
         assert set(reader.versions) == {1, 2}
+
+
+async def all_read(readers: list[Reader], version: int) -> bool:
+    """Whether each one was answered by the version last."""
+    return all(reader.versions[-1:] == [version] for reader in readers)

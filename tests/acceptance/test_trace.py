@@ -100,7 +100,7 @@ async def test_a_cutover_is_one_trace(
 
         [client_span] = [one for one in spans.get_finished_spans() if one.name.endswith("/CutOverRoute")]
         assert client_span.parent == called
-        found = await eventually(complete, 20)
+        found = await eventually(complete, 60)
         [first] = [one for _, one in found if one.name.endswith("/CutOverRoute")]
         assert first.parent_span_id == client_span.context.span_id.to_bytes(8)
 
@@ -128,4 +128,4 @@ async def test_the_command_line_begins_a_trace(
         async def arrived() -> bool:
             return any(service == "turnout-cli" for service, _ in received.spans) and await joined()
 
-        await eventually(arrived, 20)
+        await eventually(arrived, 60)

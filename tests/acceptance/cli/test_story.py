@@ -117,12 +117,12 @@ async def test_two_versions_side_by_side(program: Program, orders: Orders) -> No
     assert "at most 3,000 in 4 partitions" in (await program.run("estimate", JOB, "v2")).out
 
     # Held back, so that the gate refuses; then let go.
-    await program.run("apply", orders.code(2), "--workers", "2", "--rate", "100", "--no-watch")
+    await program.run("apply", orders.code(2), "--workers", "2", "--rate", "20", "--no-watch")
     refused = await program.run("cutover", JOB, "2", code=4)
     assert "  - catch-up" in refused.err
     assert "--override-gates catch-up" in refused.err
     assert "is paused" in (await program.run("run", "pause", JOB, "v2")).out
-    assert (await program.run("run", "resume", JOB, "v2", "-o", "json")).document["rate_limit"] == 100
+    assert (await program.run("run", "resume", JOB, "v2", "-o", "json")).document["rate_limit"] == 20
     assert "without a limit" in (await program.run("run", "rate", JOB, "v2", "0")).out
     watched = (await program.run("run", "watch", JOB, "v2", "-o", "json")).documents
     assert watched[-1]["state"] == "TAILING"
@@ -142,7 +142,7 @@ async def test_a_replay_waits_for_its_turn(program: Program, orders: Orders) -> 
     assert "1 of at most 1" not in (await program.run("capacity", "show")).out
     changed = (await program.run("capacity", "set", "--copies", "1", "--storage", "1TB", "-o", "json")).document
     assert (changed["copies_max"], changed["storage_bytes_max"], changed["read_p99_ratio_max"]) == (1, 10**12, 1.3)
-    await program.run("apply", orders.code(1), "--rate", "100", "--no-watch")
+    await program.run("apply", orders.code(1), "--rate", "5", "--no-watch")  # for longer than all that follows
 
     async def copies() -> bool:  # the queue waits for what Kafka says of the log, and lets the first one begin then
         return "copies   1 of at most 1" in (await program.run("capacity", "show")).out
