@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -25,8 +25,9 @@ from tests.support.processes import ServiceProcesses
 from tests.support.shared_stack import Addresses, SharedStack, addresses_of, session_stack, temporary_stack
 from tests.support.topics import Topics
 
-# How long an example takes depends on what else the machine does; a test that times out says nothing of the product.
-settings.register_profile("turnout", deadline=None)
+# How long an example takes, and making it, depends on what else the machine does; a test that times out says nothing of
+# the product.
+settings.register_profile("turnout", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("turnout")
 
 # A shell lets what it starts in the background ignore Ctrl-C, and so would every program that a test starts.

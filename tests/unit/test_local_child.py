@@ -55,7 +55,7 @@ async def _up(child: Child, command: list[str], lines: int = 1) -> list[str]:
 def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except OSError:  # gone, or going as it is read
         return False
 
 

@@ -12,7 +12,7 @@ from services.replayer.protocol import TopicPartition
 from turnout.testing import Message
 
 TP = TopicPartition("t", 2)
-LIMIT_S = 0.2
+LIMIT_S = 0.5
 
 
 def messages(count: int) -> list[Message]:
