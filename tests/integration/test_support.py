@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 
 import asyncpg
 import pytest
 
 from tests.support.databases import fresh_database, with_database
 from tests.support.eventually import eventually
+from tests.support.ports import listens, own_port
 from tests.support.proxy import TcpProxy
 from tests.support.topics import Record, Topics
 
@@ -53,6 +56,35 @@ async def test_topics(kafka: Topics) -> None:
     await kafka.produce(topic, [Record(b"a", partition=0), Record(b"b", b"key", 1), Record(None, b"key", 1)])
     assert await kafka.end_offsets(topic) == {0: 1, 1: 2}
     await kafka.delete(topic)
+
+
+_OTHER_SESSION = """
+import fcntl, sys
+from tests.support import ports
+try:
+    fcntl.lockf(ports._locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(sys.argv[1]))
+except OSError:
+    print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_a_port_is_given_once_and_who_listens_there_is_known(echo: asyncio.Server) -> None:
+    port = own_port()
+    assert own_port() != port
+    other = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _OTHER_SESSION, str(port)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert other.stdout is not None
+    assert await other.stdout.readline() == b"taken\n"
+    assert not listens(os.getpid(), port)
+    async with echo:
+        of_echo = echo.sockets[0].getsockname()[1]
+        assert listens(os.getpid(), of_echo)
+        assert not listens(other.pid, of_echo), "a stranger"
+    await other.communicate()
 
 
 @pytest.fixture

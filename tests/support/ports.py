@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import random
 import tempfile
@@ -16,26 +17,30 @@ __all__ = ["HOST", "listens", "own_port"]
 
 # Below the ports that a local stack chooses from, and below those of outgoing connections.
 _FIRST, _LAST = 10_000, 19_999
-_LOCKS = Path(tempfile.gettempdir()) / f"turnout-test-ports-{os.getuid()}"
+_LOCKS = Path(tempfile.gettempdir()) / f"turnout-test-ports-{os.getuid()}.lock"
 _LISTENS = "0A"
 
-_held: list[int] = []  # the locks of this process, which end with it
+_given: set[int] = set()
 
 
 def own_port() -> int:
     """A port that nobody listens on, and that no other call gives out as long as this process lives, in whichever test
     session: what was killed on it finds it free again, and whoever is not there is nobody."""
-    _LOCKS.mkdir(mode=0o700, exist_ok=True)
     ports = random.SystemRandom()
     while True:
         port = ports.randint(_FIRST, _LAST)
-        lock = os.open(_LOCKS / str(port), os.O_RDWR | os.O_CREAT, 0o600)  # no child inherits it
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_free(port):
-                _held.append(lock)
-                return port
-        os.close(lock)
+        with contextlib.suppress(OSError):  # another process has it
+            if port not in _given:
+                fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+                _given.add(port)
+                if is_free(port):
+                    return port
+
+
+@functools.cache
+def _locks() -> int:
+    """A file of which each byte is a port, locked by whom it was given to, until that process ends."""
+    return os.open(_LOCKS, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def listens(pid: int, port: int) -> bool:
