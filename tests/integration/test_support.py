@@ -84,7 +84,9 @@ async def test_a_port_is_given_once_and_who_listens_there_is_known(echo: asyncio
         of_echo = echo.sockets[0].getsockname()[1]
         assert listens(os.getpid(), of_echo)
         assert not listens(other.pid, of_echo), "a stranger"
-    await other.communicate()
+    assert other.stdin is not None
+    other.stdin.close()
+    assert await other.wait() == 0
 
 
 @pytest.fixture
