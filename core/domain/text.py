@@ -1,4 +1,4 @@
-"""Texts from outside: what can be stored at all, and how long each kind may be. Pure."""
+"""Texts from outside: what can be stored at all, and how long each kind may be; and texts for people. Pure."""
 
 from turnout.errors import InvalidInput
 
@@ -16,3 +16,8 @@ def text(value: str, field: str, length_max: int) -> str:
     if "\0" in value:
         raise InvalidInput("INVALID_TEXT", f"{field} holds a NUL character; leave it out.")
     return value
+
+
+def sentence(clause: str) -> str:
+    """A clause that begins with a word, not with a name, as a sentence; one that is a sentence already as it is."""
+    return f"{clause[:1].upper()}{clause[1:]}" + ("" if clause.endswith((".", "?", "!")) else ".")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from core.domain.text import sentence
 from services.replayer.compare import Plan, Totals
 from services.replayer.comparisons import Comparison, Range, Stood
 from services.replayer.convert import duration
@@ -58,7 +59,7 @@ def comparison_message(found: Comparison, *, ranges: int = 1, samples: bool = Tr
         state=comparison_pb2.Comparison.FINISHED if finished else comparison_pb2.Comparison.UNFINISHED,
         contract=contract_proto.to_proto(found.contract),
         verdict=_verdict(found.passed),
-        findings=found.findings,
+        findings=map(sentence, found.findings),
         aligned=found.aligned,
         exact=found.exact,
         rows_old=totals.rows_old,

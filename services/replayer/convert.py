@@ -6,6 +6,7 @@ from datetime import datetime
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from core.domain.text import sentence
 from services.replayer.budget import Books, Capacity
 from services.replayer.capacity import NAME as CAPACITY_NAME
 from services.replayer.capacity import Change
@@ -205,5 +206,5 @@ def capacity_message(capacity: Capacity, books: Books, rows_per_s: float) -> cap
 
 
 def gate_messages(gates: Sequence[Gate]) -> list[gate_pb2.Gate]:
-    """The answers of gates."""
-    return [gate_pb2.Gate(gate=one.gate, passed=one.passed, evidence=one.evidence) for one in gates]
+    """The answers of gates, whose evidence are clauses until here."""
+    return [gate_pb2.Gate(gate=one.gate, passed=one.passed, evidence=map(sentence, one.evidence)) for one in gates]

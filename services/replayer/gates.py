@@ -67,7 +67,8 @@ class Behind:
 
     def __str__(self) -> str:
         time = f" and {span(self.event_s)} of event time" if self.event_s > 0 else ""
-        return f"{self.tp.topic}/{self.tp.partition}: {self.offsets:,} offsets{time} behind {self.of}"
+        offsets = "1 offset" if self.offsets == 1 else f"{self.offsets:,} offsets"
+        return f"partition {self.tp.topic}/{self.tp.partition} is {offsets}{time} behind {self.of}"
 
 
 # --- catch-up -------------------------------------------------------------------------------------------------------
@@ -87,7 +88,7 @@ def catch_up(
     """
     if not samples or now_s - samples[-1].monotonic_s > limits.sample_age_s:
         return Gate(
-            CATCH_UP, False, ("nothing has been measured lately, for the database or Kafka is away; ask again",)
+            CATCH_UP, False, ("nothing has been measured lately, for the database or Kafka is away: ask again",)
         )
     against = list(_problems(candidate, baseline, samples, limits, outlook))
     if against:
@@ -293,7 +294,7 @@ def coverage(
     if against:
         return Gate(COVERAGE, False, tuple(against))
     if baseline is None:
-        return Gate(COVERAGE, True, ("the first version: there is nothing that it could lack",))
+        return Gate(COVERAGE, True, ("it is the first version: there is nothing that it could lack",))
     return Gate(
         COVERAGE,
         True,
@@ -320,8 +321,8 @@ def _coverage_problems(
             continue
         moved = True
         yield (
-            f"{tp.topic}/{tp.partition}: {baseline.label} begins at offset {begins:,}, {candidate.label} only at "
-            f"{ours:,}: readers would lose {ours - begins:,} offsets{_lost_time(tp, candidate, baseline)}"
+            f"partition {tp.topic}/{tp.partition}: {baseline.label} begins at offset {begins:,}, {candidate.label} "
+            f"only at {ours:,}: readers would lose {ours - begins:,} offsets{_lost_time(tp, candidate, baseline)}"
         )
     if moved:
         yield (
@@ -352,8 +353,9 @@ def _compaction_problems(candidate: Run, compacted: frozenset[str]) -> Iterator[
     for source in candidate.definition.topics:
         if source.topic in compacted:
             yield (
-                f"{source.topic} is compacted, so that older records of a key are gone: {_article(candidate)} computed "
-                f"from what is left differs from one that saw every record; override this gate if the latest is enough"
+                f"topic {source.topic} is compacted, so that older records of a key are gone: {_article(candidate)} "
+                f"computed from what is left differs from one that saw every record; override this gate if the latest "
+                f"is enough"
             )
 
 
@@ -375,20 +377,20 @@ class DerivedTypes:
 def schema(candidate: Run, baseline: Run | None, derived: DerivedTypes) -> Gate:
     """Whether whoever reads the baseline's table can read the candidate's."""
     if baseline is None:
-        return Gate(SCHEMA, True, ("the first version: nobody reads another table yet",))
+        return Gate(SCHEMA, True, ("it is the first version: nobody reads another table yet",))
     against, fine = [], []
     for one in difference(baseline.definition, candidate.definition):
         if one.breaking:
-            against.append(str(one))
+            against.append(f"column {one}")
         elif one.change is Change.ADDED:
-            fine.append(str(one))
+            fine.append(f"column {one}")
         elif derived.baseline.get(one.column) != derived.candidate.get(one.column):
             against.append(
-                f"{one.column}: type changed from {derived.baseline.get(one.column)} to "
+                f"column {one.column}: type changed from {derived.baseline.get(one.column)} to "
                 f"{derived.candidate.get(one.column)} with the expression it is derived by"
             )
         else:
-            fine.append(f"{one.column}: derived by another expression of the same type")
+            fine.append(f"column {one.column}: derived by another expression of the same type")
     if against:
         return Gate(SCHEMA, False, tuple(against))
     return Gate(SCHEMA, True, tuple(fine) or (f"the columns are those of {baseline.label}",))

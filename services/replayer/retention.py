@@ -226,7 +226,7 @@ def _speed(version: VersionId, tp: TopicPartition, samples: Sequence[Sample]) ->
 
 def _message(run: Run, tp: TopicPartition, in_s: float, why: str) -> str:
     when = f"in about {span(in_s)}" if in_s > 0 else "at any moment"
-    what = f"{tp.topic}/{tp.partition}: the log's start passes the run's position {when}, for {why}"
+    what = f"partition {tp.topic}/{tp.partition}: the log's start passes the run's position {when}, for {why}"
     if run.state is State.QUEUED:
         return f"{what}, and those records are lost to it: lengthen the retention, or raise the run's priority"
     what = f"{what}; then it fails"

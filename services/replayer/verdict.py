@@ -37,7 +37,7 @@ _Said = Iterator[tuple[bool, str]]  # whether it is as it should be, and what it
 
 def _of_columns(contract: Contract, plan: Plan, totals: Totals) -> _Said:
     for column, found in zip(plan.columns, totals.columns, strict=True):
-        yield from _held(column.name, "differs", found.rows, totals.both, contract.expected(column.name))
+        yield from _held(f"column {column.name}", "differs", found.rows, totals.both, contract.expected(column.name))
 
 
 def _of_sides(contract: Contract, totals: Totals) -> _Said:
@@ -99,7 +99,7 @@ def gate(candidate: str, baseline: str | None, evidence: Evidence | None, age_ma
     """Whether a comparison has shown that the candidate differs from the baseline as expected. The labels are those of
     `Run.label`."""
     if baseline is None:
-        return Gate(COMPARISON, True, ("the first version: there is nothing to compare it with",))
+        return Gate(COMPARISON, True, ("it is the first version: there is nothing to compare it with",))
     if evidence is None:
         return Gate(
             COMPARISON,
@@ -112,10 +112,10 @@ def gate(candidate: str, baseline: str | None, evidence: Evidence | None, age_ma
     told = f"{evidence.name}, {span(evidence.age.total_seconds())} old, at {evidence.cut}"
     against = list(_against(evidence, age_max))
     if against:
-        return Gate(COMPARISON, False, (*against, f"told by {told}"))
+        return Gate(COMPARISON, False, (*against, f"this is told by {told}"))
     if not evidence.exact:
         told += "; the tables begin at different offsets, and differ as expected all the same"
-    return Gate(COMPARISON, True, (*evidence.findings, f"told by {told}"))
+    return Gate(COMPARISON, True, (*evidence.findings, f"this is told by {told}"))
 
 
 def _against(evidence: Evidence, age_max: timedelta) -> Iterator[str]:

@@ -8,7 +8,7 @@ from services.switcher.records import GateAnswer
 from turnout.errors import FailedPrecondition, Violation
 from turnout.names import VersionId
 
-_NO_EVIDENCE = "no evidence was given"
+_NO_EVIDENCE = "No evidence was given."
 _NO_ANSWER = "The replayer gave no answer for this gate."
 
 

@@ -81,7 +81,7 @@ def shadow_gate(job: str, version: int, said: ShadowReport | None, overridden: f
     version from itself. What nobody has compared is not shown to be the same.
     """
     if said is None:
-        told = f"no live read was compared with it (`turnout shadow set {job} v{version}` begins)"
+        told = f"No live read was compared with it yet; `turnout shadow set {job} v{version}` begins."
         return answer(version, Said(SHADOW, False, (told,)), overridden)
     passed = said.counts.compared > 0 and said.verdict is not ShadowVerdict.DIFFERS
     return answer(version, Said(SHADOW, passed, (said.sentence,)), overridden)

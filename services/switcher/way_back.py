@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from core.domain.text import sentence
 from services.switcher.adoption import Front
 from services.switcher.gates import Said, answer, refuse_failed
 from services.switcher.questions import ROLLBACK
@@ -19,7 +20,7 @@ from turnout.routing import Route
 
 ALIVE = ("REPLAYING", "TAILING", "COMPLETED")
 """States of a run whose table is fresh, or as it is to stay."""
-_FIRST = "the first version: there is nothing to go back to"
+_FIRST = "It is the first version: there is nothing to go back to."
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def way_back_gate(change: Change, runs: Iterable[RunSeen], fronts: Sequence[Fron
     if back is None:
         return (answer(candidate, Said(ROLLBACK, True, (_FIRST,)), change.overridden),)
     against = [problem for run in runs if (problem := run_problem(job, run))] + unreadable(change, fronts)
-    told = f"a rollback would return to v{back.active_version}, whose run is alive and which every live front can read"
+    told = f"A rollback would return to v{back.active_version}, whose run is alive and which every live front can read."
     said = Said(ROLLBACK, not against, tuple(against) or (told,))
     return (answer(candidate, said, change.overridden),)
 
@@ -62,11 +63,11 @@ def run_problem(job: str, run: RunSeen) -> str:
     """Why a version would not be fresh to come back to; empty where it would."""
     version = VersionId(job, run.version)
     if run.problem:
-        return f"the run of {version} could not be looked at: {run.problem}"
+        return sentence(f"the run of {version} could not be looked at: {run.problem}")
     if run.state in ALIVE:
         return ""
     why = f" ({run.why})" if run.why else ""
-    return f"the run of {version} is {run.state}{why}, so that its table goes stale; resume it"
+    return f"The run of {version} is {run.state}{why}, so that its table goes stale: resume it."
 
 
 def unreadable(change: Change, fronts: Sequence[Front]) -> list[str]:
@@ -78,7 +79,7 @@ def unreadable(change: Change, fronts: Sequence[Front]) -> list[str]:
 
 def _blind(fronts: Iterable[Front]) -> list[str]:
     return [
-        f"the front {front.front} cannot read what a rollback would return to: {front.way_back_problem}"
+        sentence(f"the front {front.front} cannot read what a rollback would return to: {front.way_back_problem}")
         for front in fronts
         if front.live and front.way_back_problem
     ]
@@ -169,7 +170,7 @@ def readiness(
     named = [runs[version] for version in sorted(target.versions) if version in runs]
     told = [problem for run in named if (problem := run_problem(state.job, run))]
     told += _blind(fronts)
-    told += [run.retention for run in named if run.retention]
+    told += [sentence(run.retention) for run in named if run.retention]
     losing = [run.retention_time for run in named if run.retention_time is not None]
     back, active = runs.get(target.active_version), runs.get(state.route.active_version)
     return Readiness(

@@ -72,7 +72,7 @@ async def test_the_story_of_a_bounded_version(client: Client, orders: Orders, po
     with pytest.raises(FailedPrecondition) as refused:
         await client.cut_over(JOB, 1)
     assert {violation.type for violation in refused.value.violations} == {"catch-up"}
-    assert "version 1 never catches up: its range ends (" in refused.value.violations[0].description
+    assert "Version 1 never catches up: its range ends (" in refused.value.violations[0].description
     change = await client.roll_back(JOB)
     assert change.route.active_version == 1
     assert any("bounded range of the log: its table stays as it is" in warning for warning in change.warnings)

@@ -118,7 +118,7 @@ def of_gate(gate: Gate, passed: bool, evidence: Sequence[str]) -> Finding:
         return Finding(gate, GateVerdict.PASS, said or f"The gate {gate.value} passes.")
     verdict = GateVerdict.WAIT if gate is Gate.CATCH_UP else GateVerdict.FAIL
     if said and gate is Gate.SCHEMA:
-        said = f"The gate schema fails, column by column: {said}"
+        said = f"The gate schema fails. {said}"
     return Finding(gate, verdict, said or f"The gate {gate.value} fails and gives no evidence.")
 
 

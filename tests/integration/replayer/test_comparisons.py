@@ -322,7 +322,7 @@ async def test_a_contract_is_evidence_for_the_gate(stage: Stage) -> None:
     found = await stage.compare(v1, v2, contract={**EXPECTED, "only_new": {}})
     assert found.verdict == comparison_pb2.Comparison.FAILED
     assert list(found.findings) == [
-        "the new table alone was expected to show a difference, and there is none in 13 rows"
+        "The new table alone was expected to show a difference, and there is none in 13 rows."
     ]
     found = await stage.compare(v1, v2, contract={**EXPECTED, "tolerances": [{"column": "on_time", "absolute": 1e6}]})
     assert [one.rows for one in found.columns if one.column == "share"] == [found.rows_changed]

@@ -49,8 +49,8 @@ async def test_a_candidate_that_has_caught_up_passes_beside_a_live_feed(stage: S
     assert await eventually(passed_while_fed)
     gates = await _all_pass(stage, v2, v1)
     assert list(gates) == ["catch-up", "coverage", "schema"]
-    assert gates["catch-up"].evidence[0].startswith("all 4 partitions have been level with version 1")
-    assert gates["schema"].evidence == ["cancelled: added (int64, not null)"]
+    assert gates["catch-up"].evidence[0].startswith("All 4 partitions have been level with version 1")
+    assert gates["schema"].evidence == ["Column cancelled: added (int64, not null)."]
 
 
 async def test_asked_too_early_it_lists_the_partitions_and_their_lag(stage: Stage) -> None:
@@ -68,7 +68,8 @@ async def test_asked_too_early_it_lists_the_partitions_and_their_lag(stage: Stag
     assert gate is not None
     for partition in range(4):
         assert any(
-            line.startswith(f"{topic}/{partition}: ") and "behind version 1" in line for line in gate.evidence
+            line.startswith(f"Partition {topic}/{partition} is ") and "behind version 1" in line
+            for line in gate.evidence
         ), gate.evidence
 
 
@@ -80,7 +81,7 @@ async def test_a_paused_candidate_does_not_pass(stage: Stage) -> None:
     await _all_pass(stage, v2, v1)
     await stage.pause(v2)
     gate = (await stage.gates(v2, v1))["catch-up"]
-    assert gate.evidence == ["the run of version 2 is PAUSED: nothing keeps its table fresh; resume it"]
+    assert gate.evidence == ["The run of version 2 is PAUSED: nothing keeps its table fresh; resume it."]
 
 
 async def test_the_log_start_has_moved_since_version_1_began(stage: Stage) -> None:
@@ -93,7 +94,7 @@ async def test_the_log_start_has_moved_since_version_1_began(stage: Stage) -> No
     gate = (await stage.gates(v2, v1))["coverage"]
     assert not gate.passed
     assert gate.evidence[0].startswith(
-        f"{topic}/0: version 1 begins at offset 0, version 2 only at 120: readers would lose 120 offsets, written from "
+        f"Partition {topic}/0: version 1 begins at offset 0, version 2 only at 120: readers would lose 120 offsets, "
     )
     assert "not cut over silently" in gate.evidence[1]
     assert (await stage.gates(v1, v2))["coverage"].passed

@@ -59,8 +59,8 @@ async def test_it_begins_between_records_at_a_time(stage: Stage) -> None:
     coverage = (await stage.gates(late.name, whole.name))["coverage"]
     assert not coverage.passed
     assert coverage.evidence[0] == (
-        f"{topic}/0: version 1 begins at offset 0, version 2 only at 50: readers would lose 50 offsets, written from "
-        f"2026-03-01 00:00:00 to 2026-03-01 00:01:40 UTC"
+        f"Partition {topic}/0: version 1 begins at offset 0, version 2 only at 50: readers would lose 50 offsets, "
+        f"written from 2026-03-01 00:00:00 to 2026-03-01 00:01:40 UTC."
     )
     assert (await stage.gates(whole.name, late.name))["coverage"].passed
 
@@ -256,14 +256,14 @@ async def test_a_bounded_candidate_at_the_gates(stage: Stage) -> None:
     catch_up = (await stage.gates(bounded.name, whole.name))["catch-up"]
     assert not catch_up.passed
     assert list(catch_up.evidence) == [
-        f"version 2 never catches up: its range ends ({topic}/0 at offset 200, {topic}/1 at offset 200), and that of "
-        f"version 1 goes further; it is 0 offsets behind now"
+        f"Version 2 never catches up: its range ends ({topic}/0 at offset 200, {topic}/1 at offset 200), and that of "
+        f"version 1 goes further; it is 0 offsets behind now."
     ]
     for candidate, baseline in ((bounded, None), (same, bounded), (bounded, same), (bounded, shorter)):
         gates = await stage.gates(candidate.name, baseline.name if baseline is not None else "")
         assert all(gate.passed for gate in gates.values()), gates
     catch_up = (await stage.gates(shorter.name, same.name))["catch-up"]
-    assert [line.split(": ")[0] for line in catch_up.evidence] == [f"{topic}/1"]
+    assert [line.split(" is ")[0] for line in catch_up.evidence] == [f"Partition {topic}/1"]
     for old, new, exact in ((bounded, same, True), (whole, same, True), (shorter, same, False)):
         assert (await stage.compare(old.name, new.name, allow_unaligned=True)).exact is exact
     await stage.kafka.produce(topic, flights(50, first=400, partitions=2))

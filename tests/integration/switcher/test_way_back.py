@@ -25,7 +25,7 @@ async def test_a_run_that_is_not_alive_is_no_way_back(
         refusal = await refused(switcher.cut_over(2, validate_only=validate_only))
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "GATES_FAILED")
         assert [(kind, subject) for kind, subject, _ in refusal.violations] == [("rollback", V2)]
-        assert f"the run of carrier-punctuality v1 is {state}" in refusal.message
+        assert f"The run of carrier-punctuality v1 is {state}" in refusal.message
     change = await switcher.cut_over(2, override_gates=["rollback"])
     assert [(gate.passed, gate.overridden) for gate in change.gates if gate.gate == "rollback"] == [(False, True)]
     (audit, _) = (await switcher.changes()).route_changes
@@ -51,7 +51,7 @@ async def test_a_front_that_cannot_read_it_back_refuses(switcher: Switcher, make
         (
             "rollback",
             V2,
-            "the front front-blind cannot read what a rollback would return to: carrier-punctuality v1 has no table",
+            "The front front-blind cannot read what a rollback would return to: carrier-punctuality v1 has no table.",
         )
     ]
     assert list(good.proposals[-1].way_back_versions) == [1]
@@ -179,7 +179,7 @@ async def test_readiness_tells_which_fronts_cannot_read_it_back(switcher: Switch
     await blind.report(proposal.proposal, front_pb2.Report.PREPARED)
     await change
     await blind.report(proposal.proposal, front_pb2.Report.PREPARED, "carrier-punctuality v1 has no table")
-    told = "the front front-blind cannot read what a rollback would return to: carrier-punctuality v1 has no table"
+    told = "The front front-blind cannot read what a rollback would return to: carrier-punctuality v1 has no table."
 
     async def known() -> bool:
         ready = await switcher.readiness()
@@ -235,13 +235,13 @@ async def test_readiness_in_figures(switcher: Switcher, replayer: ReplayerOnDema
     assert differing.comparison == found.name
     assert differing.compare_time.ToDatetime(UTC) == datetime(2026, 1, 2, tzinfo=UTC)
     replayer.runs[RUN].state = run_pb2.Run.STOPPED
-    replayer.runs[RUN].retention_risk.message = "flights/0 loses records in two days."
+    replayer.runs[RUN].retention_risk.message = "partition flights/0 loses records in two days"
     replayer.runs[RUN].retention_risk.crossing_time.FromDatetime(datetime(2026, 1, 3, tzinfo=UTC))
     ready = await switcher.readiness()
     assert ready.possible
     assert [problem.split(",")[0] for problem in ready.problems] == [
-        "the run of carrier-punctuality v1 is STOPPED",
-        "flights/0 loses records in two days.",
+        "The run of carrier-punctuality v1 is STOPPED",
+        "Partition flights/0 loses records in two days.",
     ]
     assert ready.fresh_until.ToDatetime(UTC) == datetime(2026, 1, 3, tzinfo=UTC)
     await switcher.release(V1, forgo_rollback=True)

@@ -217,9 +217,9 @@ WIDE = replace(
 )
 AT_RISK = replace(
     RUN,
-    status_message="waits for Kafka; flights/1: the log's start passes the run's position in about 40 min",
+    status_message="waits for Kafka; partition flights/1: the log's start passes the run's position in about 40 min",
     retention_risk=RetentionRisk(
-        "flights", 1, NOON, "flights/1: the log's start passes the run's position in about 40 min"
+        "flights", 1, NOON, "partition flights/1: the log's start passes the run's position in about 40 min"
     ),
     throttle=Throttle(
         ThrottleReason.READ_LATENCY, 5000.0, "reads take 31 ms at the 99th percentile, 1.6 times their quiet value"
@@ -233,7 +233,7 @@ ROUTE = Route(JOB, 3, 2, {2: 9_000, 3: 1_000}, "salt", (Interval(0, 2**32, 2, 1)
 READINESS = RollbackReadiness(
     job=JOB,
     possible=True,
-    problems=("the run of carrier-punctuality v1 is STOPPED, so that its table goes stale; resume it",),
+    problems=("The run of carrier-punctuality v1 is STOPPED, so that its table goes stale: resume it.",),
     version=1,
     weights={1: 9_000, 2: 1_000},
     staleness=Staleness(12_034, timedelta(minutes=3)),

@@ -238,7 +238,10 @@ VIEWS: dict[str, RenderableType] = {
             samples.COMPARISON,
             contract=samples.CONTRACT,
             passed=True,
-            findings=("on_time differs: 143 of 185, as expected", "name differs: 1 of 185, as expected"),
+            findings=(
+                "Column on_time differs: 143 of 185, as expected.",
+                "Column name differs: 1 of 185, as expected.",
+            ),
             samples=(),
             ranges=(replace(samples.CUT, last_key=("UA", "2013-01-01")), samples.CUT),
             ranges_done=2,
@@ -250,7 +253,7 @@ VIEWS: dict[str, RenderableType] = {
             samples.COMPARISON,
             contract=samples.CONTRACT,
             passed=False,
-            findings=("the new table alone has rows: 1 of 186, which the contract does not expect",),
+            findings=("The new table alone has rows: 1 of 186, which the contract does not expect.",),
             samples=(),
         )
     ),
@@ -261,7 +264,7 @@ VIEWS: dict[str, RenderableType] = {
         [
             samples.COMPARISON,
             replace(samples.COMPARISON, id="ba9876543210", finished=False, aligned=False),
-            replace(samples.COMPARISON, passed=True, findings=("nothing differs",)),
+            replace(samples.COMPARISON, passed=True, findings=("Nothing differs.",)),
             replace(samples.COMPARISON, passed=False, findings=("on_time differs: 143 of 185, which is not expected",)),
         ]
     ),

@@ -27,19 +27,25 @@ def test_the_first_then_every_few_seconds_then_changes_and_the_end() -> None:
 
 
 def test_only_the_catch_up_gate_is_waited_for() -> None:
-    level = Gate("catch-up", 2, False, False, ("flights/0: 3 offsets behind v1", "it has stood level for 0.2 s only"))
+    level = Gate(
+        "catch-up",
+        2,
+        False,
+        False,
+        ("Partition flights/0 is 3 offsets behind v1.", "It has stood level for 0.2 s only."),
+    )
     coverage = Gate("coverage", 2, False, False, ("readers would lose 23 offsets",))
     waiting = Standing(VersionState.REGISTERED, False, (level, coverage))
-    assert waiting.waiting_for == "flights/0: 3 offsets behind v1; it has stood level for 0.2 s only"
+    assert waiting.waiting_for == "Partition flights/0 is 3 offsets behind v1. It has stood level for 0.2 s only."
     assert Standing(VersionState.REGISTERED, False, (CATCH_UP, coverage)).waiting_for == ""
 
 
 def test_a_cutover_is_advised_only_where_it_would_be_accepted() -> None:
     command = f"`turnout cutover {JOB} v2` makes it serve all readers."
     assert caught_up(TAILING, Standing(VersionState.REGISTERED, False, (CATCH_UP,))).endswith(command)
-    schema = Gate("schema", 2, False, False, ("flights: removed",))
+    schema = Gate("schema", 2, False, False, ("Column flights: removed.",))
     refused = caught_up(TAILING, Standing(VersionState.REGISTERED, False, (CATCH_UP, schema)))
-    assert refused.endswith("would still be refused by schema: flights: removed.")
+    assert refused.endswith("would still be refused by schema: Column flights: removed.")
     assert caught_up(TAILING, Standing(VersionState.REGISTERED, True, ())).endswith("It is the active version.")
     completed = replace(TAILING, state=RunState.COMPLETED)
     assert caught_up(completed, Standing(VersionState.REGISTERED, False, (CATCH_UP,))) == (
@@ -48,9 +54,9 @@ def test_a_cutover_is_advised_only_where_it_would_be_accepted() -> None:
     empty = caught_up(replace(completed, records=0), Standing(VersionState.REGISTERED, False, (CATCH_UP,)))
     assert "The range holds no record" in empty
     assert "cutover" not in empty
-    never = replace(CATCH_UP, passed=False, evidence=("flights/0: its range ends at 5",))
+    never = replace(CATCH_UP, passed=False, evidence=("Its range ends at 5.",))
     assert caught_up(completed, Standing(VersionState.REGISTERED, False, (never,))).endswith(
-        "would be refused by catch-up: flights/0: its range ends at 5."
+        "would be refused by catch-up: Its range ends at 5."
     )
     retiring = caught_up(TAILING, Standing(VersionState.RETIRING, False, ()))
     assert "cutover" not in retiring

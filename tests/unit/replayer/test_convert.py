@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from services.replayer.convert import duration, run_message
+from services.replayer.convert import duration, gate_messages, run_message
 from services.replayer.forecast import Forecast
+from services.replayer.gates import Gate
 from services.replayer.outlook import Outlook
 from services.replayer.retention import Risk
 from services.replayer.states import State
@@ -86,3 +87,12 @@ def test_a_run_whose_workers_have_not_ended_yet_says_so(state: State) -> None:
     assert "workers that have not ended yet: 1;" in left.status_message
     gone = run_message(made, [sample([(made, {0: at(60)})], {0: 100})], "", Outlook())
     assert gone.status_message == ""
+
+
+def test_the_evidence_of_gates_is_told_in_sentences() -> None:
+    clauses = ("partition flights/0 is 7 offsets behind version 1", "the run has FAILED (X): The disk is full.")
+    [told] = gate_messages([Gate("catch-up", False, clauses)])
+    assert list(told.evidence) == [
+        "Partition flights/0 is 7 offsets behind version 1.",
+        "The run has FAILED (X): The disk is full.",
+    ]

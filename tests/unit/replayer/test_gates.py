@@ -85,7 +85,7 @@ def test_it_may_lack_what_came_within_the_allowed_lag(lag: int, passes: bool) ->
 def test_and_no_more_event_time_than_allowed(event_lag_s: float, passes: bool) -> None:
     gate = _asked(_moving(10, event_lag_s=event_lag_s))
     assert gate.passed is passes
-    assert passes or gate.evidence[0] == "flights/0: 10 offsets and 5.1 s of event time behind version 1"
+    assert passes or gate.evidence[0] == "partition flights/0 is 10 offsets and 5.1 s of event time behind version 1"
 
 
 def test_event_times_in_the_future_count_as_now() -> None:
@@ -138,7 +138,7 @@ def test_a_baseline_that_runs_away_from_the_known_end_of_the_log() -> None:
     made = [(at(100), at(100 + 3000 * step), 100) for step in range(14)]
     gate = _asked(_steady(*made, every_s=0.25))
     assert not gate.passed
-    assert _says(gate, "flights/0: 39,000 offsets behind version 1")
+    assert _says(gate, "partition flights/0 is 39,000 offsets behind version 1")
 
 
 def test_every_partition_behind_is_listed_with_its_numbers() -> None:
@@ -146,15 +146,17 @@ def test_every_partition_behind_is_listed_with_its_numbers() -> None:
     theirs = {0: at(100), 1: at(40_162, event_s=0), 3: at(1000)}
     samples = [sample([(V2, ours), (V1, theirs)], dict.fromkeys(ours, 50000), at_s=s / 2) for s in range(3)]
     gate = _asked(samples)
-    assert "flights/1: 40,112 offsets and 60 s of event time behind version 1" in gate.evidence
-    assert "flights/3: 993 offsets behind version 1" in gate.evidence
+    assert "partition flights/1 is 40,112 offsets and 60 s of event time behind version 1" in gate.evidence
+    assert "partition flights/3 is 993 offsets behind version 1" in gate.evidence
     assert not _says(gate, "flights/0")
 
 
 def test_a_partition_not_yet_taken_up() -> None:
     runs = [(V2, {0: at(100)}), (V1, {0: at(100), 1: at(30)})]
     gate = _asked([sample(runs, {0: 100, 1: 100}, at_s=s / 2) for s in range(3)])
-    assert _says(gate, "flights/1: 30 offsets behind version 1, for it has not taken up this new partition yet")
+    assert _says(
+        gate, "partition flights/1 is 30 offsets behind version 1, for it has not taken up this new partition yet"
+    )
 
 
 # --- catch-up: over time --------------------------------------------------------------------------------------------
@@ -299,7 +301,7 @@ def test_a_first_version_of_a_bounded_range_passes_once_it_is_complete() -> None
     reading = _asked(_steady(*[(at(60, until=100), None, 900)] * 10), None, run(2, State.REPLAYING))
     assert reading.evidence[:2] == (
         "the run of version 2 is REPLAYING, still copying the retained log",
-        "flights/0: 40 offsets behind the end of its range, offset 100",
+        "partition flights/0 is 40 offsets behind the end of its range, offset 100",
     )
 
 
@@ -309,7 +311,7 @@ def test_beside_a_version_that_goes_further_it_never_catches_up(theirs: Position
     assert not gate.passed
     further = "has no end" if theirs.range_end is None else f"goes on to {theirs.range_end}"
     assert gate.evidence == (
-        f"flights/0: {max(0, theirs.next_offset - 100)} offsets behind version 1, and it never catches up: "
+        f"partition flights/0 is {max(0, theirs.next_offset - 100)} offsets behind version 1, and it never catches up: "
         f"the range of version 2 ends at offset 100, and that of version 1 {further}",
     )
 
@@ -341,7 +343,9 @@ def test_a_partition_that_the_range_leaves_out() -> None:
         sample([(V2, {0: at(100, until=100)}), (V1, {0: at(100, until=100), 1: at(5, until=5)})], {0: 900, 1: 9})
     ]
     gate = _asked(samples, V1, DONE)
-    assert gate.evidence == ("flights/1: 5 offsets behind version 1, for its range leaves this partition out",)
+    assert gate.evidence == (
+        "partition flights/1 is 5 offsets behind version 1, for its range leaves this partition out",
+    )
 
 
 @pytest.mark.parametrize(("ours", "over"), [(at(99, until=100), False), (at(100, until=100), True)])
@@ -359,8 +363,8 @@ def test_coverage_names_the_span_that_would_be_lost() -> None:
     gate = coverage(v2, v1, {tp(0): 1200, tp(1): 0}, {tp(0): 0, tp(1): 0})
     assert not gate.passed
     assert gate.evidence == (
-        "flights/0: version 1 begins at offset 0, version 2 only at 1,200: readers would lose 1,200 offsets, written "
-        "from 2024-02-01 12:00:00 to 2025-12-02 12:00:00 UTC",
+        "partition flights/0: version 1 begins at offset 0, version 2 only at 1,200: readers would lose 1,200 offsets, "
+        "written from 2024-02-01 12:00:00 to 2025-12-02 12:00:00 UTC",
         "the log start has moved since version 1 began: version 2 is not cut over silently; override this gate if "
         "readers may lose that span",
     )
@@ -415,7 +419,7 @@ def test_added_columns_are_fine() -> None:
     after = replace(V2, definition=definition(COUNT, Column("cancelled", ColumnType.INT64, merge=Merge.SUM)))
     gate = _schema(V1, after)
     assert gate.passed
-    assert gate.evidence == ("cancelled: added (int64, not null)",)
+    assert gate.evidence == ("column cancelled: added (int64, not null)",)
 
 
 @pytest.mark.parametrize(

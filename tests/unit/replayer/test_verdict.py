@@ -80,8 +80,8 @@ def test_everything_that_speaks_against_it_is_said() -> None:
     assert found == Verdict(
         False,
         (
-            "flights differs: 3 of 100, which the contract does not expect",
-            "on_time differs: 50 of 100 (50.00%), and 1.00% are allowed",
+            "column flights differs: 3 of 100, which the contract does not expect",
+            "column on_time differs: 50 of 100 (50.00%), and 1.00% are allowed",
             "the old table alone has rows: 1 of 101, which the contract does not expect",
             "the new table alone has rows: 2 of 102, which the contract does not expect",
         ),
@@ -135,7 +135,7 @@ def test_the_gate_tells_the_comparison_its_age_and_its_cut() -> None:
     assert found.passed
     assert found.evidence == (
         "on_time differs: 3 of 100, as expected",
-        "told by jobs/a/comparisons/0123456789ab, 5 min old, at flights/0 to 77,000",
+        "this is told by jobs/a/comparisons/0123456789ab, 5 min old, at flights/0 to 77,000",
     )
 
 

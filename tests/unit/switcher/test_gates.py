@@ -42,7 +42,7 @@ def test_several_gates_are_all_told() -> None:
 
 
 def test_a_gate_without_evidence_is_refused_too() -> None:
-    with pytest.raises(FailedPrecondition, match="no evidence was given") as caught:
+    with pytest.raises(FailedPrecondition, match="No evidence was given") as caught:
         refuse_failed("flights", [GateAnswer("holdout", 2, False, False, ())])
     assert [violation.type for violation in caught.value.violations] == ["holdout"]
 

@@ -40,22 +40,22 @@ def test_a_way_back_needs_a_run_that_is_alive(state: str) -> None:
     assert (gate.gate, gate.version, gate.passed) == ("rollback", 2, state in ALIVE)
     if not gate.passed:
         assert gate.evidence == (
-            f"the run of flights v1 is {state} (disk full), so that its table goes stale; resume it",
+            f"The run of flights v1 is {state} (disk full), so that its table goes stale: resume it.",
         )
 
 
 def test_a_run_that_cannot_be_looked_at_proves_nothing() -> None:
     (gate,) = way_back_gate(CUT, [RunSeen(1, problem="flights v1 has no run.")], [])
     assert not gate.passed
-    assert gate.evidence == ("the run of flights v1 could not be looked at: flights v1 has no run.",)
+    assert gate.evidence == ("The run of flights v1 could not be looked at: flights v1 has no run.",)
 
 
 def test_every_live_front_must_be_able_to_read_it_back() -> None:
     assert way_back_gate(CUT, [at(1, 5)], [LIVE, GONE])[0].passed
     (gate,) = way_back_gate(CUT, [at(1, 5)], [LIVE, BLIND])
-    assert gate.evidence == ("the front front-2 cannot read what a rollback would return to: v1 has no table",)
+    assert gate.evidence == ("The front front-2 cannot read what a rollback would return to: v1 has no table.",)
     refuse_unreadable(CUT, [LIVE, GONE])
-    with pytest.raises(FailedPrecondition, match="could not be rolled back: the front front-2"):
+    with pytest.raises(FailedPrecondition, match="could not be rolled back: The front front-2"):
         refuse_unreadable(CUT, [LIVE, BLIND])
 
 
@@ -68,7 +68,7 @@ def test_it_can_be_passed_over_by_name() -> None:
 
 def test_only_a_cutover_is_asked_and_the_first_one_passes() -> None:
     (first,) = way_back_gate(changed(NONE, CutOver(1)), [], [BLIND])
-    assert (first.passed, first.evidence) == (True, ("the first version: there is nothing to go back to",))
+    assert (first.passed, first.evidence) == (True, ("It is the first version: there is nothing to go back to.",))
     others: list[Change] = [changed(MOVED, RollBack()), changed(FIRST, SetTraffic(((1, 9000), (2, 1000))))]
     for change in others:
         assert way_back_gate(change, [RunSeen(1, "FAILED")], [BLIND]) == ()
@@ -106,7 +106,7 @@ def test_readiness_says_what_speaks_against_it() -> None:
     assert ready_of(MOVED, at(1, 5), at(2, 9)) == (True, ())
     possible, problems = ready_of(MOVED, at(1, 5, state="STOPPED"), at(2, 9))
     assert possible, "a rollback resumes a stopped run"
-    assert problems == ("the run of flights v1 is STOPPED, so that its table goes stale; resume it",)
+    assert problems == ("The run of flights v1 is STOPPED, so that its table goes stale: resume it.",)
 
 
 def test_readiness_in_figures() -> None:
@@ -117,7 +117,7 @@ def test_readiness_in_figures() -> None:
     assert ready.staleness is not None
     assert (ready.staleness.offsets, ready.staleness.event_time) == (7, timedelta(seconds=90))
     assert (ready.lag, ready.fresh_until, ready.protected_until) == (70, crossing, NOW + DAY)
-    assert "soon" in ready.problems
+    assert "Soon." in ready.problems
 
 
 def test_a_forgone_way_back_is_no_way_back() -> None:

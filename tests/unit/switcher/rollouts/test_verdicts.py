@@ -106,7 +106,7 @@ def test_an_experiment_answers_all_of_its_gates(verdict: decision.Verdict) -> No
 def test_a_candidate_that_is_behind_may_catch_up_and_one_that_lacks_something_may_not(
     gate: Gate, passed: bool, verdict: GateVerdict
 ) -> None:
-    begin = "The gate schema fails, column by column: " if gate is Gate.SCHEMA else ""
+    begin = "The gate schema fails. " if gate is Gate.SCHEMA else ""
     assert of_gate(gate, passed, ("One", "Two.")) == Finding(gate, verdict, f"{begin}One; Two.")
     assert of_gate(gate, passed, ()).sentence
 

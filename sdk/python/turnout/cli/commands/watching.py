@@ -53,9 +53,7 @@ class Standing:
     @property
     def waiting_for(self) -> str:
         """Why the run has not caught up; empty = it has."""
-        return "; ".join(
-            text for one in self.gates if one.gate == _CATCH_UP and not one.passed for text in one.evidence
-        )
+        return " ".join(text for one in self.gates if one.gate == _CATCH_UP and not one.passed for text in one.evidence)
 
 
 async def watch(session: Session, client: Client, job: str, version: int, *, follow: bool) -> int:
@@ -147,6 +145,6 @@ def caught_up(run: Run, standing: Standing) -> str:
     refusing = [one for one in standing.gates if not one.passed]
     if refusing:
         names = " and ".join(one.gate for one in refusing)
-        why = "; ".join(text for one in refusing for text in one.evidence)
-        return f"{done} {command} would {still}be refused by {names}: {why}."
+        why = " ".join(text for one in refusing for text in one.evidence)
+        return f"{done} {command} would {still}be refused by {names}: {why}"
     return f"{done} {command} makes it serve all readers."

@@ -112,7 +112,7 @@ def _outcome(found: Comparison) -> str:
         return f"not finished, {plural(found.ranges_done, 'range')} done"
     if found.passed is None:
         return "no contract"
-    return "as expected" if found.passed else "; ".join(found.findings)
+    return "as expected" if found.passed else " ".join(found.findings)
 
 
 def _counts(found: Comparison) -> RenderableType:
@@ -186,8 +186,8 @@ def _verdict(found: Comparison) -> Text:
     if found.passed is None:
         return Text("Not judged: no contract says what may differ.", style="dim")
     if found.passed:
-        return Text(f"As expected: {'; '.join(found.findings)}.", style="green")
-    return Text(f"Not as expected: {'; '.join(found.findings)}.", style="red")
+        return Text(f"As expected. {' '.join(found.findings)}", style="green")
+    return Text(f"Not as expected. {' '.join(found.findings)}", style="red")
 
 
 def _exactness(found: Comparison) -> Text:
