@@ -457,7 +457,22 @@ def _roll_back(state: State, command: RollBack) -> Change:
     if closed := sorted(target.versions & state.released):
         raise way_back_closed(state.job, closed[0])
     back = replace(target, epoch=route.epoch + 1, required_gates=route.required_gates)
-    return Change(back, None, None, emergency=True)
+    return Change(back, None, None, warnings=_over_the_head(route), emergency=True)
+
+
+def _over_the_head(route: Route) -> tuple[str, ...]:
+    """What a rollback means for the owner of the route that it leaves; nothing where there is none."""
+    if not route.owner:
+        return ()
+    kind, name = _owner_of(route)
+    then = "ends" if kind == "experiment" else "ends, or waits for a person where its candidate was not active yet"
+    return (f"The {kind} {name} owns the route no more after it, and {then}.",)
+
+
+def _owner_of(route: Route) -> tuple[str, str]:
+    """What owns the route, such as "experiment", and its name."""
+    kind, _, name = route.owner.removeprefix(f"jobs/{route.job}/").partition("s/")
+    return kind, name
 
 
 def _release(state: State, command: Release, now: datetime) -> MarkReleased | Nothing:
@@ -504,7 +519,7 @@ def _existing(state: State, etag: str) -> Route:
 def refuse_owned(route: Route, allowed: bool) -> None:
     """FailedPrecondition (ROUTE_OWNED) where something owns the route, unless the caller may go over its head."""
     if route.owner and not allowed:
-        kind, _, name = route.owner.removeprefix(f"jobs/{route.job}/").partition("s/")
+        kind, name = _owner_of(route)
         raise FailedPrecondition(
             "ROUTE_OWNED",
             f"The {kind} {name} owns the route of {route.job} and moves its weights itself. "

@@ -161,7 +161,7 @@ def readiness(
     could not read the way back then does not make a rollback impossible: it may be able to now, and is asked by it.
     """
     try:
-        decide(state, RollBack(), now, timedelta())
+        change = decide(state, RollBack(), now, timedelta())
     except TurnoutError as error:
         return Readiness(False, (error.message,))
     target = state.open_way_back
@@ -170,6 +170,7 @@ def readiness(
     named = [runs[version] for version in sorted(target.versions) if version in runs]
     told = [problem for run in named if (problem := run_problem(state.job, run))]
     told += _blind(fronts)
+    told += change.warnings if isinstance(change, Change) else ()
     told += [sentence(run.retention) for run in named if run.retention]
     losing = [run.retention_time for run in named if run.retention_time is not None]
     back, active = runs.get(target.active_version), runs.get(state.route.active_version)

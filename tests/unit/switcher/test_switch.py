@@ -27,6 +27,7 @@ from services.switcher.switch import (
     decide,
     etag_of,
 )
+from services.switcher.way_back import readiness
 from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, TurnoutError
 from turnout.routing import WHOLE, Arm, Experiment, Route, Units
 
@@ -468,8 +469,18 @@ class TestOwnedRoute:
         assert back is not None
         assert back.arms == (Arm(1, 9500), Arm(2, 500))
 
-    def test_a_rollback_needs_nobodys_leave(self) -> None:
+    def test_a_rollback_needs_nobodys_leave_and_says_whose_head_it_goes_over(self) -> None:
         owned = after(MOVED, Conduct(self.NAME, ((2, 9500), (3, 500)), self.NAME, replace(self.EXPERIMENT)))
+        told = "The experiment e owns the route no more after it, and ends."
+        assert changed(owned, RollBack()).warnings == (told,)
+        assert told in readiness(owned, NOW, {}, None).problems
+        assert changed(MOVED, RollBack()).warnings == readiness(MOVED, NOW, {}, None).problems == ()
+        rollout = "jobs/flights/rollouts/r"
+        owned = after(MOVED, Conduct(rollout, ((2, 9500), (3, 500)), rollout, None))
+        assert (
+            "The rollout r owns the route no more after it, and ends, or waits"
+            in changed(owned, RollBack()).warnings[0]
+        )
         route = after(owned, RollBack()).route
         assert route is not None
         assert route.active_version == 1
