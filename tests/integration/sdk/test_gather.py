@@ -17,7 +17,7 @@ from turnout.client import Client
 from turnout.client.batches import reads_of, rows_of
 from turnout.client.gather import KEYS_MAX
 from turnout.column_values import column_of, values_of
-from turnout.errors import InvalidInput, NotFound, TurnoutError, Unavailable
+from turnout.errors import FailedPrecondition, InvalidInput, NotFound, TurnoutError, Unavailable
 from turnout.kinds import Kind
 from turnout.query.v1 import query_pb2 as pb
 from turnout.query.v1 import query_pb2_grpc
@@ -240,6 +240,13 @@ async def test_a_version_that_is_away_costs_the_others_nothing(front: Front, cli
     assert front.calls.count(sorted(keys)) == 1  # only the key that stands alone is tried again
     front.refuses = {}
     assert await tasks[1] == expected(1)
+
+
+async def test_a_version_that_the_front_may_not_read_fails_its_own_readers_alone(front: Front, client: Client) -> None:
+    front.refuses = {1: FailedPrecondition("POSTGRES_DENIED", "The PostgreSQL user may not read version 2.")}
+    keys = (0, 1, 2, 4)
+    answers = await asyncio.gather(*(client.get("j", key) for key in keys), return_exceptions=True)
+    assert [isinstance(answer, FailedPrecondition) for answer in answers] == [False, True, False, False]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ OF_ONE_KEY: Final = frozenset(
         "BEHIND_TOKEN",
         "INTERNAL",
         "INVALID_KEY",
+        "POSTGRES_DENIED",
         "TABLE_CHANGING",
         "TABLE_MISSING",
         "TABLE_UNREADABLE",
