@@ -221,7 +221,7 @@ def _objections(situation: Situation, version: int) -> tuple[str, ...]:
         sentence
         for gate in situation.gates
         if gate.gate == OBJECTING and gate.version == version and not gate.passed
-        for sentence in (gate.evidence or (f"The gate {gate.gate} gives no evidence.",))
+        for sentence in (gate.evidence or (f"the gate {gate.gate} gives no evidence",))
     )
 
 
