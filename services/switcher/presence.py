@@ -1,15 +1,19 @@
 """The fronts in PostgreSQL: leases, reports, and which front may still read which version. One transaction a method."""
 
 import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from core.postgres import Pool
+from core.postgres import Pool, postgres_errors
 from services.switcher.adoption import Front
 from services.switcher.records import FrontReadLoad, Proposal, ReadLoad, RouteRecord
 from services.switcher.rows import SQL, fronts_of, proposal_of, record_of, statement, transaction
-from turnout.errors import Aborted
+from turnout.errors import Aborted, TurnoutError
+from turnout.postgres.pool import COMMAND_TIMEOUT_S
+from turnout.reading.deadline import Deadline
+from turnout.reading.gathering import Gathering
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,11 @@ class Registration:
     open_proposals: tuple[Proposal, ...]
 
 
+_DRAINED = "DRAINED"
+Report = tuple[str, str, str, str]
+"""A front, a proposal, what the front says of it, and a reason."""
+
+
 class FrontStore:
     """Leases and reports of the query fronts."""
 
@@ -30,6 +39,8 @@ class FrontStore:
         self._pool = pool
         self.lease = lease
         self._known: tuple[int, tuple[RouteRecord, ...]] = (-1, ())
+        self._said = _gathering(self._report)
+        self._drained = _gathering(self._report_drained)
 
     async def register(self, front: str, address: str, may_serve_for: timedelta) -> Registration:
         """Take a lease and the snapshot, such that every commit sees the one or is in the other."""
@@ -87,16 +98,28 @@ class FrontStore:
             await connection.execute(SQL.notify_of_fronts)
 
     async def report(self, front: str, proposal: str, state: str, reason: str) -> None:
-        """Keep what a front says about a proposal. Of a proposal that is long forgotten nothing is kept."""
-        if state != "DRAINED":
-            async with statement(self._pool) as connection:
-                await connection.execute(SQL.report, front, proposal, state, reason)
-            return
+        """Keep what a front says about a proposal. Of a proposal that is long forgotten nothing is kept. Reports that
+        come at once share a statement."""
+        gathering = self._drained if state == _DRAINED else self._said
+        with postgres_errors():
+            await gathering.read((front, proposal, state, reason), Deadline(COMMAND_TIMEOUT_S))
+
+    async def _report(self, reports: Sequence[Report]) -> Sequence[None]:
+        async with statement(self._pool) as connection:
+            await connection.execute(SQL.report, *map(list, zip(*reports, strict=True)))
+        return [None] * len(reports)
+
+    async def _report_drained(self, reports: Sequence[Report]) -> Sequence[None]:
+        drained: dict[str, list[str]] = {}
+        for front, proposal, _, _ in reports:
+            drained.setdefault(proposal, []).append(front)
         async with transaction(self._pool) as connection:
-            # Orders the change of this front's rows with a commit, which writes them too.
+            # Orders the change of these fronts' rows with a commit, which writes them too.
             await connection.fetchval(SQL.share_revision)
-            await connection.execute(SQL.drain, front, proposal)
-            await connection.execute(SQL.report, front, proposal, state, reason)
+            for proposal, fronts in drained.items():
+                await connection.execute(SQL.drain, fronts, proposal)
+            await connection.execute(SQL.report, *map(list, zip(*reports, strict=True)))
+        return [None] * len(reports)
 
     async def fronts(self, proposal: str) -> list[Front]:
         """Every front that is remembered, and what it said about a proposal."""
@@ -108,3 +131,13 @@ def _load_of(row: Any) -> ReadLoad | None:
     if row["load_reads"] is None:
         return None
     return ReadLoad(row["load_reads"], row["load_window"], row["load_p50"], row["load_p99"])
+
+
+def _gathering(keep: Callable[[Sequence[Report]], Awaitable[Sequence[None]]]) -> Gathering[Report, None]:
+    async def one(report: Report, _: Deadline) -> None:
+        await keep([report])
+
+    async def many(reports: Sequence[Report], _: Deadline) -> Sequence[None]:
+        return await keep(reports)
+
+    return Gathering(one, many, (TurnoutError,), "reports of fronts")

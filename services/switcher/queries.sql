@@ -176,11 +176,13 @@ from switcher.reader_leases l left join switcher.reports r on r.front = l.front 
 group by l.front order by l.front
 
 -- name: report
+-- One report for each element: fronts, proposals, states, reasons.
 with kept as (
     insert into switcher.reports (front, proposal, state, reason, at)
-    select $1, $2, $3, $4, clock_timestamp()
-    where exists (select from switcher.proposals where proposal = $2)
-    on conflict (front, proposal, state) do update set reason = $4
+    select distinct on (front, proposal, state) front, proposal, state, reason, clock_timestamp()
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as said (front, proposal, state, reason)
+    where exists (select from switcher.proposals p where p.proposal = said.proposal)
+    on conflict (front, proposal, state) do update set reason = excluded.reason
 )
 select pg_notify('turnout_fronts', '')
 
@@ -195,9 +197,10 @@ on conflict (front, job, version) do update set epoch = excluded.epoch, drained 
 where served_versions.epoch < excluded.epoch
 
 -- name: drain
+-- By arrays, so that whatever is known of the table's size these rows are looked up by its key, and not all of a front's.
 update switcher.served_versions s set drained = true
-from switcher.routes r
-where r.proposal = $2 and s.front = $1 and s.job = r.job and s.epoch < r.epoch
+where s.front = any($1::text[]) and s.job = any(array(select job from switcher.routes where proposal = $2))
+      and s.epoch < (select r.epoch from switcher.routes r where r.job = s.job)
 
 -- name: undrained_fronts
 select s.front from switcher.served_versions s join switcher.reader_leases l using (front)

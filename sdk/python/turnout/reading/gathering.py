@@ -1,4 +1,4 @@
-"""One statement for the reads of one table that come at the same time.
+"""One statement for what comes at the same time: for the reads of one table, and for what fronts report.
 
 A read that finds none under way is sent at once, alone, in its caller's own task. What comes while one is under way
 gathers, and is sent as one statement when that has been answered. So a lone read never waits for others, and the more
@@ -58,10 +58,10 @@ class _Statement:
 
 
 class Gathering(Generic[Key, Answer]):
-    """The reads of one table.
+    """The reads of one table, or what else is one statement for many.
 
     one: asks for one key; many: for several, and answers in their order. shared: errors that say nothing about a single
-    key, which every caller of a statement is told.
+    key, which every caller of a statement is told. what: the reads, in words.
     """
 
     def __init__(
@@ -69,10 +69,12 @@ class Gathering(Generic[Key, Answer]):
         one: Callable[[Key, Deadline], Awaitable[Answer]],
         many: Callable[[Sequence[Key], Deadline], Awaitable[Sequence[Answer]]],
         shared: tuple[type[Exception], ...],
+        what: str = "reads of this table",
     ) -> None:
         self._one = one
         self._many = many
         self._shared = shared
+        self._what = what
         self._running = 0
         self._waiting: list[_Waiter[Key, Answer]] = []
         self._slow: asyncio.TimerHandle | None = None
@@ -88,8 +90,8 @@ class Gathering(Generic[Key, Answer]):
         if len(self._waiting) >= WAITING_MAX:
             raise ResourceExhausted(
                 "OVERLOADED",
-                f"{WAITING_MAX} reads of this table wait here already; try again later or elsewhere, and add another "
-                f"front if it lasts.",
+                f"{WAITING_MAX} {self._what} wait here already; try again later or elsewhere, and add another process "
+                f"of this service if it lasts.",
             )
         return await self._wait(key, deadline)
 
