@@ -54,16 +54,17 @@ async def test_a_killed_service_comes_back(
 
 
 async def test_killed_workers_lose_and_double_nothing(client: Client, orders: Orders) -> None:
-    await orders.produce(20_000)
+    # Few enough: a partition in which two workers in a row got no further is read record by record from there on.
+    await orders.produce(6_000)
     await client.apply(orders.code(1))
-    await client.start_run(JOB, 1, workers=2, rate_limit=2_000)
+    await client.start_run(JOB, 1, workers=2, rate_limit=1_000)
     for round_number in range(3):
-        await eventually(lambda goal=1 + round_number * 2_000: has_read(client, 1, goal), 60)  # type: ignore[misc]
+        await eventually(lambda goal=1 + round_number * 1_500: has_read(client, 1, goal), 60)  # type: ignore[misc]
         services = children_of(os.getpid())
         for pid in [pid for parent in services for pid in worker_pids(parent)]:
             os.kill(pid, signal.SIGKILL)
     await client.set_run_rate(JOB, 1, None)
-    await holds_reference(client, 1, orders)
+    await holds_reference(client, 1, orders, within_s=150)
     assert (await client.get_run(JOB, 1)).worker_restarts > 0
 
 

@@ -33,14 +33,14 @@ async def caught_up(client: Client, version: int) -> Run:
     return await eventually(check, 60)
 
 
-async def holds_reference(client: Client, version: int, orders: Orders) -> None:
+async def holds_reference(client: Client, version: int, orders: Orders, within_s: float = 60) -> None:
     """Waits until the version's table is what the log says."""
 
     async def check() -> bool:
         assert await stored(client, version) == orders.table(version)
         return True
 
-    await eventually(check, 60)
+    await eventually(check, within_s)
 
 
 async def serve_version_1(client: Client, orders: Orders) -> None:
