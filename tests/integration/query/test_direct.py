@@ -456,3 +456,7 @@ async def test_a_table_that_the_user_may_not_read_is_no_fault_of_the_server(
             kind, reason, message, _ = await outcome(ask, client)
             assert (kind, reason) == (FailedPrecondition, "POSTGRES_DENIED")
             assert f'grant select on all tables in schema serving to "{role}"' in message
+
+        refused = await asyncio.gather(*(client.get("j", n) for n in range(50)), return_exceptions=True)
+        # One error for all who shared a statement: none of them is asked again by itself.
+        assert len({id(one.__cause__) for one in refused if isinstance(one, FailedPrecondition)}) < 50

@@ -11,7 +11,8 @@ class Direct:
     """A client that is a front of its own: it reads PostgreSQL without a hop. Needs turnout[direct].
 
     postgres: the database of the services, as a URL; a user who may only read the schema `serving` is enough.
-    Where it refuses, opening the client is InvalidInput (POSTGRES_REFUSED); that it is away is told by the reads.
+    Where it refuses, opening the client is InvalidInput (POSTGRES_REFUSED), where the user lacks rights
+    FailedPrecondition (POSTGRES_DENIED); that it is away is told by the reads.
     routes_file: where the last good routes are kept, so that a client that starts while the switcher is away can read;
     one for each process. None = nowhere. max_stale_active_s, max_stale_experiment_s: for how long it reads without
     the switcher, and for how long it then still follows a split.

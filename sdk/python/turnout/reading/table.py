@@ -102,6 +102,9 @@ def _unpacked(column: Column, values: Packed) -> Sequence[Any]:
         raise unreadable(column.name, error) from None
 
 
+_OF_ONE_KEY = frozenset({"ANSWER_TOO_LARGE", "VALUE_UNREADABLE"})
+
+
 class _OfOneKeyError(Exception):
     """A statement for several keys failed for what one of them led to."""
 
@@ -151,6 +154,8 @@ class TableReader:
             positions, found = await self.batch([*zip(*keys, strict=True)], deadline)
             return [(positions, row) for row in found.rows]
         except (FailedPrecondition, ResourceExhausted) as error:
+            if error.reason not in _OF_ONE_KEY:
+                raise
             raise _OfOneKeyError from error
 
     async def batch(self, keys: Sequence[Sequence[Any]], deadline: Deadline) -> tuple[Positions, Found]:
