@@ -34,6 +34,8 @@ settings.load_profile("turnout")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_LONG_S = 600
+
 POSTGRES_VARIABLE = "TURNOUT_TEST_POSTGRES"
 KAFKA_VARIABLE = "TURNOUT_TEST_KAFKA"
 
@@ -70,8 +72,12 @@ def _running_ones() -> Addresses | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the long tests: whoever took one last would keep everybody else waiting at the end."""
+    """Begin with the long tests: whoever took one last would keep everybody else waiting at the end. On a busy machine
+    they take minutes."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_LONG_S))
 
 
 @pytest.fixture(scope="session")

@@ -35,11 +35,11 @@ async def test_a_killed_service_comes_back(
         await serve_version_1(client, orders)
         await client.apply(orders.code(2))
         await client.start_run(JOB, 2, rate_limit=2_000)
-        await eventually(lambda: has_read(client, 2, 500), 30)
+        await eventually(lambda: has_read(client, 2, 500), 60)
         await processes.kill(service)
         await orders.produce(500)
         await processes.start(service)
-        await eventually(lambda: without_limit(client), 30)
+        await eventually(lambda: without_limit(client), 60)
         await holds_reference(client, 1, orders)
         await holds_reference(client, 2, orders)
         await caught_up(client, 2)
@@ -50,7 +50,7 @@ async def test_a_killed_service_comes_back(
             # At once, unless the front was not counted: its lease may have run out while the switcher was away.
             return (await client.get(JOB, {"user": "user-1"})).version == 2
 
-        await eventually(served, 30)
+        await eventually(served, 60)
 
 
 async def test_killed_workers_lose_and_double_nothing(client: Client, orders: Orders) -> None:
@@ -85,12 +85,12 @@ async def test_postgres_and_kafka_away_for_a_while(fault_stack: LocalStack, tmp_
             await client.get(JOB, {"user": "user-1"}, timeout_s=3)
         await orders.produce(500)
         await fault_stack.start_postgres()
-        await eventually(lambda: answers(client), 30)
+        await eventually(lambda: answers(client), 60)
         await holds_reference(client, 1, orders)
 
         await fault_stack.kill_kafka()
-        await eventually(lambda: answers(client), 30)  # reads do not need Kafka
-        await eventually(lambda: is_waiting(client), 30)
+        await eventually(lambda: answers(client), 60)  # reads do not need Kafka
+        await eventually(lambda: is_waiting(client), 60)
         await fault_stack.start_kafka()
         await orders.produce(500)
         await holds_reference(client, 1, orders)

@@ -84,5 +84,5 @@ async def test_runs_are_told_by_otlp(
             assert sorted(value for _, value in positions) == sorted(one.next_offset for one in run.partitions)
             return True
 
-        assert await eventually(complete, 30)
+        assert await eventually(complete, 60)
     assert received.resources == {("turnout", True)}

@@ -131,7 +131,7 @@ async def test_a_malformed_record_is_set_aside_and_counted(client: Client, order
     async def counted() -> bool:
         return (await client.get_run(JOB, 1)).records_set_aside == 1
 
-    await eventually(counted, 30)
+    await eventually(counted, 60)
 
 
 async def test_a_missing_topic_starts_nothing(client: Client, orders: Orders) -> None:
@@ -143,7 +143,7 @@ async def test_a_missing_topic_starts_nothing(client: Client, orders: Orders) ->
             await client.start_run(JOB, 1)
         return caught.value.reason == "TOPIC_NOT_FOUND"
 
-    await eventually(refused, 30)
+    await eventually(refused, 60)
     with pytest.raises(NotFound):
         await client.get_run(JOB, 1)
 
@@ -194,7 +194,7 @@ async def rolled_back(client: Client, back: Any, gone: Any) -> bool:
         assert active == 1
         assert isinstance(gone, TurnoutError), (back, gone)
         # Asked in the meantime, the switcher has refused; the registry may be about to note that down.
-        await eventually(lambda: has_state(client, 1, VersionState.REGISTERED), 30)
+        await eventually(lambda: has_state(client, 1, VersionState.REGISTERED), 60)
         await eventually(lambda: run_is(client, 1, RunState.TAILING), 60)
         return True
     assert isinstance(back, TurnoutError), (back, gone)

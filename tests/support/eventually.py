@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def eventually(predicate: Callable[[], Awaitable[T]], deadline_s: float = 30.0, every_s: float = 0.05) -> T:
+async def eventually(predicate: Callable[[], Awaitable[T]], deadline_s: float = 60.0, every_s: float = 0.05) -> T:
     """The first truthy result of the predicate, asked again and again.
 
     A predicate may also assert: AssertionError means "not yet". After `deadline_s` it fails with the last answer.

@@ -180,7 +180,7 @@ async def test_health_follows_readiness(app: tuple[App, Any, str]) -> None:
         async def followed() -> bool:
             return bool(await health(App.service_names[0]) == not_serving)
 
-        await eventually(followed, 10)
+        await eventually(followed, 60)
         assert await health("") == health_pb2.HealthCheckResponse.SERVING
 
 

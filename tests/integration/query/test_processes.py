@@ -65,7 +65,7 @@ async def present(switcher: ScriptedSwitcher, count: int) -> set[str]:
     async def so_many() -> bool:
         return len({stream.front for stream in switcher.streams}) == count
 
-    await eventually(so_many, 30)
+    await eventually(so_many, 60)
     return {stream.front for stream in switcher.streams}
 
 
@@ -91,7 +91,7 @@ async def test_each_process_is_a_front_and_a_dead_one_is_replaced(
         names = {stream.front for stream in switcher.streams}
         return len(names) == 2 and names != first
 
-    await eventually(replaced, 30)
+    await eventually(replaced, 60)
     assert killed not in supervised.fronts()
     for _ in range(10):
         assert await read(supervised.target) == [1, "one"]
@@ -112,7 +112,7 @@ async def test_fronts_end_with_their_supervisor(supervised: Supervised, switcher
     async def gone() -> bool:
         return not any(Path(f"/proc/{pid}").exists() for pid in fronts)
 
-    await eventually(gone, 30)
+    await eventually(gone, 60)
 
 
 async def test_a_port_that_somebody_has_is_refused(supervised: Supervised, switcher: ScriptedSwitcher) -> None:

@@ -58,7 +58,7 @@ async def test_scans_that_wait_take_no_more_than_their_places(
             return (await refused(front.query.Scan(LARGE, timeout=1).read()))[1] == "SCANS_BUSY"
 
         for _ in range(20):
-            await eventually(none_more_waits, 20)
+            await eventually(none_more_waits, 60)
         assert plain((await front.get(i(1), version=1)).row)[0] == 1
         assert not any(one.done() for one in reads)
     finally:

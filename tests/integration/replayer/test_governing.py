@@ -158,7 +158,7 @@ async def test_a_copy_goes_behind_everything_else_on_the_machine_once_there_are_
             and all(group.read_text(encoding="ascii").endswith(f"nice {NICE}\n") for group in groups if group.exists())
         )
 
-    await eventually(stepped_back, 30)
+    await eventually(stepped_back, 60)
     await stage.call("SetRunRate", run_pb2.SetRunRateRequest(name=f"{version}/run", rate_limit=0))
     await stage.in_state(version, "REPLAYING", "TAILING")
 
