@@ -293,7 +293,8 @@ class Changes:
             jobs = [change.route.job for change in changes]
             prepared = await self._barrier.prepared(jobs, proposal, emergency=emergency)
         with _tracer.start_as_current_span("switcher.gates_again"):
-            # They passed before the fronts prepared; a run may have been stopped or fallen behind since.
+            # They passed before the fronts prepared; a run may have been stopped or fallen behind since. What Kafka
+            # said of its topics stands: one that is made anew in this moment fails the run, as it does right after.
             answers = await self._passed(changes, prepared.fronts)
         return [
             replace(one, record=replace(one.record, gates=gates, warnings=one.record.warnings + prepared.warnings))

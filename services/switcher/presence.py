@@ -102,7 +102,7 @@ class FrontStore:
         come at once share a statement."""
         gathering = self._drained if state == _DRAINED else self._said
         with postgres_errors():
-            await gathering.read((front, proposal, state, reason), Deadline(COMMAND_TIMEOUT_S))
+            await gathering.send((front, proposal, state, reason), Deadline(COMMAND_TIMEOUT_S))
 
     async def _report(self, reports: Sequence[Report]) -> Sequence[None]:
         async with statement(self._pool) as connection:

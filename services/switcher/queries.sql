@@ -176,12 +176,14 @@ from switcher.reader_leases l left join switcher.reports r on r.front = l.front 
 group by l.front order by l.front
 
 -- name: report
--- One report for each element: fronts, proposals, states, reasons.
+-- One report for each element: fronts, proposals, states, reasons. Of equal ones the last counts.
 with kept as (
     insert into switcher.reports (front, proposal, state, reason, at)
     select distinct on (front, proposal, state) front, proposal, state, reason, clock_timestamp()
-    from unnest($1::text[], $2::text[], $3::text[], $4::text[]) as said (front, proposal, state, reason)
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[])
+        with ordinality as said (front, proposal, state, reason, place)
     where exists (select from switcher.proposals p where p.proposal = said.proposal)
+    order by front, proposal, state, place desc
     on conflict (front, proposal, state) do update set reason = excluded.reason
 )
 select pg_notify('turnout_fronts', '')

@@ -40,7 +40,8 @@ async def transaction(pool: Pool) -> AsyncIterator[Any]:
 
 @asynccontextmanager
 async def statement(pool: Pool) -> AsyncIterator[Any]:
-    """A connection for one statement: a process that is frozen in between holds no lock. Unavailable as above."""
+    """A connection without a transaction, for one statement, or for some that need not see the same: a process that is
+    frozen in between holds no lock. Unavailable as above."""
     with postgres_errors():
         async with pool.acquire() as connection:
             yield connection

@@ -20,7 +20,9 @@ from opentelemetry.trace import StatusCode
 from tests.integration.query.fronts import FrontProcess, Serving
 from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess, route
 from tests.support.eventually import eventually
+from tests.support.proxy import Connection, TcpProxy
 from turnout.client import Client, Direct
+from turnout.direct import reads
 from turnout.errors import DeadlineExceeded, FailedPrecondition, InvalidInput, TurnoutError, Unavailable
 from turnout.reading.positions import Position
 from turnout.reading.tokens import token_of
@@ -402,6 +404,24 @@ async def test_a_database_that_refuses_is_told_at_once(
         async with Client(targets=targets, direct=changed(postgres)):
             pass
     assert refused.value.reason == "POSTGRES_REFUSED"
+
+
+async def test_a_database_that_falls_silent_holds_no_client_up(
+    postgres: str, routed: ScriptedSwitcher, switcher_process: SwitcherProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "_FIRST_CONTACT_S", 5.0)  # for which a busy machine may need some to be asked
+    asked = asyncio.Event()
+
+    async def sent(connection: Connection, data: bytes) -> None:
+        if b"has_schema_privilege" in data:
+            connection.mute()
+            asked.set()
+
+    parts = urlsplit(postgres)
+    async with TcpProxy(parts.hostname or "", parts.port or 5432, sent=sent) as proxy, asyncio.timeout(60):
+        through = postgres.replace(f"{parts.hostname}:{parts.port}", f"127.0.0.1:{proxy.port}")
+        async with direct(through, switcher_process):
+            assert asked.is_set()
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def gathered(statements: Statements, monkeypatch: pytest.MonkeyPatch) -> Gatheri
 
 
 def begin(gathered: Gathering[int, int], *keys: int, within_s: float = 30.0) -> list[asyncio.Task[int]]:
-    return [asyncio.create_task(gathered.read(key, Deadline(within_s))) for key in keys]
+    return [asyncio.create_task(gathered.send(key, Deadline(within_s))) for key in keys]
 
 
 async def asked(statements: Statements, *expected: list[int]) -> None:

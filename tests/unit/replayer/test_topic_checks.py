@@ -20,7 +20,7 @@ V1, V2 = run(1), run(2)
 
 @dataclass
 class HandClock:
-    """A clock that stands still."""
+    """A clock that goes on by a moment with each look."""
 
     at_s: float = 100.0
 
@@ -28,6 +28,7 @@ class HandClock:
         return datetime(2026, 1, 1, tzinfo=UTC)
 
     def monotonic_s(self) -> float:
+        self.at_s += 1e-6
         return self.at_s
 
 
@@ -66,9 +67,9 @@ def checks(kafka: Kafka, clock: HandClock) -> TopicChecks:
 
 async def test_an_answer_stands_for_a_moment(checks: TopicChecks, kafka: Kafka, clock: HandClock) -> None:
     first = await checks.of(V1)
-    clock.at_s += STANDS_S
+    clock.at_s += STANDS_S - 0.01
     assert await checks.of(V1) == first
-    clock.at_s += 0.001
+    clock.at_s += 0.02
     assert await checks.of(V1) != first
     assert kafka.asked == [V1.version, V1.version]
 
@@ -120,3 +121,22 @@ async def test_who_gives_up_leaves_the_next_one_to_ask(checks: TopicChecks, kafk
     kafka.may.set()
     assert set(await second) == {V1.version.name}
     assert kafka.asked == [V1.version, V1.version]
+
+
+@pytest.mark.parametrize("error", [None, Unavailable("KAFKA_UNAVAILABLE", "x")])
+async def test_nobody_waits_for_a_second_check_of_others(
+    checks: TopicChecks, kafka: Kafka, clock: HandClock, error: TurnoutError | None
+) -> None:
+    """Who asks while a slow one is under way that says too little by then gets the next one's answer, all of them."""
+    kafka.fails = error
+    kafka.may.clear()
+    asking = [asyncio.create_task(checks.of(V1))]
+    await asyncio.sleep(0)
+    clock.at_s += STANDS_S + 1
+    asking += [asyncio.create_task(checks.of(V1)) for _ in range(5)]
+    await asyncio.sleep(0)
+    kafka.may.set()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert len(kafka.asked) == 2
+    assert all(one is answers[1] for one in answers[2:])
+    assert isinstance(answers[1], Unavailable) is (error is not None)

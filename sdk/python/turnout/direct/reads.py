@@ -235,8 +235,9 @@ async def _refuse_where_refused(postgres: str) -> None:
             connection = await connect(postgres, application_name="turnout query")
             try:
                 await refuse_without_rights(connection, _FIRST_CONTACT_S)
-            finally:
                 await connection.close()
+            finally:
+                connection.terminate()  # where it is not closed: from who fell silent no goodbye is waited for
     except TurnoutError:
         raise
     except Exception as error:

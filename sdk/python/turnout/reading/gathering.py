@@ -61,7 +61,7 @@ class Gathering(Generic[Key, Answer]):
     """The reads of one table, or what else is one statement for many.
 
     one: asks for one key; many: for several, and answers in their order. shared: errors that say nothing about a single
-    key, which every caller of a statement is told. what: the reads, in words.
+    key, which every caller of a statement is told. what: of what it is one, in words.
     """
 
     def __init__(
@@ -75,11 +75,12 @@ class Gathering(Generic[Key, Answer]):
         self._many = many
         self._shared = shared
         self._what = what
+        self._name = f"gathered {what}"
         self._running = 0
         self._waiting: list[_Waiter[Key, Answer]] = []
         self._slow: asyncio.TimerHandle | None = None
 
-    async def read(self, key: Key, deadline: Deadline) -> Answer:
+    async def send(self, key: Key, deadline: Deadline) -> Answer:
         """The answer for one key. ResourceExhausted (OVERLOADED) when too many wait; TimeoutError at the deadline."""
         if not self._running:
             self._running += 1
@@ -126,7 +127,7 @@ class Gathering(Generic[Key, Answer]):
         for one in now:
             one.statement = statement
         self._running += 1
-        statement.task = asyncio.create_task(self._run(now), name="gathered reads")
+        statement.task = asyncio.create_task(self._run(now), name=self._name)
         if self._waiting and self._running < RUNNING_MAX:
             self._slow = asyncio.get_running_loop().call_later(SLOW_S, self._start)
 

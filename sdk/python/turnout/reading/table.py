@@ -136,7 +136,7 @@ class TableReader:
         """The applied positions, and the row of that key or None. Reads that come at once share a statement.
         ResourceExhausted (ANSWER_TOO_LARGE)."""
         with _reading(self.table):
-            return await self._gathering.read(key, deadline)
+            return await self._gathering.send(key, deadline)
 
     async def _one(self, key: Values, deadline: Deadline) -> Answer:
         with _reading(self.table), _sized(1):
