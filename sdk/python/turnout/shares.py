@@ -9,6 +9,7 @@ from typing import Final
 
 WHOLE: Final = 10_000
 """Basis points of all."""
+_DECIMALS_MAX: Final = 2
 _SHARE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(%?)", re.ASCII)
 
 
@@ -30,15 +31,21 @@ def basis_points(text: str, sign: Sign = Sign.BELOW_ONE) -> int:
     if match is None or (sign is Sign.ALWAYS and not match[2]):
         with_sign = " with its sign" if sign is Sign.ALWAYS else ""
         raise ShareError(f"{text!r} is no share: write per cent{with_sign}, such as 10%.")
+    decimals = len(match[1].partition(".")[2].rstrip("0"))
+    if decimals > _DECIMALS_MAX + 2:  # be it meant as a part of one; what follows computes exactly
+        raise _too_fine(text)
     number = Decimal(match[1])
     if sign is Sign.BELOW_ONE and 0 < number < 1 and not match[2]:
         raise ShareError(f"{text!r} may be meant as a part of one: write {_plain(100 * number)}% or {_plain(number)}%.")
     if number > 100:
         raise ShareError(f"{text!r} is too much: a share is at most 100%.")
-    points = 100 * number
-    if points != int(points):
-        raise ShareError(f"{text!r} is too fine: shares go by 0.01%.")
-    return int(points)
+    if decimals > _DECIMALS_MAX:
+        raise _too_fine(text)
+    return int(100 * number)
+
+
+def _too_fine(text: str) -> ShareError:
+    return ShareError(f"{text!r} is too fine: shares go by 0.01%.")
 
 
 def _plain(number: Decimal) -> str:

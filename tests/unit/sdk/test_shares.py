@@ -39,6 +39,12 @@ def test_a_sign_is_needed_where_a_part_of_one_could_be_meant(points: int) -> Non
         ("٩%", "'٩%' is no share: write per cent, such as 10%."),
         ("100.01", "'100.01' is too much: a share is at most 100%."),
         ("9" * 5000, f"'{'9' * 5000}' is too much: a share is at most 100%."),
+        (
+            "99.99999999999999999999999999999999%",
+            "'99.99999999999999999999999999999999%' is too fine: shares go by 0.01%.",
+        ),
+        ("0.99999999999999999999999999999999", "'0.99999999999999999999999999999999' is too fine: shares go by 0.01%."),
+        (f"0.{'0' * 5000}1%", f"'0.{'0' * 5000}1%' is too fine: shares go by 0.01%."),
         ("0.005%", "'0.005%' is too fine: shares go by 0.01%."),
         ("0.05", "'0.05' may be meant as a part of one: write 5% or 0.05%."),
         ("0.125", "'0.125' may be meant as a part of one: write 12.5% or 0.125%."),
