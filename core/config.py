@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.kafka.properties import KafkaConfig
+from turnout.addresses import DEFAULT_TARGET
 from turnout.errors import InvalidInput
 
 SERVICES = ("registry", "replayer", "switcher", "query")
@@ -17,7 +18,6 @@ NEIGHBOURS = {  # whom each service calls
     "switcher": ("registry", "replayer"),
     "query": ("registry", "switcher"),
 }
-DEFAULT_LISTEN = "127.0.0.1:7400"
 POSTGRES_VARIABLE = "TURNOUT_POSTGRES"
 
 
@@ -59,7 +59,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Settings]:
         description="Run Turnout's services; without a name all four in one process.",
     )
     parser.add_argument("service", nargs="*", choices=[*SERVICES, []], help="services to run (default: all four)")
-    parser.add_argument("--listen", default=DEFAULT_LISTEN, metavar="HOST:PORT", help="default: %(default)s")
+    parser.add_argument("--listen", default=DEFAULT_TARGET, metavar="HOST:PORT", help="default: %(default)s")
     kafka = parser.add_mutually_exclusive_group()
     kafka.add_argument("--kafka", metavar="HOST:PORT", help="bootstrap servers, plain text; for the replayer")
     kafka.add_argument("--kafka-config", type=Path, metavar="FILE", help="client properties, key=value lines")

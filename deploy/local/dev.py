@@ -21,12 +21,11 @@ from deploy.local import kafka_jars
 from deploy.local.child import Child
 from deploy.local.errors import LocalStackError
 from deploy.local.own import OwnPart, own_kafka, own_postgres, silent, until_all_answer
-from deploy.local.ports import HOST, is_free, taken
+from deploy.local.ports import DEFAULT_PORT, HOST, is_free, taken
 from deploy.local.stack import LocalStack, owner_of
 from turnout.errors import InvalidInput
 
 POSTGRES_VARIABLE = "TURNOUT_POSTGRES"
-DEFAULT_PORT = 7400
 DEFAULT_DATA_DIR = Path(".turnout")
 
 _SERVING_WITHIN_S = 60.0

@@ -18,10 +18,9 @@ from typing import NamedTuple
 
 from deploy.local import kafka_jars, postgres_programs
 from deploy.local.errors import LocalStackError
-from deploy.local.ports import is_free
+from deploy.local.ports import DEFAULT_PORT, is_free
 
 PYTHON_MIN = (3, 11)
-SERVICES_PORT = 7400
 FREE_GIB_MIN = 3
 _DISTRIBUTION = "turnout-server"
 _WITHIN_S = 20
@@ -124,8 +123,8 @@ def _guarded(command: list[str], account: str | None) -> tuple[int, str]:
 
 
 def port() -> Finding:
-    subject = f"Port {SERVICES_PORT}"
-    if is_free(SERVICES_PORT):
+    subject = f"Port {DEFAULT_PORT}"
+    if is_free(DEFAULT_PORT):
         return Finding(True, subject, "free")
     return Finding(False, subject, "taken by another process (`turnout dev` already?): stop it, or use --port")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from deploy.local.errors import LocalStackError
 
 HOST = "127.0.0.1"
+DEFAULT_PORT = 7400  # of the services; the same as turnout.addresses, which the doctor runs without
 
 # Below the range from which Linux and macOS give out the ports of outgoing connections: otherwise, while a server is
 # down, a client that retries may be given the server's own port, and the server could not come back.

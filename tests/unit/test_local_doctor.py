@@ -90,7 +90,7 @@ def test_postgres_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_port(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server((HOST, 0)) as server:
-        monkeypatch.setattr(doctor, "SERVICES_PORT", server.getsockname()[1])
+        monkeypatch.setattr(doctor, "DEFAULT_PORT", server.getsockname()[1])
         assert not doctor.port().ok
     assert doctor.port().ok
 

@@ -19,11 +19,12 @@ from uuid import UUID
 
 import mmh3
 
+from turnout import shares
 from turnout.shadow import Shadow
 
 HASHES = 2**32
 """Number of unit hashes: intervals cover [0, HASHES)."""
-WHOLE = 10_000
+WHOLE = shares.WHOLE
 """All traffic, in basis points."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from turnout.addresses import DEFAULT_TARGET
 from turnout.cli.exits import CommandError, ExitCode
-from turnout.cli.targets import DEFAULT_TARGET, SERVICES, kafka, targets
+from turnout.cli.targets import SERVICES, kafka, targets
 
 
 def _dev(folder: Path, **changed: object) -> Path:

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from turnout.addresses import DEFAULT_TARGET, PORT_MAX
 from turnout.cli.exits import CommandError, ExitCode, usage
 from turnout.cli.suggestions import did_you_mean
 
 SERVICES = ("registry", "replayer", "switcher", "query")
-DEFAULT_TARGET = "127.0.0.1:7400"
 TARGET_VARIABLE = "TURNOUT_TARGET"
 KAFKA_VARIABLE = "TURNOUT_KAFKA"
 DEV_FOLDER = Path(".turnout")
@@ -148,7 +148,7 @@ def _addresses(texts: Sequence[str], source: str) -> dict[str, str]:
 
 def _check_address(address: str, source: str) -> None:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or not port.isdecimal() or not 0 < int(port) <= PORT_MAX:
         raise usage(f"{source}: {address!r} is not an address: write HOST:PORT, such as {DEFAULT_TARGET}.")
 
 

@@ -7,7 +7,8 @@
 Values come back as `turnout.results`, faults as `turnout.errors`.
 """
 
-from turnout.client.client import DEFAULT_TARGET, Client
+from turnout.addresses import DEFAULT_TARGET
+from turnout.client.client import Client
 from turnout.client.direct import Direct
 from turnout.client.switcher import basis_points
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from turnout.addresses import DEFAULT_PORT, PORT_MAX
+
 _HERE: Final = ("127.0.0.1", "localhost")
 """By which a stack of `turnout dev` is reached: it listens on 127.0.0.1 alone."""
-_PORT: Final = "7400"  # of `turnout dev`, unless told
+_DIGITS_MAX: Final = len(str(PORT_MAX))
 
 
 def not_running(target: str) -> str:
@@ -27,6 +29,6 @@ def stopped(target: str) -> str:
 def _dev(target: str) -> str | None:
     """The command that starts a local stack at this very address; None where none can."""
     host, _, port = target.rpartition(":")
-    if host not in _HERE or not port.isdecimal():
+    if host not in _HERE or not port.isdecimal() or len(port) > _DIGITS_MAX or not 0 < int(port) <= PORT_MAX:
         return None
-    return "turnout dev" if port == _PORT else f"turnout dev --port {port}"
+    return "turnout dev" if int(port) == DEFAULT_PORT else f"turnout dev --port {int(port)}"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from turnout.addresses import DEFAULT_TARGET
 from turnout.client.audits import AuditCalls
 from turnout.client.connection import SERVICES, Connections
 from turnout.client.direct import Direct
@@ -24,7 +25,6 @@ from turnout.errors import InvalidInput
 if TYPE_CHECKING:
     from turnout.direct.reads import DirectReads
 
-DEFAULT_TARGET = "127.0.0.1:7400"
 _REPLICATED = ("query", "switcher")  # of which one client may be given several
 
 

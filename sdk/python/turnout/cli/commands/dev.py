@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from turnout.addresses import DEFAULT_PORT, PORT_MAX
 from turnout.cli.exits import CommandError, ExitCode, usage
 from turnout.cli.invocation import command
 from turnout.cli.session import Session
@@ -23,7 +24,9 @@ def register(app: typer.Typer) -> None:
 def dev(
     session: Session,
     data_dir: Annotated[Path, typer.Option("--data-dir", metavar="DIR", help="Data and logs.")] = Path(".turnout"),
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="PORT", help="Port of the services.")] = 7400,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=PORT_MAX, metavar="PORT", help="Port of the services.")
+    ] = DEFAULT_PORT,
     kafka: Annotated[
         str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Your own Kafka, not the embedded one.")
     ] = None,
