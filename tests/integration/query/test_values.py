@@ -91,7 +91,7 @@ async def by_column(front: FrontProcess, value: pb.Value) -> list[Any]:
 def table_of(kind: Kind) -> Table:
     """A table with one column, the key, of that kind."""
     column = Column("k", kind, "")
-    return Table(VersionId("j", 1), "j__v1", 1, (column,), (column,), tombstones=False)
+    return Table(VersionId("j", 1), "j__v1", 1, (column,), (column,), False, "reader", "owner")
 
 
 ROWS: list[tuple[str, str, Any]] = [

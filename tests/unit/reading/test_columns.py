@@ -21,7 +21,7 @@ def catalog(*columns: str) -> list[dict[str, Any]]:
         name, kind, place = (*column.split(), None)[:3] if column.count(" ") == 1 else column.split()
         position = None if place is None else int(place)
         described = {"relation": 42, "name": name, "type": kind, "nullable": place is None, "key_position": position}
-        rows.append(described)
+        rows.append({**described, "role": "reader", "owner": "owner"})
     return rows
 
 

@@ -46,7 +46,7 @@ VALUES: dict[Kind, st.SearchStrategy[Any]] = {
 
 def one_column(kind: Kind) -> Table:
     column = Column("k", kind, POSTGRES[kind])
-    return Table(VersionId("j", 1), "j__v1", 1, (column,), (column,), tombstones=False)
+    return Table(VersionId("j", 1), "j__v1", 1, (column,), (column,), False, "reader", "owner")
 
 
 @pytest.mark.parametrize("kind", list(VALUES))

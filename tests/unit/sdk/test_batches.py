@@ -48,7 +48,7 @@ KINDS = st.lists(st.sampled_from(list(VALUES)), min_size=1, max_size=3)
 
 def table(kinds: Sequence[Kind]) -> Table:
     columns = tuple(Column(f"k{number}", kind, TYPES[kind]) for number, kind in enumerate(kinds))
-    return Table(VersionId("j", 1), "j__v1", 1, columns, columns, tombstones=False)
+    return Table(VersionId("j", 1), "j__v1", 1, columns, columns, False, "reader", "owner")
 
 
 def sent(request: pb.BatchGetRequest, of: Table) -> Any:

@@ -39,8 +39,8 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[Column, ...]
     tombstones: bool
-    role: str = ""
-    owner: str = ""
+    role: str
+    owner: str
     kept: Kept = field(default_factory=Kept, compare=False, repr=False)
 
     @property
@@ -95,8 +95,10 @@ def table_of_catalog(
         if column.kind not in _KEY_KINDS or is_hidden(column.name):
             raise _unreadable(version, f"its key column {column.name} ({column.postgres}) cannot be asked for")
     tombstones = not hidden and any(row["name"] == DELETED_COLUMN and row["type"] == "boolean" for row in rows)
-    relation, role, owner = int(rows[0]["relation"]), rows[0].get("role", ""), rows[0].get("owner", "")
-    return Table(version, name, relation, tuple(shown), key, tombstones, role, owner)
+    first = rows[0]
+    return Table(
+        version, name, int(first["relation"]), tuple(shown), key, tombstones, str(first["role"]), str(first["owner"])
+    )
 
 
 def _column(row: Mapping[str, Any]) -> Column:
