@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
+
 from tests.integration.switcher.conftest import TIMEOUT_S, Switcher
 from tests.integration.switcher.front import Front
 from tests.support.eventually import eventually
@@ -17,6 +19,9 @@ from turnout.switcher.v1 import change_pb2, decision_pb2, experiment_pb2, outcom
 
 JOB = "jobs/carrier-punctuality"
 NAME = f"{JOB}/experiments/e"
+AT_ONCE = experiment_pb2.Plan(
+    window=Duration(seconds=1), delay=Duration(seconds=0), harms=[outcome_pb2.METRIC_ERROR, outcome_pb2.METRIC_SLOW]
+)
 
 
 def experiment(weights: dict[int, int], **fields: Any) -> experiment_pb2.Experiment:
