@@ -63,7 +63,7 @@ class Rollouts:
         control = await self._control(asked)
         plan = checked_for(asked.plan, asked.version, control)
         await self._neighbours.refuse_absent(asked.job, asked.version)
-        refuse(await self._neighbours.contracts_misfit(plan, asked.job, asked.version, control))
+        refuse(await self._neighbours.tables_misfit(plan, asked.job, asked.version, control))
         would = await self._foreseen(asked, control)
         now = await self._store.now()
         rollout = begun(secrets.token_hex(8), asked.job, asked.version, control, plan, now)

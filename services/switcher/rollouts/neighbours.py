@@ -54,7 +54,7 @@ class Neighbours:
             f"them mended, or cut over by hand (`turnout cutover {job} v{candidate} --override-gates schema`).",
         )
 
-    async def contracts_misfit(self, plan: Plan, job: str, candidate: int, control: int) -> Sequence[Violation]:
+    async def tables_misfit(self, plan: Plan, job: str, candidate: int, control: int) -> Sequence[Violation]:
         """By what of the plan the tables could not be compared, as far as their definitions tell."""
         if not any(step.kind is StepKind.COMPARE for step in plan.steps):
             return ()

@@ -76,7 +76,8 @@ def _with_leave(one: Finding, passed_over: Sequence[Gate]) -> Finding:
 
 
 def together(parts: Sequence[str]) -> str:
-    """Sentences one after another, and whatever is none set apart by semicolons."""
+    """Sentences one after another, and whatever is none set apart by semicolons: older records hold clauses, and are
+    computed again by these rules."""
     ended = [part if part.endswith((".", "?")) else f"{part};" for part in parts[:-1]]
     return " ".join((*ended, *parts[-1:]))
 
