@@ -174,6 +174,7 @@ def readiness_message(job: str, ready: Readiness) -> change_pb2.RollbackReadines
         name=route_name(job),
         possible=ready.possible,
         problems=ready.problems,
+        warnings=ready.warnings,
         version=target.active_version if target else 0,
         arms=[route_pb2.Arm(version=arm.version, weight=arm.weight) for arm in target.arms] if target else [],
         staleness=change_pb2.Staleness(offsets=stale.offsets, event_time=_duration(stale.event_time))

@@ -135,10 +135,12 @@ class RowsDiffering:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """What a rollback would do now. `target`: the route that it would restore; None = it would be refused."""
+    """What a rollback would do now. `target`: the route that it would restore; None = it would be refused. `problems`
+    speak against it; `warnings` tell what else it would bring about."""
 
     possible: bool
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     target: Route | None = None
     staleness: Staleness | None = None
     lag: int = 0
@@ -170,13 +172,13 @@ def readiness(
     named = [runs[version] for version in sorted(target.versions) if version in runs]
     told = [problem for run in named if (problem := run_problem(state.job, run))]
     told += _blind(fronts)
-    told += change.warnings if isinstance(change, Change) else ()
     told += [sentence(run.retention) for run in named if run.retention]
     losing = [run.retention_time for run in named if run.retention_time is not None]
     back, active = runs.get(target.active_version), runs.get(state.route.active_version)
     return Readiness(
         possible=True,
         problems=tuple(told),
+        warnings=change.warnings if isinstance(change, Change) else (),
         target=target,
         staleness=staleness(back, active) if back is not None and active is not None else None,
         lag=back.lag if back is not None else 0,

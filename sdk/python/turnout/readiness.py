@@ -32,16 +32,17 @@ class RowsDiffering:
 class RollbackReadiness:
     """What a rollback would do now.
 
-    possible: whether roll_back would be accepted. problems: why it would not, or what readers would miss. version,
-    weights: what readers would return to; None and empty where there is nothing. staleness: of that version's table
-    against the active one's, None while it is not known. lag: offsets its run has still to read. rows_differing: by the
-    last stored comparison, if there is one. fresh_until: its run cannot go on later, for the log will lose what it has
-    not read; None = not in sight.
+    possible: whether roll_back would be accepted. problems: why it would not, or what readers would miss. warnings:
+    what else it would bring about, such as the end of an experiment. version, weights: what readers would return to;
+    None and empty where there is nothing. staleness: of that version's table against the active one's, None while it is
+    not known. lag: offsets its run has still to read. rows_differing: by the last stored comparison, if there is one.
+    fresh_until: its run cannot go on later, for the log will lose what it has not read; None = not in sight.
     """
 
     job: str
     possible: bool
     problems: tuple[str, ...]
+    warnings: tuple[str, ...]
     version: int | None
     weights: Mapping[int, int]
     staleness: Staleness | None

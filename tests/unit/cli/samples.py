@@ -234,6 +234,7 @@ READINESS = RollbackReadiness(
     job=JOB,
     possible=True,
     problems=("The run of carrier-punctuality v1 is STOPPED, so that its table goes stale: resume it.",),
+    warnings=("The experiment e owns the route no more after it, and ends.",),
     version=1,
     weights={1: 9_000, 2: 1_000},
     staleness=Staleness(12_034, timedelta(minutes=3)),

@@ -151,6 +151,7 @@ VIEWS: dict[str, RenderableType] = {
             samples.READINESS,
             staleness=Staleness(0, timedelta()),
             problems=(),
+            warnings=(),
             rows_differing=None,
             fresh_until=None,
             protected_until=None,

@@ -473,8 +473,9 @@ class TestOwnedRoute:
         owned = after(MOVED, Conduct(self.NAME, ((2, 9500), (3, 500)), self.NAME, replace(self.EXPERIMENT)))
         told = "The experiment e owns the route no more after it, and ends."
         assert changed(owned, RollBack()).warnings == (told,)
-        assert told in readiness(owned, NOW, {}, None).problems
-        assert changed(MOVED, RollBack()).warnings == readiness(MOVED, NOW, {}, None).problems == ()
+        ready = readiness(owned, NOW, {}, None)
+        assert (ready.problems, ready.warnings) == ((), (told,)), "nobody is alarmed by what is no problem"
+        assert changed(MOVED, RollBack()).warnings == readiness(MOVED, NOW, {}, None).warnings == ()
         rollout = "jobs/flights/rollouts/r"
         owned = after(MOVED, Conduct(rollout, ((2, 9500), (3, 500)), rollout, None))
         assert (

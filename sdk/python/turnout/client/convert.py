@@ -305,6 +305,7 @@ def rollback_readiness(message: change_pb2.RollbackReadiness) -> readiness.Rollb
         job=split_job(message.name),
         possible=message.possible,
         problems=tuple(message.problems),
+        warnings=tuple(message.warnings),
         version=message.version or None,
         weights={arm.version: arm.weight for arm in message.arms},
         staleness=readiness.Staleness(stale.offsets, stale.event_time.ToTimedelta())

@@ -144,6 +144,15 @@ async def test_a_rollback_of_a_promotion_leads_to_the_control_alone(lab: Experim
     assert (await lab.get()).state == experiment_pb2.Experiment.STOPPED
 
 
+async def test_readiness_tells_that_a_rollback_would_end_it(lab: Experimenting, switcher: Switcher) -> None:
+    await switcher.cut_over(2)
+    before = await switcher.readiness()
+    await lab.create({2: 9500, 3: 500})
+    ready = await switcher.readiness()
+    assert list(ready.warnings) == ["The experiment e owns the route no more after it, and ends."]
+    assert (ready.possible, ready.problems) == (True, before.problems), "nothing speaks against it for that"
+
+
 async def test_a_harmful_candidate_is_rolled_back_by_itself(lab: Experimenting, switcher: Switcher) -> None:
     await lab.create({1: 9500, 2: 500})
     exposures = list(lab.expose(f"u{n}" for n in range(2000)).values())

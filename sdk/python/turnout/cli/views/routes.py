@@ -45,7 +45,7 @@ def route_view(route: Route, readiness: RollbackReadiness | None = None) -> Rend
         pairs.append(("shadow", f"v{route.shadow.version}, compared for {percent(route.shadow.share)} of the reads"))
     if readiness is None or route.rollback_version is None:
         return facts(pairs)
-    return Group(facts(pairs), *_problems(readiness))
+    return Group(facts(pairs), *_told(readiness))
 
 
 def readiness_view(readiness: RollbackReadiness) -> RenderableType:
@@ -63,7 +63,7 @@ def readiness_view(readiness: RollbackReadiness) -> RenderableType:
         pairs.append(
             ("fresh", f"its run can go on until {moment(readiness.fresh_until)}, then the log has lost records")
         )
-    return Group(facts(pairs), *_problems(readiness))
+    return Group(facts(pairs), *_told(readiness))
 
 
 def _staleness_text(readiness: RollbackReadiness | None) -> str:
@@ -83,8 +83,9 @@ def _staleness_text(readiness: RollbackReadiness | None) -> str:
     return "".join(f"; {part}" for part in parts)
 
 
-def _problems(readiness: RollbackReadiness) -> list[RenderableType]:
-    return [Text(f"Rollback: {problem}", style="yellow") for problem in readiness.problems]
+def _told(readiness: RollbackReadiness) -> list[RenderableType]:
+    told = (*readiness.problems, *readiness.warnings)
+    return [Text(f"Rollback: {one}", style="yellow") for one in told]
 
 
 def rollback_text(route: Route) -> str:

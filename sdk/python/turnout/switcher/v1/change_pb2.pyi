@@ -593,6 +593,7 @@ class RollbackReadiness(google.protobuf.message.Message):
     ROWS_DIFFERING_FIELD_NUMBER: builtins.int
     PROTECTED_UNTIL_FIELD_NUMBER: builtins.int
     FRESH_UNTIL_FIELD_NUMBER: builtins.int
+    WARNINGS_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"jobs/{job}/route"."""
     possible: builtins.bool
@@ -629,6 +630,12 @@ class RollbackReadiness(google.protobuf.message.Message):
         that is not in sight.
         """
 
+    @property
+    def warnings(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What else it would bring about, one sentence an item, such as the end of the experiment that owns the route; the
+        warnings of the change itself. Nothing of it speaks against a rollback.
+        """
+
     def __init__(
         self,
         *,
@@ -642,9 +649,10 @@ class RollbackReadiness(google.protobuf.message.Message):
         rows_differing: global___RowsDiffering | None = ...,
         protected_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         fresh_until: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        warnings: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["fresh_until", b"fresh_until", "protected_until", b"protected_until", "rows_differing", b"rows_differing", "staleness", b"staleness"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arms", b"arms", "fresh_until", b"fresh_until", "lag", b"lag", "name", b"name", "possible", b"possible", "problems", b"problems", "protected_until", b"protected_until", "rows_differing", b"rows_differing", "staleness", b"staleness", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arms", b"arms", "fresh_until", b"fresh_until", "lag", b"lag", "name", b"name", "possible", b"possible", "problems", b"problems", "protected_until", b"protected_until", "rows_differing", b"rows_differing", "staleness", b"staleness", "version", b"version", "warnings", b"warnings"]) -> None: ...
 
 global___RollbackReadiness = RollbackReadiness
 
