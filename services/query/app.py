@@ -7,6 +7,7 @@ from core.rpc.server import ServiceApp
 from services.query.servicer import QueryServicer
 from turnout.channel import connect
 from turnout.query.v1 import query_pb2, query_pb2_grpc
+from turnout.reading.denials import ToldToTheOperator
 from turnout.reading.freshness import Limits
 from turnout.reading.path import ReadPath
 
@@ -26,6 +27,7 @@ class QueryApp(ServiceApp):
             Limits(active_s=settings.max_stale_active_s, experiment_s=settings.max_stale_experiment_s),
             lambda: connect(settings.switcher_target),
             self._registry,
+            denial=ToldToTheOperator(),
             address=settings.listen,
             routes_file=settings.data_dir / "query" / "routes.json",
         )

@@ -17,6 +17,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from tests.integration.query.conftest import MakeFront
 from tests.integration.query.fronts import FrontProcess, Serving
 from tests.integration.query.switcher import ScriptedSwitcher, SwitcherProcess, route
 from tests.support.eventually import eventually
@@ -480,3 +481,25 @@ async def test_a_table_that_the_user_may_not_read_is_no_fault_of_the_server(
         refused = await asyncio.gather(*(client.get("j", n) for n in range(50)), return_exceptions=True)
         # One error for all who shared a statement: none of them is asked again by itself.
         assert len({id(one.__cause__) for one in refused if isinstance(one, FailedPrecondition)}) < 50
+
+
+async def test_who_reads_through_a_front_that_lacks_rights_is_not_told_of_its_user(
+    reader: tuple[str, str], serving: Serving, make_front: MakeFront, caplog: pytest.LogCaptureFixture
+) -> None:
+    role, url = reader
+    await serving.sql(f"grant usage on schema serving to {role}; grant select on serving.positions to {role}")
+    front = await make_front(postgres=url)
+    asked: list[Ask] = [
+        lambda client: client.get("j", 1, version=1),
+        lambda client: client.batch_get("j", [1, 2], version=1),
+        lambda client: anext(client.scan("j", version=1)),
+    ]
+    async with Client(front.settings.listen) as client:
+        for ask in asked:
+            kind, reason, message, metadata = await outcome(ask, client)
+            assert (kind, reason) == (FailedPrecondition, "POSTGRES_DENIED")
+            assert message.startswith("This front lacks the right to read the table of j v1.")
+            assert not [part for part in (role, "grant ") if part in f"{message} {metadata}"]
+    told = [one.getMessage() for one in caplog.records if one.name == "turnout.reading.denials"]
+    [of_v1] = [one for one in told if "the table of j v1:" in one]
+    assert f'grant select on all tables in schema serving to "{role}"' in of_v1

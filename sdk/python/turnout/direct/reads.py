@@ -25,6 +25,7 @@ from turnout.direct.rows import Shape
 from turnout.errors import InvalidInput, TurnoutError, Unavailable
 from turnout.postgres import connect, refusal
 from turnout.reading.deadline import Deadline
+from turnout.reading.denials import told_to_the_reader
 from turnout.reading.freshness import Limits
 from turnout.reading.path import ReadPath
 from turnout.reading.positions import Positions
@@ -67,6 +68,7 @@ class DirectReads:
             Limits(active_s=settings.max_stale_active_s, experiment_s=settings.max_stale_experiment_s),
             switcher,
             registry,
+            denial=told_to_the_reader,
             address=f"direct, {name}",
             routes_file=settings.routes_file,
             attributes={"front": name},

@@ -6,6 +6,7 @@ from pathlib import Path
 import grpc
 
 from turnout.clock import SystemClock
+from turnout.reading.denials import Denial
 from turnout.reading.freshness import Limits
 from turnout.reading.front import Front
 from turnout.reading.keeper import RoutesKeeper
@@ -26,9 +27,9 @@ _ROUTES_WITHIN_S = 2.0
 class ReadPath:
     """A front, its tables, its watch of the routes, the reads that go by them, and what becomes of those.
 
-    name: unique among live fronts. address: where it answers, for people. routes_file: where it keeps its routes, None
-    = nowhere. attributes: of its metrics. switcher: opens a channel to it, see `SwitcherLink`. The caller opens and
-    closes the one to the registry.
+    name: unique among live fronts. denial: how one is told of a table that its user of the database may not read.
+    address: where it answers, for people. routes_file: where it keeps its routes, None = nowhere. attributes: of its
+    metrics. switcher: opens a channel to it, see `SwitcherLink`. The caller opens and closes the one to the registry.
     """
 
     def __init__(
@@ -39,20 +40,21 @@ class ReadPath:
         switcher: Callable[[], grpc.aio.Channel],
         registry: grpc.aio.Channel,
         *,
+        denial: Denial,
         address: str,
         routes_file: Path | None,
         attributes: Mapping[str, str] | None = None,
     ) -> None:
         clock = SystemClock()
         self.front = Front(name, clock, limits)
-        self._tables = Tables(postgres)
+        self._tables = Tables(postgres, denial)
         file = None if routes_file is None else RoutesFile(routes_file)
         self._keeper = RoutesKeeper(self.front, file, clock, every_s=limits.active_s / _STORE_EVERY_SHARE)
         self._link = SwitcherLink(switcher)
         self._watch = RouteWatch(self.front, self._tables, self._keeper, self._link, clock, address)
         self._metrics = FrontMetrics(self.front, attributes)
         self.outcomes = Outcomes(self.front, self.front.exposures, self._link)
-        self._shadows = Shadows(self.front, Tables(postgres, hidden=True, connections_max=1), self._link)
+        self._shadows = Shadows(self.front, Tables(postgres, denial, hidden=True, connections_max=1), self._link)
         routes, versions = SwitcherRoutes(self.front, self._link), RegistryVersions(registry)
         self.reads = Reads(self.front, self._tables, routes, versions, self._shadows)
 

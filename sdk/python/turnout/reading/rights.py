@@ -14,6 +14,15 @@ def denied(role: str, owner: str, what: str, said: str) -> FailedPrecondition:
     )
 
 
+def denied_at_a_front(version: str) -> FailedPrecondition:
+    """The same for who reads through a front, whose user it is not. FailedPrecondition (POSTGRES_DENIED)."""
+    return FailedPrecondition(
+        "POSTGRES_DENIED",
+        f"This front lacks the right to read the table of {version}. Its log says which rights, and how they are "
+        "granted: tell its operator.",
+    )
+
+
 def grants(role: str, owner: str) -> tuple[str, ...]:
     """The statements that let a user read every output table, those still to come among them."""
     reader = quoted(role)

@@ -15,6 +15,7 @@ from turnout.names import VersionId
 from turnout.postgres import Connection, Pool, load_queries, open_pool, postgres_errors
 from turnout.reading.columns import Column, Table, table_of_catalog
 from turnout.reading.deadline import Deadline
+from turnout.reading.denials import Denial
 from turnout.reading.gathering import Gathering
 from turnout.reading.limits import READ_S_MAX
 from turnout.reading.positions import Positions
@@ -117,9 +118,10 @@ class TableReader:
     """Reads of one table, each in one snapshot with the applied positions. Raises TableMoved, Unavailable, and
     FailedPrecondition (POSTGRES_DENIED) where the user of the database may not read it."""
 
-    def __init__(self, pool: Pool, scans: ScanPlaces, table: Table) -> None:
+    def __init__(self, pool: Pool, scans: ScanPlaces, table: Table, denial: Denial) -> None:
         self._pool = pool
         self._scans = scans
+        self._denial = denial
         self.table = table
         self._statements = Statements(table)
         self._key_at = table.column_names.index(table.key[0].name)
@@ -128,18 +130,18 @@ class TableReader:
 
     async def warm(self, connection: Connection, timeout_s: float) -> None:
         """Run the statements once without asking for a row, so that a table that cannot be read is found now."""
-        with _reading(self.table):
+        with self._reading():
             self._check(await connection.fetchrow(self._statements.positions, timeout=timeout_s))
             await connection.fetch(self._statements.scan(()), 0, timeout=timeout_s)
 
     async def get(self, key: Values, deadline: Deadline) -> Answer:
         """The applied positions, and the row of that key or None. Reads that come at once share a statement.
         ResourceExhausted (ANSWER_TOO_LARGE)."""
-        with _reading(self.table):
+        with self._reading():
             return await self._gathering.send(key, deadline)
 
     async def _one(self, key: Values, deadline: Deadline) -> Answer:
-        with _reading(self.table), _sized(1):
+        with self._reading(), _sized(1):
             try:
                 async with self._pool.acquire(timeout=deadline.left_s) as connection:
                     record = await connection.fetchrow(self._statements.get, *key, timeout=deadline.left_s)
@@ -161,7 +163,7 @@ class TableReader:
     async def batch(self, keys: Sequence[Sequence[Any]], deadline: Deadline) -> tuple[Positions, Found]:
         """The applied positions, and the rows of those keys, which are given by column. One statement.
         ResourceExhausted (ANSWER_TOO_LARGE)."""
-        with _reading(self.table), _sized(len(keys[0])):
+        with self._reading(), _sized(len(keys[0])):
             async with self._pool.acquire(timeout=deadline.left_s) as connection:
                 record = await connection.fetchrow(self._statements.batch, *keys, timeout=deadline.left_s)
         self._check(record)
@@ -181,7 +183,7 @@ class TableReader:
     ) -> AsyncGenerator[Page, None]:
         """Pages of at most PAGE_ROWS rows out of one snapshot; at least one page, be it without rows. Unavailable
         (SCANS_BUSY); ResourceExhausted (SCAN_TOO_LONG, ANSWER_TOO_LARGE); FailedPrecondition (VALUE_UNREADABLE)."""
-        with _reading(self.table):
+        with self._reading():
             async with (
                 self._scans.place(deadline),
                 self._pool.acquire(timeout=deadline.left_s) as connection,
@@ -223,6 +225,16 @@ class TableReader:
             suspects = [column.name for column in self.table.columns if column.kind in kinds]
             raise unreadable(" or ".join(suspects or self.table.column_names), error) from None
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            with postgres_errors():
+                yield
+        except _MOVED as error:
+            raise TableMoved(self.table.version) from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise self._denial(self.table, str(error)) from error
+
     def _positions(self, record: Any) -> Positions:
         """The positions that came with an answer; those of the one before where they are the same."""
         raw = record["_positions"] or b""
@@ -247,11 +259,15 @@ async def refuse_without_rights(connection: Connection, timeout_s: float) -> Non
 class Tables:
     """A reader for each version that was asked for, made from the catalog; and the connections that they share.
 
-    hidden: the tables as they are, with the columns that no reader sees, for who compares rows.
+    denial: how one is told of that may not be read. hidden: the tables as they are, with the columns that no reader
+    sees, for who compares rows.
     """
 
-    def __init__(self, dsn: str, *, hidden: bool = False, connections_max: int = _CONNECTIONS_MAX) -> None:
+    def __init__(
+        self, dsn: str, denial: Denial, *, hidden: bool = False, connections_max: int = _CONNECTIONS_MAX
+    ) -> None:
         self._dsn = dsn
+        self._denial = denial
         self._hidden = hidden
         self._connections_max = connections_max
         self._opened: Pool | None = None
@@ -307,7 +323,7 @@ class Tables:
                     self._readers.pop(version, None)
                     raise TableMissing(version)
                 table = table_of_catalog(version, name, rows, hidden=self._hidden)
-                reader = TableReader(self._pool, self._scans, table)
+                reader = TableReader(self._pool, self._scans, table, self._denial)
                 if warm:
                     await reader.warm(connection, deadline.left_s)
         self._readers.pop(version, None)
@@ -315,17 +331,6 @@ class Tables:
             del self._readers[next(iter(self._readers))]
         self._readers[version] = reader
         return reader
-
-
-@contextmanager
-def _reading(table: Table) -> Iterator[None]:
-    try:
-        with postgres_errors():
-            yield
-    except _MOVED as error:
-        raise TableMoved(table.version) from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise denied(table.role, table.owner, f"the table of {table.version}", str(error)) from error
 
 
 @contextmanager
