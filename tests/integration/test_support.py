@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
+from tests.support import ports
 from tests.support.databases import fresh_database, with_database
 from tests.support.eventually import eventually
 from tests.support.ports import listens, own_port
@@ -87,6 +92,36 @@ async def test_a_port_is_given_once_and_who_listens_there_is_known(echo: asyncio
     assert other.stdin is not None
     other.stdin.close()
     assert await other.wait() == 0
+
+
+def test_a_lock_file_that_cannot_be_opened_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ports, "_LOCKS", tmp_path / "none" / "ports.lock")
+    monkeypatch.setattr(ports, "_locks", ports._locks.__wrapped__)
+    with pytest.raises(RuntimeError, match=r"ports\.lock, by which test sessions share ports, cannot be opened"):
+        own_port()
+
+
+def test_a_lock_file_that_takes_no_locks_is_no_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", none_left)
+    with pytest.raises(OSError, match="No locks available"):
+        own_port()
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["by listeners", "by other sessions"])
+def test_where_every_port_is_taken_that_is_said(monkeypatch: pytest.MonkeyPatch, locked: bool) -> None:
+    def lock(_: int) -> bool:
+        return locked
+
+    def not_free(_: int) -> bool:
+        return False
+
+    for name, value in {"_given": set(), "_lock": lock, "is_free": not_free}.items():
+        monkeypatch.setattr(ports, name, value)
+    with pytest.raises(RuntimeError, match=r"None of 1,000 ports from 10000 to 19999 was free\. End test sessions"):
+        own_port()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ __all__ = ["HOST", "listens", "own_port"]
 # Below the ports that a local stack chooses from, and below those of outgoing connections.
 _FIRST, _LAST = 10_000, 19_999
 _LOCKS = Path(tempfile.gettempdir()) / f"turnout-test-ports-{os.getuid()}.lock"
+_TRIED = 1_000  # of them, before all of them count as taken
 _LISTENS = "0A"
 
 _given: set[int] = set()
@@ -27,20 +28,33 @@ def own_port() -> int:
     """A port that nobody listens on, and that no other call gives out as long as this process lives, in whichever test
     session: what was killed on it finds it free again, and whoever is not there is nobody."""
     ports = random.SystemRandom()
-    while True:
-        port = ports.randint(_FIRST, _LAST)
-        with contextlib.suppress(OSError):  # another process has it
-            if port not in _given:
-                fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
-                _given.add(port)
-                if is_free(port):
-                    return port
+    for port in ports.sample(range(_FIRST, _LAST + 1), _TRIED):
+        if port not in _given and _lock(port):
+            _given.add(port)
+            if is_free(port):
+                return port
+    raise RuntimeError(
+        f"None of {_TRIED:,} ports from {_FIRST} to {_LAST} was free. End test sessions that were left running; each "
+        f"keeps what it was given: see `lslocks` for {_LOCKS}."
+    )
+
+
+def _lock(port: int) -> bool:
+    """Whether it is this process's now; not where another one has it. Any other error is the lock file's."""
+    try:
+        fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system has it
+        return False
+    return True
 
 
 @functools.cache
 def _locks() -> int:
     """A file of which each byte is a port, locked by whom it was given to, until that process ends."""
-    return os.open(_LOCKS, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        return os.open(_LOCKS, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise RuntimeError(f"{_LOCKS}, by which test sessions share ports, cannot be opened: {error}.") from error
 
 
 def listens(pid: int, port: int) -> bool:
