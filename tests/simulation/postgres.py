@@ -13,7 +13,7 @@ import functools
 import random
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -233,6 +233,25 @@ class Session:
             request.reply(None, ConnectionResetError("the server went down"))
 
 
+def circle_from(start: int, waits: Mapping[int, Iterable[int]]) -> tuple[int, ...]:
+    """A shortest circle of waits through `start`, which comes first; empty where there is none. waits: whom each waits
+    for, of whom there may be several: a row that several share is free when the last of them has ended."""
+    way: dict[int, int] = {}  # who was come from
+    reached = deque([start])
+    while reached:
+        at = reached.popleft()
+        for other in waits.get(at, ()):
+            if other == start:
+                circle = [at]
+                while circle[-1] != start:
+                    circle.append(way[circle[-1]])
+                return tuple(reversed(circle))
+            if other not in way:
+                way[other] = at
+                reached.append(other)
+    return ()
+
+
 class Listening(Protocol):
     """Whoever hears of commits that notify."""
 
@@ -284,13 +303,9 @@ class Server:
         else:
             self._waiting[session] = awaited
         waits = {one.pid: (one, others) for one, others in [*self._waiting.items(), *self._behind.items()]}
-        seen, at = [], session.pid
-        while at in waits and at not in seen:
-            seen.append(at)
-            at = next(iter(waits[at][1]), 0)
-        if at in seen:
-            circle = ", ".join(waits[pid][0].process.name for pid in seen)
-            self.deadlocks.append(f"sessions of {circle} wait in a circle")
+        if circle := circle_from(session.pid, {pid: others for pid, (_, others) in waits.items()}):
+            names = ", ".join(waits[pid][0].process.name for pid in circle)
+            self.deadlocks.append(f"sessions of {names} wait in a circle")
 
     def _would_follow(self, awaited: list[int]) -> bool:
         """Whether somebody waits for one of these already, or one of these waits."""

@@ -14,6 +14,8 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.switcher.adoption import Readiness, Verdict
 from services.switcher.experiments.store import ExperimentStore
@@ -28,6 +30,7 @@ from tests.simulation.courses import COURSES
 from tests.simulation.database import simulated_database
 from tests.simulation.loop import Process
 from tests.simulation.pool import here
+from tests.simulation.postgres import circle_from
 from tests.simulation.real import Real
 from tests.simulation.simulation import Plan, plan_of, run
 from tests.simulation.stepwise import FROZEN_S, died_behind, halted_at, joined, steps_of
@@ -127,6 +130,67 @@ def test_a_change_stands_or_not_whoever_is_halted_in_it(real: Real, course: str)
     at, freeze_s = rng.choice(steps), rng.choice([0.0, FROZEN_S])  # `--every-step` tries all of them
     halted = halted_at(real, COURSES[course], 1, at, freeze_s)
     assert not halted.violations, f"{at}, {freeze_s=}: see --every-step --course {course!r}"
+
+
+# --- who waits for whom -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("waits", "circle"),
+    [
+        ({}, ()),
+        ({1: [2]}, ()),
+        ({1: [2], 2: [1]}, (1, 2)),
+        ({1: [2, 3], 2: [4], 3: [1]}, (1, 3)),  # the first that it waits for is in no circle
+        ({1: [2], 2: [3, 4], 3: [5], 4: [5, 1]}, (1, 2, 4)),
+        ({1: [2], 2: [3], 3: [2]}, ()),  # found by 2 and 3 already
+    ],
+)
+def test_a_circle_of_waits_is_found_through_whomever_it_goes(waits: dict[int, list[int]], circle: Any) -> None:
+    assert circle_from(1, waits) == circle
+
+
+@given(st.dictionaries(st.integers(1, 5), st.lists(st.integers(1, 5), max_size=3)))
+def test_there_is_a_circle_exactly_where_one_comes_back_to_itself(waits: dict[int, list[int]]) -> None:
+    reached = set(waits.get(1, ()))
+    for _ in range(5):
+        reached.update(other for one in list(reached) for other in waits.get(one, ()))
+    circle = circle_from(1, waits)
+    assert bool(circle) == (1 in reached)
+    for one, other in zip(circle, (*circle[1:], 1)[: len(circle)], strict=True):
+        assert other in waits[one]
+
+
+@pytest.mark.parametrize("closes", [0, 1])
+def test_who_waits_for_several_is_in_the_circle_of_any(real: Real, closes: int) -> None:
+    """Two share a lock. Whoever wants it alone waits for both, and either may wait for that one."""
+    deadlocks: list[str] = []
+
+    async def scenario(world: World, plan: Plan, rng: random.Random) -> None:
+        world.server.slow = 0.0
+
+        async def shares(number: int) -> None:
+            async with here(world.server).acquire() as connection, connection.transaction():
+                await connection.execute("lock table switcher.requests in share mode")
+                await asyncio.sleep(1.0)
+                if number == closes:
+                    await connection.execute("lock table registry.jobs in share mode")
+                await asyncio.sleep(1.0)
+
+        async def alone() -> None:
+            async with here(world.server).acquire() as connection, connection.transaction():
+                await connection.execute("lock table registry.jobs in exclusive mode")
+                await asyncio.sleep(0.5)
+                await connection.execute("lock table switcher.requests in exclusive mode")
+
+        for number in range(2):
+            world.loop.spawn(Process(f"shares-{number}"), shares(number))
+        world.loop.spawn(Process("alone"), alone())
+        await asyncio.sleep(1.5)
+        deadlocks.extend(world.server.deadlocks)
+
+    run(real, Plan(seed=1), scenario)
+    assert deadlocks == [f"sessions of shares-{closes}, alone wait in a circle"]
 
 
 # --- a simulation that cannot fail would prove nothing: each of these breaks one rule -----------------------------
