@@ -72,8 +72,23 @@ def test_what_must_hold_holds_and_a_seed_goes_the_same_way_again(real: Real) -> 
 
 @pytest.mark.parametrize(
     "ask",
-    [lambda: SystemClock().now(), lambda: random.random(), lambda: time.perf_counter(), lambda: uuid.uuid4()],
-    ids=["the date", "chance", "a clock", "a new id"],
+    [
+        lambda: SystemClock().now(),
+        lambda: time.perf_counter(),
+        lambda: time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+        lambda: random.random(),
+        lambda: random.gauss(),
+        lambda: random.Random(),
+        lambda: random.Random(None),
+        lambda: random.SystemRandom().random(),
+        lambda: secrets.randbits(8),
+        lambda: uuid.uuid4(),
+        lambda: uuid.uuid1(),
+    ],
+    ids=[
+        *("the date", "a clock", "a clock by its number", "chance", "another distribution", "an unseeded source"),
+        *("one seeded with nothing", "the system's source", "secret bits", "a new id", "an id of the time"),
+    ],
 )
 def test_who_asks_the_machine_for_time_or_chance_is_found(real: Real, ask: Callable[[], Any]) -> None:
     async def asks() -> None:

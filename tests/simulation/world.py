@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import os
 import pkgutil
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -99,13 +100,17 @@ _HASTE: dict[str, Any] = {
 """Days of a rollout are seconds here."""
 
 
+_CLOCKS = ("clock_gettime", "clock_gettime_ns", "monotonic_ns", "perf_counter", "perf_counter_ns")
+_CLOCKS_OF_CPU = ("process_time", "process_time_ns", "thread_time", "thread_time_ns")
 _REAL = (
-    *(f"time.{name}" for name in ("monotonic_ns", "perf_counter", "perf_counter_ns", "sleep", "time_ns")),
-    *(f"random.{name}" for name in ("choice", "choices", "expovariate", "randint", "random", "randrange", "sample")),
-    *(f"random.{name}" for name in ("shuffle", "uniform")),
-    *(f"secrets.{name}" for name in ("choice", "randbelow", "token_urlsafe")),
+    *(f"time.{name}" for name in (*_CLOCKS, *_CLOCKS_OF_CPU, "sleep", "time_ns")),
     *(f"turnout.clock.SystemClock.{name}" for name in ("now", "monotonic_s")),
-    "os.urandom",
+    # What the module draws from its one source, which the machine seeds.
+    *(f"random.{name}" for name in random.__all__ if hasattr(getattr(random, name), "__self__")),
+    "random._urandom",  # of every SystemRandom
+    *(f"secrets.{name}" for name in ("choice", "randbelow", "randbits", "token_urlsafe")),
+    *(("os.getrandom",) if hasattr(os, "getrandom") else ()),  # Linux alone has it
+    *("os.urandom", "uuid.uuid1", "uuid.uuid4"),
 )
 """Clocks and chance of the machine, of which a run from a seed must know nothing."""
 
@@ -322,6 +327,7 @@ class World:
             "secrets.token_bytes": self._here("secrets.token_bytes", names.randbytes),
             "secrets.token_hex": self._here("secrets.token_hex", lambda size: names.randbytes(size).hex()),
             **{name: self._here(name, self._never(name)) for name in _REAL},
+            "random.Random": self._seeded(),
             **(_HASTE if self.rollouts else {"services.switcher.app.Driver.run": nothing}),
         }
         with ExitStack() as patched, uncollected():
@@ -346,6 +352,18 @@ class World:
             raise RuntimeError(name)
 
         return asked
+
+    def _seeded(self) -> type[random.Random]:
+        """Instead of a source of chance, which the machine seeds where nobody else does."""
+        simulated, never = self.loop, self._never("random.Random without a seed")
+
+        class Seeded(random.Random):
+            def __init__(self, seed: Any = None) -> None:
+                if seed is None and asyncio._get_running_loop() is simulated:
+                    never()
+                super().__init__(seed)
+
+        return Seeded
 
     def _disk(self) -> Disk:
         name = current().name.rsplit(".", 1)[0]
