@@ -126,6 +126,14 @@ def test_two_deaths_at_one_offset_make_that_partition_suspect() -> None:
     assert twice.backoff_s > 0
 
 
+def test_what_is_appended_is_not_read_record_by_record_for_deaths_before_it() -> None:
+    twice = _die(_die(Deaths(), 10, 20), 10, 30)
+    positions = {tp(0): at(10), tp(1): at(40)}
+    thrice = died(twice, list(positions), positions, {one: LogEnds(0, 500, 0.0) for one in positions}, lived_s=1.0)
+    assert thrice.record_by_record == {tp(0): 100}
+    assert _die(thrice, 11, 40).record_by_record == {tp(1): 100}, "the first has got further, the second has not"
+
+
 def test_a_partition_at_its_end_is_no_suspect() -> None:
     assert _die(_die(Deaths(), 100, 20), 100, 30).record_by_record == {}
 
