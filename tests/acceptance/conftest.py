@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from turnout.errors import Aborted
 from turnout.results import RouteChange
 
 T = TypeVar("T")
-_PREPARED_WITHIN_S = 30.0
+_REPEATS_MAX = 5  # of changes, by one client
+_PAUSE_S = 0.25  # doubled before each repeat
 
 # Short leases, so that what waits for one to expire does not wait long. A reader's is longer than a busy machine lets a
 # process stand still: a front that has lost it is not counted.
@@ -30,27 +31,40 @@ BOTH_WAYS = pytest.mark.parametrize("product", ["one process", "four processes"]
 
 
 class PatientClient(Client):
-    """One that repeats a change for which a front was not prepared in time. That has changed nothing, and on a busy
-    machine it says that a process stood still for two seconds."""
+    """One that repeats a change for which a front said nothing in time. That has changed nothing, and on a busy machine
+    it says that a process stood still for two seconds. It does so a few times in all: a front that is late as a rule is
+    a fault, as is one that refuses."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._repeats = 0
 
     async def cut_over(self, *args: Any, **options: Any) -> RouteChange:
-        return await _once_prepared(partial(super().cut_over, *args, **options))
+        return await self._once_prepared(partial(super().cut_over, *args, **options))
 
     async def cut_over_many(self, *args: Any, **options: Any) -> tuple[RouteChange, ...]:
-        return await _once_prepared(partial(super().cut_over_many, *args, **options))
+        return await self._once_prepared(partial(super().cut_over_many, *args, **options))
 
     async def set_traffic(self, *args: Any, **options: Any) -> RouteChange:
-        return await _once_prepared(partial(super().set_traffic, *args, **options))
+        return await self._once_prepared(partial(super().set_traffic, *args, **options))
+
+    async def _once_prepared(self, change: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await change()
+            except Aborted as error:
+                if not only_late(error) or self._repeats == _REPEATS_MAX:
+                    raise
+                self._repeats += 1
+                await asyncio.sleep(_PAUSE_S * 2**self._repeats)
 
 
-async def _once_prepared(change: Callable[[], Awaitable[T]]) -> T:
-    ends_s = time.monotonic() + _PREPARED_WITHIN_S
-    while True:
-        try:
-            return await change()
-        except Aborted as error:
-            if error.reason != "NOT_PREPARED" or time.monotonic() > ends_s:
-                raise
+def only_late(error: Aborted) -> bool:
+    """Whether a change was refused for fronts alone that have said nothing yet."""
+    _, _, said = error.message.partition("nothing has changed. ")
+    complaint, _, _ = said.partition(". Try again")
+    late = all(one.endswith(": has not said that it is prepared") for one in complaint.split("; "))
+    return error.reason == "NOT_PREPARED" and late
 
 
 def client_of(processes: ServiceProcesses) -> Client:
