@@ -63,7 +63,7 @@ def experiment(
 
 def _soon() -> experiment_pb2.Plan:
     """A unit's window is over at once."""
-    plan = experiment_pb2.Plan(margin=1.0, promote_beta=0.9, units_min=10)
+    plan = experiment_pb2.Plan(margin=1.0, units_min=10)
     plan.window.FromMilliseconds(1)
     plan.delay.FromMilliseconds(0)
     return plan

@@ -35,9 +35,7 @@ APPROVE = Step(kind=Step.APPROVE)
 ALL = Step(kind=Step.TRAFFIC, share=10_000)
 RETIRE = Step(kind=Step.RETIRE)
 LONG = 24 * 3600
-AT_ONCE = experiment_pb2.Plan(
-    window=Duration(nanos=1_000_000), delay=Duration(), margin=1.0, promote_beta=0.9, units_min=10
-)
+AT_ONCE = experiment_pb2.Plan(window=Duration(nanos=1_000_000), delay=Duration(), margin=1.0, units_min=10)
 
 
 def traffic(share: int, *, seconds: int = 1, **fields: Any) -> rollout_pb2.RolloutStep:

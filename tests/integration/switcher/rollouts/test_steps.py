@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
+from services.switcher.statistics.decision import Plan
+from services.switcher.statistics.promotion import units_needed
 from tests.integration.switcher.conftest import MakeFront, Switcher, lease_is_over
 from tests.integration.switcher.experimenting import Experimenting
 from tests.integration.switcher.registry import RegistryOnDemand
@@ -61,7 +64,9 @@ async def test_from_replay_to_retire(
     await rolling.read()
     await adopted(rolling, lab, 5000)
     experiment = (await rolling.get()).experiment
-    await expose(lab, [f"u{n}" for n in range(600)], erring=20)
+    # Twice what it takes with as many errors as there are, so that chance has no say in it.
+    units = 2 * math.ceil(units_needed(1 / 20, 0.5, AT_ONCE.margin, Plan().promote_beta))
+    await expose(lab, [f"u{n}" for n in range(units)], erring=20)
 
     await rolling.until_step(6)
     await rolling.waits_for("a person, who promotes or aborts it")
