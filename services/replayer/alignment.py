@@ -85,6 +85,8 @@ def _unreached(side: Side, other: Side, within_s: float) -> Iterator[str]:
             f"{other.run.label} has gone past the end of the range of {run.label} in {_names(past)}: the two never "
             f"stand at one cut again"
         )
+    elif run.state is State.FAILED:
+        yield f"{run.label} has FAILED ({run.failure_reason}), {where}: {run.failure_message.rstrip('.')}"
     elif not run.state.wants_workers:
         yield f"{run.label} is {run.state.value} and {where}: {_remedy(run.state)}"
     elif side.held_still:

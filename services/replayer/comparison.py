@@ -275,6 +275,10 @@ async def _read(
 
 def _check(asked: Question) -> None:
     text(asked.request_id, "request_id", ID_MAX)
+    if asked.old == asked.new:
+        raise InvalidInput(
+            "SAME_VERSION", f"{asked.old} cannot differ from itself: name two different versions to compare."
+        )
     if asked.sample_size < 0:
         raise InvalidInput(
             "INVALID_SAMPLE_SIZE", f"sample_size is {asked.sample_size}; give 0 to {compare.SAMPLES_MAX}."

@@ -18,19 +18,21 @@ from turnout.query.v1 import query_pb2 as query
 from turnout.replayer.v1 import comparison_pb2
 
 RANGES_SHOWN = 1_000
-_NAME = re.compile(r"(jobs/[^/]+)/comparisons/([0-9a-f]{12})")
+_ID = re.compile(r"[0-9a-f]{12}")
 
 
 def parse_comparison(name: str) -> tuple[str, str]:
     """Job and id in `jobs/{job}/comparisons/{comparison}`; InvalidInput otherwise."""
-    match = _NAME.fullmatch(name)
-    if match is None:
+    parent, _, comparison = name.partition("/comparisons/")
+    job = parse_job(parent)
+    if not _ID.fullmatch(comparison):
         raise InvalidInput(
             "INVALID_NAME",
-            f"{name!r} is not a name of the form jobs/{{job}}/comparisons/{{comparison}}.",
+            f"{comparison!r} is no id of a comparison: an id is 12 digits and letters from a to f; "
+            f"`turnout comparisons {job}` lists them.",
             metadata={"name": name},
         )
-    return parse_job(match[1]), match[2]
+    return job, comparison
 
 
 def contract_of(request: comparison_pb2.CompareTablesRequest) -> Contract | None:

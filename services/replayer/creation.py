@@ -32,7 +32,7 @@ async def create_table(connection: Any, definition: JobDefinition, table: str) -
         raise FailedPrecondition(
             "TABLE_REFUSED",
             f"PostgreSQL refuses the table of {definition.job}: {words(error)}. Mend the columns or derived "
-            f"expressions of the job and register a new version.",
+            f"expressions of the job.",
         ) from None
 
 

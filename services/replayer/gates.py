@@ -237,6 +237,8 @@ def _problems(
     newest = samples[-1]
     if candidate.state not in (State.TAILING, State.COMPLETED):
         yield _state_problem(candidate)
+    if candidate.state is State.FAILED:
+        return  # how far it is behind for that is no news
     if not newest.of(candidate.version):
         yield f"{candidate.label} has no position in any partition"
     lagging = behind(candidate, baseline, samples, limits)

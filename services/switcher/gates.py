@@ -75,7 +75,7 @@ def _sentence(job: str, gate: GateAnswer) -> str:
         "catch-up": "is not caught up",
         "coverage": "does not cover what readers have now",
         SCHEMA: "does not fit the present schema",
-        COMPARISON: "differs from what readers have now in a way that is not proven to be meant",
+        COMPARISON: "is not shown to differ from what readers have now only as it is meant to",
         SHADOW: "is not shown to answer live reads as readers are answered now",
         ROLLBACK: "could not be rolled back",
     }.get(gate.gate, f"does not pass the gate {gate.gate}")

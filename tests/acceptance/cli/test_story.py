@@ -279,6 +279,7 @@ async def test_a_run_that_cannot_go_on_says_so_everywhere(program: Program, orde
     assert (await program.run("apply", orders.code(2), "--no-watch")).out == again.out
     cutover = await program.run("cutover", JOB, "v2", code=4)
     assert f"`turnout run watch {JOB} v2` shows when it has caught up, or what its run needs" in cutover.err
+    assert "It is going to fail again: mend the job" in (await program.run("run", "resume", JOB, "v2")).out
 
 
 async def test_what_postgresql_refuses_is_said_before_a_version_is_stored(program: Program, orders: Orders) -> None:
@@ -289,7 +290,10 @@ async def test_what_postgresql_refuses_is_said_before_a_version_is_stored(progra
     text = orders.code(1).read_text()
     wrong.write_text(text.replace('on_malformed="fail")', 'on_malformed="fail", derived={"mean": "cents / nothing"})'))
     checked = await program.run("check", wrong, code=1)
-    assert "TABLE_REFUSED: PostgreSQL refuses the table of" in checked.out
+    assert "PostgreSQL refuses the table of" in checked.out
+    assert "Mend the file and check it again." in checked.out
+    assert "TABLE_REFUSED" not in checked.out
+    assert "register a new version" not in checked.out
     assert 'column "nothing" does not exist' in checked.out
     refused = await program.run("apply", wrong, code=4)
     assert 'column "nothing" does not exist' in refused.err

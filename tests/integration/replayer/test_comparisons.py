@@ -438,6 +438,13 @@ def punctuality(flight: Flight) -> Pairs:
 '''
 
 
+async def test_a_version_is_not_compared_with_itself(stage: Stage) -> None:
+    topic = await stage.kafka.create()
+    version = stage.registry.register(aggregate_source(topic), 1)
+    await stage.begin(version.name)
+    assert (await refused(stage.compare(version.name, version.name))).reason == "SAME_VERSION"
+
+
 async def test_rows_of_other_keys_are_matched_by_a_projection(stage: Stage) -> None:
     topic = await stage.kafka.create()
     await stage.kafka.produce(topic, RECORDS)

@@ -195,6 +195,12 @@ VIEWS: dict[str, RenderableType] = {
     "jobs-none": jobs_view([], {}),
     "job": job_view(samples.THE_JOB, samples.VERSIONS, {2: replace(samples.RUN, records_set_aside=3)}, samples.ROUTE),
     "job-range": job_view(samples.THE_JOB, (samples.BOUNDED, samples.VERSIONS[1]), {2: samples.COMPLETED}, None),
+    "job-dropped": job_view(
+        samples.THE_JOB,
+        (samples.VERSIONS[0], replace(samples.VERSIONS[1], state=VersionState.DROPPED)),
+        {1: replace(samples.COMPLETED, version=1, progress=0.0, lag=0), 2: samples.RUN},
+        samples.ROUTE,
+    ),
     "job-new": job_view(samples.THE_JOB, [], {}, None),
     "version": version_view(samples.VERSIONS[1], None),
     "version-range": version_view(samples.BOUNDED, samples.COMPLETED),

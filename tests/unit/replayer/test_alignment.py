@@ -38,7 +38,11 @@ def test_a_run_that_reads_nothing_can_only_be_waited_for_where_it_is_ahead(state
     assert against(ahead, side(2, 100)) == against(side(2, 100), ahead) == ""
     behind = against(side(1, 99, state=state), side(2, 100))
     assert (behind == "") is state.wants_workers
-    if not state.wants_workers:
+    if state is State.FAILED:
+        assert "version 1 has FAILED (" in behind
+        assert "1 offsets behind version 2 in flights/0" in behind
+        assert "resume it" not in behind
+    elif not state.wants_workers:
         assert f"version 1 is {state.value} and 1 offsets behind version 2 in flights/0" in behind
 
 

@@ -260,6 +260,12 @@ def test_only_a_tailing_run_passes(state: State) -> None:
     assert _says(gate, "its place in the budget of copies") is (state is State.QUEUED)
 
 
+def test_of_a_failed_run_its_failure_alone_is_told() -> None:
+    candidate = run(2, State.FAILED, failure_reason="MALFORMED_RECORD", failure_message="at offset 7")
+    gate = _asked(_steady(*[(at(10), at(100), 500)] * 3), candidate=candidate)
+    assert gate.evidence == ("the run of version 2 has FAILED (MALFORMED_RECORD): at offset 7",)
+
+
 def test_a_forecast_comes_with_the_refusal() -> None:
     samples = _steady((at(0), at(5000), 5000), (at(500), at(5000), 5000))
     gate = _asked(samples, outlook=Outlook(Forecast(4.5, 4.0, 6.0)))

@@ -28,6 +28,17 @@ async def test_a_reward_that_is_not_finite_is_named_as_such(reward: float) -> No
         await Client().report_outcome("id", reward=reward)
 
 
+async def test_a_false_may_stand_beside_what_is_reported() -> None:
+    client = Client()
+    assert not await client.report_outcome("", error=False, conversion=True)  # of an answer that nothing counts
+    assert not await client.report_outcome("id", error=False, conversion=False)
+    with pytest.raises(InvalidInput, match="give a finite number"):
+        await client.report_outcome("id", error=False, reward=math.inf)
+    for two in ({"error": True, "conversion": True}, {"conversion": True, "reward": 0.0}, {}):
+        with pytest.raises(InvalidInput, match="Report one of error, conversion and reward"):
+            await client.report_outcome("id", **two)
+
+
 def test_one_of_many_that_is_too_large_is_left_to_its_place_in_the_report() -> None:
     assert outcome_message(Outcome("id", Metric.REWARD, 10**400)).reward.value == math.inf
 

@@ -71,7 +71,7 @@ class ComparisonCalls(Calls):
         one cut, None = 2 s. allow_unaligned: compare them as they stand where that cannot be. range_rows: rows of a
         range, 0 = as many as are compared in a few seconds. timeout_s: of all of it, None = an hour; what is done by
         then stays done. FailedPrecondition (CANNOT_ALIGN, KEYS_DIFFER, TABLE_MISSING), Aborted (ALIGNMENT_EXPIRED,
-        COMPARISON_UNDER_WAY), InvalidInput (INVALID_CONTRACT).
+        COMPARISON_UNDER_WAY), InvalidInput (INVALID_CONTRACT, SAME_VERSION).
         """
         request = comparison_pb2.CompareTablesRequest(
             old_version=version_name(job, old),

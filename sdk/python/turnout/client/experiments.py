@@ -185,14 +185,15 @@ class ExperimentCalls(DecisionCalls):
 
         One of: error (the answer was wrong or of no use), conversion (the unit did what it was hoped to do), reward (a
         number from -1e9 to 1e9; outcome_id where there are several for one answer). It is stored when this returns, and
-        may be told again at any time. An answer that no experiment counts is not reported at all, nor is a False: an
-        answer without an error, or without a conversion, is what is known of it anyhow.
+        may be told again at any time. An answer that no experiment counts is not reported at all, nor is a False, which
+        may stand beside what is reported: an answer without an error, or without a conversion, is what is known of it
+        anyhow.
         """
         given = {Metric.ERROR: error, Metric.CONVERSION: conversion, Metric.REWARD: reward}
-        told = [metric for metric, value in given.items() if value is not None]
-        if len(told) != 1:
+        told = [metric for metric, value in given.items() if value is not None and value is not False]
+        if len(told) > 1 or all(value is None for value in given.values()):
             raise InvalidInput("INVALID_OUTCOME", "Report one of error, conversion and reward.")
-        if given[told[0]] is False:
+        if not told:
             return False
         exposure_id = read if isinstance(read, str) else read.exposure_id
         if not exposure_id:

@@ -162,14 +162,14 @@ def _view(definition: JobDefinition, active: _Active, sampled: list[Sampled] | N
 
 
 def problems_view(problems: Sequence[DefinitionProblem]) -> RenderableType:
-    """What would refuse a run; what PostgreSQL refuses is the file's fault."""
+    """What would refuse a run; what PostgreSQL refuses is the file's fault, and nothing is stored of it yet."""
     at_fault = [one.reason in REFUSED_BY_POSTGRES for one in problems]
     taken = [] if any(at_fault) else [Text("PostgreSQL takes the table, its derived columns and its indexes.")]
     told = [
-        Text(f"{one.reason}: {one.message}", style="red" if fault else "yellow")
-        for one, fault in zip(problems, at_fault, strict=True)
+        Text(one.message, style="red" if fault else "yellow") for one, fault in zip(problems, at_fault, strict=True)
     ]
-    return Group(*taken, *told)
+    mend = [Text("Mend the file and check it again.")] if any(at_fault) else []
+    return Group(*taken, *told, *mend)
 
 
 def sample_view(sampled: Sequence[Sampled]) -> RenderableType:

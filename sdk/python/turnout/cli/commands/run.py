@@ -16,7 +16,7 @@ from turnout.cli.exits import ExitCode
 from turnout.cli.invocation import command
 from turnout.cli.quantities import count
 from turnout.cli.session import Session
-from turnout.cli.views.runs import run_view
+from turnout.cli.views.runs import fails_again, run_view
 from turnout.results import Run, RunState
 
 
@@ -54,8 +54,10 @@ async def resume(session: Session, job: JobArgument, version: VersionArgument) -
     """Let a paused, stopped or failed run go on from its stored positions."""
     number = arguments.version_number(version)
     async with session.client(job, number) as client:
+        before = await client.get_run(job, number)  # resumed, it has no failure any more
         run = await client.resume_run(job, number)
-        _tell(session, run, "waits for its turn to go on" if run.state is RunState.QUEUED else "is resumed")
+        done = "waits for its turn to go on" if run.state is RunState.QUEUED else "is resumed"
+        _tell(session, run, done, warning=fails_again(before, "It is going to fail again"))
 
 
 async def stop(session: Session, job: JobArgument, version: VersionArgument) -> None:
@@ -98,5 +100,8 @@ async def priority(
         _tell(session, await client.set_run_priority(job, wanted, number), f"has the priority {number}")
 
 
-def _tell(session: Session, run: Run, done: str) -> None:
-    session.output.answer(document(run), Text(f"The run of {run.job} v{run.version} {done}."), run_view(run))
+def _tell(session: Session, run: Run, done: str, *, warning: str = "") -> None:
+    said = [Text(f"The run of {run.job} v{run.version} {done}.")]
+    if warning:
+        said.append(Text(warning, style="yellow"))
+    session.output.answer(document(run), *said, run_view(run))

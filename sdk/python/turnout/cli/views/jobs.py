@@ -14,7 +14,7 @@ from turnout.cli.views.phrases import state, weights_text
 from turnout.cli.views.routes import route_view, share_of
 from turnout.cli.views.runs import run_view
 from turnout.readiness import RollbackReadiness
-from turnout.results import Job, RetirementStep, Route, Run, RunState, Version
+from turnout.results import Job, RetirementStep, Route, Run, RunState, Version, VersionState
 
 _STEPS = {
     RetirementStep.RELEASE: "the switcher is asked to let nobody name it",
@@ -86,13 +86,15 @@ def _versions(versions: Sequence[Version], runs: Mapping[int, Run], route: Route
     rows: list[tuple[str | Text, ...]] = []
     for version in versions:
         run = runs.get(version.number)
+        # Of a table that is gone there is nothing done, and nothing behind.
+        measured = run if version.state is not VersionState.DROPPED else None
         rows.append(
             (
                 f"v{version.number}",
                 state(version.state),
                 state(run.state) if run is not None else "no run",
-                share(run.progress) if run is not None and run.state is not RunState.QUEUED else ABSENT,
-                count(run.lag) if run is not None else ABSENT,
+                share(measured.progress) if measured is not None and measured.state is not RunState.QUEUED else ABSENT,
+                count(measured.lag) if measured is not None else ABSENT,
                 share_of(route, version.number) if route is not None else ABSENT,
                 day(version.create_time),
             )

@@ -114,7 +114,7 @@ def _lag_known(run: Run) -> bool:
 def _amounts(run: Run) -> list[str]:
     amounts = [plural(run.records, "record")]
     if run.rows_written:
-        amounts += [plural(run.rows_written, "row"), f"{size(run.bytes_written)} written"]
+        amounts += [f"{plural(run.rows_written, 'row')} written", size(run.bytes_written)]
     return amounts
 
 
@@ -169,17 +169,26 @@ def way_on(run: Run, version: VersionState) -> str:
             "It has read its whole range, and its table stays as it is. `turnout apply FILE` with another --until, or "
             "none, reads more, as a new version."
         )
-    if run.failure_reason in _LOG_GONE and run.state is RunState.FAILED:
-        create = "Create the topic; then " if run.failure_reason == _TOPIC_GONE else ""
-        return (
-            f"To resume it would fail again. {create}`turnout apply FILE` with any change of the file (a comment will "
-            f"do) replays the log as a new version; or `turnout retire {job} {number}` first, where nobody reads it, "
-            f"and apply the file as it is."
-        )
-    if run.failure_reason in _CODE_FAILS and run.state is RunState.FAILED:
-        return "To resume it would fail again: mend the job and `turnout apply FILE` it as a new version."
+    if again := fails_again(run, "To resume it would fail again"):
+        return again
     mended = "Once that is mended, " if run.state is RunState.FAILED else ""
     return f"{mended}`turnout run resume {job} {number}` takes it up again."
+
+
+def fails_again(run: Run, said: str) -> str:
+    """That a failed run fails again if it is resumed, as it is `said`, and what to do; empty where that can help."""
+    if run.state is not RunState.FAILED:
+        return ""
+    if run.failure_reason in _LOG_GONE:
+        create = "Create the topic; then " if run.failure_reason == _TOPIC_GONE else ""
+        return (
+            f"{said}. {create}`turnout apply FILE` with any change of the file (a comment will do) replays the log as "
+            f"a new version; or `turnout retire {run.job} v{run.version}` first, where nobody reads it, and apply the "
+            f"file as it is."
+        )
+    if run.failure_reason in _CODE_FAILS:
+        return f"{said}: mend the job and `turnout apply FILE` it as a new version."
+    return ""
 
 
 _Cell = Callable[[PartitionProgress], str]

@@ -6,20 +6,25 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from turnout.cli.output import facts
-from turnout.cli.quantities import moment, percent, share
+from turnout.cli.quantities import moment, percent, plural, share
 from turnout.shadow import ShadowReport, ShadowVerdict
+
+_ONCE_A_KEY = (
+    "A key is sampled once by each front in an epoch of the route; its further reads are counted nowhere here."
+)
 
 
 def shadow_view(report: ShadowReport) -> RenderableType:
     """The counts, and the verdict in a sentence."""
     counts = report.counts
+    differ = "differs" if counts.active_differs == 1 else "differ"
     sampled = "stopped" if report.share is None else f"{percent(report.share)} of the reads"
     pairs: list[tuple[str, str | Text]] = [
         ("shadow", f"v{report.version} beside v{report.active_version} of {report.job}, {sampled}"),
-        ("compared", f"{counts.compared:,} reads{_compared_share(report)}"),
+        ("compared", f"{plural(counts.compared, 'read')}{_compared_share(report)}"),
         ("equal", f"{counts.equal:,}"),
         ("differ", f"{counts.compared - counts.equal:,}{_by_column(report)}"),
-        ("noise", f"{counts.active_differs:,} reads of v{report.active_version} differ from a second one"),
+        ("noise", f"{plural(counts.active_differs, 'read')} of v{report.active_version} {differ} from a second one"),
     ]
     if counts.left_out:
         reasons = sorted(counts.left_out.items(), key=lambda one: (-one[1], one[0]))
@@ -27,7 +32,7 @@ def shadow_view(report: ShadowReport) -> RenderableType:
     if report.update_time is not None:
         pairs.append(("as of", moment(report.update_time)))
     style = "yellow" if report.verdict is ShadowVerdict.DIFFERS else ""
-    return Group(facts(pairs), Text(report.sentence, style=style))
+    return Group(facts(pairs), Text(report.sentence, style=style), Text(_ONCE_A_KEY))
 
 
 def _compared_share(report: ShadowReport) -> str:

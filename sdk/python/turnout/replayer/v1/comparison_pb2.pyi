@@ -39,7 +39,7 @@ class CompareTablesRequest(google.protobuf.message.Message):
     old_version: builtins.str
     """The old version, "jobs/{job}/versions/{number}"."""
     new_version: builtins.str
-    """The new version of the same job."""
+    """The new version, another one of the same job."""
     sample_size: builtins.int
     """Most sample rows in the answer; 0 = 10, above 1000 = 1000."""
     allow_unaligned: builtins.bool

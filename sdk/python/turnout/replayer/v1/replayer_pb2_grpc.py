@@ -262,7 +262,7 @@ class ReplayerServicer(object):
         ranges that are done stay done: ResumeComparison does the others.
         FAILED_PRECONDITION: reason CANNOT_ALIGN when the runs cannot stand at one cut in time, TABLE_MISSING, KEYS_DIFFER.
         ABORTED: reason ALIGNMENT_EXPIRED when they did not, COMPARISON_UNDER_WAY; try again. INVALID_ARGUMENT (reason
-        INVALID_CONTRACT).
+        INVALID_CONTRACT, SAME_VERSION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

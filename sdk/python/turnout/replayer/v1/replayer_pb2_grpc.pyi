@@ -135,7 +135,7 @@ class ReplayerStub:
     ranges that are done stay done: ResumeComparison does the others.
     FAILED_PRECONDITION: reason CANNOT_ALIGN when the runs cannot stand at one cut in time, TABLE_MISSING, KEYS_DIFFER.
     ABORTED: reason ALIGNMENT_EXPIRED when they did not, COMPARISON_UNDER_WAY; try again. INVALID_ARGUMENT (reason
-    INVALID_CONTRACT).
+    INVALID_CONTRACT, SAME_VERSION).
     """
 
     ResumeComparison: grpc.UnaryStreamMultiCallable[
@@ -287,7 +287,7 @@ class ReplayerAsyncStub:
     ranges that are done stay done: ResumeComparison does the others.
     FAILED_PRECONDITION: reason CANNOT_ALIGN when the runs cannot stand at one cut in time, TABLE_MISSING, KEYS_DIFFER.
     ABORTED: reason ALIGNMENT_EXPIRED when they did not, COMPARISON_UNDER_WAY; try again. INVALID_ARGUMENT (reason
-    INVALID_CONTRACT).
+    INVALID_CONTRACT, SAME_VERSION).
     """
 
     ResumeComparison: grpc.aio.UnaryStreamMultiCallable[
@@ -469,7 +469,7 @@ class ReplayerServicer(metaclass=abc.ABCMeta):
         ranges that are done stay done: ResumeComparison does the others.
         FAILED_PRECONDITION: reason CANNOT_ALIGN when the runs cannot stand at one cut in time, TABLE_MISSING, KEYS_DIFFER.
         ABORTED: reason ALIGNMENT_EXPIRED when they did not, COMPARISON_UNDER_WAY; try again. INVALID_ARGUMENT (reason
-        INVALID_CONTRACT).
+        INVALID_CONTRACT, SAME_VERSION).
         """
 
     @abc.abstractmethod
