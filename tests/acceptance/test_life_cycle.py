@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 
@@ -33,6 +34,20 @@ async def caught_up(client: Client, version: int) -> Run:
     return await eventually(check, 60)
 
 
+async def once_level(change: Callable[[], Awaitable[RouteChange]]) -> RouteChange:
+    """The answer to a change of a version that was level a moment ago: on a busy machine it may be behind once more."""
+
+    async def attempt() -> RouteChange:
+        try:
+            return await change()
+        except FailedPrecondition as error:
+            if {violation.type for violation in error.violations} != {"catch-up"}:
+                raise
+            raise AssertionError(str(error)) from None
+
+    return await eventually(attempt, 60)
+
+
 async def holds_reference(client: Client, version: int, orders: Orders, within_s: float = 60) -> None:
     """Waits until the version's table is what the log says."""
 
@@ -48,7 +63,7 @@ async def serve_version_1(client: Client, orders: Orders) -> None:
     await client.apply(orders.code(1))
     await client.start_run(JOB, 1)
     await caught_up(client, 1)
-    await client.cut_over(JOB, 1)
+    await once_level(lambda: client.cut_over(JOB, 1))
 
 
 async def test_the_whole_story(client: Client, orders: Orders, postgres: str) -> None:
@@ -81,18 +96,18 @@ async def test_the_whole_story(client: Client, orders: Orders, postgres: str) ->
     assert comparison.columns_added == ("refunds",)
 
     # A share of the units, each of which stays where it is.
-    change = await client.set_traffic(JOB, {1: 7_500, 2: 2_500})
+    change = await once_level(lambda: client.set_traffic(JOB, {1: 7_500, 2: 2_500}))
     assert dict(change.route.weights) == {1: 7_500, 2: 2_500}
     sides = [await versions_read(client) for _ in range(2)]
     assert sides[0] == sides[1]
     assert 0.15 < sum(version == 2 for version in sides[0].values()) / USERS < 0.35
-    await client.set_traffic(JOB, {1: 5_000, 2: 5_000})
+    await once_level(lambda: client.set_traffic(JOB, {1: 5_000, 2: 5_000}))
     wider = await versions_read(client)
     assert all(wider[unit] == 2 for unit, version in sides[0].items() if version == 2), "who was moved stays moved"
 
     # All, back, and all again; the SQL view follows each time.
     for command, active in (("cut", 2), ("back", 1), ("cut", 2)):
-        change = await (client.cut_over(JOB, 2) if command == "cut" else client.roll_back(JOB))
+        change = await (once_level(lambda: client.cut_over(JOB, 2)) if command == "cut" else client.roll_back(JOB))
         assert change.route.active_version == active
         assert change.adoptions
         assert not change.fronts_not_counted
@@ -128,7 +143,7 @@ async def test_a_retirement_can_be_taken_back(client: Client, orders: Orders) ->
     await client.apply(orders.code(2))
     await client.start_run(JOB, 2)
     await caught_up(client, 2)
-    await client.cut_over(JOB, 2)
+    await once_level(lambda: client.cut_over(JOB, 2))
     await client.retire(JOB, 1, retain_for=timedelta(hours=1), forgo_rollback=True)
 
     async def retained() -> bool:
@@ -151,13 +166,7 @@ async def test_a_retirement_can_be_taken_back(client: Client, orders: Orders) ->
 
     await eventually(refused_by_the_schema_alone, 60)
 
-    async def but_for_the_schema() -> RouteChange:
-        try:
-            return await client.cut_over(JOB, 1, override_gates=["schema"])
-        except FailedPrecondition as error:
-            raise AssertionError(str(error)) from None
-
-    change = await eventually(but_for_the_schema, 60)
+    change = await once_level(lambda: client.cut_over(JOB, 1, override_gates=["schema"]))
     assert change.route.active_version == 1
     assert [gate.gate for gate in change.gates if gate.overridden] == ["schema"]
 
@@ -184,7 +193,7 @@ async def test_readers_see_no_failure_while_routes_change(client: Client, orders
 
     readers = [asyncio.create_task(read(number)) for number in range(4)]
     for _ in range(10):
-        await client.cut_over(JOB, 2)
+        await once_level(lambda: client.cut_over(JOB, 2))
         await client.roll_back(JOB)
     stopping = True
     await asyncio.gather(*readers)
