@@ -68,7 +68,7 @@ def seen(experiment: str, over_s: float, units: int, windows: int, errors: int) 
     enough = units >= _SEEN_MIN and over_s >= _SEEN_MIN_S
     return Expected(
         units_per_day=units / over_s * DAY_S if enough else None,
-        risk=errors / windows if windows >= _SEEN_MIN else None,
+        risk=errors / windows if enough and windows >= _SEEN_MIN else None,
         source=f"the experiment {experiment}, where {units:,} came in {lasts(over_s)}",
         too_little=not enough,
     )

@@ -207,7 +207,7 @@ def test_what_the_first_readers_would_meet_unseen_is_said_once() -> None:
 @pytest.mark.parametrize(("units", "over_s"), [(3, 9.0), (99, DAY_S), (100_000, 599.0), (5, 0.0)])
 def test_nothing_is_foreseen_from_a_handful_of_units_or_of_seconds(units: int, over_s: float) -> None:
     little = seen("e", over_s, units, units, 0)
-    assert (little.units_per_day, little.source[:16]) == (None, "the experiment e")
+    assert (little.units_per_day, little.risk, little.source[:16]) == (None, None, "the experiment e")
     told = basis(little, Expected())
     assert f"(the experiment e, where {units:,} came in " in told
     assert "which is too little to tell from; `--units-per-day` says it)" in told
