@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from google.protobuf.duration_pb2 import Duration
 
 from core.domain.text import ID_MAX, TEXT_MAX, text
 from services.switcher.experiments import estimates
-from services.switcher.experiments.conclude import Conclusion, Situation, inputs_of
+from services.switcher.experiments.conclude import Action, Conclusion, Situation, inputs_of
 from services.switcher.experiments.ledger import Outcome, Result
+from services.switcher.experiments.record import decode, in_words
 from services.switcher.experiments.rows import DecisionRow, ExperimentRecord
 from services.switcher.experiments.situations import first_window
 from services.switcher.experiments.spec import (
@@ -313,9 +315,19 @@ def decision_message(row: DecisionRow, *, whole: bool) -> decision_pb2.Decision:
         epoch=row.epoch,
         action=row.action,
         verdict=_verdict(Verdict(row.verdict)),
-        sentence=row.sentence,
+        sentence=_told(row),
         actor=row.actor,
         reason=row.reason,
         carried_out=row.carried_out,
         record=row.record.decode() if whole else "",
     )
+
+
+def _told(row: DecisionRow) -> str:
+    """Why it was decided. What other releases kept, and this one cannot read, is told in their own words."""
+    if row.action != Action.ASKED.value:
+        return row.sentence
+    try:
+        return in_words(decode(row.record))
+    except msgspec.ValidationError:
+        return row.sentence

@@ -43,6 +43,23 @@ def decode(record: bytes) -> Record:
     return _decoder.decode(record)
 
 
+def in_words(record: Record) -> str:
+    """Why, in a sentence for people: of what somebody asked for, who asked for what; else that of the conclusion."""
+    situation = record.situation
+    if situation.asked is None:
+        return record.conclusion.sentence
+    who = record.actor or "Somebody"
+    versions = [arm.version for arm in situation.spec.arms]
+    weights = {version: weight for version, weight in zip(versions, situation.asked, strict=True) if weight}
+    shares = ", ".join(f"v{version} {weight / 100:g} %" for version, weight in weights.items())
+    if not situation.epochs:
+        return f"{who} began with {shares}."
+    if len(weights) > 1:
+        return f"{who} moved the weights to {shares}."
+    [version] = weights
+    return f"{who} gave all the units to v{version}{', the control' if version == situation.spec.control else ''}."
+
+
 def refuse_other_rules(made_by: int, ours: int) -> None:
     """RulesChangedError when other rules than ours made a record."""
     if made_by != ours:

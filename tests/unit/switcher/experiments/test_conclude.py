@@ -19,7 +19,15 @@ from services.switcher.experiments.conclude import (
     in_basis_points,
     inputs_of,
 )
-from services.switcher.experiments.record import RULES, RulesChangedError, decode, encode, recomputed, recorded
+from services.switcher.experiments.record import (
+    RULES,
+    RulesChangedError,
+    decode,
+    encode,
+    in_words,
+    recomputed,
+    recorded,
+)
 from services.switcher.experiments.spec import Bandit, Metric, Objective, Rule, Spec
 from services.switcher.statistics.decision import Plan, Verdict
 from services.switcher.statistics.harm import Firsts
@@ -306,6 +314,31 @@ def test_a_bandit_never_steps_further_than_it_may(given: Situation) -> None:
 def test_a_record_that_was_changed_shows() -> None:
     record = encode(recorded("jobs/j/experiments/e", "guardrails", "", situation(AB, *HARMFUL)))
     assert recomputed(record.replace(b'"END"', b'"KEEP"')) != record.replace(b'"END"', b'"KEEP"')
+
+
+@pytest.mark.parametrize(
+    ("asked", "began", "who", "says"),
+    [
+        ((5000, 5000), True, "ada", "ada began with v1 50 %, v2 50 %."),
+        ((2500, 7500), False, "ada", "ada moved the weights to v1 25 %, v2 75 %."),
+        ((0, WHOLE), False, "ada", "ada gave all the units to v2."),
+        ((WHOLE, 0), False, "", "Somebody gave all the units to v1, the control."),
+    ],
+)
+def test_who_asked_for_what_is_told_of_what_was_asked_for(
+    asked: tuple[int, ...], began: bool, who: str, says: str
+) -> None:
+    given = msgspec.structs.replace(situation(AB, *HARMLESS), asked=asked)
+    if began:
+        given = msgspec.structs.replace(given, epochs=())
+    record = recorded("jobs/j/experiments/e", who, "", given)
+    assert in_words(record) == says
+    assert record.conclusion.sentence == "Somebody asked for these weights."
+
+
+def test_what_was_concluded_is_told_as_it_was() -> None:
+    record = recorded("jobs/j/experiments/e", "guardrails", "", situation(AB, *HARMFUL))
+    assert in_words(record) == record.conclusion.sentence
 
 
 def test_other_rules_are_not_mistaken_for_these() -> None:
