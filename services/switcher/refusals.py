@@ -1,7 +1,12 @@
 """Why a command on a route is refused: errors that several rules share. Pure."""
 
+from typing import Final
+
 from turnout.errors import FailedPrecondition, InvalidInput, Violation
 from turnout.routing import Route
+
+PROTECTED_UNTIL: Final = "protected_until"
+"""Until when the way back is kept, in the metadata of ROLLBACK_WINDOW; RFC 3339."""
 
 
 def nothing_to_return_to(route: Route) -> FailedPrecondition:

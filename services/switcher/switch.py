@@ -56,7 +56,7 @@ from typing import NoReturn
 
 from services.switcher.intervals import redraw, whole
 from services.switcher.questions import ROLLBACK, Asked, GateQuestion, asked, demandable, known
-from services.switcher.refusals import nothing_to_return_to, released_error, way_back_closed
+from services.switcher.refusals import PROTECTED_UNTIL, nothing_to_return_to, released_error, way_back_closed
 from turnout.errors import Aborted, FailedPrecondition, InvalidInput, NotFound, Violation
 from turnout.routing import HASHES, WHOLE, Arm, Experiment, Route
 from turnout.shadow import Shadow
@@ -258,7 +258,7 @@ def _set_traffic(state: State, command: SetTraffic) -> Change | Nothing:
     asks = _asked(command, state.route)
     weights = _valid_weights(command.weights)
     route = _existing(state, command.etag)
-    refuse_owned(route, command.override_owner)
+    refuse_owned(route, command.override_owner, overridable=True)
     _refuse_without_active(route, weights)
     serving = _serving(route, weights, route.experiment)
     if not serving.keys() <= route.versions:
@@ -272,7 +272,7 @@ def _conduct(state: State, command: Conduct) -> Change | Nothing:
     asks = _asked(command, state.route)
     weights = _valid_weights(command.weights)
     route = _existing(state, command.etag)
-    refuse_owned(route, route.owner == command.actor)
+    refuse_owned(route, route.owner == command.actor, overridable=False)
     _refuse_without_active(route, weights)
     serving = _serving(route, weights, command.experiment)
     refuse_released(state, serving)
@@ -288,7 +288,7 @@ def _conduct(state: State, command: Conduct) -> Change | Nothing:
 def _set_shadow(state: State, command: SetShadow) -> Change | Nothing:
     overridden = known(command.override_gates)
     route, shadow = _existing(state, command.etag), command.shadow
-    refuse_owned(route, command.override_owner)
+    refuse_owned(route, command.override_owner, overridable=True)
     if shadow is not None:
         refuse_released(state, {_valid_shadow(route, shadow).version: 0})
     if shadow == route.shadow:
@@ -388,7 +388,7 @@ def _cut_over(state: State, command: CutOver, now: datetime, protection: timedel
     if route is None:
         first = Route(state.job, 1, version, (Arm(version, WHOLE),), salt_of(state.job), whole(version, 1))
         return Change(first, None, None, (asks.of(version, None),), asks.overridden, moves_on=True)
-    refuse_owned(route, command.override_owner or command.owner == route.owner)
+    refuse_owned(route, command.override_owner or command.owner == route.owner, overridable=True)
     back = without_owner(route)
     if version == route.active_version:
         return _reweighed(state, replace(back, owner=command.owner), {version: WHOLE}, asks)
@@ -497,12 +497,14 @@ def _release(state: State, command: Release, now: datetime) -> MarkReleased | No
             f"A rollback of {state.job} would return to {named}, which is kept for that until "
             f"{until:%Y-%m-%d %H:%M:%S %Z}. Wait, or give up the way back (`turnout retire {state.job} v{version} "
             "--forgo-rollback`).",
+            {PROTECTED_UNTIL: until.isoformat()},
         )
     return MarkReleased(version)
 
 
-def _in_use(reason: str, subject: str, message: str) -> NoReturn:
-    raise FailedPrecondition(reason, message, violations=(Violation(reason, subject, message),))
+def _in_use(reason: str, subject: str, message: str, metadata: Mapping[str, str] | None = None) -> NoReturn:
+    violations = (Violation(reason, subject, message),)
+    raise FailedPrecondition(reason, message, violations=violations, metadata=metadata or {})
 
 
 def _existing(state: State, etag: str) -> Route:
@@ -516,15 +518,19 @@ def _existing(state: State, etag: str) -> Route:
     return state.route
 
 
-def refuse_owned(route: Route, allowed: bool) -> None:
-    """FailedPrecondition (ROUTE_OWNED) where something owns the route, unless the caller may go over its head."""
+def refuse_owned(route: Route, allowed: bool, *, overridable: bool) -> None:
+    """FailedPrecondition (ROUTE_OWNED) where something owns the route, unless the caller may go over its head.
+
+    overridable: whether the command could have said that it does.
+    """
     if route.owner and not allowed:
         kind, name = _owner_of(route)
+        verb = "abort" if kind == "rollout" else "stop"
+        over = ", or say that you go over its head (`--override-owner`)" if overridable else ""
         raise FailedPrecondition(
             "ROUTE_OWNED",
-            f"The {kind} {name} owns the route of {route.job} and moves its weights itself. "
-            f"{'Abort' if kind == 'rollout' else 'Stop'} it first, or say that you go over its head "
-            "(`--override-owner`).",
+            f"The {kind} {name} owns the route of {route.job} and moves its weights itself. {verb.capitalize()} it "
+            f"first (`turnout {kind} {verb} {route.job} {name}`){over}.",
             metadata={"owner": route.owner},
         )
 

@@ -90,7 +90,7 @@ class Experiments:
         except AlreadyExists as error:
             if error.reason == "EXPERIMENT_RUNS":
                 # Whoever stopped the experiment of a rollout would not be rid of the rollout.
-                refuse_owned(route, "/rollouts/" not in route.owner)
+                refuse_owned(route, "/rollouts/" not in route.owner, overridable=False)
             raise
 
     async def stop(
@@ -107,7 +107,7 @@ class Experiments:
             if record.state.over:  # since it was read
                 return _over_as_asked(record, await self.route(job), ending)
             raise FailedPrecondition("EXPERIMENT_STARTING", f"{experiment} of {job} is starting; try again.")
-        refuse_owned(route, ending.override_owner or route.owner == record.name)
+        refuse_owned(route, ending.override_owner or route.owner == record.name, overridable=True)
         weights = _weights_at_end(record.spec, route, ending)
         command: CutOver | Conduct
         if ending.promote:

@@ -79,7 +79,7 @@ class Rollouts:
             raise NotFound("ROUTE_NOT_FOUND", f"{asked.job} has no route yet: its first cutover creates it.")
         if ROLLOUTS.holds(state.route.owner):
             raise another_runs(asked.job)
-        refuse_owned(state.route, allowed=False)
+        refuse_owned(state.route, allowed=False, overridable=False)
         refuse_shared(state.route)
         refuse_released(state, {asked.version: WHOLE})
         return state.route.active_version

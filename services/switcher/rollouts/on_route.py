@@ -1,7 +1,9 @@
 """What an act of a rollout asks of the route's own rules. Pure."""
 
+from datetime import datetime
 from typing import Final
 
+from services.switcher.refusals import PROTECTED_UNTIL
 from services.switcher.rollouts.acts import Act, ActKind, Done, Later, Overruled, Refused, Result
 from services.switcher.rollouts.rollout import CLAIM, Rollout
 from services.switcher.switch import Conduct, CutOver, State, Withdraw, etag_of
@@ -93,6 +95,9 @@ def refused(rollout: Rollout, act: Act, error: TurnoutError) -> Result:
         return Later(error.message) if waits else Refused(error.message)
     if act.kind is ActKind.TAKE_BACK and error.reason == "VERSION_DROPPED":
         return Overruled(error.message)
+    if error.reason == "ROLLBACK_WINDOW" and (until := error.metadata.get(PROTECTED_UNTIL)):
+        at = datetime.fromisoformat(until)
+        return Later(f"{at:%Y-%m-%d %H:%M:%S %Z}, the time until which the way back to v{rollout.control} is kept.")
     final = isinstance(error, InvalidInput | NotFound | AlreadyExists | FailedPrecondition)
     return Refused(error.message) if final and error.reason not in _PASSES else Later(error.message)
 

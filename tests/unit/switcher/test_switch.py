@@ -429,6 +429,8 @@ class TestOwnedRoute:
             decide(self.OWNED, command, NOW, DAY)
         assert caught.value.reason == "ROUTE_OWNED"
         assert caught.value.metadata == {"owner": self.NAME}
+        assert "Stop it first (`turnout experiment stop flights e`)" in caught.value.message
+        assert ("--override-owner" in caught.value.message) == (not isinstance(command, Conduct))
 
     def test_weights_among_its_arms_leave_it_running(self) -> None:
         moved = after(self.OWNED, SetTraffic(((1, 5000), (2, 5000)), override_owner=True)).route

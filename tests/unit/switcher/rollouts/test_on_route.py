@@ -116,3 +116,11 @@ def test_every_other_act_that_came_true_is_done(kind: ActKind) -> None:
 )
 def test_what_an_error_means(kind: ActKind, error: TurnoutError, means: type[Result]) -> None:
     assert refused(EVERYBODY, Act(kind, "one"), error) == means(error.message)
+
+
+def test_how_long_the_way_back_holds_a_retirement_up_is_said_as_what_it_waits_for() -> None:
+    kept = FailedPrecondition(
+        "ROLLBACK_WINDOW", "v1 was not retired.", metadata={"protected_until": "2026-03-01T12:00:00+00:00"}
+    )
+    told = "2026-03-01 12:00:00 UTC, the time until which the way back to v1 is kept."
+    assert refused(EVERYBODY, Act(ActKind.RETIRE, "one"), kept) == Later(told)
