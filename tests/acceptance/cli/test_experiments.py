@@ -34,3 +34,5 @@ async def test_it_is_watched_until_somebody_stops_it(program: Program, orders: O
     code, drawn = await program.in_terminal("experiment", "watch", JOB, "totals")
     assert code == 0
     assert f"totals on {JOB} is over" in drawn
+    again = await program.run("experiment", "stop", JOB, "totals")
+    assert f"Nothing to change: totals on {JOB} is over (STOPPED): " in again.out

@@ -86,7 +86,9 @@ async def test_all_the_way(program: Program, orders: Orders) -> None:
         assert "v1 control" in seen  # the arms
         refused = await program.run("traffic", "set", JOB, "v1=50", "v2=50", code=4)
         assert "owns the route" in refused.err
-        assert "goes on" in (await program.run("rollout", "promote", JOB, "--reason", "looks right")).out
+        past = (await program.run("rollout", "promote", JOB, "--reason", "looks right")).out
+        assert "Step 4, approve, is approved; " in past
+        assert "goes on" in past
         out, _ = await asyncio.wait_for(watching.communicate(), 120)
     assert watching.returncode == 0
     lines = out.decode().splitlines()
@@ -102,7 +104,8 @@ async def test_all_the_way(program: Program, orders: Orders) -> None:
     assert '"' in (await program.run("decisions", "show", JOB, "v2", "1", "--rollout")).out
     assert "SUCCEEDED" in (await program.run("rollout", "list")).out
     # What is over stays as it is.
-    assert "is through" in (await program.run("rollout", "abort", JOB)).out
+    kept = (await program.run("rollout", "abort", JOB)).out
+    assert f"Nothing to change: v2 of {JOB} is over (SUCCEEDED): " in kept
 
 
 @pytest.mark.long

@@ -13,7 +13,9 @@ from tests.unit.cli.samples import EXPERIMENT, JOB, rendered
 from tests.unit.cli.test_views import SNAPSHOTS, assert_as_written
 from turnout.cli.screens import FirstOfHeight
 from turnout.cli.views.rollouts import (
+    nothing_to_change_text,
     over_text,
+    passed_over_text,
     preview_view,
     rollout_decision_view,
     rollout_decisions_view,
@@ -97,6 +99,29 @@ def test_of_a_route_that_was_overruled_it_says_what_it_had_given() -> None:
 def test_a_candidate_that_could_not_be_taken_back_is_not_called_taken_back() -> None:
     left = replace(samples.TAKEN_BACK, state=RolloutState.ABORTED, weight=10_000)
     assert over_text(left).startswith(f"The rollout v2 of {JOB} was aborted after 12 min and leaves v2 active. ")
+
+
+def test_of_what_was_over_before_it_is_not_said_that_it_ends_now() -> None:
+    told = nothing_to_change_text(samples.TAKEN_BACK)
+    assert told == f"Nothing to change: v2 of {JOB} is over (ROLLED_BACK): {samples.TAKEN_BACK.sentence}"
+
+
+def test_a_promotion_names_what_it_passed_over_and_where_the_rollout_is_now() -> None:
+    before = replace(samples.ROLLOUT, step=5)
+    after = replace(before, step=6, skipped=(5,))
+    assert passed_over_text(before, after, 5) == "Passed over step 5, traffic 25 %; now at step 6, approve."
+    assert passed_over_text(after, after, 5) == (
+        "Nothing was left to pass over of step 5, traffic 25 %; now at step 6, approve."
+    )
+    approved = replace(after, step=7)
+    assert passed_over_text(after, approved, 6) == "Step 6, approve, is approved; now at step 7, traffic 100 %."
+    assert passed_over_text(approved, approved, 6).startswith("Nothing was left to pass over of step 6, approve; ")
+    taking = replace(before, phase=RolloutPhase.TAKING)
+    assert passed_over_text(taking, taking, 5) == (
+        "Step 5, traffic 25 %, is being done, and is not waited for after that."
+    )
+    last = replace(before, step=10, skipped=(9,))
+    assert passed_over_text(before, last, 9) == "Passed over step 9, retire; all steps are done."
 
 
 def test_a_step_that_a_person_did_not_wait_for_is_not_called_done() -> None:

@@ -27,7 +27,14 @@ from turnout.cli.exits import ExitCode, usage
 from turnout.cli.invocation import command
 from turnout.cli.screens import FirstOfHeight, Views, screen
 from turnout.cli.session import Session
-from turnout.cli.views.experiments import experiment_view, experiments_view, over_text, served_text, standing_line
+from turnout.cli.views.experiments import (
+    experiment_view,
+    experiments_view,
+    nothing_to_stop_text,
+    over_text,
+    served_text,
+    standing_line,
+)
 from turnout.cli.views.phrases import AWAY, COUNTS_CALLERS
 from turnout.errors import DeadlineExceeded, Unavailable
 from turnout.experiments import Experiment, ExperimentState, Units
@@ -170,6 +177,7 @@ async def stop(
     if override_gates and number is None and not keep_weights:
         raise usage("--override-gates is for --promote and --keep-weights: no gate is asked of a return to what was.")
     async with session.client(job, number) as client:
+        before = await client.get_experiment(job, experiment)
         found = await client.stop_experiment(
             job,
             experiment,
@@ -180,7 +188,8 @@ async def stop(
             reason=reason,
         )
         route = await client.route(job)
-    session.output.answer(document(found), Text(f"{over_text(found)} {served_text(route, promoted=number)}"))
+    told = nothing_to_stop_text(found) if before.state in _OVER else over_text(found)
+    session.output.answer(document(found), Text(f"{told} {served_text(route, promoted=number)}"))
 
 
 async def resume(session: Session, job: JobArgument, experiment: ExperimentArgument, reason: ReasonOption = "") -> None:

@@ -22,7 +22,9 @@ from turnout.cli.screens import FirstOfHeight, Views, screen
 from turnout.cli.session import Session
 from turnout.cli.views.phrases import AWAY
 from turnout.cli.views.rollouts import (
+    nothing_to_change_text,
     over_text,
+    passed_over_text,
     preview_view,
     rollout_line,
     rollout_view,
@@ -177,8 +179,11 @@ async def promote(
                 f"{found.waiting_for or found.sentence or 'it has not begun yet.'}",
             )
         place = step or min(max(found.step, 1), len(found.plan.steps))
-        found = await client.promote_rollout(job, found.rollout, place, reason=reason)
-    session.output.answer(document(found), Text(_said(found)))
+        before, found = found, await client.promote_rollout(job, found.rollout, place, reason=reason)
+    told = _said(before, found)
+    if not before.state.over:
+        told = f"{passed_over_text(before, found, place)} {told}"
+    session.output.answer(document(found), Text(told))
 
 
 async def abort(session: Session, job: JobArgument, rollout: RolloutArgument = None, reason: ReasonOption = "") -> None:
@@ -274,14 +279,16 @@ async def _told(
     session: Session, job: str, rollout: str | None, tell: Callable[[Client, str], Awaitable[Rollout]]
 ) -> None:
     async with session.client(job) as client:
-        name = rollout or (await _found(client, job, None)).rollout
-        found = await tell(client, name)
-    session.output.answer(document(found), Text(_said(found)))
+        before = await _found(client, job, rollout)
+        found = await tell(client, before.rollout)
+    session.output.answer(document(found), Text(_said(before, found)))
 
 
-def _said(found: Rollout) -> str:
-    """Where a rollout stands after a person has spoken."""
+def _said(before: Rollout, found: Rollout) -> str:
+    """Where a rollout stands after a person has spoken. before: how it stood ahead of that."""
     which = f"The rollout {found.rollout} of {found.job}"
+    if before.state.over:
+        return nothing_to_change_text(found)
     if found.state.over:
         return over_text(found)
     if found.state is RolloutState.PAUSED:

@@ -125,7 +125,8 @@ def arms_view(found: Experiment, standing: Standing) -> RenderableType:
         wanted = "" if arm.wanted is None else f" → {percent(arm.wanted)}"
         estimates = [one.text(one.of(arm)) for one in shown]
         rows.append((name, percent(arm.weight) + wanted, count(arm.units), count(arm.windows), *estimates))
-    headers = ("arm", "weight", "units", "windows", *(one.name for one in shown))
+    weight = "weight" if found.end_time is None else "weight at its end"
+    headers = ("arm", weight, "units", "windows", *(one.name for one in shown))
     return Group(table(headers, rows, right=(1, 2, 3)), Text(_ARMS_LEGEND, style="dim"))
 
 
@@ -226,6 +227,11 @@ def over_text(found: Experiment) -> str:
     lasted = found.end_time - found.create_time if found.end_time and found.create_time else None
     after = f" after {span(lasted)}" if lasted is not None else ""
     return f"{found.experiment} on {found.job} {how}{after}. {found.end_reason}"
+
+
+def nothing_to_stop_text(found: Experiment) -> str:
+    """What stopping an experiment does that was over before."""
+    return f"Nothing to change: {found.experiment} on {found.job} is over ({found.state}): {found.end_reason}"
 
 
 def served_text(route: Route, *, promoted: int | None = None) -> str:

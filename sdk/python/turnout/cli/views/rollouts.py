@@ -225,6 +225,30 @@ def over_text(found: Rollout) -> str:
     return f"The rollout {found.rollout} of {found.job} {end}. {found.sentence}"
 
 
+def nothing_to_change_text(found: Rollout) -> str:
+    """What a word to a rollout does that was over before."""
+    return f"Nothing to change: {found.rollout} of {found.job} is over ({found.state}): {found.sentence}"
+
+
+def passed_over_text(before: Rollout, found: Rollout, place: int) -> str:
+    """What a promotion of the step at this place (from 1) passed over, and where that has led. before: the rollout
+    ahead of it."""
+    step = found.plan.steps[place - 1]
+    named = f"step {place}, {step_text(step)}"
+    if place == found.step:
+        return f"S{named[1:]}, is being done, and is not waited for after that."
+    if place in found.skipped and place not in before.skipped:
+        told = f"Passed over {named}"
+    elif step.kind is StepKind.APPROVE and place == before.step:
+        told = f"S{named[1:]}, is approved"
+    else:
+        told = f"Nothing was left to pass over of {named}"
+    at = found.present
+    if at is None:
+        return f"{told}; all steps are done."
+    return f"{told}; now at step {found.step}, {step_text(at)}."
+
+
 def rollouts_view(found: Sequence[Rollout]) -> RenderableType:
     """Rollouts, newest first."""
     if not found:
