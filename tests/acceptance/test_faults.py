@@ -11,7 +11,7 @@ import pytest
 from deploy.local.stack import LocalStack
 from tests.acceptance.conftest import LEASES, client_of
 from tests.acceptance.orders import JOB, Orders
-from tests.acceptance.test_life_cycle import caught_up, holds_reference, serve_version_1
+from tests.acceptance.test_life_cycle import caught_up, holds_reference, once_level, serve_version_1
 from tests.support.databases import fresh_database
 from tests.support.eventually import eventually
 from tests.support.processes import SERVICES, ServiceProcesses
@@ -43,7 +43,7 @@ async def test_a_killed_service_comes_back(
         await holds_reference(client, 1, orders)
         await holds_reference(client, 2, orders)
         await caught_up(client, 2)
-        change = await client.cut_over(JOB, 2)
+        change = await once_level(lambda: client.cut_over(JOB, 2))
         assert change.route.active_version == 2
 
         async def served() -> bool:

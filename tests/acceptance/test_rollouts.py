@@ -22,6 +22,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from examples.flights import records
 from tests.acceptance.conftest import LEASES, client_of
+from tests.acceptance.test_life_cycle import once_level
 from tests.support.eventually import eventually
 from tests.support.processes import ServiceProcesses
 from tests.support.topics import Record, Topics
@@ -295,7 +296,7 @@ async def test_two_faulty_versions_are_stopped_and_the_one_that_was_meant_is_pro
             return True
 
         await eventually(serves, 120)
-        await client.cut_over(JOB, 1)
+        await once_level(lambda: client.cut_over(JOB, 1))
         for file in (versions.too_strict(), versions.counting_twice(), versions.meant()):
             await client.apply(file)
 

