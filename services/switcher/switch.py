@@ -465,7 +465,12 @@ def _over_the_head(route: Route) -> tuple[str, ...]:
     if not route.owner:
         return ()
     kind, name = _owner_of(route)
-    then = "ends" if kind == "experiment" else "ends, or waits for a person where its candidate was not active yet"
+    if kind == "experiment":
+        then = "ends"
+    elif len(route.arms) > 1:  # the candidate is beside the active version, so it is not that one yet
+        then = "waits for a person"
+    else:
+        then = "ends, or waits for a person where its candidate was not active yet"
     return (f"The {kind} {name} owns the route no more after it, and {then}.",)
 
 

@@ -340,8 +340,9 @@ def test_cut_over_again_after_a_rollback() -> None:
 def test_the_way_back_is_protected_until_its_time() -> None:
     until = NOW + DAY
     assert MOVED.protected_until == until
-    with pytest.raises(FailedPrecondition, match="2026-01-02 00:00:00 UTC"):
+    with pytest.raises(FailedPrecondition, match="2026-01-02 00:00:00 UTC") as caught:
         decide(MOVED, Release(1), until - timedelta(seconds=1), DAY)
+    assert datetime.fromisoformat(caught.value.metadata["protected_until"]) == until
     assert decide(MOVED, Release(1), until, DAY) == MarkReleased(1)
 
 
@@ -480,10 +481,11 @@ class TestOwnedRoute:
         assert changed(MOVED, RollBack()).warnings == readiness(MOVED, NOW, {}, None).warnings == ()
         rollout = "jobs/flights/rollouts/r"
         owned = after(MOVED, Conduct(rollout, ((2, 9500), (3, 500)), rollout, None))
-        assert (
-            "The rollout r owns the route no more after it, and ends, or waits"
-            in changed(owned, RollBack()).warnings[0]
-        )
+        told = "The rollout r owns the route no more after it, and"
+        assert changed(owned, RollBack()).warnings == (f"{told} waits for a person.",)
+        alone = after(FIRST, CutOver(2, owner=rollout))
+        [or_else] = changed(alone, RollBack()).warnings
+        assert or_else.startswith(f"{told} ends, or waits for a person where")
         route = after(owned, RollBack()).route
         assert route is not None
         assert route.active_version == 1
