@@ -11,7 +11,7 @@ from services.switcher.gates import Said, answers_to
 from services.switcher.pending import PendingView
 from services.switcher.questions import COMPARISON, GateQuestion
 from services.switcher.records import GateAnswer
-from services.switcher.way_back import Applied, RowsDiffering, RunSeen
+from services.switcher.way_back import RESTARTED, Applied, RowsDiffering, RunSeen
 from turnout.errors import TurnoutError, Unavailable
 from turnout.names import VersionId, job_name
 from turnout.replayer.v1 import comparison_pb2, gate_pb2, run_pb2, table_pb2
@@ -22,7 +22,7 @@ _GATES_TIMEOUT_S = 5.0
 _VIEW_TIMEOUT_S = 5.0
 _RUN_TIMEOUT_S = 1.0  # a rollback does not wait for a replayer that is away; a gate that refuses a cutover does
 _COMPARISONS = 20  # of the newest: some may be unfinished
-_RESTARTED = (run_pb2.Run.PAUSED, run_pb2.Run.STOPPED)
+_RESTARTED = tuple(run_pb2.Run.State.Value(state) for state in RESTARTED)
 
 
 class ReplayerClient:
@@ -132,7 +132,7 @@ class ReplayerClient:
             if isinstance(said, Unavailable):
                 return f"The run of {version} is resumed once the replayer answers: {said.message}", False
             return f"The run of {version} could not be resumed: {said.message}", True
-        return f"The run of {version} was resumed.", True
+        return "", True  # that the rollback resumes it has been told
 
     async def _run(self, version: VersionId, within_s: float | None = None) -> run_pb2.Run:
         request = run_pb2.GetRunRequest(name=version.run_name)

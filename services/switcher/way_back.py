@@ -20,6 +20,8 @@ from turnout.routing import Route
 
 ALIVE = ("REPLAYING", "TAILING", "COMPLETED")
 """States of a run whose table is fresh, or as it is to stay."""
+RESTARTED = ("PAUSED", "STOPPED")
+"""States of a run that a rollback to its version resumes."""
 _FIRST = "It is the first version: there is nothing to go back to."
 
 
@@ -59,15 +61,16 @@ def way_back_gate(change: Change, runs: Iterable[RunSeen], fronts: Sequence[Fron
     return (answer(candidate, said, change.overridden),)
 
 
-def run_problem(job: str, run: RunSeen) -> str:
-    """Why a version would not be fresh to come back to; empty where it would."""
+def run_problem(job: str, run: RunSeen, *, of_rollback: bool = False) -> str:
+    """Why a version would not be fresh to come back to; empty where it would. A rollback resumes one that rests."""
     version = VersionId(job, run.version)
     if run.problem:
         return sentence(f"the run of {version} could not be looked at: {run.problem}")
     if run.state in ALIVE:
         return ""
     why = f" ({run.why})" if run.why else ""
-    return f"The run of {version} is {run.state}{why}, so that its table goes stale: resume it."
+    resume = "resume it, or the rollback does" if of_rollback and run.state in RESTARTED else "resume it"
+    return f"The run of {version} is {run.state}{why}, so that its table goes stale: {resume}."
 
 
 def unreadable(change: Change, fronts: Sequence[Front]) -> list[str]:
@@ -170,7 +173,7 @@ def readiness(
     assert target is not None, "a rollback without an open way back is refused"
     assert state.route is not None, "a way back is the one from a route"
     named = [runs[version] for version in sorted(target.versions) if version in runs]
-    told = [problem for run in named if (problem := run_problem(state.job, run))]
+    told = [problem for run in named if (problem := run_problem(state.job, run, of_rollback=True))]
     told += _blind(fronts)
     told += [sentence(run.retention) for run in named if run.retention]
     losing = [run.retention_time for run in named if run.retention_time is not None]

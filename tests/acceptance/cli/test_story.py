@@ -278,7 +278,9 @@ async def test_a_run_that_cannot_go_on_says_so_everywhere(program: Program, orde
         assert "To resume it would fail again: mend the job" in said
     assert (await program.run("apply", orders.code(2), "--no-watch")).out == again.out
     cutover = await program.run("cutover", JOB, "v2", code=4)
-    assert f"`turnout run watch {JOB} v2` shows when it has caught up, or what its run needs" in cutover.err
+    assert "Next:  To resume it would fail again: mend the job" in cutover.err
+    assert "behind" not in cutover.err
+    assert cutover.err.count("has FAILED (MALFORMED_RECORD)") == 1
     assert "It is going to fail again: mend the job" in (await program.run("run", "resume", JOB, "v2")).out
 
 

@@ -252,6 +252,7 @@ async def test_a_rollback_wakes_its_runs_and_tells_how_stale_they_are(
     change = await switcher.roll_back()
     assert replayer.resumed == [run]
     assert change.warnings[:2] == found
+    assert not any("was resumed" in warning for warning in change.warnings), "it has been told once"
     assert (await switcher.changes()).route_changes[0].warnings[:2] == change.warnings[:2]
 
 

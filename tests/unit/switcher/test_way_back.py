@@ -106,7 +106,10 @@ def test_readiness_says_what_speaks_against_it() -> None:
     assert ready_of(MOVED, at(1, 5), at(2, 9)) == (True, ())
     possible, problems = ready_of(MOVED, at(1, 5, state="STOPPED"), at(2, 9))
     assert possible, "a rollback resumes a stopped run"
-    assert problems == ("The run of flights v1 is STOPPED, so that its table goes stale: resume it.",)
+    resumes = "The run of flights v1 is STOPPED, so that its table goes stale: resume it, or the rollback does."
+    assert problems == (resumes,)
+    _, failed = ready_of(MOVED, at(1, 5, state="FAILED"), at(2, 9))
+    assert failed == ("The run of flights v1 is FAILED, so that its table goes stale: resume it.",)
 
 
 def test_readiness_in_figures() -> None:

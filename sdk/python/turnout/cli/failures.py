@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from turnout import errors
@@ -40,10 +41,9 @@ VERSION_NOT_FOUND = "VERSION_NOT_FOUND"
 def of_client(error: TurnoutError) -> CommandError:
     """The client's error, with its class and, where gates refused, how to go on."""
     code = ExitCode.VERSION_MISMATCH if error.reason == VERSION_MISMATCH else _CODES.get(type(error), ExitCode.INTERNAL)
-    failed = sorted({one.type for one in error.violations} & set(GATES), key=GATES.index)
     step = ""
-    if failed:
-        step = _after_gates(failed, error.violations)
+    if failed_gates(error):
+        step = after_gates(error)
     elif error.reason in LOG_LOST:
         step = (
             "`turnout apply FILE` with any change of the file (a comment will do) replays the log as a new version; or "
@@ -60,18 +60,25 @@ def of_client(error: TurnoutError) -> CommandError:
         step = "--forgo-rollback gives the way back up."
     elif code is ExitCode.INTERNAL:
         step = "The log of the services tells more."
-    said = tuple(one for one in error.violations if one.description not in error.message)
+    said = tuple(one for one in error.violations if one.description.rstrip(".") not in error.message)
     return CommandError(code, error.reason, error.message, next_step=step, reasons=reasons(said))
 
 
-def _after_gates(failed: list[str], violations: tuple[Violation, ...]) -> str:
-    """Waiting or mending first; passing over a gate last, and called what it is."""
-    steps = []
-    if "catch-up" in failed:
+def failed_gates(error: TurnoutError) -> list[str]:
+    """The gates that refused, in their order."""
+    return sorted({one.type for one in error.violations} & set(GATES), key=GATES.index)
+
+
+def after_gates(error: TurnoutError, known: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Waiting or mending first; passing over a gate last, and called what it is. known: steps that are better, by
+    gate."""
+    failed, violations = failed_gates(error), error.violations
+    steps = [known[gate] for gate in failed if gate in known]
+    if "catch-up" in failed and "catch-up" not in known:
         named = sorted({_subject(one.subject) for one in violations if one.type == "catch-up" and one.subject})
         watch = " and ".join(f"`turnout run watch {subject}`" for subject in named) or "`turnout run watch JOB vN`"
         steps.append(f"{watch} shows when it has caught up, or what its run needs; then repeat this.")
-    if what := " and ".join(name for name in failed if name not in ("catch-up", "rollback")):
+    if what := " and ".join(name for name in failed if name not in ("catch-up", "rollback", *known)):
         steps.append(f"Mend what {what} names and apply that as a new version.")
     if "rollback" in failed:
         steps.append("Mend what rollback names first, such as by `turnout run resume JOB vN`: it is the way back.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from turnout.cli import targets
 from turnout.cli.output import Output
 from turnout.cli.targets import KafkaClient
-from turnout.errors import NotFound
+from turnout.errors import FailedPrecondition, NotFound
 
 if TYPE_CHECKING:
     from turnout.cli.failures import Named
@@ -31,7 +31,7 @@ class Session:
     @asynccontextmanager
     async def client(self, job: str = "", *versions: int | None, named: Named | None = None) -> AsyncIterator[Client]:
         """The client. With the `job` and `versions` of the command, or with all that are `named`, what is not found is
-        explained by what there is."""
+        explained by what there is, and what is refused by what stands against it."""
         from turnout.client import Client  # imports grpc, which help and mistakes need not wait for
 
         found = targets.targets(self.target, os.environ, Path.cwd())
@@ -45,6 +45,12 @@ class Session:
                 from turnout.cli.failures import explained
 
                 raise await explained(client, error, asked) from None
+            except FailedPrecondition as refusal:
+                from turnout.cli.refusals import EXPLAINED, explained_refusal
+
+                if refusal.reason not in EXPLAINED:
+                    raise
+                raise await explained_refusal(client, refusal, asked) from None
 
     def kafka(self, bootstrap: str, config: Path | None) -> KafkaClient:
         """How to reach Kafka."""
