@@ -111,12 +111,6 @@ async def test_other_positions_are_not_exact_and_rows_may_be_on_one_side(stage: 
     assert len(back.samples) == 10
 
 
-async def test_a_version_equals_itself(stage: Stage) -> None:
-    v1, _ = await two_tables(stage)
-    found = await stage.compare(v1, v1)
-    assert (found.exact, found.rows_changed, len(found.columns), len(found.samples)) == (True, 0, 0, 0)
-
-
 MAP = '''
 """The latest reading of each meter."""
 from turnout import Delete, Key, Record, Row, map
@@ -199,14 +193,15 @@ async def test_derived_values_are_shown_as_reads_show_them(
 
 
 async def test_what_cannot_be_compared(stage: Stage) -> None:
-    v1, _ = await two_tables(stage)
+    v1, v2 = await two_tables(stage)
     assert (await refused(stage.compare(v1, "jobs/punctuality/versions/9"))).reason == "RUN_NOT_FOUND"
-    assert (await refused(stage.compare(v1, v1, sample_size=-1))).reason == "INVALID_SAMPLE_SIZE"
-    assert (await refused(stage.compare(v1, v1, range_rows=-1))).reason == "INVALID_RANGE_ROWS"
-    assert (await refused(stage.compare(v1, v1, align_within={"seconds": 31}))).reason == "INVALID_ALIGN_WITHIN"
+    assert (await refused(stage.compare(v1, v1))).reason == "SAME_VERSION"
+    assert (await refused(stage.compare(v1, v2, sample_size=-1))).reason == "INVALID_SAMPLE_SIZE"
+    assert (await refused(stage.compare(v1, v2, range_rows=-1))).reason == "INVALID_RANGE_ROWS"
+    assert (await refused(stage.compare(v1, v2, align_within={"seconds": 31}))).reason == "INVALID_ALIGN_WITHIN"
     contracts: tuple[dict[str, Any], ...] = ({"columns": [{"column": "missing"}]}, {"share_max": 2.0})
     for contract in contracts:
-        assert (await refused(stage.compare(v1, v1, contract=contract))).reason == "INVALID_CONTRACT"
+        assert (await refused(stage.compare(v1, v2, contract=contract))).reason == "INVALID_CONTRACT"
 
 
 # --- the view -------------------------------------------------------------------------------------------------------
