@@ -87,7 +87,11 @@ async def test_a_proposal_that_is_no_route_is_refused(front: FrontProcess, switc
 
 
 async def test_a_table_without_the_right_to_read_is_refused(
-    make_front: MakeFront, postgres: str, serving: Serving, switcher: ScriptedSwitcher
+    make_front: MakeFront,
+    postgres: str,
+    serving: Serving,
+    switcher: ScriptedSwitcher,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     await serving.numbers(1, {1: "one"})
     role = f"reader_{postgres.rpartition('/')[2].partition('?')[0]}"
@@ -97,7 +101,8 @@ async def test_a_table_without_the_right_to_read_is_refused(
         front = await make_front(postgres=f"postgresql://{role}:x@{host}")
         switcher.propose("p", route("j", 1, active=1))
         await eventually(reported(switcher, "p", ["NACK"]))
-        assert f"The PostgreSQL user {role} may not read the table of j v1: permission denied" in switcher.reason("p")
+        assert "This front lacks the right to read the table of j v1. Its log says which" in switcher.reason("p")
+        assert f"The PostgreSQL user {role} may not read the table of j v1: permission denied" in caplog.text
         await front.app.stop()
     finally:
         await serving.sql(f"drop owned by {role}; drop role {role}")
