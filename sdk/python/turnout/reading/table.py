@@ -141,7 +141,7 @@ class TableReader:
             return await self._gathering.send(key, deadline)
 
     async def _one(self, key: Values, deadline: Deadline) -> Answer:
-        with self._reading(), _sized(1):
+        with self._reading():
             try:
                 async with self._pool.acquire(timeout=deadline.left_s) as connection:
                     record = await connection.fetchrow(self._statements.get, *key, timeout=deadline.left_s)
@@ -163,7 +163,7 @@ class TableReader:
     async def batch(self, keys: Sequence[Sequence[Any]], deadline: Deadline) -> tuple[Positions, Found]:
         """The applied positions, and the rows of those keys, which are given by column. One statement.
         ResourceExhausted (ANSWER_TOO_LARGE)."""
-        with self._reading(), _sized(len(keys[0])):
+        with self._reading(len(keys[0])):
             async with self._pool.acquire(timeout=deadline.left_s) as connection:
                 record = await connection.fetchrow(self._statements.batch, *keys, timeout=deadline.left_s)
         self._check(record)
@@ -218,15 +218,16 @@ class TableReader:
     async def _rows(self, cursor: Any, left: int, deadline: Deadline) -> Any:
         """The next page's."""
         try:
-            with _sized(1):  # each row is a message of its own
-                return await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
+            return await cursor.fetch(min(PAGE_ROWS, left), timeout=deadline.left_s)
         except UNREADABLE as error:  # the driver does not say in which column
             kinds = Kind.DATE, Kind.TIMESTAMP
             suspects = [column.name for column in self.table.columns if column.kind in kinds]
             raise unreadable(" or ".join(suspects or self.table.column_names), error) from None
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def _reading(self, keys: int = 1) -> Iterator[None]:
+        """Errors of a statement in the front's words. keys: whose rows PostgreSQL makes one value of; a scan's rows
+        are values of their own."""
         try:
             with postgres_errors():
                 yield
@@ -234,6 +235,10 @@ class TableReader:
             raise TableMoved(self.table.version) from error
         except asyncpg.InsufficientPrivilegeError as error:
             raise self._denial(self.table, str(error)) from error
+        except asyncpg.PostgresError as error:
+            if _above_limit(error):
+                raise _too_large(keys) from error
+            raise
 
     def _positions(self, record: Any) -> Positions:
         """The positions that came with an answer; those of the one before where they are the same."""
@@ -333,20 +338,17 @@ class Tables:
         return reader
 
 
-@contextmanager
-def _sized(keys: int) -> Iterator[None]:
-    """PostgreSQL makes a row, and packs a batch, before anybody can tell its size, and refuses what is above its own
-    limit, 1 GiB. ResourceExhausted (ANSWER_TOO_LARGE)."""
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        # The sizes of buffers are checked by two parts of it, one of which calls its finding an internal error.
-        if isinstance(error, asyncpg.ProgramLimitExceededError) or "invalid memory alloc request size" in str(error):
-            told = (
-                f"The rows of these {keys} keys are above PostgreSQL's own limit, 1 GiB: ask for fewer keys at a time."
-                if keys > 1
-                else "The row is above PostgreSQL's own limit, 1 GiB, so that no read can have it: let the job keep so "
-                "large a value elsewhere, and in the row where that is."
-            )
-            raise ResourceExhausted("ANSWER_TOO_LARGE", told) from error
-        raise
+def _above_limit(error: asyncpg.PostgresError) -> bool:
+    """Whether PostgreSQL refuses a row, or what it packs, for its size: it makes them before anybody can tell that."""
+    # The sizes of buffers are checked by two parts of it, one of which calls its finding an internal error.
+    return isinstance(error, asyncpg.ProgramLimitExceededError) or "invalid memory alloc request size" in str(error)
+
+
+def _too_large(keys: int) -> ResourceExhausted:
+    return ResourceExhausted(
+        "ANSWER_TOO_LARGE",
+        f"The rows of these {keys} keys are above PostgreSQL's own limit, 1 GiB: ask for fewer keys at a time."
+        if keys > 1
+        else "The row is above PostgreSQL's own limit, 1 GiB, so that no read can have it: let the job keep so large a "
+        "value elsewhere, and in the row where that is.",
+    )
