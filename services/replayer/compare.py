@@ -17,7 +17,7 @@ from typing import Any
 
 from services.replayer import ddl
 from services.replayer.run import Positions, Run
-from turnout.contract import Contract, How, Pair, Projection, Tolerance
+from turnout.contract import NUMERIC, WITHOUT_ORDER, Contract, How, Pair, Projection, Tolerance
 from turnout.errors import FailedPrecondition, InvalidInput
 from turnout.kinds import kind_of
 from turnout.schema import JobDefinition
@@ -27,10 +27,7 @@ FLOAT_TOLERANCE = 1e-9
 SAMPLES_DEFAULT = 10
 SAMPLES_MAX = 1000
 
-_NUMERIC = frozenset({"bigint", "integer", "smallint", "numeric", "double precision", "real"})
 _BINARY = frozenset({"double precision", "real"})
-_WITHOUT_ORDER = frozenset({"boolean", "bytea", "uuid", "json", "jsonb"})
-"""Types of which not every PostgreSQL knows a smallest value."""
 _SUMS = {
     "bigint": "numeric",
     "integer": "bigint",
@@ -56,7 +53,7 @@ class Compared:
     @property
     def numeric(self) -> bool:
         """Whether a difference of two values is a number."""
-        return self.old_type in _NUMERIC and self.new_type in _NUMERIC
+        return self.old_type in NUMERIC and self.new_type in NUMERIC
 
     @property
     def _binary(self) -> bool:
@@ -292,7 +289,7 @@ def _brought(how: How, postgres: str, name: str) -> str:
         if postgres not in _SUMS:
             raise _unfit(f"{name} is {postgres}, and has no sum")
         return _SUMS[postgres]
-    if postgres in _WITHOUT_ORDER:
+    if postgres in WITHOUT_ORDER:
         raise _unfit(f"{name} is {postgres}, and has no {how.value}")
     return postgres
 

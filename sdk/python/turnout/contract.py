@@ -12,7 +12,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -67,6 +67,12 @@ class How(enum.Enum):
     MIN = "min"
     MAX = "max"
     COUNT = "count"
+
+
+NUMERIC: Final = frozenset({"bigint", "integer", "smallint", "numeric", "double precision", "real"})
+"""Types of PostgreSQL that can be summed, and compared within a tolerance."""
+WITHOUT_ORDER: Final = frozenset({"boolean", "bytea", "uuid", "json", "jsonb"})
+"""Types of which not every PostgreSQL knows a smallest value."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -5,16 +5,12 @@ the type of a derived column. But it comes after the copy of the log, and a plan
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from services.switcher.rollouts.plan import Plan, StepKind, complaint
-from turnout.contract import Contract, How, Measure, Pair, Projection, decode
+from turnout.contract import NUMERIC, WITHOUT_ORDER, Contract, How, Measure, Pair, Projection, decode
 from turnout.errors import Violation
 from turnout.schema import Column, ColumnType, JobDefinition
-
-_NUMBERS: Final = frozenset({ColumnType.INT64, ColumnType.FLOAT64, ColumnType.DECIMAL})
-_WITHOUT_ORDER: Final = frozenset({ColumnType.BOOL, ColumnType.BYTES, ColumnType.UUID, ColumnType.JSON})
-"""Types of which not every PostgreSQL knows a smallest value."""
 
 
 class _Table(NamedTuple):
@@ -96,8 +92,7 @@ def _of_projection(projection: Projection, before: _Table, after: _Table) -> Ite
     for one in projection.measures:
         for table, name in ((before, one.column.old), (after, one.column.new)):
             kind = table.type(name)
-            lacks = kind not in _NUMBERS if one.how is How.SUM else kind in _WITHOUT_ORDER
-            if kind is not None and one.how is not How.COUNT and lacks:
+            if kind is not None and not _has(kind, one.how):
                 yield f"{name} of {table.what} is {kind.value}, and has no {one.how.value}. Count it, or leave it out."
 
 
@@ -120,8 +115,15 @@ def _measured(measure: Measure, before: _Table, after: _Table) -> bool | None:
     return _both(_is_number(before.type(measure.column.old)), _is_number(after.type(measure.column.new)))
 
 
+def _has(kind: ColumnType, how: How) -> bool:
+    """Whether values of the type can be brought together that way."""
+    if how is How.SUM:
+        return kind.postgres in NUMERIC
+    return how is How.COUNT or kind.postgres not in WITHOUT_ORDER
+
+
 def _is_number(kind: ColumnType | None) -> bool | None:
-    return None if kind is None else kind in _NUMBERS
+    return None if kind is None else kind.postgres in NUMERIC
 
 
 def _both(one: bool | None, other: bool | None) -> bool | None:

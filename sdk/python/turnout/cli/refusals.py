@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from turnout.cli.exits import CommandError
 from turnout.cli.failures import Named, after_gates, failed_gates, of_client
 from turnout.cli.views.runs import way_on
 from turnout.errors import FailedPrecondition, TurnoutError
+from turnout.names import parse_version
 from turnout.results import Comparison, RunState
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _GATES_FAILED, _CANNOT_ALIGN = "GATES_FAILED", "CANNOT_ALIGN"
 EXPLAINED = (_GATES_FAILED, _CANNOT_ALIGN)
 """Reasons of refusals that can be explained."""
-_VERSION = re.compile(r"jobs/([^/]+)/versions/([0-9]+)")
 
 Versions = Iterable[tuple[str, int]]
 
@@ -43,8 +42,8 @@ async def explained_refusal(client: Client, error: FailedPrecondition, named: Na
 
 def _refused(error: TurnoutError, gate: str) -> Sequence[tuple[str, int]]:
     """The versions that a gate refused."""
-    found = (_VERSION.fullmatch(one.subject) for one in error.violations if one.type == gate)
-    return sorted({(match[1], int(match[2])) for match in found if match is not None})
+    found = {parse_version(one.subject) for one in error.violations if one.type == gate}
+    return sorted((one.job, one.number) for one in found)
 
 
 async def _failed(client: Client, versions: Versions) -> str:
